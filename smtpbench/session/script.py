@@ -1,0 +1,204 @@
+"""Script and Step: what a session says, whoever wrote it.
+
+Theory of operation
+===================
+
+A script is a flat tuple of steps and a program counter walks it. Scenarios are compiled to it, mutations edit
+it, rules build it, findings store it: so a step's octets may be anything at all, and nothing here checks them.
+
+Each step *writes* (its `wire` octets, or what `render(n)` makes for arrival number n) and then *asks*: one
+`Ask` for each reply to wait for. A step with no ask goes on at once; a pipelined group is one step with
+many asks (RFC 2920). Replies beyond what was asked are never dropped: they are evidence.
+
+Where a reply is not one that the ask expects, the step's `otherwise` says what becomes of the session:
+
+    GO_ON     nothing: the script is spoken to its end, whatever the server says (check, fuzz, replay)
+    ABANDON   the mail transaction is lost: RSET if the server holds one, then go to `escape`
+    GIVE_UP   the session has no future: go to the farewell (QUIT), then close
+
+so the two ways to live with a refusal are data of the script, not a mode of the client.
+
+The shape of a script:
+
+    steps[0:gate]        the prologue: EHLO, STARTTLS, AUTH …
+    steps[gate:farewell] the body: one pass of it is one arrival, repeated `passes` times on a connection
+    steps[farewell:]     QUIT
+
+Without a `repeat` the whole session is one arrival: `gate` is 0 and `passes` is 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+# Kinds of step. Ints and not an enum: they are compared in the shard's loop.
+SAY = 0  #: write, then wait for the replies asked for
+MAIL = 1  #: the same, and a mail transaction begins
+RCPT = 2  #: the same, and the transaction has one recipient more
+BODY = 3  #: the same, and the reply settles the transaction (LMTP: a reply a recipient taken, RFC 2033 §4.2)
+GROUP = 4  #: a pipelined group: several commands in one write, timed as one
+STARTTLS = 5  #: a command whose 2xx reply is followed by a TLS handshake
+TLS = 6  #: a TLS handshake at once, nothing said before it
+AUTH = 7  #: a SASL exchange: the mechanism says what is written
+PAUSE = 8  #: nothing, for pause_ns; what arrives meanwhile is unasked-for
+CHOOSE = 9  #: go to one of `targets`, drawn by arrival number
+JUMP = 10  #: go to targets[0]
+CLOSE = 11  #: close the connection now (FIN)
+RESET = 12  #: close it with a reset (RST)
+HALF_CLOSE = 13  #: shut down the writing side
+
+KIND_NAMES = (
+    "say", "mail", "rcpt", "body", "group", "starttls", "tls",
+    "auth", "pause", "choose", "jump", "close", "reset", "half-close",
+)  # fmt: skip
+
+# What an unexpected reply leads to.
+GO_ON = 0
+ABANDON = 1
+GIVE_UP = 2
+
+#: What is written at once: octets; or a pair (head, body) sent as one segment without being joined.
+Wire = bytes | tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One reply that is waited for.
+
+    verb: under which its code is counted (`replies.<verb>`); `banner` for the greeting.
+    expect: codes (250) and classes (2 for 2yz) that are taken as a yes.
+    """
+
+    verb: str
+    expect: tuple[int, ...]
+
+    def satisfied(self, code: int) -> bool:
+        """Whether the code is one of those expected, or of a class expected."""
+        return code in self.expect or code // 100 in self.expect
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing a session does. See the module's theory of operation.
+
+    slot: the latency slot its time is recorded under (`MAIL`, `message`, `pipeline`).
+    wire / render: what is written; `render` wins, and is given the arrival's number.
+    split: write `wire` in these pieces, each a segment of its own; empty for one write.
+    escape: where the program counter goes on ABANDON.
+    source: `line` of the scenario it came from, 0 where there is none.
+    """
+
+    kind: int = SAY
+    wire: bytes = b""
+    render: Callable[[int], Wire] | None = None
+    asks: tuple[Ask, ...] = ()
+    slot: str = ""
+    otherwise: int = GO_ON
+    escape: int = 0
+    split: tuple[bytes, ...] = ()
+    mechanism: str = ""
+    pause_ns: int = 0
+    targets: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+    line: int = 0
+    first_row: int = field(default=0, compare=False)  #: where its asks begin among all asks of the script
+
+
+def command(text: bytes, verb: str, *expect: int, otherwise: int = GO_ON) -> Step:
+    """A command in lockstep, as one types it: `command(b"NOOP", "NOOP", 2)`."""
+    return Step(SAY, text + b"\r\n", asks=(Ask(verb, expect),), slot=verb, otherwise=otherwise)
+
+
+GREETING = Ask("banner", (220,))
+RSET = Step(SAY, b"RSET\r\n", asks=(Ask("RSET", (2,)),), slot="RSET", otherwise=GIVE_UP)
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A compiled session. Build one with `Script.of`, which numbers the asks.
+
+    greeting: what is waited for before the first step, None where the client speaks at once.
+    implicit_tls: the TLS handshake comes before the greeting (RFC 8314 §3.3).
+    lmtp: the final dot is answered once for each recipient taken (RFC 2033 §4.2).
+    messages: mail transactions that one arrival attempts; a `choose` makes it depend on the arrival number.
+    draw: the choice for arrival n at a CHOOSE step: a float in [0, 1) from (n, program counter).
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    gate: int = 0
+    farewell: int = 0
+    passes: int = 1
+    greeting: Ask | None = GREETING
+    implicit_tls: bool = False
+    lmtp: bool = False
+    rows: int = 0
+    rset: Step = RSET
+    draw: Callable[[int, int], float] = field(default=lambda n, at: 0.0, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        steps: tuple[Step, ...],
+        *,
+        gate: int = 0,
+        farewell: int | None = None,
+        passes: int = 1,
+        greeting: Ask | None = GREETING,
+        implicit_tls: bool = False,
+        lmtp: bool = False,
+        draw: Callable[[int, int], float] | None = None,
+    ) -> Script:
+        """Number the asks (row 0 is the greeting, row 1 the recovering RSET) and freeze the script."""
+        numbered, row = [], 2
+        for step in steps:
+            numbered.append(_numbered(step, row))
+            row += len(step.asks)
+        return cls(
+            name=name,
+            steps=tuple(numbered),
+            gate=gate,
+            farewell=len(steps) if farewell is None else farewell,
+            passes=passes,
+            greeting=greeting,
+            implicit_tls=implicit_tls,
+            lmtp=lmtp,
+            rows=row,
+            rset=_numbered(RSET, 1),
+            draw=draw or (lambda n, at: 0.0),
+        )
+
+    @property
+    def repeats(self) -> bool:
+        """Whether an arrival is one pass of a repeated body and not a whole session."""
+        return self.passes > 1 or self.gate > 0
+
+    def messages(self, n: int) -> int:
+        """How many mail transactions arrival n attempts if all goes well."""
+        count, at, end = 0, self.gate, self.farewell if self.repeats else len(self.steps)
+        while at < end:
+            step = self.steps[at]
+            at += 1
+            if step.kind == BODY:
+                count += 1
+            elif step.kind == CHOOSE:
+                at = choose(step, self.draw(n, at - 1))
+            elif step.kind == JUMP:
+                at = step.targets[0]
+        return count
+
+
+def choose(step: Step, draw: float) -> int:
+    """The target of a CHOOSE step for a draw in [0, 1): each as often as its weight among all says."""
+    mark = draw * sum(step.weights)
+    for target, weight in zip(step.targets, step.weights, strict=True):
+        mark -= weight
+        if mark < 0:
+            return target
+    return step.targets[-1]
+
+
+def _numbered(step: Step, row: int) -> Step:
+    return replace(step, first_row=row)
