@@ -16,9 +16,10 @@ Out = bytes | tuple[bytes, bytes] | list[bytes]
 NOTHING = 0
 START_TLS = 1  #: handshake, then call `secured`
 SLEEP = 2  #: call `wake` at `wake_ns`
-HALF_CLOSE = 3  #: shut down the writing side, go on reading
+HALF_CLOSE = 3  #: shut down the writing side, go on reading, call `wake`
 CLOSE = 4  #: close (FIN), then nothing more is called but `lost`
 RESET = 5  #: close with a reset (RST)
+LINGER = 6  #: shut down the writing side, throw away what still comes, close when the peer has closed
 
 #: `deadline_ns` of a session that waits for nothing.
 NEVER = 1 << 62
@@ -59,7 +60,7 @@ class Session(Protocol):
         """Octets from the peer, never empty."""
 
     def wake(self, now_ns: int) -> Out:
-        """The time it wanted to sleep until has come."""
+        """The time it wanted to sleep until has come, or its half-close is done."""
 
     def ended(self, now_ns: int) -> Out:
         """The peer closed its writing side: no more octets will come. CLOSE follows unless it wants more."""

@@ -1,0 +1,168 @@
+"""One connection: a socket, its session, and what the kernel would not take yet."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import ssl
+import struct
+from dataclasses import dataclass
+
+from smtpbench.engine import api
+
+#: What one read asks for. Replies are small, a body arrives in few reads; and glibc tidies its whole heap each time that
+#: a block of 64 KiB is given back.
+READ_BYTES = 16 * 1024
+
+_LINGER_ZERO = struct.pack("ii", 1, 0)
+#: How long a lingering close waits for the peer's own close.
+LINGER_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where to connect and how to trust it.
+
+    address: as `socket.connect` takes it for the family (AF_INET, AF_INET6, AF_UNIX).
+    tls: the context of START_TLS; server_name: what SNI says and the certificate must hold.
+    """
+
+    family: int
+    address: tuple[str, int] | tuple[str, int, int, int] | str
+    tls: ssl.SSLContext | None = None
+    server_name: str | None = None
+
+
+class Connection:
+    """A socket in the hands of a shard. Only the shard calls it.
+
+    plain: whether a read event may take the shard's short path: connected, no TLS, nothing left to write.
+    mask: the events that the epoll watches for, -1 before the first change.
+    failure: the reason of an end that is not of the session's making, in words.
+    """
+
+    __slots__ = (
+        "closing", "connecting", "failure", "fd", "handshaking", "lingering", "mask", "outbox", "peer_closed", "plain",
+        "recv", "send", "server_name", "server_side", "session", "sock", "tls", "tls_context",
+    )  # fmt: skip
+
+    def __init__(
+        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *, server_name: str | None,
+        server_side: bool,
+    ) -> None:  # fmt: skip
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.recv = sock.recv
+        self.send = sock.send
+        self.session = session
+        self.tls_context = context
+        self.server_name = server_name
+        self.server_side = server_side
+        self.outbox: list[bytes] = []
+        self.plain = False
+        self.connecting = not server_side
+        self.handshaking = False
+        self.tls = False
+        self.closing = False
+        self.lingering = False
+        self.peer_closed = False
+        self.mask = -1
+        self.failure = ""
+
+    def start_tls(self) -> None:
+        """Wrap the socket; the handshake itself is done step by step. Raises OSError or ValueError."""
+        if self.tls_context is None:
+            raise ValueError("no TLS context for this connection")
+        self.sock = self.tls_context.wrap_socket(
+            self.sock,
+            server_side=self.server_side,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=True,
+            server_hostname=self.server_name,
+        )
+        self.recv = self.sock.recv
+        self.send = self.sock.send
+        self.handshaking = True
+        self.tls = True
+
+    def write(self, out: api.Out) -> bool:
+        """Write or keep for later; whether nothing is left to write. Raises OSError."""
+        if self.outbox:
+            self.outbox += out if isinstance(out, list) else [b"".join(out) if isinstance(out, tuple) else out]
+            return False
+        if isinstance(out, bytes):
+            return self._write_one(out)
+        if isinstance(out, tuple):
+            return self._write_pair(*out)
+        for index, segment in enumerate(out):
+            if not self._write_one(segment):
+                self.outbox += out[index + 1 :]
+                return False
+        return True
+
+    def flush(self) -> bool:
+        """Write what was kept; whether nothing is left. Raises OSError."""
+        outbox, self.outbox = self.outbox, []
+        return self.write(outbox)
+
+    def _write_one(self, segment: bytes) -> bool:
+        try:
+            sent = self.send(segment)
+        except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            sent = 0
+        if sent == len(segment):
+            return True
+        # the rest of a large body is a view: it is not copied anew for each piece the kernel takes
+        self.outbox.append(memoryview(segment)[sent:])  # type: ignore[arg-type]  # a view is as good as bytes to send()
+        return False
+
+    def _write_pair(self, head: bytes, body: bytes) -> bool:
+        if self.tls:
+            return self._write_one(head) and self._write_one(body) if not self.outbox else False
+        try:
+            sent = self.sock.sendmsg((head, body))
+        except BlockingIOError:
+            sent = 0
+        if sent == len(head) + len(body):
+            return True
+        if sent < len(head):
+            self.outbox += [head[sent:], body]
+        else:
+            self.outbox.append(memoryview(body)[sent - len(head) :])  # type: ignore[arg-type]  # as above
+        return False
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close the descriptor, politely or with a reset."""
+        self.closing = True
+        self.plain = False
+        with contextlib.suppress(OSError, ValueError):
+            if reset:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+            elif self.tls and not self.handshaking and isinstance(self.sock, ssl.SSLSocket):
+                self.sock.unwrap()  # sends close_notify; the peer's own is not waited for
+        self.sock.close()
+
+
+_CONNECT_KINDS = {
+    errno.EMFILE: api.NO_DESCRIPTORS,
+    errno.ENFILE: api.NO_DESCRIPTORS,
+    errno.EADDRNOTAVAIL: api.NO_PORTS,
+    errno.EADDRINUSE: api.NO_PORTS,
+    errno.ECONNREFUSED: api.CONNECT_REFUSED,
+    errno.ETIMEDOUT: api.CONNECT_TIMEOUT,
+}
+
+
+def connect_error_kind(number: int) -> str:
+    """The word of `errors.<kind>` for the errno of a connection that could not be made."""
+    return _CONNECT_KINDS.get(number, api.CONNECT_FAILED)
+
+
+def tls_error_text(error: Exception) -> str:
+    """What went wrong in a handshake, in words a person can act on."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return str(error) or "the peer closed during the handshake"

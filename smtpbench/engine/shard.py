@@ -1,0 +1,416 @@
+"""A shard: one trio task that moves octets for thousands of sessions.
+
+Theory of operation
+===================
+
+A trio task for each session costs a task switch for each reply. A shard is one task with an epoll of its own: trio
+waits for that epoll's descriptor, and a batch of ready connections is then served in one plain loop. trio stays what
+everything around is made of: nurseries, cancellation, signals.
+
+The loop's short path is for a connection in the clear with nothing left to write: read, stamp, `receive`, send.
+Everything else (connecting, TLS, partial writes, wishes, errors) happens in `_ready` and what it calls. The stamp is
+taken when the read completes. There are no time-outs in here: a session's `deadline_ns` is a number, and `_sweep`
+reads all of them a few times a second.
+
+A session's errors of its own are bugs and propagate; whatever a socket does ends in `session.lost`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import ssl
+import time
+from collections.abc import Callable
+
+import trio
+
+from smtpbench.engine import api
+from smtpbench.engine.connection import (
+    LINGER_NS,
+    READ_BYTES,
+    Connection,
+    Route,
+    connect_error_kind,
+    tls_error_text,
+)
+from smtpbench.engine.timer import Timers
+
+_IN = select.EPOLLIN
+_OUT = select.EPOLLOUT
+_BATCH = 256
+#: Batches served before trio's other tasks get their turn: going through trio costs as much as several replies.
+_ROUNDS = 16
+#: How often deadlines are looked at.
+SWEEP_S = 0.1
+#: How long a listener rests when there is no descriptor for a new connection.
+_ACCEPT_REST_NS = 100_000_000
+_ACCEPT_BATCH = 64
+
+
+class _Listener:
+    """A listening socket among the connections."""
+
+    __slots__ = ("accept", "sock", "tls")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        accept: Callable[[], api.Session | None],
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self.sock = sock
+        self.accept = accept
+        self.tls = tls
+
+
+class Shard:
+    """Connections, listeners and timers of one event loop.
+
+    clock: nanoseconds of a monotonic clock; timers keep to `time.monotonic_ns`.
+    """
+
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._clock = clock
+        self._epoll = select.epoll()
+        self._connections: dict[int, Connection] = {}
+        self._listeners: dict[int, _Listener] = {}
+        self._timers = Timers()
+        self._epoll.register(self._timers.fd, _IN)
+        self.call_at = self._timers.call_at
+        self.connections_open = 0
+
+    async def run(self) -> None:
+        """Serve until cancelled; then every connection is closed and its session told `stopped`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sweep)
+            try:
+                await self._serve()
+            finally:
+                self.close()
+
+    async def _serve(self) -> None:
+        epoll, connections, clock = self._epoll, self._connections, self._clock
+        wait_readable, poll, timer_fd = trio.lowlevel.wait_readable, epoll.poll, self._timers.fd
+        while True:
+            await wait_readable(epoll)
+            for _ in range(_ROUNDS):
+                events = poll(0, _BATCH)
+                if not events:
+                    break
+                for fd, mask in events:
+                    connection = connections.get(fd)
+                    if connection is not None and mask == _IN and connection.plain:
+                        try:
+                            data = connection.recv(READ_BYTES)
+                        except BlockingIOError:
+                            continue
+                        except OSError as error:
+                            self._broken(connection, error)
+                            continue
+                        if not data:
+                            self._peer_closed(connection)
+                            continue
+                        session = connection.session
+                        out = session.receive(data, clock())
+                        if out:
+                            if type(out) is not bytes:
+                                self._write(connection, out)
+                                continue
+                            try:
+                                sent = connection.send(out)
+                            except BlockingIOError:
+                                sent = 0
+                            except OSError as error:
+                                self._broken(connection, error)
+                                continue
+                            if sent != len(out):
+                                self._write(connection, out[sent:])
+                                continue
+                        if session.wants:
+                            self._fulfil(connection)
+                    elif connection is not None:
+                        self._ready(connection, mask)
+                    elif fd == timer_fd:
+                        self._timers.run_due(clock())
+                    elif fd in self._listeners:
+                        self._accept(self._listeners[fd])
+
+    async def _sweep(self) -> None:
+        """Close what has waited past its deadline."""
+        while True:
+            await trio.sleep(SWEEP_S)
+            now_ns = self._clock()
+            overdue = [c for c in self._connections.values() if c.session.deadline_ns < now_ns]
+            for connection in overdue:
+                if connection.lingering:
+                    self._close(connection, api.ENDED)
+                else:
+                    self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
+
+    # -- what others ask of it -------------------------------------------------------------------------------
+
+    def connect(self, session: api.Session, route: Route) -> Connection | None:
+        """Open a connection for a session. None where that fails at once: the session has then been told."""
+        try:
+            sock = socket.socket(route.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            session.lost(connect_error_kind(error.errno or 0), _os_text(error.errno or 0), self._clock())
+            return None
+        error_number = sock.connect_ex(route.address)
+        if error_number not in (0, errno.EINPROGRESS):
+            sock.close()
+            session.lost(connect_error_kind(error_number), _os_text(error_number), self._clock())
+            return None
+        if route.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = Connection(sock, session, route.tls, server_name=route.server_name, server_side=False)
+        self._connections[connection.fd] = connection
+        self._epoll.register(connection.fd, _IN | _OUT)
+        self.connections_open += 1
+        return connection
+
+    def listen(
+        self,
+        sock: socket.socket,
+        accept: Callable[[], api.Session | None],
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Accept connections on a listening socket; `accept` makes each its session, None to close it at once.
+
+        tls is for their START_TLS; a session of implicit TLS (RFC 8314 §3.3) wants that as soon as it is opened.
+        """
+        sock.setblocking(False)
+        self._listeners[sock.fileno()] = _Listener(sock, accept, tls)
+        self._epoll.register(sock.fileno(), _IN)
+
+    def push(self, connection: Connection, out: api.Out) -> None:
+        """Write octets that a session gave outside of the loop, and see to its wishes."""
+        if not connection.closing:
+            self._write(connection, out)
+
+    def stop(self, connection: Connection) -> None:
+        """Cut a connection off: its session is told `stopped`."""
+        if not connection.closing:
+            self._close(connection, api.STOPPED)
+
+    def close(self) -> None:
+        """Cut everything off and give the descriptors back."""
+        for listener in self._listeners.values():
+            listener.sock.close()
+        self._listeners.clear()
+        for connection in list(self._connections.values()):
+            self.stop(connection)
+        self._timers.close()
+        self._epoll.close()
+
+    # -- the long way ----------------------------------------------------------------------------------------
+
+    def _ready(self, connection: Connection, mask: int) -> None:
+        if connection.connecting:
+            self._connected(connection)
+        elif connection.handshaking:
+            self._handshake(connection)
+        elif connection.lingering:
+            self._discard(connection)
+        elif connection.peer_closed and mask & (select.EPOLLERR | select.EPOLLHUP):
+            self._close(connection, api.CONNECTION_RESET)
+        else:
+            if mask & _OUT and connection.outbox:
+                self._flush(connection)
+            if mask & ~_OUT and not connection.closing and not connection.peer_closed:
+                self._read(connection)
+
+    def _connected(self, connection: Connection) -> None:
+        error_number = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        now_ns = self._clock()
+        if error_number:
+            connection.failure = _os_text(error_number)
+            self._close(connection, connect_error_kind(error_number))
+            return
+        connection.connecting = False
+        connection.plain = True
+        self._watch(connection, _IN)
+        self._write(connection, connection.session.opened(now_ns))
+
+    def _read(self, connection: Connection) -> None:
+        """Read what there is: once in the clear, until TLS has no more."""
+        while not connection.closing:
+            try:
+                data = connection.recv(READ_BYTES)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as error:
+                self._broken(connection, error)
+                return
+            if not data:
+                self._peer_closed(connection)
+                return
+            self._write(connection, connection.session.receive(data, self._clock()))
+            if not connection.tls or connection.handshaking:
+                return
+
+    def _discard(self, connection: Connection) -> None:
+        try:
+            while connection.recv(READ_BYTES):
+                pass
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return
+        except OSError:
+            pass
+        self._close(connection, api.ENDED)
+
+    def _write(self, connection: Connection, out: api.Out) -> None:
+        """Write as much as the kernel takes; once all is written, do what the session wants."""
+        if out:
+            try:
+                done = connection.write(out)
+            except OSError as error:
+                self._broken(connection, error)
+                return
+            if not done:
+                connection.plain = False
+                self._watch(connection, _IN | _OUT)
+                return
+        if not connection.outbox and connection.session.wants:
+            self._fulfil(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        try:
+            done = connection.flush()
+        except OSError as error:
+            self._broken(connection, error)
+            return
+        if done:
+            connection.plain = not connection.tls and not connection.peer_closed
+            self._watch(connection, 0 if connection.peer_closed else _IN)
+            if connection.session.wants:
+                self._fulfil(connection)
+
+    def _fulfil(self, connection: Connection) -> None:
+        """What the session wanted, now that all it said is written."""
+        session = connection.session
+        wants, session.wants = session.wants, api.NOTHING
+        if wants == api.CLOSE:
+            self._close(connection, api.CLOSED if connection.peer_closed else api.ENDED)
+        elif wants == api.START_TLS:
+            self._start_tls(connection)
+        elif wants == api.SLEEP:
+            self.call_at(session.wake_ns, lambda now_ns: self._wake(connection, now_ns))
+        elif wants == api.HALF_CLOSE:
+            self._shut_down(connection)
+            self._write(connection, session.wake(self._clock()))
+        elif wants == api.RESET:
+            self._close(connection, api.ENDED, reset=True)
+        elif wants == api.LINGER:
+            self._shut_down(connection)
+            connection.plain = False
+            connection.lingering = True
+            session.deadline_ns = self._clock() + LINGER_NS
+
+    def _wake(self, connection: Connection, now_ns: int) -> None:
+        if not connection.closing and not connection.lingering:
+            self._write(connection, connection.session.wake(now_ns))
+
+    @staticmethod
+    def _shut_down(connection: Connection) -> None:
+        with contextlib.suppress(OSError):  # the peer is gone already, which the next read will say
+            connection.sock.shutdown(socket.SHUT_WR)
+
+    def _start_tls(self, connection: Connection) -> None:
+        connection.plain = False
+        try:
+            connection.start_tls()
+        except (OSError, ValueError) as error:
+            connection.failure = tls_error_text(error)
+            self._close(connection, api.TLS_FAILED)
+            return
+        self._handshake(connection)
+
+    def _handshake(self, connection: Connection) -> None:
+        sock = connection.sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._watch(connection, _IN)
+            return
+        except ssl.SSLWantWriteError:
+            self._watch(connection, _OUT)
+            return
+        except (OSError, ValueError) as error:
+            connection.failure = tls_error_text(error)
+            self._close(connection, api.TLS_FAILED)
+            return
+        connection.handshaking = False
+        self._watch(connection, _IN)
+        self._write(connection, connection.session.secured(self._clock()))
+        if not connection.closing and not connection.outbox:
+            self._read(connection)  # what came with the handshake's end lies in the TLS layer: epoll will not tell
+
+    def _accept(self, listener: _Listener) -> None:
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                sock, _address = listener.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._rest(listener)
+                    return
+                continue  # that peer gave up while it was in the queue
+            sock.setblocking(False)
+            session = listener.accept()
+            if session is None:
+                sock.close()
+                continue
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(sock, session, listener.tls, server_name=None, server_side=True)
+            connection.plain = True
+            self._connections[connection.fd] = connection
+            self._epoll.register(connection.fd, _IN)
+            self.connections_open += 1
+            self._write(connection, session.opened(self._clock()))
+
+    def _rest(self, listener: _Listener) -> None:
+        """No descriptor is left: a ready listener would keep the loop busy for nothing."""
+        fd = listener.sock.fileno()
+        self._epoll.modify(fd, 0)
+        self.call_at(self._clock() + _ACCEPT_REST_NS, lambda now_ns: self._epoll.modify(fd, _IN))
+
+    def _watch(self, connection: Connection, mask: int) -> None:
+        if mask != connection.mask:
+            connection.mask = mask
+            self._epoll.modify(connection.fd, mask)
+
+    def _peer_closed(self, connection: Connection) -> None:
+        """The peer will say no more; what the session still has to say may be written yet."""
+        connection.peer_closed = True
+        connection.plain = False
+        self._watch(connection, _OUT if connection.outbox else 0)
+        self._write(connection, connection.session.ended(self._clock()))
+
+    def _broken(self, connection: Connection, error: OSError) -> None:
+        if isinstance(error, ssl.SSLError):
+            connection.failure = tls_error_text(error)
+            self._close(connection, api.CLOSED if isinstance(error, ssl.SSLEOFError) else api.TLS_FAILED)
+        else:
+            connection.failure = _os_text(error.errno or 0)
+            self._close(connection, api.CONNECTION_RESET)
+
+    def _close(self, connection: Connection, why: str, *, reset: bool = False) -> None:
+        if connection.closing:
+            return
+        del self._connections[connection.fd]
+        self.connections_open -= 1
+        connection.close(reset=reset)  # which takes the descriptor out of the epoll too
+        connection.session.lost(why, connection.failure, self._clock())
+
+
+def _os_text(number: int) -> str:
+    return os.strerror(number).lower()

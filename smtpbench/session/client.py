@@ -1,0 +1,628 @@
+"""The client's side of a session: a script's program counter, fed with octets and times.
+
+Theory of operation
+===================
+
+`receive` is the hottest function of the program, so it is two functions.
+
+The fast one knows nothing of SMTP. For the ask that is open it holds a memo, `row`, from the first octets of
+a reply to what that reply led to before: which list its latency is appended to, and which step came
+next. A reply that is one whole line with a known head costs one dictionary look-up. Code and enhanced
+code lie within those octets (`HEAD_BYTES`), so replies that differ in either never share an entry.
+
+The slow one reads replies properly, decides, and writes the memo when the decision cannot come out
+otherwise the next time. Everything that depends on more than the reply's head (refusals, groups, TLS,
+SASL, LMTP's many replies, a transcript being kept) is never memoised.
+
+A session does not know the load model. When a pass begins it asks its `Conductor` for an arrival; when it is over
+it tells it so. What it counts, it counts in the `Book` that came with the arrival.
+
+Latencies: a sample is `service_ns + (late_us << LATE_SHIFT)`, one integer, where late_us is how long after its intended
+start the arrival began. Service time is counted from our write to the read that completed the reply.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from smtpbench.engine import api
+from smtpbench.session import script as s
+from smtpbench.session.script import Ask, Script, Step
+from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
+from smtpbench.smtp import sasl
+from smtpbench.smtp.reply import HEAD_BYTES, Reply, ReplyReader
+
+#: A sample's lateness stands this many bits up (see above); a service time below it can be 4.8 hours.
+LATE_SHIFT = 44
+#: How many reply heads one ask remembers; a server whose replies all differ in their first octets is not memoised.
+MEMO_LIMIT = 64
+
+# What a conductor says at the gate.
+GO = 0  #: an arrival was assigned, begin it
+WAIT = 1  #: none has come yet: stay open, `resume` will be called
+LEAVE = 2  #: there will be none: say farewell
+
+#: Where a known reply's latency goes, the step it leads to (None: look closer), that step's memo, the program counter
+#: behind it, and how many recipients it took.
+_MemoEntry = tuple[Callable[[int], None], Step | None, dict[bytes, Any], int, int]
+
+_RSET_ROW = 1  # row 0 is the greeting's
+_IDLE: dict[bytes, Any] = {}  # the memo of a session that asked for nothing; never written to
+
+
+class Scores(Protocol):
+    """What a session counts in (`measure.recorder.Book`)."""
+
+    rows: list[dict[bytes, Any]]
+    accepted: int
+    rejected: int
+    failed: int
+    dropped: int
+    interrupted: int
+
+    def samples(self, verb: str, slot: str, raw: bytes, ok: bool) -> list[int]:
+        """The list for the latencies of this verb's replies that begin like `raw`."""
+
+    def timing(self, slot: str, ok: bool = True) -> list[int]:
+        """The list for a time that no single reply gives."""
+
+    def error(self, kind: str, detail: str = "", count: int = 1) -> None:
+        """Count an error and keep an example of it."""
+
+
+class Conductor(Protocol):
+    """Who hands out arrivals."""
+
+    def at_gate(self, session: ClientSession, now_ns: int) -> int:
+        """A pass may begin: GO (after `session.assign`), WAIT or LEAVE."""
+
+    def over(self, session: ClientSession, now_ns: int) -> None:
+        """The session's connection is gone and all its messages are counted."""
+
+
+class Cast:
+    """What all sessions of a run share: the script, its conductor, its patience and its credentials.
+
+    timeout_ns: how long a reply may take.
+    credentials: (user, password) for AUTH steps.
+    """
+
+    __slots__ = ("conductor", "credentials", "greet", "messages", "script", "timeout_ns")
+
+    def __init__(
+        self, script: Script, conductor: Conductor, timeout_ns: int, credentials: tuple[str, str] | None = None
+    ) -> None:
+        self.script = script
+        self.conductor = conductor
+        self.timeout_ns = timeout_ns
+        self.credentials = credentials
+        asks = () if script.greeting is None else (script.greeting,)
+        self.greet = Step(s.SAY, asks=asks, slot="banner", otherwise=s.GIVE_UP, first_row=0)
+        varies = any(step.kind == s.CHOOSE for step in script.steps)
+        self.messages: int | None = None if varies else script.messages(0)
+
+    def __repr__(self) -> str:
+        return f"Cast({self.script.name!r})"
+
+
+class ClientSession:
+    """One connection's dialogue; implements `engine.api.Session`.
+
+    Give it an arrival (`assign`) before the engine opens its connection.
+
+    connection: a place for the engine's handle, so that a conductor can push what `resume` returns.
+    broken: the session ended otherwise than by its script.
+    strikes: how many sessions in a row broke before this one; a message accepted makes it 0. The conductor's to set.
+    """
+
+    __slots__ = (
+        "_at", "_book", "_cast", "_done", "_fresh", "_group", "_idle", "_intended_ns", "_late",
+        "_memo", "_n", "_owed", "_passes_left", "_passing", "_reader", "_refused", "_rows", "_sasl", "_sent_ns",
+        "_started_ns", "_step", "_taken", "_timeout_ns", "_transaction_ns", "_unsettled",
+        "broken", "connection", "deadline_ns", "strikes", "tape", "wake_ns", "wants",
+    )  # fmt: skip
+
+    def __init__(self, cast: Cast, tape: Transcript | None = None) -> None:
+        self._cast = cast
+        self.tape = tape
+        self.connection: Any = None
+        self.broken = False
+        self.strikes = 0
+        self.wants = api.NOTHING
+        self.wake_ns = 0
+        self.deadline_ns = api.NEVER
+        self._timeout_ns = cast.timeout_ns
+        self._reader = ReplyReader()
+        self._memo = _IDLE
+        self._step = cast.greet
+        self._at = 0
+        self._owed = 0
+        self._late = 0
+        self._sent_ns = 0
+        self._transaction_ns = 0
+        self._taken = 0
+        self._refused = 0
+        self._group: list[Reply] = []
+        self._sasl: sasl.Client | None = None
+        self._passes_left = cast.script.passes
+        self._passing = False
+        self._idle = False
+        self._done = False
+        self._fresh = False
+        self._unsettled = 0
+        self._n = 0
+
+    # -- arrivals ------------------------------------------------------------------------------------------
+
+    def assign(self, n: int, intended_ns: int, book: Scores) -> None:
+        """Arrival number n, meant to begin at intended_ns, counted in book. Called before opening or at the gate."""
+        self._n = n
+        self._intended_ns = intended_ns
+        self._book = book
+        # a session that keeps its transcript must see each reply in the slow path: it shares no memo
+        self._rows = book.rows if self.tape is None else []
+        messages = self._cast.messages
+        self._unsettled = self._cast.script.messages(n) if messages is None else messages
+
+    def open(self, now_ns: int) -> None:
+        """The engine begins to connect."""
+        self._started_ns = now_ns
+        self._sent_ns = now_ns
+        self.deadline_ns = now_ns + self._timeout_ns
+        self._be_late(now_ns)
+
+    def resume(self, now_ns: int) -> api.Out:
+        """A session that was told to WAIT at the gate begins the arrival it has been assigned."""
+        self._idle = False
+        self._begin_pass(now_ns)
+        return self._enter(now_ns)
+
+    def depart(self, now_ns: int) -> api.Out:
+        """A session that was told to WAIT at the gate says farewell."""
+        self._idle = False
+        self._passing = False
+        self._at = self._cast.script.farewell
+        return self._enter(now_ns)
+
+    def _be_late(self, now_ns: int) -> None:
+        self._late = max(0, now_ns - self._intended_ns) // 1000 << LATE_SHIFT
+
+    def _begin_pass(self, now_ns: int) -> None:
+        self._passing = True
+        self._passes_left -= 1
+        self._at = self._cast.script.gate
+        self._be_late(now_ns)
+
+    def _settle(self, accepted: bool, now_ns: int) -> None:
+        """One mail transaction of the arrival has come to its end."""
+        if not self._unsettled:
+            return  # it had no message step, so it was never counted as a message to come
+        self._unsettled -= 1
+        if accepted:
+            self._book.accepted += 1
+            self.strikes = 0
+        else:
+            self._book.rejected += 1
+        self._book.timing("transaction", accepted).append(now_ns - self._transaction_ns + self._late)
+
+    # -- what the engine calls -----------------------------------------------------------------------------
+
+    def opened(self, now_ns: int) -> api.Out:
+        self._time("connect", now_ns)
+        if self._cast.script.implicit_tls:
+            return self._handshake(now_ns)
+        return self._await_greeting(now_ns)
+
+    def secured(self, now_ns: int) -> api.Out:
+        self._time("tls", now_ns)
+        self._note(b"tls", now_ns)
+        if self._step is self._cast.greet:
+            return self._await_greeting(now_ns)
+        return self._enter(now_ns)
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        entry: _MemoEntry | None = self._memo.get(data[:HEAD_BYTES])
+        if entry is None or data.find(b"\n") + 1 != len(data):
+            return self._receive(data, now_ns)
+        append, step, memo, at, taken = entry
+        append(now_ns - self._sent_ns + self._late)
+        self._taken += taken
+        if step is None:
+            return self._satisfied(now_ns)
+        self._step = step
+        self._memo = memo
+        self._at = at
+        self._sent_ns = now_ns
+        self.deadline_ns = now_ns + self._timeout_ns
+        return step.wire if step.render is None else step.render(self._n)
+
+    def wake(self, now_ns: int) -> api.Out:
+        return self._enter(now_ns)
+
+    def ended(self, now_ns: int) -> api.Out:
+        self.wants = api.CLOSE
+        return b""
+
+    def lost(self, why: str, detail: str, now_ns: int) -> None:
+        self._note(why.encode(), now_ns)
+        self.deadline_ns = api.NEVER
+        if self._done:
+            pass
+        elif why == api.STOPPED:
+            self._book.interrupted += self._unsettled
+        elif self._idle:
+            self._book.error("closed_idle", f"{why} between two arrivals")
+        else:
+            self.broken = True
+            if self._reader.pending:
+                detail = detail or "in the middle of a reply"
+            self._book.error(why, f"{detail or 'while waiting'} ({self._step.slot or s.KIND_NAMES[self._step.kind]})")
+            self._book.failed += self._unsettled
+        self._unsettled = 0
+        self._cast.conductor.over(self, now_ns)
+
+    # -- replies -------------------------------------------------------------------------------------------
+
+    def _receive(self, data: bytes, now_ns: int) -> api.Out:
+        if self.tape is not None:
+            self.tape.add(now_ns, SERVER, data)
+        reader = self._reader
+        outs: list[bytes] = []
+        self._fresh = False
+        for reply in reader.feed(data):
+            # what came in one read with the reply before it cannot answer what we wrote only now
+            if self._owed and not self._fresh and not self._done:
+                out = self._reply(reply, now_ns)
+                if out:
+                    if not reader.pending and isinstance(out, tuple):
+                        return out
+                    outs += _segments(out)
+                    self._fresh = True
+            elif not self._done:
+                self._unasked(reply)
+        if reader.overflow and not self._done:
+            self._fail("reply_too_long", f"{len(reader.pending)} octets without an end")
+        if reader.pending:
+            self._memo = _IDLE
+        return _joined(outs)
+
+    def _reply(self, reply: Reply, now_ns: int) -> api.Out:
+        """The reply to the ask that is open."""
+        step = self._step
+        index = len(step.asks) - self._owed if step.kind != s.BODY else 0
+        ask = step.asks[index]
+        if step.kind == s.AUTH and reply.code == 334 and self._sasl is not None:
+            return self._challenged(reply, now_ns)
+        ok = ask.satisfied(reply.code)
+        single = len(step.asks) == 1
+        samples = self._book.samples(ask.verb, step.slot if single else "", reply.raw, ok)
+        samples.append(now_ns - self._sent_ns + self._late)
+        self._owed -= 1
+        if ask.verb == "RCPT":
+            self._taken += ok
+            self._refused += not ok
+        if not single or (step.kind == s.BODY and self._cast.script.lmtp):
+            return self._member(step, reply, ok, now_ns)
+        if not ok:
+            return self._refusal(step, reply, now_ns)
+        if self.tape is None and reply.raw.count(b"\n") == 1:
+            self._remember(step, reply.raw[:HEAD_BYTES], samples)
+        return self._satisfied(now_ns)
+
+    def _remember(self, step: Step, head: bytes, samples: list[int]) -> None:
+        """Write the memo for a single reply that said yes. The step after it, if it only writes and asks once."""
+        memo = self._rows[step.first_row]
+        if len(memo) >= MEMO_LIMIT or step.kind in (s.AUTH, s.STARTTLS) or step.first_row == _RSET_ROW:
+            return
+        script, at = self._cast.script, self._at
+        follower = None
+        took = int(step.kind == s.RCPT)
+        if step.kind <= s.RCPT and at < len(script.steps) and at != script.gate and at != script.farewell:
+            follower = script.steps[at]
+            plain = follower.kind in (s.SAY, s.RCPT) or (follower.kind == s.BODY and not script.lmtp)
+            if not plain or len(follower.asks) != 1 or follower.split or (_needs_recipient(follower) and not took):
+                follower = None
+        if follower is None:
+            memo[head] = (samples.append, None, _IDLE, at, took)
+        else:
+            memo[head] = (samples.append, follower, self._rows[follower.first_row], at + 1, took)
+
+    def _satisfied(self, now_ns: int) -> api.Out:
+        """The step's one reply said yes."""
+        kind = self._step.kind
+        if kind == s.BODY:
+            self._settle(True, now_ns)
+        elif kind == s.STARTTLS:
+            return self._handshake(now_ns)
+        return self._enter(now_ns)
+
+    def _member(self, step: Step, reply: Reply, ok: bool, now_ns: int) -> api.Out:
+        """One reply of several that a step waits for: decide when the last one is in."""
+        if reply.code in (0, 421) and step.otherwise != s.GO_ON:
+            return self._refusal(step, reply, now_ns)  # no others will follow it
+        self._group.append(reply)
+        self.deadline_ns = now_ns + self._timeout_ns
+        if self._owed:
+            return b""
+        codes, self._group = [member.code for member in self._group], []
+        if step.kind == s.BODY:
+            self._settle(any(code // 100 == 2 for code in codes), now_ns)
+            return self._enter(now_ns)
+        satisfied = all(ask.satisfied(code) for ask, code in zip(step.asks, codes, strict=True))
+        self._book.timing(step.slot, satisfied).append(now_ns - self._sent_ns + self._late)
+        if satisfied or step.otherwise == s.GO_ON:
+            return self._enter(now_ns)
+        return self._group_refused(step, codes, reply, now_ns)
+
+    def _group_refused(self, step: Step, codes: list[int], last: Reply, now_ns: int) -> api.Out:
+        """A pipelined group in which something was refused (RFC 2920 §3.1: DATA may still be answered 354)."""
+        if step.otherwise == s.GIVE_UP:
+            return self._refusal(step, last, now_ns)
+        by_verb = dict(zip((ask.verb for ask in step.asks), codes, strict=True))
+        begun = by_verb.get("MAIL", 250) // 100 == 2
+        if by_verb.get("DATA", 0) // 100 == 3:
+            if begun and self._taken:
+                return self._enter(now_ns)
+            self._settle(False, now_ns)
+            return self._recover(_EMPTY_MESSAGE, step.escape, now_ns)
+        if begun and self._taken and "DATA" not in by_verb:
+            return self._enter(now_ns)
+        self._settle(False, now_ns)
+        return self._recover(self._cast.script.rset, step.escape, now_ns) if begun else self._go(step.escape, now_ns)
+
+    def _refusal(self, step: Step, reply: Reply, now_ns: int) -> api.Out:
+        """A reply that was not expected; what follows is the step's `otherwise`."""
+        if step.otherwise == s.GO_ON:
+            if step.kind == s.BODY:
+                self._settle(False, now_ns)
+            return self._enter(now_ns)
+        if reply.code == 0:
+            return self._fail("malformed_reply", _text(reply))
+        if reply.code == 421:
+            if step.otherwise == s.ABANDON:
+                self._settle(False, now_ns)
+            return self._fail("closed_421", _text(reply))
+        if step.otherwise == s.GIVE_UP:
+            return self._give_up(step, reply, now_ns)
+        if step.kind == s.RCPT:
+            return self._enter(now_ns)
+        self._settle(False, now_ns)
+        if step.kind in (s.MAIL, s.BODY):
+            return self._go(step.escape, now_ns)
+        return self._recover(self._cast.script.rset, step.escape, now_ns)
+
+    def _give_up(self, step: Step, reply: Reply, now_ns: int) -> api.Out:
+        """The session has no future (no greeting, no AUTH, no TLS): its messages failed; QUIT and close."""
+        self.broken = True
+        self._book.error(f"{step.slot.lower()}_refused", _text(reply))
+        self._book.failed += self._unsettled
+        self._unsettled = 0
+        self._passing = False
+        return self._go(self._cast.script.farewell, now_ns)
+
+    def _fail(self, kind: str, detail: str) -> api.Out:
+        """Nothing more can be made of this connection."""
+        self.broken = True
+        self._book.error(kind, detail)
+        self._book.failed += self._unsettled
+        self._unsettled = 0
+        self._finish()
+        return b""
+
+    def _unasked(self, reply: Reply) -> None:
+        """A reply that no command asked for."""
+        if reply.code == 421:
+            if not self._idle:
+                self._fail("closed_421", _text(reply))
+            else:
+                self._book.error("closed_idle", _text(reply))
+                self._finish()
+        else:
+            self._book.error("unsolicited_reply", _text(reply))
+
+    # -- steps ---------------------------------------------------------------------------------------------
+
+    def _go(self, at: int, now_ns: int) -> api.Out:
+        self._at = at
+        return self._enter(now_ns)
+
+    def _recover(self, step: Step, at: int, now_ns: int) -> api.Out:
+        """Say a step that is not in the script, then go on at `at`."""
+        self._at = at
+        self._note_sent(step.wire, now_ns)
+        self._await(step, now_ns)
+        self._memo = _IDLE  # where it leads depends on what it recovers from
+        return step.wire
+
+    def _enter(self, now_ns: int) -> api.Out:
+        """Walk on from the program counter until something is waited for."""
+        script = self._cast.script
+        steps = script.steps
+        outs: list[bytes] = []
+        self._owed = 0
+        self._memo = _IDLE
+        while True:
+            at = self._at
+            if at == script.farewell and self._passing:
+                self._close_arrival()
+                verdict = self._cast.conductor.at_gate(self, now_ns) if self._passes_left else LEAVE
+                if verdict == WAIT:
+                    self._idle = True
+                    self.deadline_ns = api.NEVER
+                    return _joined(outs)
+                if verdict == GO:
+                    self._begin_pass(now_ns)
+                    continue
+                self._passing = False
+            elif at == script.gate and script.repeats and self._passes_left == script.passes:
+                self._begin_pass(now_ns)
+            if at >= len(steps):
+                self._time_session(now_ns)
+                self._finish()
+                return _joined(outs)
+            step = steps[at]
+            self._at = at + 1
+            kind = step.kind
+            if kind <= s.STARTTLS:
+                if kind == s.MAIL or (kind == s.GROUP and step.asks[0].verb == "MAIL"):
+                    self._transaction_ns = now_ns
+                    self._taken = self._refused = 0
+                elif self._refused and not self._taken and _needs_recipient(step):
+                    self._settle(False, now_ns)
+                    return _joined(outs, self._recover(script.rset, step.escape, now_ns))
+                wire = step.wire if step.render is None else step.render(self._n)
+                if self.tape is not None:
+                    self._note_sent(wire, now_ns)
+                if step.asks:
+                    self._await(step, now_ns)
+                    return _joined(outs, list(step.split)) if step.split else _joined(outs, wire) if outs else wire
+                outs += step.split or _segments(wire)
+            elif kind == s.CHOOSE:
+                self._at = s.choose(step, script.draw(self._n, at))
+            elif kind == s.JUMP:
+                self._at = step.targets[0]
+            elif kind == s.AUTH:
+                return _joined(outs, self._authenticate(step, now_ns))
+            else:
+                self._wish(step, now_ns)
+                return _joined(outs)
+
+    def _wish(self, step: Step, now_ns: int) -> None:
+        """A step that is the engine's to do."""
+        self._step = step
+        kind = step.kind
+        if kind == s.TLS:
+            self._handshake(now_ns)
+        elif kind == s.PAUSE:
+            self.wants = api.SLEEP
+            self.wake_ns = now_ns + step.pause_ns
+            self.deadline_ns = api.NEVER
+        elif kind == s.HALF_CLOSE:
+            self.wants = api.HALF_CLOSE
+        else:
+            self._time_session(now_ns)
+            self._finish()
+            if kind == s.RESET:
+                self.wants = api.RESET
+
+    def _await(self, step: Step, now_ns: int) -> None:
+        """Wait for the step's replies; the clock of its latency starts."""
+        self._step = step
+        asks = len(step.asks)
+        self._owed = max(1, self._taken) if step.kind == s.BODY and self._cast.script.lmtp else asks
+        self._memo = self._rows[step.first_row] if asks == 1 and self._rows else _IDLE
+        self._sent_ns = now_ns
+        self.deadline_ns = now_ns + self._timeout_ns
+
+    def _await_greeting(self, now_ns: int) -> api.Out:
+        if self._cast.script.greeting is None:
+            return self._enter(now_ns)
+        self._await(self._cast.greet, now_ns)
+        return b""
+
+    def _handshake(self, now_ns: int) -> api.Out:
+        """Ask for TLS. What the server said behind its 220 is not carried over (RFC 3207 §4.2)."""
+        if self._reader.pending:
+            self._book.error("injected_before_tls", _visible(self._reader.pending))
+            self._reader = ReplyReader()
+        self._owed = 0
+        self._memo = _IDLE
+        self._sent_ns = now_ns
+        self.deadline_ns = now_ns + self._timeout_ns
+        self.wants = api.START_TLS
+        return b""
+
+    def _close_arrival(self) -> None:
+        """The pass is over; a transaction that never came to its end has failed."""
+        if self._unsettled:
+            self._book.error("incomplete", "the script ended before the message was sent", self._unsettled)
+            self._book.failed += self._unsettled
+            self._unsettled = 0
+
+    def _finish(self) -> None:
+        """The session has said what it had to say: close."""
+        if self._done:
+            return
+        self._close_arrival()
+        self._done = True
+        self._owed = 0
+        self._memo = _IDLE
+        self.wants = api.CLOSE
+
+    # -- SASL ----------------------------------------------------------------------------------------------
+
+    def _authenticate(self, step: Step, now_ns: int) -> api.Out:
+        """`AUTH mechanism [initial-response]` (RFC 4954 §4)."""
+        user, password = self._cast.credentials or ("", "")
+        self._sasl = sasl.client(step.mechanism, user, password)
+        initial = self._sasl.initial()
+        line = b"AUTH " + step.mechanism.encode()
+        self._note_sent(line + (b" (initial response)\r\n" if initial is not None else b"\r\n"), now_ns)
+        self._await(step, now_ns)
+        return line + (b"" if initial is None else b" " + (base64.b64encode(initial) or b"=")) + b"\r\n"
+
+    def _challenged(self, reply: Reply, now_ns: int) -> api.Out:
+        """334 and a challenge: the answer, or `*` where there is none to give."""
+        self._book.samples("AUTH", "", reply.raw[:4], True).append(0)
+        self.deadline_ns = now_ns + self._timeout_ns
+        assert self._sasl is not None
+        try:
+            answer = base64.b64encode(self._sasl.respond(base64.b64decode(reply.lines[0], validate=True)))
+        except (binascii.Error, ValueError):
+            answer = b"*"
+        self._note_sent(b"(response)\r\n", now_ns)
+        return answer + b"\r\n"
+
+    # -- records -------------------------------------------------------------------------------------------
+
+    def _time(self, slot: str, now_ns: int) -> None:
+        self._book.timing(slot).append(now_ns - self._sent_ns + self._late)
+
+    def _time_session(self, now_ns: int) -> None:
+        if not self._done:
+            self._book.timing("session").append(now_ns - self._started_ns + self._late)
+
+    def _note(self, event: bytes, now_ns: int) -> None:
+        if self.tape is not None:
+            self.tape.add(now_ns, EVENT, event)
+
+    def _note_sent(self, wire: s.Wire, now_ns: int) -> None:
+        if self.tape is not None:
+            self.tape.add(now_ns, CLIENT, wire if isinstance(wire, bytes) else b"".join(wire))
+
+
+#: What a server that took DATA without a recipient is given (RFC 2920 §3.1).
+_EMPTY_MESSAGE = Step(asks=(Ask("message", (2, 4, 5)),), wire=b".\r\n", otherwise=s.GIVE_UP, first_row=_RSET_ROW)
+
+
+def _needs_recipient(step: Step) -> bool:
+    """Whether a step is pointless where every recipient was refused."""
+    return step.otherwise == s.ABANDON and len(step.asks) == 1 and step.asks[0].verb in ("DATA", "BDAT")
+
+
+def _text(reply: Reply) -> str:
+    return _visible(reply.raw)
+
+
+def _visible(raw: bytes) -> str:
+    """The first 200 octets, one character each; what shows them escapes them."""
+    return raw[:200].decode("latin-1").rstrip("\r\n")
+
+
+def _segments(out: api.Out) -> list[bytes]:
+    if isinstance(out, list):
+        return out
+    if isinstance(out, tuple):
+        return [b"".join(out)]
+    return [out] if out else []
+
+
+def _joined(outs: list[bytes], last: api.Out = b"") -> api.Out:
+    """Several writes as the engine takes them: one stays what it is, more are segments of their own."""
+    if not outs:
+        return last
+    outs = outs + _segments(last)
+    return outs[0] if len(outs) == 1 else outs
