@@ -15,7 +15,7 @@ from typing import Protocol
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Connection, Route
-from smtpbench.session.client import GO, LEAVE, WAIT, Cast, ClientSession, Scores
+from smtpbench.session.client import GO, LEAVE, UNSCHEDULED, WAIT, Cast, ClientSession, Scores
 
 #: A connection that broke twice in a row is tried again after this long, then after twice as long, up to the most.
 BACKOFF_NS = 50_000_000
@@ -91,7 +91,7 @@ class Conductor:
     def _open(self, n: int, intended_ns: int, now_ns: int, strikes: int = 0) -> None:
         session = ClientSession(self.cast)
         session.strikes = strikes
-        session.assign(n, intended_ns, self._book_for(intended_ns))
+        session.assign(n, intended_ns, self._book_for(now_ns if intended_ns == UNSCHEDULED else intended_ns))
         session.open(now_ns)
         self.sessions.add(session)
         if len(self.sessions) > self.connections_peak:
@@ -145,7 +145,7 @@ class ClosedConductor(Conductor):
         n = self._next_number(now_ns)
         if n is None:
             return LEAVE
-        session.assign(n, now_ns, self._book_for(now_ns))
+        session.assign(n, UNSCHEDULED, self._book_for(now_ns))
         return GO
 
     def over(self, session: ClientSession, now_ns: int) -> None:
@@ -171,7 +171,7 @@ class ClosedConductor(Conductor):
     def _open_next(self, now_ns: int, strikes: int) -> None:
         n = self._next_number(now_ns)
         if n is not None:
-            self._open(n, now_ns, now_ns, strikes)
+            self._open(n, UNSCHEDULED, now_ns, strikes)
 
     def _next_number(self, now_ns: int) -> int | None:
         if self._leaving or now_ns >= self._end_ns:

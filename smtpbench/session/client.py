@@ -39,6 +39,10 @@ from smtpbench.smtp.reply import HEAD_BYTES, Reply, ReplyReader
 LATE_SHIFT = 44
 #: How many reply heads one ask remembers; a server whose replies all differ in their first octets is not memoised.
 MEMO_LIMIT = 64
+_GROUP_MEMO_BYTES = 1024
+
+#: The intended start of an arrival that has none (closed model): it begins when it begins, and is never late.
+UNSCHEDULED = api.NEVER
 
 # What a conductor says at the gate.
 GO = 0  #: an arrival was assigned, begin it
@@ -158,7 +162,10 @@ class ClientSession:
     # -- arrivals ------------------------------------------------------------------------------------------
 
     def assign(self, n: int, intended_ns: int, book: Scores) -> None:
-        """Arrival number n, meant to begin at intended_ns, counted in book. Called before opening or at the gate."""
+        """Arrival number n, meant to begin at intended_ns, counted in book. Called before opening or at the gate.
+
+        intended_ns may be UNSCHEDULED.
+        """
         self._n = n
         self._intended_ns = intended_ns
         self._book = book
@@ -269,10 +276,17 @@ class ClientSession:
     def _receive(self, data: bytes, now_ns: int) -> api.Out:
         if self.tape is not None:
             self.tape.add(now_ns, SERVER, data)
+        elif self._owed == len(self._step.asks) > 1:
+            appends = self._rows[self._step.first_row].get(data)
+            if appends is not None:
+                return self._whole_group(appends, now_ns)
         reader = self._reader
         outs: list[bytes] = []
         self._fresh = False
-        for reply in reader.feed(data):
+        replies = reader.feed(data)
+        if len(replies) == self._owed == len(self._step.asks) > 1 and not reader.pending:
+            self._remember_group(data, replies)
+        for reply in replies:
             # what came in one read with the reply before it cannot answer what we wrote only now
             if self._owed and not self._fresh and not self._done:
                 out = self._reply(reply, now_ns)
@@ -329,6 +343,25 @@ class ClientSession:
             memo[head] = (samples.append, None, _IDLE, at, took)
         else:
             memo[head] = (samples.append, follower, self._rows[follower.first_row], at + 1, took)
+
+    def _remember_group(self, data: bytes, replies: list[Reply]) -> None:
+        """Write the memo for a whole group answered yes in one read, its replies together being the key."""
+        step = self._step
+        if self.tape is not None or self._cast.script.lmtp or step.kind != s.GROUP or len(data) > _GROUP_MEMO_BYTES:
+            return
+        memo = self._rows[step.first_row]
+        if len(memo) < MEMO_LIMIT and all(map(Ask.satisfied, step.asks, (reply.code for reply in replies))):
+            pairs = zip(step.asks, replies, strict=True)
+            lists = [self._book.samples(ask.verb, "", reply.raw, True) for ask, reply in pairs]
+            memo[data] = [samples.append for samples in [*lists, self._book.timing(step.slot)]]
+
+    def _whole_group(self, appends: list[Callable[[int], None]], now_ns: int) -> api.Out:
+        """All replies of a group came at once, and all said yes, as they did before."""
+        sample = now_ns - self._sent_ns + self._late
+        for append in appends:
+            append(sample)
+        self._taken = 1  # at least; only LMTP counts them, and there a group is never remembered
+        return self._enter(now_ns)
 
     def _satisfied(self, now_ns: int) -> api.Out:
         """The step's one reply said yes."""

@@ -1,0 +1,110 @@
+"""A plan: how much load, for how long, and everything else a worker must know; plain data that goes over a pipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import count, islice
+from typing import Any
+
+from smtpbench.engine import pacing
+from smtpbench.engine.api import NEVER
+from smtpbench.engine.pacing import Stage
+from smtpbench.units import NS_PER_S
+
+#: The length of a stage that only a number of arrivals ends: an open model's `-r … -n …`.
+UNENDING_NS = 365 * 24 * 3600 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The load of a run.
+
+    connections: open at once at most, over all workers.
+    arrivals: how many to issue, None for as many as the time allows.
+    duration_ns: how long the closed model issues them, warm-up not counted; None where their number ends it.
+    stages: the open model's rates; empty for the closed model. poisson: exponential gaps instead of even ones.
+    drop: an arrival that finds no free connection is dropped instead of waiting.
+    warmup_ns: issued and served before what is measured. drain_ns: what is under way at the end may take this long.
+    timeout_ns: how long one reply may take.
+    """
+
+    connections: int = 10
+    arrivals: int | None = None
+    duration_ns: int | None = None
+    stages: tuple[Stage, ...] = ()
+    poisson: bool = False
+    drop: bool = False
+    warmup_ns: int = 0
+    drain_ns: int = 5 * NS_PER_S
+    timeout_ns: int = 30 * NS_PER_S
+    seed: int = 0
+    workers: int = 1
+
+    @property
+    def open_model(self) -> bool:
+        """Whether arrivals come on a schedule."""
+        return bool(self.stages)
+
+    @property
+    def issuing_ns(self) -> int:
+        """From the start (with the warm-up) to the last moment an arrival may begin; NEVER where only a count ends it."""
+        if self.open_model:
+            return self.warmup_ns + pacing.duration_ns(self.stages)
+        return NEVER if self.duration_ns is None else self.warmup_ns + self.duration_ns
+
+    def schedule(self, worker: int) -> Iterator[tuple[int, int]]:
+        """The open model's arrivals of one worker: (number, nanoseconds after the start)."""
+        stages = list(self.stages)
+        if self.warmup_ns:
+            first = stages[0].rate_from_per_s
+            stages.insert(0, Stage(self.warmup_ns, first, first))
+        arrivals = pacing.schedule(stages, poisson=self.poisson, seed=self.seed)
+        limited = arrivals if self.arrivals is None else islice(arrivals, self.arrivals)
+        return pacing.share(limited, worker, self.workers)
+
+    def numbers(self, worker: int) -> Iterator[int]:
+        """The closed model's arrival numbers of one worker."""
+        every = self.workers
+        return iter(count(worker, every) if self.arrivals is None else range(worker, self.arrivals, every))
+
+    def connections_of(self, worker: int) -> int:
+        """This worker's part of the connections."""
+        return self.connections // self.workers + (worker < self.connections % self.workers)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What a worker is given: enough to make the same script, and to reach the same server, in another process.
+
+    scenario: path of the scenario file; message_bytes: overrides its message's size.
+    family, address: where to connect (one address, found once for the run).
+    """
+
+    scenario: str
+    target: str
+    run_id: str
+    plan: Plan
+    family: int
+    address: tuple[Any, ...] | str
+    ca: str | None = None
+    insecure: bool = False
+    server_name: str | None = None
+    certificate: str | None = None
+    key: str | None = None
+    password: str | None = field(default=None, repr=False)
+    message_bytes: int | None = None
+
+    def to_json(self) -> str:
+        """One line; it holds the password, so it goes to a worker's standard input and nowhere else."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """The job of a line of `to_json`."""
+        values = json.loads(text)
+        plan = values.pop("plan")
+        plan["stages"] = tuple(Stage(**stage) for stage in plan["stages"])
+        address = values.pop("address")
+        return cls(**values, plan=Plan(**plan), address=address if isinstance(address, str) else tuple(address))
