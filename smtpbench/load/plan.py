@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def issuing_ns(self) -> int:
-        """From the start (with the warm-up) to the last moment an arrival may begin; NEVER where only a count ends it."""
+        """From the start, warm-up included, to the last moment an arrival may begin; NEVER where a count ends it."""
         if self.open_model:
             return self.warmup_ns + pacing.duration_ns(self.stages)
         return NEVER if self.duration_ns is None else self.warmup_ns + self.duration_ns

@@ -1,0 +1,154 @@
+"""Before the clock starts: one session that goes as far as the first mail transaction, says QUIT, and is kept on tape.
+
+It tells what cannot be worked with (no connection, no trust, no login) before thousands of sessions find out, and it
+brings home the banner and the EHLO reply for the result. It sends no mail.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import trio
+
+from smtpbench.engine import api
+from smtpbench.engine.connection import Route
+from smtpbench.engine.shard import Shard
+from smtpbench.errors import CannotRun
+from smtpbench.session import script as s
+from smtpbench.session.client import LEAVE, UNSCHEDULED, Cast, ClientSession
+from smtpbench.session.script import Script, command
+from smtpbench.session.transcript import CLIENT, SERVER, Transcript
+from smtpbench.smtp.reply import ReplyReader
+from smtpbench.units import NS_PER_S, format_duration
+
+#: It waits no longer than this for one reply, however patient the run is.
+PATIENCE_NS = 10 * NS_PER_S
+
+_TRY_NEXT_ADDRESS = (api.CONNECT_REFUSED, api.CONNECT_TIMEOUT, api.CONNECT_FAILED)
+#: Errors that every session of the run would meet again, and what to do about each.
+_HOPELESS = {
+    api.CONNECT_REFUSED: "nothing listens there",
+    api.CONNECT_TIMEOUT: "it does not answer",
+    api.CONNECT_FAILED: "it cannot be reached",
+    api.NO_DESCRIPTORS: "this process may open no more files; raise `ulimit -n`",
+    api.TLS_FAILED: "TLS failed; --ca FILE names a certificate authority to trust, --insecure trusts anything",
+    "starttls_refused": "it does not take STARTTLS",
+    "auth_refused": "it does not take the login",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What one session found out.
+
+    route: the address that answered. banner, ehlo: the server's octets as they came, empty where none did.
+    trouble: what went wrong without making the run hopeless, in words; else empty.
+    """
+
+    route: Route
+    banner: bytes
+    ehlo: bytes
+    trouble: str
+
+
+class _Errors:
+    """A book that only keeps errors."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows: list[dict[bytes, Any]] = [{} for _ in range(rows)]
+        self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
+        self.first: tuple[str, str] | None = None
+
+    def samples(self, verb: str, slot: str, raw: bytes, ok: bool) -> list[int]:
+        return []
+
+    def timing(self, slot: str, ok: bool = True) -> list[int]:
+        return []
+
+    def error(self, kind: str, detail: str = "", count: int = 1) -> None:
+        self.first = self.first or (kind, detail)
+
+
+class _Once:
+    """A conductor with a single session."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+
+    def at_gate(self, session: ClientSession, now_ns: int) -> int:
+        return LEAVE
+
+    def over(self, session: ClientSession, now_ns: int) -> None:
+        self.done.set()
+
+
+def prologue(script: Script) -> Script:
+    """The script's beginning up to its first mail transaction (or anything else than a plain dialogue), then QUIT."""
+    steps = []
+    for at, step in enumerate(script.steps):
+        plain = step.kind in (s.SAY, s.STARTTLS, s.TLS, s.AUTH) and len(step.asks) == 1 and step.slot != "QUIT"
+        if not plain or (script.repeats and at == script.gate):
+            break
+        steps.append(replace(step, otherwise=s.GIVE_UP))
+    farewell = len(steps)
+    steps.append(command(b"QUIT", "QUIT", 221))
+    return Script.of(
+        "preflight", tuple(steps), farewell=farewell, greeting=script.greeting, implicit_tls=script.implicit_tls,
+        lmtp=script.lmtp,
+    )  # fmt: skip
+
+
+async def preflight(
+    script: Script, routes: Sequence[Route], name: str, timeout_ns: int, credentials: tuple[str, str] | None
+) -> Findings:
+    """Try the addresses in turn until one takes a connection. Raises CannotRun where the run would be hopeless.
+
+    name: the target as messages call it, `mail.example:25`.
+    """
+    opening = prologue(script)
+    for route in routes:
+        tape, error = await _converse(opening, route, min(timeout_ns, PATIENCE_NS), credentials)
+        if error is None or error[0] not in _TRY_NEXT_ADDRESS:
+            break
+    banner, ehlo = _heard(tape)
+    trouble = ""
+    if error is not None:
+        kind, detail = error
+        if kind in _HOPELESS:
+            raise CannotRun(f"cannot use {name}: {_HOPELESS[kind]} ({detail})")
+        waited = f" after {format_duration(min(timeout_ns, PATIENCE_NS))}" if kind == api.TIMEOUT else ""
+        trouble = f"the first session met {kind}{waited}: {detail}"
+    return Findings(route, banner, ehlo, trouble)
+
+
+async def _converse(
+    script: Script, route: Route, timeout_ns: int, credentials: tuple[str, str] | None
+) -> tuple[Transcript, tuple[str, str] | None]:
+    tape, errors, once, shard = Transcript(), _Errors(script.rows), _Once(), Shard()
+    session = ClientSession(Cast(script, once, timeout_ns, credentials), tape)
+    session.assign(0, UNSCHEDULED, errors)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shard.run)
+        session.open(time.monotonic_ns())
+        session.connection = shard.connect(session, route)
+        await once.done.wait()
+        nursery.cancel_scope.cancel()
+    return tape, errors.first
+
+
+def _heard(tape: Transcript) -> tuple[bytes, bytes]:
+    """The greeting, and the reply to the last EHLO, LHLO or HELO."""
+    reader, said, banner, ehlo = ReplyReader(), b"", b"", b""
+    for entry in tape.entries:
+        if entry.who == CLIENT:
+            said = entry.data
+        elif entry.who == SERVER:
+            for reply in reader.feed(entry.data):
+                if not said:
+                    banner = banner or reply.raw
+                elif said[:4].upper() in (b"EHLO", b"LHLO", b"HELO"):
+                    ehlo = reply.raw
+    return banner, ehlo

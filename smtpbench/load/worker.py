@@ -1,0 +1,142 @@
+"""A worker: one process's share of a run, from its first arrival to its drained end.
+
+It runs inside the main process where there is one worker, and as `python -m smtpbench.load.worker` where there are more
+(see `fleet`). It tells what it measured once a second, and it can be told to drain or to stop.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+
+from smtpbench.engine import api
+from smtpbench.engine.connection import Route
+from smtpbench.engine.shard import Shard
+from smtpbench.load.conductor import ClosedConductor, Conductor, OpenConductor
+from smtpbench.load.plan import Plan
+from smtpbench.measure.recorder import Book
+from smtpbench.session.client import Cast
+from smtpbench.session.script import Script
+from smtpbench.units import NS_PER_S
+
+#: How often the event loop's lag is looked at, and how many looks make a tick.
+PULSE_S = 0.1
+PULSES_A_TICK = 10
+
+
+@dataclass
+class Controls:
+    """How a run is ended before its time.
+
+    drain: issue nothing more, let what is under way end. stop: cut it off.
+    """
+
+    drain: trio.Event = field(default_factory=trio.Event)
+    stop: trio.Event = field(default_factory=trio.Event)
+
+
+class Worker:
+    """One process's share of a plan.
+
+    warmup, book: what was counted before and after the warm-up's end. The times are of `time.monotonic_ns`.
+    """
+
+    def __init__(
+        self, script: Script, route: Route, plan: Plan, worker: int, credentials: tuple[str, str] | None
+    ) -> None:
+        self.plan = plan
+        self.warmup = Book(script.rows)
+        self.book = Book(script.rows)
+        self.shard = Shard()
+        self.start_ns = 0
+        self.end_ns = 0
+        self._script = script
+        self._route = route
+        self._number = worker
+        self._credentials = credentials
+        self._finished = trio.Event()
+        self.conductor: Conductor
+
+    @property
+    def measure_ns(self) -> int:
+        """When the warm-up ends."""
+        return self.start_ns + self.plan.warmup_ns
+
+    def _book_for(self, when_ns: int) -> Book:
+        return self.book if when_ns >= self.measure_ns else self.warmup
+
+    def _conduct(self) -> Conductor:
+        plan, worker = self.plan, self._number
+        common = (self.shard, self._route, plan.connections_of(worker), self._book_for, self._finished.set)
+        if plan.open_model:
+            return OpenConductor(*common, arrivals=plan.schedule(worker), start_ns=self.start_ns, drop=plan.drop)
+        end_ns = api.NEVER if plan.issuing_ns == api.NEVER else self.start_ns + plan.issuing_ns
+        return ClosedConductor(*common, numbers=plan.numbers(worker), end_ns=end_ns)
+
+    async def run(self, start_ns: int, controls: Controls, on_tick: Callable[[Worker, int, int], None]) -> None:
+        """Issue the plan's arrivals from start_ns on and return when all are over, or cut off.
+
+        on_tick(worker, now_ns, lag_ns): called about once a second and once at the end; lag_ns is the worst lag of the
+        event loop since the last call.
+        """
+        self.start_ns = start_ns
+        self.conductor = self._conduct()
+        self.conductor.cast = Cast(self._script, self.conductor, self.plan.timeout_ns, self._credentials)
+        # the collector would walk over everything that was imported, again and again, and find nothing
+        gc.collect()
+        gc.freeze()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.shard.run)
+            nursery.start_soon(self._tick, on_tick)
+            nursery.start_soon(self._end_in_time)
+            nursery.start_soon(self._obey, controls)
+            self.shard.call_at(start_ns, self.conductor.start)
+            await self._finished.wait()
+            self.end_ns = time.monotonic_ns()
+            nursery.cancel_scope.cancel()
+        gc.unfreeze()
+        on_tick(self, self.end_ns, 0)
+
+    async def _end_in_time(self) -> None:
+        """After the last arrival may have begun, what is under way has the drain's time."""
+        if self.plan.issuing_ns != api.NEVER:
+            await self._sleep_until(self.start_ns + self.plan.issuing_ns + self.plan.drain_ns)
+            self._cut()
+
+    async def _obey(self, controls: Controls) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._obey_stop, controls)
+            await controls.drain.wait()
+            self.conductor.leave(time.monotonic_ns())
+            await trio.sleep(self.plan.drain_ns / NS_PER_S)
+            self._cut()
+
+    async def _obey_stop(self, controls: Controls) -> None:
+        await controls.stop.wait()
+        self._cut()
+
+    def _cut(self) -> None:
+        for session in self.conductor.cut():
+            self.shard.stop(session.connection)
+        self._finished.set()
+
+    async def _tick(self, on_tick: Callable[[Worker, int, int], None]) -> None:
+        await self._sleep_until(self.start_ns)
+        pulses, lag_ns = 0, 0
+        due = trio.current_time()
+        while True:
+            due += PULSE_S
+            await trio.sleep_until(due)
+            lag_ns = max(lag_ns, round((trio.current_time() - due) * NS_PER_S))
+            pulses += 1
+            if pulses % PULSES_A_TICK == 0:
+                on_tick(self, time.monotonic_ns(), lag_ns)
+                lag_ns = 0
+
+    @staticmethod
+    async def _sleep_until(when_ns: int) -> None:
+        await trio.sleep(max(0.0, (when_ns - time.monotonic_ns()) / NS_PER_S))

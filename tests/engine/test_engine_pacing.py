@@ -1,0 +1,67 @@
+"""Pacing is arithmetic, so these are tables."""
+
+from __future__ import annotations
+
+import statistics
+
+import pytest
+
+from smtpbench.engine.pacing import Stage, duration_ns, schedule, share
+
+S = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected_s"),
+    [
+        ([Stage(1 * S, 4, 4)], [0, 0.25, 0.5, 0.75]),
+        ([Stage(2 * S, 0.5, 0.5)], [0]),
+        ([Stage(1 * S, 2, 2), Stage(1 * S, 4, 4)], [0, 0.5, 1, 1.25, 1.5, 1.75]),
+        # a ramp from nothing: the count is t², so the i-th is due at √i
+        ([Stage(3 * S, 0, 6)], [0, 1, 2**0.5, 3**0.5, 2, 5**0.5, 6**0.5, 7**0.5, 8**0.5]),
+        ([Stage(1 * S, 0, 0), Stage(1 * S, 2, 2)], [1, 1.5]),
+        # half an arrival is carried over from one stage to the next
+        ([Stage(1 * S, 1.5, 1.5), Stage(1 * S, 3, 3)], [0, 2 / 3, 1 + 0.5 / 3, 1 + 1.5 / 3, 1 + 2.5 / 3]),
+        ([], []),
+    ],
+)
+def test_uniform_arrivals(stages: list[Stage], expected_s: list[float]) -> None:
+    found = list(schedule(stages))
+    assert [i for i, _ in found] == list(range(len(expected_s)))
+    assert [when_ns / S for _, when_ns in found] == pytest.approx(expected_s)
+
+
+def test_a_steady_rate_never_drifts() -> None:
+    whens = [when_ns for _, when_ns in schedule([Stage(100 * S, 300, 300)])]
+    assert len(whens) == 30_000
+    assert all(abs(when_ns - i * S / 300) <= 1 for i, when_ns in enumerate(whens))
+
+
+def test_a_ramp_down_is_a_ramp_up_seen_from_its_end() -> None:
+    down = [when_ns for _, when_ns in schedule([Stage(10 * S, 100, 0)])]
+    assert len(down) == 500
+    gaps = [b - a for a, b in zip(down, down[1:], strict=False)]
+    assert gaps == sorted(gaps)
+    assert down[-1] < 10 * S
+
+
+def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() -> None:
+    stages = [Stage(200 * S, 100, 100)]
+    whens = [when_ns for _, when_ns in schedule(stages, poisson=True, seed=7)]
+    gaps_s = [(b - a) / S for a, b in zip(whens, whens[1:], strict=False)]
+    assert len(whens) == pytest.approx(20_000, rel=0.03)
+    assert statistics.stdev(gaps_s) == pytest.approx(statistics.mean(gaps_s), rel=0.05)
+    assert whens == [when_ns for _, when_ns in schedule(stages, poisson=True, seed=7)]
+    assert whens != [when_ns for _, when_ns in schedule(stages, poisson=True, seed=8)]
+
+
+@pytest.mark.parametrize("poisson", [False, True])
+def test_workers_share_one_schedule(poisson: bool) -> None:
+    stages = [Stage(1 * S, 10, 90)]
+    whole = list(schedule(stages, poisson=poisson))
+    parts = [list(share(schedule(stages, poisson=poisson), worker, 3)) for worker in range(3)]
+    assert sorted(arrival for part in parts for arrival in part) == whole
+
+
+def test_duration() -> None:
+    assert duration_ns([Stage(1 * S, 1, 2), Stage(2 * S, 2, 3)]) == 3 * S

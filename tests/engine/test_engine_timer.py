@@ -1,0 +1,51 @@
+"""Timers: what is due is called, in order, once; the descriptor says when."""
+
+from __future__ import annotations
+
+import select
+import time
+
+from smtpbench.engine.timer import Timers
+
+
+def test_calls_are_made_in_order_once_they_are_due() -> None:
+    timers, called = Timers(), []
+    now_ns = time.monotonic_ns()
+    for name, after_ns in (("c", 3), ("a", 1), ("later", 10**15), ("b", 2)):
+        timers.call_at(now_ns + after_ns, lambda at_ns, name=name: called.append((name, at_ns)))
+    assert select.select([timers.fd], [], [], 5)[0] == [timers.fd]
+    timers.run_due(now_ns + 5)
+    assert called == [(name, now_ns + 5) for name in "abc"]
+    assert select.select([timers.fd], [], [], 0)[0] == []
+    timers.close()
+
+
+def test_an_earlier_call_set_later_wakes_first() -> None:
+    timers, called = Timers(), []
+    now_ns = time.monotonic_ns()
+    timers.call_at(now_ns + 10**15, lambda at_ns: called.append("far"))
+    timers.call_at(now_ns, lambda at_ns: called.append("near"))
+    assert select.select([timers.fd], [], [], 5)[0] == [timers.fd]
+    timers.run_due(time.monotonic_ns())
+    assert called == ["near"]
+    timers.close()
+
+
+def test_a_call_may_set_another_that_is_due_already() -> None:
+    timers, called = Timers(), []
+
+    def again(now_ns: int) -> None:
+        called.append(now_ns)
+        if len(called) < 3:
+            timers.call_at(0, again)
+
+    timers.call_at(0, again)
+    timers.run_due(5)
+    assert called == [5, 5, 5]
+    timers.close()
+
+
+def test_a_closed_timer_takes_calls_and_makes_none() -> None:
+    timers = Timers()
+    timers.close()
+    timers.call_at(0, lambda now_ns: None)

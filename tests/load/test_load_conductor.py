@@ -1,0 +1,205 @@
+"""Conductors against fake wires: sessions whose server the test plays."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable
+from itertools import count
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fakes import FakeBook, repeated, transaction
+
+from smtpbench.engine import api
+from smtpbench.engine.connection import Route
+from smtpbench.load.conductor import BURST, ClosedConductor, Conductor, OpenConductor
+from smtpbench.session.client import Cast, ClientSession
+from smtpbench.session.script import Script
+
+MS = 1_000_000
+
+
+class Wires:
+    """A network whose server answers each write after `service_ns`, on a clock that jumps from event to event."""
+
+    def __init__(self, service_ns: int = MS, refuse: Callable[[int], bool] = lambda now_ns: False) -> None:
+        self.now_ns = 0
+        self.service_ns = service_ns
+        self.refuse = refuse
+        self.events: list[tuple[int, int, Callable[[int], None]]] = []
+        self.order = count()
+        self.opened = 0
+        self.attempts_ns: list[int] = []
+
+    def call_at(self, when_ns: int, call: Callable[[int], None]) -> None:
+        heapq.heappush(self.events, (max(when_ns, self.now_ns), next(self.order), call))
+
+    def connect(self, session: Any, route: Route) -> Any:
+        self.attempts_ns.append(self.now_ns)
+        connection = SimpleNamespace(session=session, closing=False, greeted=False)
+        if self.refuse(self.now_ns):
+            session.lost(api.CONNECT_REFUSED, "", self.now_ns)
+            return None
+        self.opened += 1
+        session.opened(self.now_ns)
+        self._answer(connection, b"220 s\r\n")
+        return connection
+
+    def push(self, connection: Any, out: api.Out) -> None:
+        self._serve(connection, out)
+
+    def _answer(self, connection: Any, reply: bytes) -> None:
+        self.call_at(self.now_ns + self.service_ns, lambda now_ns: self._hear(connection, reply))
+
+    def _hear(self, connection: Any, reply: bytes) -> None:
+        if not connection.closing:
+            self._serve(connection, connection.session.receive(reply, self.now_ns))
+
+    def _serve(self, connection: Any, out: Any) -> None:
+        for line in out.splitlines(keepends=True):
+            if not line.startswith((b"x", b".")):
+                code = b"354" if line.startswith(b"DATA") else b"221" if line.startswith(b"QUIT") else b"250"
+                self._answer(connection, code + b" ok\r\n")
+            elif line.startswith(b"."):
+                self._answer(connection, b"250 queued\r\n")
+        if connection.session.wants == api.CLOSE:
+            connection.closing = True
+            connection.session.lost(api.ENDED, "", self.now_ns)
+
+    def run(self, until_ns: int = 10**15) -> None:
+        while self.events and self.events[0][0] <= until_ns:
+            self.now_ns, _, call = heapq.heappop(self.events)
+            call(self.now_ns)
+
+
+class Stage:
+    """A conductor with its wires and book."""
+
+    def __init__(self, model: type[Conductor], script: Script, connections: int, wires: Wires, **options: Any) -> None:
+        self.wires = wires
+        self.book = FakeBook(script.rows)
+        self.finished = 0
+        self.conductor = model(wires, Route(2, ""), connections, lambda when_ns: self.book, self._finish, **options)
+        self.conductor.cast = Cast(script, self.conductor, timeout_ns=10**9)
+        wires.call_at(0, self.conductor.start)
+
+    def _finish(self) -> None:
+        self.finished += 1
+
+    def lates_us(self, slot: str) -> list[int]:
+        return [sample >> 44 for sample in self.book.timings[slot, True]]
+
+
+ONCE = Script.of("once", (repeated().steps[0], *transaction(1), repeated().steps[-1]), farewell=5)
+
+
+@pytest.mark.parametrize("script", [repeated(passes=7), repeated(passes=10**9), ONCE])
+@pytest.mark.parametrize("connections", [1, 3, BURST + 1])
+def test_the_closed_model_issues_each_number_once_and_bounds_its_connections(script: Script, connections: int) -> None:
+    stage = Stage(ClosedConductor, script, connections, Wires(), numbers=iter(range(100)))
+    stage.wires.run()
+    assert stage.book.messages == {"accepted": 100}
+    assert stage.finished == 1
+    assert stage.conductor.connections_peak <= connections
+    assert max(stage.lates_us("transaction")) == 0
+    expected = {"once": 100}.get(script.name, -(-100 // 7) if script.passes == 7 and connections == 1 else None)
+    assert expected is None or stage.wires.opened == expected
+
+
+def test_the_closed_model_ends_in_time() -> None:
+    stage = Stage(ClosedConductor, repeated(passes=10**9), 2, Wires(), numbers=count(), end_ns=100 * MS)
+    stage.wires.run()
+    assert stage.finished == 1
+    # 2 ms until the first MAIL, then 4 ms a message; what was begun before the end is finished
+    assert stage.book.messages == {"accepted": 2 * 25}
+
+
+def test_the_closed_model_rests_before_it_knocks_again() -> None:
+    stage = Stage(ClosedConductor, repeated(), 1, Wires(refuse=lambda now_ns: now_ns < 500 * MS), numbers=iter(range(20)))
+    stage.wires.run()
+    assert stage.finished == 1
+    assert [at // MS for at in stage.wires.attempts_ns[:7]] == [0, 0, 50, 150, 350, 750, 793]
+    assert stage.book.messages == {"failed": 5, "accepted": 15}
+    assert stage.book.errors == {api.CONNECT_REFUSED: 5}
+
+
+def arrivals(every_ns: int, number: int) -> Iterable[tuple[int, int]]:
+    return ((i, i * every_ns) for i in range(number))
+
+
+def open_stage(script: Script, connections: int, every_ms: int, number: int, service_ms: int = 1, **options: Any) -> Stage:
+    schedule = iter(arrivals(every_ms * MS, number))
+    return Stage(OpenConductor, script, connections, Wires(service_ms * MS), arrivals=schedule, start_ns=0, **options)
+
+
+@pytest.mark.parametrize("script", [repeated(passes=7), repeated(passes=10**9), ONCE])
+def test_the_open_model_keeps_its_schedule(script: Script) -> None:
+    stage = open_stage(script, connections=10, every_ms=10, number=50)
+    stage.wires.run()
+    assert stage.book.messages == {"accepted": 50}
+    assert stage.finished == 1
+    assert stage.conductor.waited == 0
+    assert stage.conductor.late_ns == [0] * 50
+
+
+def test_an_arrival_without_a_connection_waits_and_its_wait_is_counted() -> None:
+    # one connection, 4 ms a message, an arrival each 2 ms: the i-th waits about 2 ms longer than the one before it
+    stage = open_stage(repeated(passes=10**9), connections=1, every_ms=2, number=10)
+    stage.wires.run()
+    assert stage.book.messages == {"accepted": 10}
+    assert stage.lates_us("transaction") == [2000 + 2000 * i for i in range(10)]
+    assert stage.conductor.waited == 9
+    assert stage.conductor.connections_peak == 1
+
+
+def test_or_it_is_dropped() -> None:
+    stage = open_stage(repeated(passes=10**9), connections=1, every_ms=2, number=10, drop=True)
+    stage.wires.run()
+    counts = stage.book.messages
+    assert counts["dropped"] >= 4
+    assert sum(counts.values()) == 10
+    assert max(stage.lates_us("transaction")) <= 2000  # the first has to connect
+
+
+def test_a_late_wake_up_is_the_generator_s_own_lateness() -> None:
+    stage = open_stage(repeated(), connections=10, every_ms=10, number=3)
+    stage.wires.call_at(0, lambda now_ns: None)
+    stage.wires.run(until_ns=9 * MS)
+    stage.wires.now_ns = 13 * MS
+    stage.wires.events = [(max(when, 13 * MS), order, call) for when, order, call in stage.wires.events]
+    stage.wires.run()
+    assert stage.conductor.late_ns == [0, 3 * MS, 0]
+    assert stage.book.messages == {"accepted": 3}
+
+
+@pytest.mark.parametrize("connections", [1, 20])
+def test_leaving_early_counts_every_arrival_that_was_issued(connections: int) -> None:
+    stage = open_stage(repeated(passes=10**9), connections=connections, every_ms=2, number=1000)
+    stage.wires.call_at(101 * MS, stage.conductor.leave)
+    stage.wires.run()
+    assert stage.finished == 1
+    counts = stage.book.messages
+    assert sum(counts.values()) == 51
+    assert counts.get("interrupted", 0) == (0 if connections == 20 else 51 - counts["accepted"])
+
+
+def test_a_cut_stops_the_sessions_and_forgets_nobody() -> None:
+    stage = open_stage(repeated(passes=10**9), connections=2, every_ms=1, number=100)
+    stage.wires.run(until_ns=50 * MS)
+    sessions: list[ClientSession] = stage.conductor.cut()
+    for session in sessions:
+        session.connection.closing = True
+        session.lost(api.STOPPED, "", stage.wires.now_ns)
+    assert stage.finished == 1
+    assert sum(stage.book.messages.values()) == 51
+    assert stage.book.messages["interrupted"] > 2
+
+
+def test_a_refused_connection_fails_its_arrival_and_no_other() -> None:
+    stage = open_stage(repeated(), connections=3, every_ms=10, number=20)
+    stage.wires.refuse = lambda now_ns: 50 * MS <= now_ns < 100 * MS
+    stage.wires.run()
+    counts = stage.book.messages
+    assert counts["accepted"] + counts.get("failed", 0) == 20
+    assert stage.finished == 1
