@@ -98,6 +98,10 @@ class Conductor:
             self.connections_peak = len(self.sessions)
         session.connection = self._wires.connect(session, self._route)
 
+    def _forget(self, session: ClientSession) -> None:
+        self.sessions.discard(session)
+        session.connection = None  # they point at each other: without this only the collector would free them
+
     def _check_finished(self) -> None:
         if self._leaving and not self.sessions and not self._pending and not self._finished:
             self._finished = True
@@ -149,7 +153,7 @@ class ClosedConductor(Conductor):
         return GO
 
     def over(self, session: ClientSession, now_ns: int) -> None:
-        self.sessions.discard(session)
+        self._forget(session)
         strikes = session.strikes + 1 if session.broken else 0
         if strikes < 2:
             self._open_next(now_ns, strikes)
@@ -246,7 +250,7 @@ class OpenConductor(Conductor):
         return WAIT
 
     def over(self, session: ClientSession, now_ns: int) -> None:
-        self.sessions.discard(session)
+        self._forget(session)
         if session in self._idle:
             self._idle.remove(session)
         self._fill(now_ns)

@@ -39,7 +39,8 @@ from smtpbench.smtp.reply import HEAD_BYTES, Reply, ReplyReader
 LATE_SHIFT = 44
 #: How many reply heads one ask remembers; a server whose replies all differ in their first octets is not memoised.
 MEMO_LIMIT = 64
-_GROUP_MEMO_BYTES = 1024
+#: Replies of more octets are not remembered as a whole.
+_WHOLE_BYTES = 1024
 
 #: The intended start of an arrival that has none (closed model): it begins when it begins, and is never late.
 UNSCHEDULED = api.NEVER
@@ -231,9 +232,12 @@ class ClientSession:
         return self._enter(now_ns)
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
-        entry: _MemoEntry | None = self._memo.get(data[:HEAD_BYTES])
+        memo = self._memo
+        entry: _MemoEntry | None = memo.get(data[:HEAD_BYTES])
         if entry is None or data.find(b"\n") + 1 != len(data):
-            return self._receive(data, now_ns)
+            entry = memo.get(data)  # a reply of many lines is known as a whole
+            if entry is None:
+                return self._receive(data, now_ns)
         append, step, memo, at, taken = entry
         append(now_ns - self._sent_ns + self._late)
         self._taken += taken
@@ -322,13 +326,17 @@ class ClientSession:
             return self._member(step, reply, ok, now_ns)
         if not ok:
             return self._refusal(step, reply, now_ns)
-        if self.tape is None and reply.raw.count(b"\n") == 1:
-            self._remember(step, reply.raw[:HEAD_BYTES], samples)
+        if self.tape is None:
+            self._remember(step, reply.raw, samples)
         return self._satisfied(now_ns)
 
-    def _remember(self, step: Step, head: bytes, samples: list[int]) -> None:
+    def _remember(self, step: Step, raw: bytes, samples: list[int]) -> None:
         """Write the memo for a single reply that said yes. The step after it, if it only writes and asks once."""
         memo = self._rows[step.first_row]
+        one_line = raw.find(b"\n") + 1 == len(raw)
+        if not one_line and (len(raw) <= HEAD_BYTES or len(raw) > _WHOLE_BYTES):
+            return  # as a key it could be mistaken for a head, or is too dear
+        head = raw[:HEAD_BYTES] if one_line else raw
         if len(memo) >= MEMO_LIMIT or step.kind in (s.AUTH, s.STARTTLS) or step.first_row == _RSET_ROW:
             return
         script, at = self._cast.script, self._at
@@ -347,7 +355,7 @@ class ClientSession:
     def _remember_group(self, data: bytes, replies: list[Reply]) -> None:
         """Write the memo for a whole group answered yes in one read, its replies together being the key."""
         step = self._step
-        if self.tape is not None or self._cast.script.lmtp or step.kind != s.GROUP or len(data) > _GROUP_MEMO_BYTES:
+        if self.tape is not None or self._cast.script.lmtp or step.kind != s.GROUP or len(data) > _WHOLE_BYTES:
             return
         memo = self._rows[step.first_row]
         if len(memo) < MEMO_LIMIT and all(map(Ask.satisfied, step.asks, (reply.code for reply in replies))):
