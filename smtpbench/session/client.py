@@ -649,8 +649,8 @@ def _text(reply: Reply) -> str:
 
 
 def _visible(raw: bytes) -> str:
-    """The first 200 octets, one character each; what shows them escapes them."""
-    return raw[:200].decode("latin-1").rstrip("\r\n")
+    """The first 200 octets as text; what shows them escapes them."""
+    return raw[:200].decode("utf-8", "surrogateescape").rstrip("\r\n")
 
 
 def _segments(out: api.Out) -> list[bytes]:

@@ -1,0 +1,133 @@
+"""Latency histograms that cost little to fill: HdrHistogram's buckets, counted in bulk.
+
+The library spends microseconds of CPU on recording one value, which a load generator cannot afford for each of 100,000
+samples a second. So samples are counted here, by the index of their bucket in an HdrHistogram of 1 µs to 1 h with
+three significant digits, and become one of the library's histograms (`to_hdr`) where percentiles are wanted. Count,
+sum, minimum and maximum are kept exactly. A percentile is the highest value its bucket may hold, as HdrHistogram
+defines it.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hdrh.histogram import HdrHistogram
+
+LOWEST_US = 1
+HIGHEST_US = 3_600_000_000
+DIGITS = 3
+_HALF_BITS = 10  # half of the 2048 sub-buckets that three digits need
+_SUB_BITS = 11
+
+_V2_COOKIE = 0x1C849303 | 0x10
+_V2_COMPRESSED_COOKIE = 0x1C849304 | 0x10
+
+
+def bucket_index(value_us: int) -> int:
+    """The index of the bucket of a value in the counts array of the histogram described above."""
+    bucket = max(0, value_us.bit_length() - _SUB_BITS)
+    return (bucket << _HALF_BITS) + (value_us >> bucket)
+
+
+class Histogram:
+    """Counts by bucket, with exact count, sum and extremes.
+
+    counts: bucket index → count. sum_ns, min_ns, max_ns: exact, in nanoseconds. out_of_range: above one hour;
+    they are in count, sum and max, and stand in the last bucket.
+    """
+
+    __slots__ = ("count", "counts", "max_ns", "min_ns", "out_of_range", "sum_ns")
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+        self.count = 0
+        self.sum_ns = 0
+        self.min_ns = 0
+        self.max_ns = 0
+        self.out_of_range = 0
+
+    @classmethod
+    def of(cls, samples_ns: Sequence[int]) -> Histogram:
+        """A histogram of samples; values under 1 µs stand in its bucket."""
+        histogram = cls()
+        if not samples_ns:
+            return histogram
+        histogram.count = len(samples_ns)
+        histogram.sum_ns = sum(samples_ns)
+        histogram.min_ns = min(samples_ns)
+        histogram.max_ns = max(samples_ns)
+        counts = histogram.counts
+        for value_us, count in Counter([sample // 1000 for sample in samples_ns]).items():
+            if value_us > HIGHEST_US:
+                histogram.out_of_range += count
+            counts[bucket_index(min(max(value_us, LOWEST_US), HIGHEST_US))] += count
+        return histogram
+
+    def add(self, other: Histogram) -> None:
+        """Add another's counts to these."""
+        if other.count:
+            self.min_ns = min(self.min_ns, other.min_ns) if self.count else other.min_ns
+            self.max_ns = max(self.max_ns, other.max_ns)
+            self.count += other.count
+            self.sum_ns += other.sum_ns
+            self.out_of_range += other.out_of_range
+            self.counts.update(other.counts)
+
+    def to_hdr(self) -> Any:
+        """The same as one of the library's histograms, in microseconds."""
+        hdr = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+        for index, count in self.counts.items():
+            hdr.counts[index] = count
+        if self.counts:
+            hdr.set_internal_tacking_values(min(self.counts), max(self.counts), self.count)
+        return hdr
+
+    def percentiles_ms(self, wanted: Iterable[float]) -> dict[float, float]:
+        """The values in milliseconds below or at which that many percent of the samples lie; 0 where there are none."""
+        wanted = list(wanted)
+        if not self.count:
+            return dict.fromkeys(wanted, 0.0)
+        found = self.to_hdr().get_percentile_to_value_dict(wanted)
+        # a bucket's highest value may lie above the greatest sample, which is known exactly
+        return {percent: min(found[percent] * 1000, self.max_ns) / 1e6 for percent in wanted}
+
+    def encode(self) -> str:
+        """The base64 text of HdrHistogram's compressed V2 encoding, which every HdrHistogram reads."""
+        payload, last = bytearray(), -1
+        for index in sorted(self.counts):
+            if index - last > 1:
+                _append_varint(payload, _zigzag(-(index - last - 1)))
+            _append_varint(payload, _zigzag(self.counts[index]))
+            last = index
+        header = struct.pack(">iiiiqqd", _V2_COOKIE, len(payload), 0, DIGITS, LOWEST_US, HIGHEST_US, 1.0)
+        packed = zlib.compress(header + bytes(payload), 1)
+        return base64.b64encode(struct.pack(">ii", _V2_COMPRESSED_COOKIE, len(packed)) + packed).decode()
+
+    def to_data(self) -> list[Any]:
+        """Plain data for a pipe; `from_data` reads it."""
+        pairs = list(self.counts.items())
+        return [self.count, self.sum_ns, self.min_ns, self.max_ns, self.out_of_range, pairs]
+
+    @classmethod
+    def from_data(cls, data: Sequence[Any]) -> Histogram:
+        """The histogram of a `to_data`."""
+        histogram = cls()
+        histogram.count, histogram.sum_ns, histogram.min_ns, histogram.max_ns, histogram.out_of_range, pairs = data
+        histogram.counts.update(dict(pairs))
+        return histogram
+
+
+def _zigzag(number: int) -> int:
+    return number << 1 if number >= 0 else (-number << 1) - 1
+
+
+def _append_varint(out: bytearray, number: int) -> None:
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)

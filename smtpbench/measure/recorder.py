@@ -1,0 +1,195 @@
+"""The book that sessions write into, and what is read out of it once a second.
+
+Theory of operation
+===================
+
+On the hot path a sample is one `list.append` of one integer, `service_ns + (late_us << LATE_SHIFT)`: late_us is how
+long after its intended start the arrival began, so that service time and response time come out of the same number.
+In the closed model no arrival has an intended start, all lateness is 0, and response time equals service time.
+
+Off the hot path `drain` turns the lists into histograms and empties them in place: whoever holds a list's `append`
+may go on using it. What a drain gives is an `Interval`, plain data that goes over a pipe; `Totals` is the sum of
+intervals, whichever process they came from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from smtpbench.measure.histogram import Histogram
+from smtpbench.smtp.reply import enhanced_code, first_code
+
+#: Where the lateness begins in a sample; a service time below it can be 4.8 hours.
+LATE_SHIFT = 44
+_SERVICE_MASK = (1 << LATE_SHIFT) - 1
+
+MESSAGE_COUNTS = ("accepted", "rejected", "failed", "dropped", "interrupted")
+#: How many octets of a refusal are kept as an example of it.
+EXAMPLE_BYTES = 200
+#: How many different errors and refusals are kept an example of.
+EXAMPLES = 200
+
+
+class Book:
+    """What one worker's sessions count in. `rows` is the client session's own memory, a dict for each of its asks."""
+
+    __slots__ = (
+        "_errors", "_examples", "_replies", "_timings", "accepted", "dropped", "failed", "interrupted", "rejected",
+        "rows",
+    )  # fmt: skip
+
+    def __init__(self, rows: int = 0) -> None:
+        self.rows: list[dict[bytes, Any]] = [{} for _ in range(rows)]
+        self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
+        self._replies: dict[tuple[str, int, str, bool, str], list[int]] = {}
+        self._timings: dict[tuple[str, bool], list[int]] = {}
+        self._errors: Counter[str] = Counter()
+        self._examples: dict[str, str] = {}
+
+    def samples(self, verb: str, slot: str, raw: bytes, ok: bool) -> list[int]:
+        """The list for the latencies of this verb's replies with raw's code and enhanced code.
+
+        Appending counts the reply and, where slot is not empty, records the latency under it. The list stays the
+        same one for the book's life.
+        """
+        code, enhanced = first_code(raw.partition(b"\n")[0]), enhanced_code(raw)
+        key = (verb, code, enhanced, ok, slot)
+        found = self._replies.get(key)
+        if found is None:
+            found = self._replies[key] = []
+            if not ok:
+                self._example(f"{verb} {code} {enhanced}".rstrip(), raw[:EXAMPLE_BYTES].decode("utf-8", "surrogateescape"))
+        return found
+
+    def timing(self, slot: str, ok: bool = True) -> list[int]:
+        """The list for a time that no single reply gives: connect, tls, pipeline, transaction, session."""
+        found = self._timings.get((slot, ok))
+        if found is None:
+            found = self._timings[slot, ok] = []
+        return found
+
+    def error(self, kind: str, detail: str = "", count: int = 1) -> None:
+        """Count an error, and keep the first detail of its kind."""
+        self._errors[kind] += count
+        if detail:
+            self._example(kind, detail)
+
+    def _example(self, what: str, text: str) -> None:
+        if len(self._examples) < EXAMPLES:
+            self._examples.setdefault(what, text.strip("\r\n"))
+
+    def drain(self) -> Interval:
+        """Take everything that was counted since the last drain."""
+        interval = Interval()
+        by_slot: dict[tuple[str, bool], list[int]] = {}
+        for (verb, code, enhanced, ok, slot), samples in self._replies.items():
+            if samples:
+                interval.replies[verb, code, enhanced, ok] += len(samples)
+                if slot:
+                    by_slot.setdefault((slot, ok), []).extend(samples)
+                samples.clear()
+        for key, samples in self._timings.items():
+            if samples:
+                by_slot.setdefault(key, []).extend(samples)
+                samples.clear()
+        for key, samples in by_slot.items():
+            interval.latencies[key] = _latency(samples)
+        for name in MESSAGE_COUNTS:
+            count = getattr(self, name)
+            if count:
+                interval.messages[name] = count
+                setattr(self, name, 0)
+        interval.errors, self._errors = self._errors, Counter()
+        interval.examples = dict(self._examples)
+        return interval
+
+
+def _latency(samples: list[int]) -> Latency:
+    if max(samples) <= _SERVICE_MASK:
+        service = Histogram.of(samples)
+        return Latency(service, service)
+    services = [sample & _SERVICE_MASK for sample in samples]
+    responses = [(sample & _SERVICE_MASK) + (sample >> LATE_SHIFT) * 1000 for sample in samples]
+    return Latency(Histogram.of(services), Histogram.of(responses))
+
+
+@dataclass(slots=True)
+class Latency:
+    """Service and response time of one slot; the same object twice where no arrival was late."""
+
+    service: Histogram
+    response: Histogram
+
+    def add(self, other: Latency) -> None:
+        """Add another's samples to these."""
+        if self.response is self.service and other.response is not other.service:
+            self.response = Histogram()
+            self.response.add(self.service)
+        self.service.add(other.service)
+        if self.response is not self.service:
+            self.response.add(other.response)
+
+    def to_data(self) -> list[Any]:
+        """Service and response as data, the latter None where it is the same."""
+        return [self.service.to_data(), None if self.response is self.service else self.response.to_data()]
+
+
+@dataclass(slots=True)
+class Interval:
+    """What was counted in a stretch of time; plain data at heart.
+
+    replies: (verb, code, enhanced code, as expected) → count. latencies: (slot, as expected) → Latency.
+    """
+
+    messages: Counter[str] = field(default_factory=Counter)
+    replies: Counter[tuple[str, int, str, bool]] = field(default_factory=Counter)
+    latencies: dict[tuple[str, bool], Latency] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Interval) -> None:
+        """Add another interval's counts to these: the one way in which workers, seconds and phases are summed."""
+        self.messages.update(other.messages)
+        self.replies.update(other.replies)
+        self.errors.update(other.errors)
+        self.examples = {**other.examples, **self.examples}
+        for key, latency in other.latencies.items():
+            mine = self.latencies.get(key)
+            if mine is None:
+                mine = self.latencies[key] = Latency(Histogram(), Histogram())
+                mine.response = mine.service
+            mine.add(latency)
+
+    @property
+    def attempted(self) -> int:
+        """Messages of every outcome."""
+        return sum(self.messages.values())
+
+    def recipients(self) -> tuple[int, int]:
+        """Recipients accepted and rejected, by the replies to RCPT."""
+        counts = [(code // 100 == 2, count) for (verb, code, _, _), count in self.replies.items() if verb == "RCPT"]
+        return sum(count for taken, count in counts if taken), sum(count for taken, count in counts if not taken)
+
+    def to_data(self) -> dict[str, Any]:
+        """Data that JSON holds; `from_data` reads it."""
+        return {
+            "messages": self.messages,
+            "replies": [[*key, count] for key, count in self.replies.items()],
+            "latencies": [[*key, *latency.to_data()] for key, latency in self.latencies.items()],
+            "errors": self.errors,
+            "examples": self.examples,
+        }
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Interval:
+        """The interval of a `to_data`."""
+        interval = cls(Counter(data["messages"]), errors=Counter(data["errors"]), examples=data["examples"])
+        for verb, code, enhanced, ok, count in data["replies"]:
+            interval.replies[verb, code, enhanced, ok] = count
+        for slot, ok, service_data, response_data in data["latencies"]:
+            service = Histogram.from_data(service_data)
+            response = service if response_data is None else Histogram.from_data(response_data)
+            interval.latencies[slot, ok] = Latency(service, response)
+        return interval

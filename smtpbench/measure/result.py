@@ -1,0 +1,181 @@
+"""`result.json`: what a run measured, versioned, with a unit in every key (schema: `smtpbench schema result`)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import ssl
+import tempfile
+from collections import Counter
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from smtpbench import __version__
+from smtpbench.errors import UsageError
+from smtpbench.measure.health import Health, limits, machine
+from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
+
+#: Goes up when a program that reads results must change.
+SCHEMA = "smtpbench-result/1"
+_PERCENTS = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p99_9_ms": 99.9}
+
+
+def summary(histogram: Histogram) -> dict[str, float]:
+    """`latency.<slot>.service`: count, and milliseconds."""
+    found = histogram.percentiles_ms(_PERCENTS.values())
+    return {
+        "count": histogram.count,
+        "min_ms": histogram.min_ns / 1e6,
+        "mean_ms": histogram.sum_ns / histogram.count / 1e6 if histogram.count else 0.0,
+        **{name: found[percent] for name, percent in _PERCENTS.items()},
+        "max_ms": histogram.max_ns / 1e6,
+        "out_of_range": histogram.out_of_range,
+    }
+
+
+def latency_section(totals: Interval, ok: bool) -> dict[str, Any]:
+    """Service and response time of every slot, of what went as expected or of what did not."""
+    return {
+        slot: {"service": summary(latency.service), "response": summary(latency.response)}
+        for (slot, expected), latency in sorted(totals.latencies.items())
+        if expected is ok
+    }
+
+
+def messages_section(totals: Interval) -> dict[str, int]:
+    """The outcomes, and `attempted`, their sum."""
+    counts = {name: totals.messages[name] for name in MESSAGE_COUNTS}
+    return {"attempted": sum(counts.values()), **counts}
+
+
+def replies_section(totals: Interval) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
+    """Counts by verb and code, and by verb and code with enhanced code; `malformed` where there was no code."""
+    codes: dict[str, Counter[str]] = {}
+    enhanced: dict[str, Counter[str]] = {}
+    for (verb, code, status, _), count in sorted(totals.replies.items()):
+        text = str(code) if code else "malformed"
+        codes.setdefault(verb, Counter())[text] += count
+        if status:
+            enhanced.setdefault(verb, Counter())[f"{text} {status}"] += count
+    return {verb: dict(found) for verb, found in codes.items()}, {verb: dict(found) for verb, found in enhanced.items()}
+
+
+def generator_section(health: Health, totals: Interval, window_s: float, *, closed_model: bool) -> dict[str, Any]:
+    """What the generator used and suffered, and whether it was the bottleneck."""
+    reasons = limits(health, totals.errors, closed_model=closed_model)
+    late = health.late.percentiles_ms([50, 99])
+    return {
+        "cpu_s": health.cpu_user_s + health.cpu_system_s,
+        "cpu_user_s": health.cpu_user_s,
+        "cpu_system_s": health.cpu_system_s,
+        "cpu_share_of_window": (health.cpu_user_s + health.cpu_system_s) / window_s if window_s else 0.0,
+        "busiest_worker_share": health.busiest_share,
+        "limited": bool(reasons),
+        "limited_reasons": reasons,
+        "late_p50_ms": late[50],
+        "late_p99_ms": late[99],
+        "late_max_ms": health.late.max_ns / 1e6,
+        "loop_lag_max_ms": health.loop_lag_max_ms,
+        "arrivals_waited": health.waited,
+        "peak_rss_bytes": health.peak_rss_bytes,
+        "connections_peak": health.connections_peak,
+    }
+
+
+def versions() -> dict[str, str]:
+    """The programs a figure may depend on."""
+    found = {"smtpbench": __version__, "python": platform.python_version(), "openssl": ssl.OPENSSL_VERSION}
+    return found | {name: metadata.version(name) for name in ("trio", "hdrhistogram")}
+
+
+def build(
+    *,
+    run_id: str,
+    started: str,
+    scenario: dict[str, Any],
+    target: dict[str, Any],
+    load: dict[str, Any],
+    seed: int,
+    outcome: dict[str, str],
+    totals: Interval,
+    warmup: Interval,
+    health: Health,
+    window_s: float,
+    notes: list[str],
+) -> dict[str, Any]:
+    """Put a result together. Strings from the server must have been made visible already."""
+    accepted, rejected = totals.recipients()
+    replies, enhanced = replies_section(totals)
+    closed_model = load["model"] == "closed"
+    return {
+        "schema": SCHEMA,
+        "kind": "run",
+        "run_id": run_id,
+        "started": started,
+        "outcome": outcome,
+        "scenario": scenario,
+        "target": target,
+        "load": {**load, "window_s": window_s},
+        "seed": seed,
+        "messages": messages_section(totals),
+        "recipients": {"accepted": accepted, "rejected": rejected},
+        "throughput": {"messages_per_s": totals.messages["accepted"] / window_s if window_s else 0.0},
+        "latency": latency_section(totals, ok=True),
+        "latency_failed": latency_section(totals, ok=False),
+        "replies": replies,
+        "enhanced": enhanced,
+        "errors": dict(totals.errors),
+        "examples": totals.examples,
+        "warmup": {"messages": messages_section(warmup)},
+        "generator": generator_section(health, totals, window_s, closed_model=closed_model),
+        "notes": notes,
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def save(result: dict[str, Any], folder: Path) -> Path:
+    """Write `folder/result.json` whole or not at all, else the same in a new temporary folder; the file written.
+
+    Raises OSError where neither can be written.
+    """
+    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    try:
+        return _write_whole(text, folder)
+    except OSError:
+        return _write_whole(text, Path(tempfile.mkdtemp(prefix="smtpbench-")))
+
+
+def _write_whole(text: str, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, partial = folder / "result.json", folder / ".result.json.partial"
+    try:
+        with partial.open("w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read a result back, from its file or its folder. Raises UsageError."""
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:
+        raise UsageError(f"{file}: not a result of smtpbench, nor JSON at all") from None
+    found = result.get("schema") if isinstance(result, dict) else None
+    if found != SCHEMA:
+        raise UsageError(f"{file}: its schema is {found!r}; this version reads {SCHEMA!r}")
+    return dict(result)

@@ -1,0 +1,31 @@
+"""What a server says is hostile text: this makes it visible, and nothing else."""
+
+from __future__ import annotations
+
+import unicodedata
+
+#: Categories of characters that move, hide or reorder what stands around them, or are none at all.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_SHORT = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", "\t": "\\t"}
+
+
+def visible(text: str | bytes, limit: int = 200) -> str:
+    """Text with every control, format and unassigned character spelled out (`\\x1b`), cut to `limit` characters.
+
+    Octets are read as UTF-8; those that are not are spelled out as well.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "surrogateescape")
+    shown = "".join(map(_visible_character, text[: limit + 1]))
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _visible_character(character: str) -> str:
+    if character in _SHORT:
+        return _SHORT[character]
+    if unicodedata.category(character) not in _UNSAFE:
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # an octet that is not UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
