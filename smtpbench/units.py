@@ -64,11 +64,23 @@ def parse_share(text: str) -> float:
     return float(match["number"]) / 100
 
 
-def parse_range(text: str, parse: Callable[[str], T]) -> tuple[T, T]:
-    """`a..b` or `a` → (a, b), each read by `parse`. Raises UsageError, also where b is below a."""
+def parse_count(text: str) -> int:
+    """`100` → 100. Raises UsageError."""
+    if not re.fullmatch(r"[0-9]{1,15}", text.strip()):
+        raise UsageError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def parse_ends(text: str, parse: Callable[[str], T]) -> tuple[T, T]:
+    """`a..b` or `a` → (a, b), each read by `parse`, in any order. Raises UsageError."""
     low_text, dots, high_text = text.partition("..")
     low = parse(low_text)
-    high = parse(high_text) if dots else low
+    return low, parse(high_text) if dots else low
+
+
+def parse_range(text: str, parse: Callable[[str], T]) -> tuple[T, T]:
+    """The same for a range: raises UsageError also where b is below a."""
+    low, high = parse_ends(text, parse)
     if high < low:  # type: ignore[operator]  # every T used here is a number
         raise UsageError(f"{text!r} is a range that ends below its start")
     return low, high

@@ -118,6 +118,7 @@ RSET = Step(SAY, b"RSET\r\n", asks=(Ask("RSET", (2,)),), slot="RSET", otherwise=
 class Script:
     """A compiled session. Build one with `Script.of`, which numbers the asks.
 
+    repeats: an arrival is one pass of steps[gate:farewell], and not a whole session.
     greeting: what is waited for before the first step, None where the client speaks at once.
     implicit_tls: the TLS handshake comes before the greeting (RFC 8314 §3.3).
     lmtp: the final dot is answered once for each recipient taken (RFC 2033 §4.2).
@@ -130,6 +131,7 @@ class Script:
     gate: int = 0
     farewell: int = 0
     passes: int = 1
+    repeats: bool = False
     greeting: Ask | None = GREETING
     implicit_tls: bool = False
     lmtp: bool = False
@@ -146,6 +148,7 @@ class Script:
         gate: int = 0,
         farewell: int | None = None,
         passes: int = 1,
+        repeats: bool | None = None,
         greeting: Ask | None = GREETING,
         implicit_tls: bool = False,
         lmtp: bool = False,
@@ -162,6 +165,7 @@ class Script:
             gate=gate,
             farewell=len(steps) if farewell is None else farewell,
             passes=passes,
+            repeats=gate > 0 if repeats is None else repeats,
             greeting=greeting,
             implicit_tls=implicit_tls,
             lmtp=lmtp,
@@ -169,11 +173,6 @@ class Script:
             rset=_numbered(RSET, 1),
             draw=draw or (lambda n, at: 0.0),
         )
-
-    @property
-    def repeats(self) -> bool:
-        """Whether an arrival is one pass of a repeated body and not a whole session."""
-        return self.passes > 1 or self.gate > 0
 
     def messages(self, n: int) -> int:
         """How many mail transactions arrival n attempts if all goes well."""

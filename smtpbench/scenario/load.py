@@ -1,0 +1,163 @@
+"""From a file to a checked scenario, with every mistake at its line and column."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from smtpbench.errors import ScenarioError, UsageError
+from smtpbench.scenario import model
+from smtpbench.scenario.model import COMMAND_LINE, STEP_KEYS, VALUE_KEYS, Scenario
+from smtpbench.scenario.reader import Document, parse, read_text
+
+_WANTED = {
+    "int_type": "a whole number is wanted",
+    "int_from_float": "a whole number is wanted",
+    "float_type": "a number is wanted",
+    "string_type": "text is wanted; put it in quotes if it is meant as text",
+    "list_type": "a list is wanted",
+    "dict_type": "a mapping of keys to values is wanted",
+    "model_type": "a mapping of keys to values is wanted",
+    "model_attributes_type": "a mapping of keys to values is wanted",
+}
+_MODELS: dict[str, type[BaseModel]] = {
+    "message": model.Message, "load": model.Load, "stages": model.LoadStage, "repeat": model.Repeat, "send": model.Send,
+    "raw": model.Raw, "pipeline": model.Pipeline, "pause": model.Pause, "choose": model.Branch, "bdat": model.Bdat,
+    "csv": model.Csv, "lines": model.Lines, "pick": model.Pick, "range": model.Numbers, "random": model.Random,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ScenarioFile:
+    """A scenario, the file it stands in and its text."""
+
+    path: Path
+    text: str
+    scenario: Scenario
+    document: Document
+
+    @property
+    def name(self) -> str:
+        """Its name, by default the file's."""
+        return self.scenario.name or self.path.stem
+
+
+def find_scenario(wanted: str) -> Path:
+    """A path to a file, or the bare name of a scenario that is shipped. Raises UsageError."""
+    path = Path(wanted)
+    if path.exists() or "/" in wanted or path.suffix:
+        return path
+    shipped = shipped_scenarios()
+    if wanted in shipped:
+        return shipped[wanted]
+    close = difflib.get_close_matches(wanted, shipped, 1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    known = ", ".join(shipped)
+    raise UsageError(f"there is no scenario {wanted!r}: {hint}Shipped are {known}; a file is named by its path")
+
+
+def shipped_scenarios() -> dict[str, Path]:
+    """Name → file, of the scenarios that come with smtpbench."""
+    package = Path(__file__).resolve().parent.parent
+    folders = (package / "scenarios", package.parent / "scenarios")  # installed, and in a checkout
+    return {path.stem: path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_scenario(path: Path) -> ScenarioFile:
+    """Read and check a scenario file. Raises ScenarioError with every mistake in it."""
+    return load_text(read_text(path), path)
+
+
+def load_text(text: str, path: Path) -> ScenarioFile:
+    """The same from text; path is where relative file names begin, and what messages call it."""
+    document = parse(text, str(path))
+    scenario = None
+    if not isinstance(document.data, dict):
+        document.problem((), "a scenario is a mapping with at least the key `session`")
+    else:
+        try:
+            scenario = Scenario.model_validate(document.data)
+        except ValidationError as error:
+            for mistake in error.errors(include_url=False):
+                _explain(document, mistake)
+    if document.problems or scenario is None:
+        raise ScenarioError(sorted(set(document.problems), key=lambda problem: (problem.line, problem.column)))
+    return ScenarioFile(path, text, scenario, document)
+
+
+def _explain(document: Document, mistake: Any) -> None:
+    """One of pydantic's findings in our words, at its place."""
+    kind, context = mistake["type"], mistake.get("ctx", {})
+    path, names = _path(document.data, mistake["loc"])
+    key = False
+    if kind == "missing":
+        text = f"the key `{mistake['loc'][-1]}` is missing here"
+    elif kind == "extra_forbidden":
+        text, key = _unknown_key(str(mistake["loc"][-1]), names), True
+    elif kind.startswith("union_tag"):
+        text = _unknown_form(_at(document.data, path), path)
+    elif kind == "literal_error":
+        text = f"{mistake['input']!r} is not known here; allowed are {context['expected']}"
+    elif kind == "greater_than_equal":
+        text = f"{mistake['input']} is too small; at least {context['ge']}"
+    elif kind == "less_than_equal":
+        text = f"{mistake['input']} is too large; at most {context['le']}"
+    elif kind == "too_short":
+        text = f"the list is too short; at least {context['min_length']}"
+    elif kind in ("string_too_short", "string_too_long"):
+        text = "this text is empty, or longer than it may be"
+    else:
+        text = context.get("what") or _WANTED.get(kind) or f"is not allowed here ({kind.replace('_', ' ')})"
+    document.problem(path, text, key=key)
+
+
+def _path(data: Any, loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[str]]:
+    """The path in the document of pydantic's location, which names the kind of each step and value in between.
+
+    Also the words passed on the way, the last of which says what kind of mapping this is.
+    """
+    path: list[Any] = []
+    names: list[str] = []
+    tag_next = False
+    for part in loc:
+        if tag_next and isinstance(part, str):
+            names.append(part)
+            tag_next = False
+        elif (isinstance(data, dict) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        ):
+            data = data[part]
+            tag_next = (isinstance(part, int) and path[-1] in ("session", "steps", "pipeline")) or path == ["values"]
+            path.append(part)
+            if isinstance(part, str):
+                names.append(part)
+    return tuple(path), names
+
+
+def _at(data: Any, path: tuple[Any, ...]) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _unknown_key(key: str, names: list[str]) -> str:
+    kinds = [name for name in names if name in _MODELS and name != key]
+    found = _MODELS[kinds[-1]] if kinds else Scenario
+    allowed = [field.alias or name for name, field in found.model_fields.items()]
+    close = difflib.get_close_matches(key, allowed, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"the key {key!r} is not known here; {hint}Allowed are {', '.join(allowed)}"
+
+
+def _unknown_form(value: Any, path: tuple[Any, ...]) -> str:
+    if path and path[0] == "values":
+        return f"a value is text, or a mapping with one of the keys {', '.join(VALUE_KEYS)}"
+    if isinstance(value, dict):
+        command = next((key for key in value if COMMAND_LINE.fullmatch(key)), None)
+        if command:
+            return f"YAML reads this line as a mapping; put it in quotes: {command + ': …'!r}"
+    return f"a step is a command, an action, or a mapping with one of the keys {', '.join(STEP_KEYS)}"
