@@ -81,7 +81,6 @@ class Shard:
         self._listeners: dict[int, _Listener] = {}
         self._timers = Timers()
         self._epoll.register(self._timers.fd, _IN)
-        self.call_at = self._timers.call_at
         self.connections_open = 0
 
     async def run(self) -> None:
@@ -153,6 +152,10 @@ class Shard:
                     self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
 
     # -- what others ask of it -------------------------------------------------------------------------------
+
+    def call_at(self, when_ns: int, call: Callable[[int], None]) -> None:
+        """Call `call(now_ns)` at a time of the clock, from inside the loop."""
+        self._timers.call_at(when_ns, call)
 
     def connect(self, session: api.Session, route: Route) -> Connection | None:
         """Open a connection for a session. None where that fails at once: the session has then been told."""

@@ -30,12 +30,13 @@ BookFor = Callable[[int], Scores]
 class Wires(Protocol):
     """What a conductor needs of a shard."""
 
-    call_at: Callable[[int, Callable[[int], None]], None]
+    def call_at(self, when_ns: int, call: Callable[[int], None], /) -> None:
+        """Make a call at a time."""
 
-    def connect(self, session: api.Session, route: Route) -> Connection | None:
+    def connect(self, session: api.Session, route: Route, /) -> Connection | None:
         """Open a connection for a session."""
 
-    def push(self, connection: Connection, out: api.Out) -> None:
+    def push(self, connection: Connection, out: api.Out, /) -> None:
         """Write what a session gave outside of the loop."""
 
 
@@ -81,6 +82,14 @@ class Conductor:
 
     def leave(self, now_ns: int) -> None:
         """Issue no more arrivals; those under way may end."""
+        raise NotImplementedError
+
+    def at_gate(self, session: ClientSession, now_ns: int) -> int:
+        """A session's pass may begin: GO, WAIT or LEAVE."""
+        raise NotImplementedError
+
+    def over(self, session: ClientSession, now_ns: int) -> None:
+        """A session's connection is gone."""
         raise NotImplementedError
 
     def cut(self) -> list[ClientSession]:

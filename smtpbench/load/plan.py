@@ -1,12 +1,10 @@
-"""A plan: how much load, for how long, and everything else a worker must know; plain data that goes over a pipe."""
+"""A plan: how much load, for how long, in which model."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from itertools import count, islice
-from typing import Any
 
 from smtpbench.engine import pacing
 from smtpbench.engine.api import NEVER
@@ -72,39 +70,3 @@ class Plan:
     def connections_of(self, worker: int) -> int:
         """This worker's part of the connections."""
         return self.connections // self.workers + (worker < self.connections % self.workers)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a worker is given: enough to make the same script, and to reach the same server, in another process.
-
-    scenario: path of the scenario file; message_bytes: overrides its message's size.
-    family, address: where to connect (one address, found once for the run).
-    """
-
-    scenario: str
-    target: str
-    run_id: str
-    plan: Plan
-    family: int
-    address: tuple[Any, ...] | str
-    ca: str | None = None
-    insecure: bool = False
-    server_name: str | None = None
-    certificate: str | None = None
-    key: str | None = None
-    password: str | None = field(default=None, repr=False)
-    message_bytes: int | None = None
-
-    def to_json(self) -> str:
-        """One line; it holds the password, so it goes to a worker's standard input and nowhere else."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        """The job of a line of `to_json`."""
-        values = json.loads(text)
-        plan = values.pop("plan")
-        plan["stages"] = tuple(Stage(**stage) for stage in plan["stages"])
-        address = values.pop("address")
-        return cls(**values, plan=Plan(**plan), address=address if isinstance(address, str) else tuple(address))

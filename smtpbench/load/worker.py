@@ -1,7 +1,7 @@
 """A worker: one process's share of a run, from its first arrival to its drained end.
 
-It runs inside the main process where there is one worker, and as `python -m smtpbench.load.worker` where there are more
-(see `fleet`). It tells what it measured once a second, and it can be told to drain or to stop.
+It runs inside the main process where there is one worker, and in a process of its own where there are more (see
+`fleet`). It tells what it measured once a second, and it can be told to drain or to stop.
 """
 
 from __future__ import annotations
@@ -71,11 +71,16 @@ class Worker:
 
     def _conduct(self) -> Conductor:
         plan, worker = self.plan, self._number
-        common = (self.shard, self._route, plan.connections_of(worker), self._book_for, self._finished.set)
+        shard, route, connections = self.shard, self._route, plan.connections_of(worker)
         if plan.open_model:
-            return OpenConductor(*common, arrivals=plan.schedule(worker), start_ns=self.start_ns, drop=plan.drop)
+            return OpenConductor(
+                shard, route, connections, self._book_for, self._finished.set,
+                arrivals=plan.schedule(worker), start_ns=self.start_ns, drop=plan.drop,
+            )  # fmt: skip
         end_ns = api.NEVER if plan.issuing_ns == api.NEVER else self.start_ns + plan.issuing_ns
-        return ClosedConductor(*common, numbers=plan.numbers(worker), end_ns=end_ns)
+        return ClosedConductor(
+            shard, route, connections, self._book_for, self._finished.set, numbers=plan.numbers(worker), end_ns=end_ns
+        )
 
     async def run(self, start_ns: int, controls: Controls, on_tick: Callable[[Worker, int, int], None]) -> None:
         """Issue the plan's arrivals from start_ns on and return when all are over, or cut off.

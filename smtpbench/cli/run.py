@@ -1,0 +1,98 @@
+"""`smtpbench run`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from smtpbench.errors import UsageError
+from smtpbench.load.run import Request, run
+from smtpbench.load.settings import Overrides, make_plan
+from smtpbench.report.console import final_table
+from smtpbench.report.live import AUTO, LIVE, NONE, PLAIN, view
+from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.target import Trust, parse_target, read_password
+from smtpbench.units import parse_size_bytes
+
+INTERRUPTED = 130
+_VIEWS = (AUTO, LIVE, PLAIN, NONE)
+
+
+def command(
+    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one (relay, pipelined, …).")],
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="smtp://[user@]host:port, smtps://, lmtp:// or lmtp+unix:///path.")
+    ],
+    connections: Annotated[
+        int | None, typer.Option("--connections", "-c", min=1, help="Connections open at once, at most.")
+    ] = None,
+    messages: Annotated[
+        int | None, typer.Option("--messages", "-n", min=1, help="Arrivals in all: passes of the repeat, or sessions.")
+    ] = None,
+    duration: Annotated[str | None, typer.Option("--duration", "-d", help="How long to send: 30s, 5m.")] = None,
+    rate: Annotated[
+        str | None, typer.Option("--rate", "-r", help="Open model: arrivals in all, 500/s, 30/m, or 10/s..500/s.")
+    ] = None,
+    arrivals: Annotated[str | None, typer.Option(help="Open model: uniform or poisson.")] = None,
+    when_busy: Annotated[
+        str | None, typer.Option("--when-busy", help="Open model: an arrival without a connection will wait or drop.")
+    ] = None,
+    warmup: Annotated[str | None, typer.Option(help="Send this long before anything is measured.")] = None,
+    drain: Annotated[str | None, typer.Option(help="What is under way at the end has this long.  [default: 5s]")] = None,
+    timeout: Annotated[str | None, typer.Option(help="How long one reply may take.  [default: 30s]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the load.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Makes every draw the same again.")] = None,
+    size: Annotated[str | None, typer.Option(help="Generate messages of this size, whatever the scenario says.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: results/<run>]")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM file of the certificate authorities to trust.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")] = False,
+    sni: Annotated[str | None, typer.Option(help="The server name to ask for and verify.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if that is elsewhere.")] = None,
+    authorized: Annotated[
+        bool, typer.Option("--authorized", help="You may test this host, although it is not this machine.")
+    ] = False,
+    progress: Annotated[str, typer.Option(help="auto, live, plain or none.")] = AUTO,
+) -> None:
+    """Load a mail server with a scenario and measure it.
+
+    \b
+    Closed model, 100 connections for half a minute:
+      smtpbench run relay --target smtp://127.0.0.1:2525 -c 100 -d 30s
+    Open model, 500 messages a second, which gives latency that can be trusted:
+      smtpbench run relay --target smtp://127.0.0.1:2525 -r 500/s -d 30s
+    Submission with STARTTLS and a login:
+      SMTPBENCH_PASSWORD=… smtpbench run submission --target smtp://me@localhost:587 --ca ca.pem
+    """
+    if progress not in _VIEWS:
+        raise UsageError(f"--progress {progress}: there are {', '.join(_VIEWS)}")
+    for name, value, allowed in (("arrivals", arrivals, ("uniform", "poisson")), ("when-busy", when_busy, ("wait", "drop"))):
+        if value is not None and value not in allowed:
+            raise UsageError(f"--{name} {value}: there are {' and '.join(allowed)}")
+    file = load_scenario(find_scenario(scenario))
+    parsed = parse_target(target)
+    given = Overrides(
+        connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed
+    )
+    request = Request(
+        file=file,
+        target=parsed,
+        plan=make_plan(file.scenario.load, given),
+        out=out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{file.path.stem}",
+        trust=Trust(ca, insecure, sni, cert, key),
+        password=read_password(password_file) if parsed.user else None,
+        authorized=authorized,
+        message_bytes=None if size is None else parse_size_bytes(size),
+    )
+    with view(progress) as shown:
+        outcome = trio.run(run, request, shown)
+    typer.echo(final_table(outcome.result, str(outcome.saved or "nowhere: no disk took it")))
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,172 @@
+"""Many workers: processes that share one schedule, and whose reports are added.
+
+Each worker is `python -m smtpbench.load.fleet`. Its standard input carries the job (with the password, which therefore
+stands in no process list), the moment to begin, and `drain` or `stop`; its standard output carries reports, a line of
+JSON each. A worker whose standard input ends stops: no worker outlives the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import trio
+
+from smtpbench.errors import CannotRun
+from smtpbench.load.job import Job, prepare
+from smtpbench.load.meter import Meter, Report
+from smtpbench.load.worker import Controls, Worker
+from smtpbench.measure.health import raise_descriptor_limit
+from smtpbench.units import NS_PER_MS
+
+#: How long all workers have, after the last one was ready, to hear when to begin.
+HEAD_START_NS = 100 * NS_PER_MS
+
+
+async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
+    """The lines of a stream."""
+    rest = bytearray()
+    async for data in stream:
+        rest += data
+        while (end := rest.find(b"\n")) >= 0:
+            yield bytes(rest[:end])
+            del rest[: end + 1]
+
+
+class Fleet:
+    """The workers of a run, seen from the main process. end_ns: when the last of them had finished."""
+
+    def __init__(self, job: Job, controls: Controls, on_report: Callable[[Report], None]) -> None:
+        self._job = job
+        self._controls = controls
+        self._on_report = on_report
+        self._processes: list[trio.Process] = []
+        self._ready = 0
+        self._all_ready = trio.Event()
+        self.end_ns = 0
+        self.lost: list[str] = []
+
+    async def run(self, on_start: Callable[[int], None]) -> None:
+        """Start the workers, tell `on_start` when they begin, and return when all have ended. Raises CannotRun."""
+        workers = self._job.plan.workers
+        async with trio.open_nursery() as nursery:
+            for number in range(workers):
+                # a session of its own: Ctrl-C on the terminal is for the main process, which then says `drain`
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-m", "smtpbench.load.fleet"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    start_new_session=True,
+                )
+                self._processes.append(process)
+                nursery.start_soon(self._follow, process, number, nursery.cancel_scope)
+                await self._tell(process, json.dumps({"job": self._job.to_json(), "worker": number}))
+            await self._all_ready.wait()
+            start_ns = time.monotonic_ns() + HEAD_START_NS
+            on_start(start_ns)
+            await self._tell_all(json.dumps({"start_ns": start_ns}))
+            nursery.start_soon(self._pass_on, self._controls.drain, "drain")
+            nursery.start_soon(self._pass_on, self._controls.stop, "stop")
+        if len(self.lost) == workers:
+            raise CannotRun("every worker process failed: " + "; ".join(self.lost))
+
+    async def _follow(self, process: trio.Process, number: int, scope: trio.CancelScope) -> None:
+        done = False
+        assert process.stdout is not None
+        try:
+            async for line in lines(process.stdout):
+                message: dict[str, Any] = json.loads(line)
+                if "ready" in message:
+                    self._one_ready()
+                elif "report" in message:
+                    self._on_report(Report.from_data(message["report"]))
+                else:
+                    done = True
+                    self.end_ns = max(self.end_ns, message["end_ns"])
+            await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if not done:
+            self.lost.append(f"worker {number} ended with status {process.returncode}")
+            self._one_ready()
+        self._processes.remove(process)
+        if not self._processes:
+            scope.cancel()
+
+    def _one_ready(self) -> None:
+        self._ready += 1
+        if self._ready == self._job.plan.workers:
+            self._all_ready.set()
+
+    async def _pass_on(self, event: trio.Event, word: str) -> None:
+        await event.wait()
+        await self._tell_all(json.dumps(word))
+
+    async def _tell_all(self, line: str) -> None:
+        for process in list(self._processes):
+            await self._tell(process, line)
+
+    @staticmethod
+    async def _tell(process: trio.Process, line: str) -> None:
+        assert process.stdin is not None
+        # one that has ended says so by its output
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await process.stdin.send_all(line.encode() + b"\n")
+
+
+async def serve() -> None:
+    """A worker process: do what standard input says."""
+    raise_descriptor_limit()
+    commands = lines(trio.lowlevel.FdStream(os.dup(0)))
+    output = trio.lowlevel.FdStream(os.dup(1))
+    first = json.loads(await anext(commands))
+    job, number = Job.from_json(first["job"]), first["worker"]
+    script, route, credentials = prepare(job)
+    await output.send_all(b'{"ready": true}\n')
+    start = json.loads(await anext(commands))
+    await _work(Worker(script, route, job.plan, number, credentials), number, start["start_ns"], commands, output)
+
+
+async def _work(
+    worker: Worker, number: int, start_ns: int, commands: AsyncIterator[bytes], output: trio.lowlevel.FdStream
+) -> None:
+    controls, meter = Controls(), Meter(number)
+    send, receive = trio.open_memory_channel[Report](1000)
+
+    async def obey() -> None:
+        async for line in commands:
+            (controls.drain if json.loads(line) == "drain" else controls.stop).set()
+        controls.stop.set()  # the main process is gone
+
+    async def tell() -> None:
+        async for report in receive:
+            await output.send_all(json.dumps({"report": report.to_data()}).encode() + b"\n")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(obey)
+        async with trio.open_nursery() as telling:
+            telling.start_soon(tell)
+            async with send:
+                await worker.run(
+                    start_ns, controls, lambda w, now_ns, lag_ns: send.send_nowait(meter.read(w, now_ns, lag_ns))
+                )
+        await output.send_all(json.dumps({"end_ns": worker.end_ns}).encode() + b"\n")
+        nursery.cancel_scope.cancel()
+
+
+def main() -> None:
+    """The entry point of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    trio.run(serve)
+
+
+if __name__ == "__main__":
+    main()

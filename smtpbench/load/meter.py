@@ -1,0 +1,154 @@
+"""From a worker's book to the run's totals: a worker's `Meter` reports once a second, the run's `Collector` adds up.
+
+A report is plain data, so it is the same whether the worker is this process or another one at the end of a pipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from smtpbench.load.plan import Plan
+from smtpbench.load.worker import Worker
+from smtpbench.measure.files import Tick
+from smtpbench.measure.health import Health, cpu_times_s, peak_rss_bytes
+from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.recorder import Interval
+from smtpbench.units import NS_PER_MS, NS_PER_S
+
+WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
+
+
+@dataclass(slots=True)
+class Report:
+    """What one worker did since its last report.
+
+    end_ns, length_ns: the stretch, on the monotonic clock. warmup, book: what was counted in each.
+    """
+
+    worker: int
+    end_ns: int
+    length_ns: int
+    warmup: Interval
+    book: Interval
+    connections_open: int
+    busy: int
+    waiting: int
+    waited: int
+    cpu_user_s: float
+    cpu_system_s: float
+    lag_ns: int
+    late: Histogram
+    connections_peak: int
+    rss_bytes: int
+
+    def to_data(self) -> dict[str, Any]:
+        """Data that JSON holds; `from_data` reads it."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return values | {"warmup": self.warmup.to_data(), "book": self.book.to_data(), "late": self.late.to_data()}
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> Report:
+        """The report of a `to_data`."""
+        read = {name: Interval.from_data(data[name]) for name in ("warmup", "book")}
+        return cls(**(data | read | {"late": Histogram.from_data(data["late"])}))
+
+
+class Meter:
+    """Turns a worker's state into reports."""
+
+    def __init__(self, worker: int) -> None:
+        self._worker = worker
+        self._last_ns = 0
+        self._last_cpu_s = cpu_times_s()
+        self._last_waited = 0
+
+    def read(self, worker: Worker, now_ns: int, lag_ns: int) -> Report:
+        """A report of everything since the last one."""
+        conductor = worker.conductor
+        cpu_s = cpu_times_s()
+        late_ns, conductor.late_ns = conductor.late_ns, []
+        length_ns = now_ns - (self._last_ns or worker.start_ns)
+        waited = conductor.waited - self._last_waited
+        user_s, system_s = (now - before for now, before in zip(cpu_s, self._last_cpu_s, strict=True))
+        self._last_ns, self._last_cpu_s, self._last_waited = now_ns, cpu_s, conductor.waited
+        return Report(
+            self._worker, now_ns, length_ns, worker.warmup.drain(), worker.book.drain(), len(conductor.sessions),
+            conductor.busy, conductor.waiting, waited, user_s, system_s, lag_ns, Histogram.of(late_ns),
+            conductor.connections_peak, peak_rss_bytes(),
+        )  # fmt: skip
+
+
+class Collector:
+    """The run's totals: the sum of all reports, of all workers.
+
+    totals, warmup: what was counted in the measured window and before it. health: what the generator used for it.
+    """
+
+    def __init__(self, plan: Plan, start_ns: int) -> None:
+        self._plan = plan
+        self.start_ns = start_ns
+        self.totals = Interval()
+        self.warmup = Interval()
+        self.health = Health()
+        self._pending: list[Report] = []
+        self._flushed_ns = start_ns
+        self._busy: dict[int, tuple[float, float]] = {}  # worker → CPU and wall seconds of its steady reports
+        self._peaks: dict[int, tuple[int, int]] = {}
+
+    def restart(self, start_ns: int) -> None:
+        """The workers begin at start_ns, not when the collector was made."""
+        self.start_ns = self._flushed_ns = start_ns
+
+    def phase(self, at_ns: int) -> str:
+        """Which part of the run a moment lies in."""
+        after_ns = at_ns - self.start_ns
+        if after_ns <= self._plan.warmup_ns:
+            return WARMUP
+        return STEADY if after_ns <= self._plan.issuing_ns + NS_PER_S // 2 else DRAIN
+
+    def add(self, report: Report) -> None:
+        """Take a worker's report."""
+        self._pending.append(report)
+        self.totals.add(report.book)
+        self.warmup.add(report.warmup)
+        health = self.health
+        if self.phase(report.end_ns) != WARMUP:
+            health.cpu_user_s += report.cpu_user_s
+            health.cpu_system_s += report.cpu_system_s
+            health.late.add(report.late)
+            health.loop_lag_max_ms = max(health.loop_lag_max_ms, report.lag_ns / NS_PER_MS)
+            health.waited += report.waited
+        if self.phase(report.end_ns) == STEADY:
+            cpu_s, wall_s = self._busy.get(report.worker, (0.0, 0.0))
+            cpu_s += report.cpu_user_s + report.cpu_system_s
+            self._busy[report.worker] = cpu_s, wall_s + report.length_ns / NS_PER_S
+            health.busiest_share = max(cpu / wall if wall else 0.0 for cpu, wall in self._busy.values())
+        self._peaks[report.worker] = report.connections_peak, report.rss_bytes
+        health.connections_peak = sum(peak for peak, _ in self._peaks.values())
+        health.peak_rss_bytes = sum(rss for _, rss in self._peaks.values())
+
+    def flush(self) -> Tick | None:
+        """Everything reported since the last flush as one stretch of the timeline; None where there was nothing."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return None
+        both = Interval()
+        for report in pending:
+            both.add(report.warmup)
+            both.add(report.book)
+        latest = {report.worker: report for report in pending}.values()
+        end_ns = max(report.end_ns for report in pending)
+        length_s = max(end_ns - self._flushed_ns, 1) / NS_PER_S
+        self._flushed_ns = end_ns
+        return Tick(
+            end_s=(end_ns - self.start_ns) / NS_PER_S,
+            length_s=length_s,
+            phase=self.phase(end_ns),
+            interval=both,
+            connections_open=sum(report.connections_open for report in latest),
+            busy=sum(report.busy for report in latest),
+            waiting=sum(report.waiting for report in latest),
+            cpu_share=sum(report.cpu_user_s + report.cpu_system_s for report in pending) / length_s,
+            lag_ms=max(report.lag_ns for report in pending) / NS_PER_MS,
+        )
