@@ -23,7 +23,7 @@ _VIEWS = (AUTO, LIVE, PLAIN, NONE)
 
 
 def command(
-    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one (relay, pipelined, …).")],
+    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one: relay, pipelined …")],
     target: Annotated[
         str, typer.Option("--target", "-t", help="smtp://[user@]host:port, smtps://, lmtp:// or lmtp+unix:///path.")
     ],
@@ -42,11 +42,11 @@ def command(
         str | None, typer.Option("--when-busy", help="Open model: an arrival without a connection will wait or drop.")
     ] = None,
     warmup: Annotated[str | None, typer.Option(help="Send this long before anything is measured.")] = None,
-    drain: Annotated[str | None, typer.Option(help="What is under way at the end has this long.  [default: 5s]")] = None,
+    drain: Annotated[str | None, typer.Option(help="What is under way at the end has so long.  [default: 5s]")] = None,
     timeout: Annotated[str | None, typer.Option(help="How long one reply may take.  [default: 30s]")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the load.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Makes every draw the same again.")] = None,
-    size: Annotated[str | None, typer.Option(help="Generate messages of this size, whatever the scenario says.")] = None,
+    size: Annotated[str | None, typer.Option(help="Generate messages of this size, not the scenario's.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: results/<run>]")] = None,
     password_file: Annotated[
         Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
@@ -73,9 +73,8 @@ def command(
     """
     if progress not in _VIEWS:
         raise UsageError(f"--progress {progress}: there are {', '.join(_VIEWS)}")
-    for name, value, allowed in (("arrivals", arrivals, ("uniform", "poisson")), ("when-busy", when_busy, ("wait", "drop"))):
-        if value is not None and value not in allowed:
-            raise UsageError(f"--{name} {value}: there are {' and '.join(allowed)}")
+    _one_of("arrivals", arrivals, "uniform", "poisson")
+    _one_of("when-busy", when_busy, "wait", "drop")
     file = load_scenario(find_scenario(scenario))
     parsed = parse_target(target)
     given = Overrides(
@@ -96,3 +95,8 @@ def command(
     typer.echo(final_table(outcome.result, str(outcome.saved or "nowhere: no disk took it")))
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _one_of(option: str, value: str | None, *allowed: str) -> None:
+    if value is not None and value not in allowed:
+        raise UsageError(f"--{option} {value}: there are {' and '.join(allowed)}")

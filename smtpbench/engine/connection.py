@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from smtpbench.engine import api
 
-#: What one read asks for. Replies are small, a body arrives in few reads; and glibc tidies its whole heap each time that
-#: a block of 64 KiB is given back.
+#: What one read asks for. Replies are small, a body arrives in few reads; and glibc tidies its whole heap each time
+#: that a block of 64 KiB is given back.
 READ_BYTES = 16 * 1024
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)

@@ -250,7 +250,7 @@ RCPT_PARAMETERS: Final = frozenset({"NOTIFY", "ORCPT"})
 
 
 def parse_mail(argument: bytes, offered: frozenset[str]) -> Mail | Refusal:
-    """`FROM:<reverse-path> [parameters]`. offered: the parameters that the server takes; others are refused with 555."""
+    """`FROM:<reverse-path> [parameters]`. offered: the parameters that the server takes; others get 555."""
     if argument[:5].upper() != b"FROM:":
         return syntax("MAIL")
     read = parse_path(argument[5:], reverse=True)
