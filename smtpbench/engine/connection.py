@@ -11,9 +11,12 @@ from dataclasses import dataclass
 
 from smtpbench.engine import api
 
-#: What one read asks for. Replies are small, a body arrives in few reads; and glibc tidies its whole heap each time
-#: that a block of 64 KiB is given back.
-READ_BYTES = 16 * 1024
+#: What one read of a server asks for: a body arrives in few reads. (A block of 64 KiB or more, when it is given back,
+#: makes glibc tidy its whole heap.)
+SERVER_READ_BYTES = 16 * 1024
+#: What one read of a client asks for: as much as makes an object that Python's own allocator takes (512 octets), which
+#: holds nearly every reply; the rest of a longer one comes with the next read.
+CLIENT_READ_BYTES = 479
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 #: How long a lingering close waits for the peer's own close.
@@ -37,14 +40,14 @@ class Route:
 class Connection:
     """A socket in the hands of a shard. Only the shard calls it.
 
-    plain: whether a read event may take the shard's short path: connected, no TLS, nothing left to write.
+    short: what the shard's short path needs, as one tuple (read_bytes, receive, session, connection).
     mask: the events that the epoll watches for, -1 before the first change.
     failure: the reason of an end that is not of the session's making, in words.
     """
 
     __slots__ = (
-        "closing", "connecting", "failure", "fd", "handshaking", "lingering", "mask", "outbox", "peer_closed", "plain",
-        "recv", "send", "server_name", "server_side", "session", "sock", "tls", "tls_context",
+        "closing", "connecting", "failure", "fd", "handshaking", "lingering", "mask", "outbox", "peer_closed", "read_bytes",
+        "recv", "send", "server_name", "server_side", "session", "short", "sock", "tls", "tls_context",
     )  # fmt: skip
 
     def __init__(
@@ -60,7 +63,8 @@ class Connection:
         self.server_name = server_name
         self.server_side = server_side
         self.outbox: list[bytes] = []
-        self.plain = False
+        self.read_bytes = SERVER_READ_BYTES if server_side else CLIENT_READ_BYTES
+        self.short = (self.read_bytes, session.receive, session, self)
         self.connecting = not server_side
         self.handshaking = False
         self.tls = False
@@ -135,7 +139,6 @@ class Connection:
     def close(self, *, reset: bool = False) -> None:
         """Close the descriptor, politely or with a reset."""
         self.closing = True
-        self.plain = False
         with contextlib.suppress(OSError, ValueError):
             if reset:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)

@@ -31,7 +31,6 @@ import trio
 from smtpbench.engine import api
 from smtpbench.engine.connection import (
     LINGER_NS,
-    READ_BYTES,
     Connection,
     Route,
     connect_error_kind,
@@ -43,13 +42,16 @@ _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # not an enum: making 
 _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
 _BATCH = 256
-#: Batches served before trio's other tasks get their turn: going through trio costs as much as several replies.
+#: Batches served before trio's other tasks get their turn.
 _ROUNDS = 16
 #: How often deadlines are looked at.
 SWEEP_S = 0.1
 #: How long a listener rests when there is no descriptor for a new connection.
 _ACCEPT_REST_NS = 100_000_000
 _ACCEPT_BATCH = 64
+
+
+_Short = tuple[int, Callable[[bytes, int], api.Out], api.Session, Connection]
 
 
 class _Listener:
@@ -72,12 +74,16 @@ class Shard:
     """Connections, listeners and timers of one event loop.
 
     clock: nanoseconds of a monotonic clock; timers keep to `time.monotonic_ns`.
+    alone: nothing else in this process is in a hurry. Then the loop waits for its next batch itself, for a millisecond
+    at most, before it lets trio wait: going through trio costs as much as several replies.
     """
 
-    def __init__(self, clock: Callable[[], int] = time.monotonic_ns) -> None:
+    def __init__(self, clock: Callable[[], int] = time.monotonic_ns, *, alone: bool = False) -> None:
         self._clock = clock
+        self._linger_s = 0.001 if alone else 0.0
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
+        self._short: dict[int, _Short] = {}  # those of the connections that may take the short path
         self._listeners: dict[int, _Listener] = {}
         self._timers = Timers()
         self._epoll.register(self._timers.fd, _IN)
@@ -93,19 +99,21 @@ class Shard:
                 self.close()
 
     async def _serve(self) -> None:
-        epoll, connections, clock = self._epoll, self._connections, self._clock
+        epoll, connections, short, clock = self._epoll, self._connections, self._short, self._clock
         wait_readable, poll, timer_fd = trio.lowlevel.wait_readable, epoll.poll, self._timers.fd
+        read, write, linger_s = os.read, os.write, self._linger_s  # a little cheaper than recv and send
         while True:
             await wait_readable(epoll)
             for _ in range(_ROUNDS):
-                events = poll(0, _BATCH)
+                events = poll(linger_s, _BATCH)
                 if not events:
                     break
                 for fd, mask in events:
-                    connection = connections.get(fd)
-                    if connection is not None and mask == _IN and connection.plain:
+                    entry = short.get(fd)
+                    if entry is not None and mask == _IN:
+                        read_bytes, receive, session, connection = entry
                         try:
-                            data = connection.recv(READ_BYTES)
+                            data = read(fd, read_bytes)
                         except BlockingIOError:
                             continue
                         except OSError as error:
@@ -114,14 +122,13 @@ class Shard:
                         if not data:
                             self._peer_closed(connection)
                             continue
-                        session = connection.session
-                        out = session.receive(data, clock())
+                        out = receive(data, clock())
                         if out:
                             if type(out) is not bytes:
                                 self._write(connection, out)
                                 continue
                             try:
-                                sent = connection.send(out)
+                                sent = write(fd, out)
                             except BlockingIOError:
                                 sent = 0
                             except OSError as error:
@@ -132,8 +139,8 @@ class Shard:
                                 continue
                         if session.wants:
                             self._fulfil(connection)
-                    elif connection is not None:
-                        self._ready(connection, mask)
+                    elif fd in connections:
+                        self._ready(connections[fd], mask)
                     elif fd == timer_fd:
                         self._timers.run_due(clock())
                     elif fd in self._listeners:
@@ -247,14 +254,14 @@ class Shard:
 
     def _opened(self, connection: Connection) -> None:
         connection.connecting = False
-        connection.plain = True
+        self._short[connection.fd] = connection.short
         self._write(connection, connection.session.opened(self._clock()))
 
     def _read(self, connection: Connection) -> None:
         """Read what there is: once in the clear, until TLS has no more."""
         while not connection.closing:
             try:
-                data = connection.recv(READ_BYTES)
+                data = connection.recv(connection.read_bytes)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
@@ -269,7 +276,7 @@ class Shard:
 
     def _discard(self, connection: Connection) -> None:
         try:
-            while connection.recv(READ_BYTES):
+            while connection.recv(connection.read_bytes):
                 pass
         except (BlockingIOError, ssl.SSLWantReadError):
             return
@@ -286,7 +293,7 @@ class Shard:
                 self._broken(connection, error)
                 return
             if not done:
-                connection.plain = False
+                self._short.pop(connection.fd, None)
                 self._watch(connection, _IN | _OUT)
                 return
         if not connection.outbox and connection.session.wants:
@@ -299,7 +306,8 @@ class Shard:
             self._broken(connection, error)
             return
         if done:
-            connection.plain = not connection.tls and not connection.peer_closed
+            if not connection.tls and not connection.peer_closed:
+                self._short[connection.fd] = connection.short
             self._watch(connection, 0 if connection.peer_closed else _IN)
             if connection.session.wants:
                 self._fulfil(connection)
@@ -321,7 +329,7 @@ class Shard:
             self._close(connection, api.ENDED, reset=True)
         elif wants == api.LINGER:
             self._shut_down(connection)
-            connection.plain = False
+            self._short.pop(connection.fd, None)
             connection.lingering = True
             session.deadline_ns = self._clock() + LINGER_NS
 
@@ -335,7 +343,7 @@ class Shard:
             connection.sock.shutdown(socket.SHUT_WR)
 
     def _start_tls(self, connection: Connection) -> None:
-        connection.plain = False
+        self._short.pop(connection.fd, None)
         try:
             connection.start_tls()
         except (OSError, ValueError) as error:
@@ -384,8 +392,8 @@ class Shard:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(sock, session, listener.tls, server_name=None, server_side=True)
-            connection.plain = True
             self._connections[connection.fd] = connection
+            self._short[connection.fd] = connection.short
             self._epoll.register(connection.fd, _IN)
             self.connections_open += 1
             self._write(connection, session.opened(self._clock()))
@@ -404,7 +412,7 @@ class Shard:
     def _peer_closed(self, connection: Connection) -> None:
         """The peer will say no more; what the session still has to say may be written yet."""
         connection.peer_closed = True
-        connection.plain = False
+        self._short.pop(connection.fd, None)
         self._watch(connection, _OUT if connection.outbox else 0)
         self._write(connection, connection.session.ended(self._clock()))
 
@@ -420,6 +428,7 @@ class Shard:
         if connection.closing:
             return
         del self._connections[connection.fd]
+        self._short.pop(connection.fd, None)
         self.connections_open -= 1
         connection.close(reset=reset)  # which takes the descriptor out of the epoll too
         connection.session.lost(why, connection.failure, self._clock())

@@ -155,8 +155,12 @@ class ClosedConductor(Conductor):
         self._check_finished()
 
     def at_gate(self, session: ClientSession, now_ns: int) -> int:
-        n = self._next_number(now_ns)
+        if now_ns >= self._end_ns or self._leaving:
+            self._leaving = True
+            return LEAVE
+        n = next(self._numbers, None)
         if n is None:
+            self._leaving = True
             return LEAVE
         session.assign(n, UNSCHEDULED, self._book_for(now_ns))
         return GO

@@ -51,9 +51,10 @@ class Worker:
         self.plan = plan
         self.warmup = Book(script.rows)
         self.book = Book(script.rows)
-        self.shard = Shard()
+        self.shard = Shard(alone=True)
         self.start_ns = 0
         self.end_ns = 0
+        self._measure_ns = 0
         self._script = script
         self._route = route
         self._number = worker
@@ -61,13 +62,8 @@ class Worker:
         self._finished = trio.Event()
         self.conductor: Conductor
 
-    @property
-    def measure_ns(self) -> int:
-        """When the warm-up ends."""
-        return self.start_ns + self.plan.warmup_ns
-
     def _book_for(self, when_ns: int) -> Book:
-        return self.book if when_ns >= self.measure_ns else self.warmup
+        return self.book if when_ns >= self._measure_ns else self.warmup
 
     def _conduct(self) -> Conductor:
         plan, worker = self.plan, self._number
@@ -89,6 +85,7 @@ class Worker:
         event loop since the last call.
         """
         self.start_ns = start_ns
+        self._measure_ns = start_ns + self.plan.warmup_ns
         self.conductor = self._conduct()
         self.conductor.cast = Cast(self._script, self.conductor, self.plan.timeout_ns, self._credentials)
         # the collector would walk over everything that was imported, again and again, and find nothing

@@ -54,6 +54,7 @@ LEAVE = 2  #: there will be none: say farewell
 #: behind it, and how many recipients it took.
 _MemoEntry = tuple[Callable[[int], None], Step | None, dict[bytes, Any], int, int]
 
+_NO_BOOK: Any = None  # a session has no book before it is assigned an arrival
 _RSET_ROW = 1  # row 0 is the greeting's
 _IDLE: dict[bytes, Any] = {}  # the memo of a session that asked for nothing; never written to
 
@@ -126,7 +127,7 @@ class ClientSession:
     __slots__ = (
         "_at", "_book", "_cast", "_done", "_fresh", "_group", "_idle", "_intended_ns", "_late",
         "_memo", "_n", "_owed", "_passes_left", "_passing", "_reader", "_refused", "_rows", "_sasl", "_sent_ns",
-        "_started_ns", "_step", "_taken", "_timeout_ns", "_transaction_ns", "_unsettled",
+        "_started_ns", "_step", "_taken", "_timeout_ns", "_transaction_ns", "_transactions", "_unsettled",
         "broken", "connection", "deadline_ns", "strikes", "tape", "wake_ns", "wants",
     )  # fmt: skip
 
@@ -141,6 +142,7 @@ class ClientSession:
         self.deadline_ns = api.NEVER
         self._timeout_ns = cast.timeout_ns
         self._reader = ReplyReader()
+        self._book: Scores = _NO_BOOK
         self._memo = _IDLE
         self._step = cast.greet
         self._at = 0
@@ -169,9 +171,11 @@ class ClientSession:
         """
         self._n = n
         self._intended_ns = intended_ns
-        self._book = book
-        # a session that keeps its transcript must see each reply in the slow path: it shares no memo
-        self._rows = book.rows if self.tape is None else []
+        if book is not self._book:
+            self._book = book
+            # a session that keeps its transcript must see each reply in the slow path: it shares no memo
+            self._rows = book.rows if self.tape is None else []
+            self._transactions = book.timing("transaction")
         messages = self._cast.messages
         self._unsettled = self._cast.script.messages(n) if messages is None else messages
 
@@ -196,7 +200,8 @@ class ClientSession:
         return self._enter(now_ns)
 
     def _be_late(self, now_ns: int) -> None:
-        self._late = max(0, now_ns - self._intended_ns) // 1000 << LATE_SHIFT
+        late_ns = now_ns - self._intended_ns
+        self._late = late_ns // 1000 << LATE_SHIFT if late_ns > 0 else 0
 
     def _begin_pass(self, now_ns: int) -> None:
         self._passing = True
@@ -209,12 +214,14 @@ class ClientSession:
         if not self._unsettled:
             return  # it had no message step, so it was never counted as a message to come
         self._unsettled -= 1
+        sample = now_ns - self._transaction_ns + self._late
         if accepted:
             self._book.accepted += 1
             self.strikes = 0
+            self._transactions.append(sample)
         else:
             self._book.rejected += 1
-        self._book.timing("transaction", accepted).append(now_ns - self._transaction_ns + self._late)
+            self._book.timing("transaction", False).append(sample)
 
     # -- what the engine calls -----------------------------------------------------------------------------
 
@@ -488,7 +495,8 @@ class ClientSession:
         while True:
             at = self._at
             if at == script.farewell and self._passing:
-                self._close_arrival()
+                if self._unsettled:
+                    self._close_arrival()
                 verdict = self._cast.conductor.at_gate(self, now_ns) if self._passes_left else LEAVE
                 if verdict == WAIT:
                     self._idle = True
@@ -553,8 +561,11 @@ class ClientSession:
         """Wait for the step's replies; the clock of its latency starts."""
         self._step = step
         asks = len(step.asks)
-        self._owed = max(1, self._taken) if step.kind == s.BODY and self._cast.script.lmtp else asks
-        self._memo = self._rows[step.first_row] if asks == 1 and self._rows else _IDLE
+        self._owed = asks
+        if asks == 1:
+            if step.kind == s.BODY and self._cast.script.lmtp:
+                self._owed = max(1, self._taken)
+            self._memo = self._rows[step.first_row] if self._rows else _IDLE
         self._sent_ns = now_ns
         self.deadline_ns = now_ns + self._timeout_ns
 

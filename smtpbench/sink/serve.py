@@ -192,7 +192,7 @@ async def serve(
     on_ready: Callable[[list[str]], None],
 ) -> None:
     """Listen until SIGINT or SIGTERM, or for a time. on_ready is told the addresses with their real ports."""
-    shard = Shard()
+    shard = Shard(alone=True)
     names = []
     accept = acceptor(service, connections)
     for address in addresses:
