@@ -22,12 +22,8 @@ import trio
 from smtpbench.errors import CannotRun
 from smtpbench.load.job import Job, prepare
 from smtpbench.load.meter import Meter, Report
-from smtpbench.load.worker import Controls, Worker
+from smtpbench.load.worker import HEAD_START_NS, Controls, Worker
 from smtpbench.measure.health import raise_descriptor_limit
-from smtpbench.units import NS_PER_MS
-
-#: How long all workers have, after the last one was ready, to hear when to begin.
-HEAD_START_NS = 100 * NS_PER_MS
 
 
 async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
@@ -146,6 +142,9 @@ async def _work(
             (controls.drain if json.loads(line) == "drain" else controls.stop).set()
         controls.stop.set()  # the main process is gone
 
+    async def tick(worker: Worker, now_ns: int, lag_ns: int) -> None:
+        send.send_nowait(await meter.read(worker, now_ns, lag_ns))
+
     async def tell() -> None:
         async for report in receive:
             await output.send_all(json.dumps({"report": report.to_data()}).encode() + b"\n")
@@ -155,9 +154,7 @@ async def _work(
         async with trio.open_nursery() as telling:
             telling.start_soon(tell)
             async with send:
-                await worker.run(
-                    start_ns, controls, lambda w, now_ns, lag_ns: send.send_nowait(meter.read(w, now_ns, lag_ns))
-                )
+                await worker.run(start_ns, controls, tick)
         await output.send_all(json.dumps({"end_ns": worker.end_ns}).encode() + b"\n")
         nursery.cancel_scope.cancel()
 

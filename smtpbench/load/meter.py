@@ -5,8 +5,11 @@ A report is plain data, so it is the same whether the worker is this process or 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+
+import trio
 
 from smtpbench.load.plan import Plan
 from smtpbench.load.worker import Worker
@@ -63,8 +66,8 @@ class Meter:
         self._last_cpu_s = cpu_times_s()
         self._last_waited = 0
 
-    def read(self, worker: Worker, now_ns: int, lag_ns: int) -> Report:
-        """A report of everything since the last one."""
+    async def read(self, worker: Worker, now_ns: int, lag_ns: int) -> Report:
+        """A report of everything since the last one. The worker's loop goes on while it is made."""
         conductor = worker.conductor
         cpu_s = cpu_times_s()
         late_ns, conductor.late_ns = conductor.late_ns, []
@@ -72,11 +75,20 @@ class Meter:
         waited = conductor.waited - self._last_waited
         user_s, system_s = (now - before for now, before in zip(cpu_s, self._last_cpu_s, strict=True))
         self._last_ns, self._last_cpu_s, self._last_waited = now_ns, cpu_s, conductor.waited
-        return Report(
-            self._worker, now_ns, length_ns, worker.warmup.drain(), worker.book.drain(), len(conductor.sessions),
-            conductor.busy, conductor.waiting, waited, user_s, system_s, lag_ns, Histogram.of(late_ns),
-            conductor.connections_peak, peak_rss_bytes(),
+        report = Report(
+            self._worker, now_ns, length_ns, Interval(), Interval(), len(conductor.sessions), conductor.busy,
+            conductor.waiting, waited, user_s, system_s, lag_ns, Histogram.of(late_ns), conductor.connections_peak,
+            peak_rss_bytes(),
         )  # fmt: skip
+        await in_steps(worker.warmup.drain_steps(report.warmup))
+        await in_steps(worker.book.drain_steps(report.book))
+        return report
+
+
+async def in_steps(steps: Iterator[None]) -> None:
+    """Do something in its steps and let the loop run between them."""
+    for _ in steps:
+        await trio.lowlevel.checkpoint()
 
 
 class Collector:
@@ -133,10 +145,11 @@ class Collector:
         pending, self._pending = self._pending, []
         if not pending:
             return None
-        both = Interval()
-        for report in pending:
-            both.add(report.warmup)
-            both.add(report.book)
+        parts = [part for report in pending for part in (report.warmup, report.book) if part.counted]
+        both = parts[0] if len(parts) == 1 else Interval()
+        if len(parts) != 1:
+            for part in parts or [report.book for report in pending]:
+                both.add(part)
         latest = {report.worker: report for report in pending}.values()
         end_ns = max(report.end_ns for report in pending)
         length_s = max(end_ns - self._flushed_ns, 1) / NS_PER_S

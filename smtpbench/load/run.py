@@ -22,10 +22,10 @@ from smtpbench.engine.api import NEVER
 from smtpbench.errors import CannotRun
 from smtpbench.load.fleet import Fleet
 from smtpbench.load.job import Job, compile_job, credentials_of, prepare, speaks_tls
-from smtpbench.load.meter import Collector, Meter
+from smtpbench.load.meter import Collector, Meter, in_steps
 from smtpbench.load.plan import Plan
 from smtpbench.load.preflight import Findings, preflight
-from smtpbench.load.worker import Controls, Worker
+from smtpbench.load.worker import HEAD_START_NS, Controls, Worker
 from smtpbench.measure import result as results
 from smtpbench.measure.files import RunFiles, Tick
 from smtpbench.measure.health import raise_descriptor_limit
@@ -148,7 +148,7 @@ class _Run:
             except CannotRun as error:
                 outcome, reason = COULD_NOT_RUN, str(error)
             nursery.cancel_scope.cancel()
-        self._flush()
+        await self._flush()
         if self._signals:
             outcome, reason = INTERRUPTED, "by a signal"
         finished = self.save(outcome, reason, job.run_id, found)
@@ -161,11 +161,13 @@ class _Run:
         worker = Worker(script, route, job.plan, 0, credentials)
         meter = Meter(0)
 
-        def tick(worker: Worker, now_ns: int, lag_ns: int) -> None:
-            self._collector.add(meter.read(worker, now_ns, lag_ns))
-            self._flush()
+        async def tick(worker: Worker, now_ns: int, lag_ns: int) -> None:
+            report = await meter.read(worker, now_ns, lag_ns)
+            await trio.lowlevel.checkpoint()
+            self._collector.add(report)
+            await self._flush()
 
-        self._collector.restart(time.monotonic_ns())
+        self._collector.restart(time.monotonic_ns() + HEAD_START_NS)
         await worker.run(self._collector.start_ns, self._controls, tick)
         self._end_ns = worker.end_ns
 
@@ -181,13 +183,13 @@ class _Run:
     async def _flush_now_and_then(self) -> None:
         while True:
             await trio.sleep(1)
-            self._flush()
+            await self._flush()
 
-    def _flush(self) -> None:
+    async def _flush(self) -> None:
         tick = self._collector.flush()
         if tick is not None:
             if self._files is not None:
-                self._files.add(tick)
+                await in_steps(self._files.add_steps(tick))
             self._observer.tick(tick, self._collector.totals)
 
     async def _mind_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

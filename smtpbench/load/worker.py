@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -26,6 +26,10 @@ from smtpbench.units import NS_PER_S
 #: How often the event loop's lag is looked at, and how many looks make a tick.
 PULSE_S = 0.1
 PULSES_A_TICK = 10
+#: From the word "go" to the first arrival: time for every worker to hear it and to tidy up, so that nobody begins late.
+HEAD_START_NS = 100_000_000
+#: While a run goes on the collector looks for cycles rarely: a session makes none, and each look is a pause.
+GC_THRESHOLDS = (50_000, 20, 100)
 
 
 @dataclass
@@ -37,6 +41,9 @@ class Controls:
 
     drain: trio.Event = field(default_factory=trio.Event)
     stop: trio.Event = field(default_factory=trio.Event)
+
+
+OnTick = Callable[["Worker", int, int], Awaitable[None]]
 
 
 class Worker:
@@ -78,10 +85,10 @@ class Worker:
             shard, route, connections, self._book_for, self._finished.set, numbers=plan.numbers(worker), end_ns=end_ns
         )
 
-    async def run(self, start_ns: int, controls: Controls, on_tick: Callable[[Worker, int, int], None]) -> None:
+    async def run(self, start_ns: int, controls: Controls, on_tick: OnTick) -> None:
         """Issue the plan's arrivals from start_ns on and return when all are over, or cut off.
 
-        on_tick(worker, now_ns, lag_ns): called about once a second and once at the end; lag_ns is the worst lag of the
+        on_tick(worker, now_ns, lag_ns): awaited about once a second and once at the end; lag_ns is the worst lag of the
         event loop since the last call.
         """
         self.start_ns = start_ns
@@ -91,6 +98,8 @@ class Worker:
         # the collector would walk over everything that was imported, again and again, and find nothing
         gc.collect()
         gc.freeze()
+        thresholds = gc.get_threshold()
+        gc.set_threshold(*GC_THRESHOLDS)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.shard.run)
             nursery.start_soon(self._tick, on_tick)
@@ -100,8 +109,9 @@ class Worker:
             await self._finished.wait()
             self.end_ns = time.monotonic_ns()
             nursery.cancel_scope.cancel()
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
-        on_tick(self, self.end_ns, 0)
+        await on_tick(self, self.end_ns, 0)
 
     async def _end_in_time(self) -> None:
         """After the last arrival may have begun, what is under way has the drain's time."""
@@ -126,7 +136,7 @@ class Worker:
             self.shard.stop(session.connection)
         self._finished.set()
 
-    async def _tick(self, on_tick: Callable[[Worker, int, int], None]) -> None:
+    async def _tick(self, on_tick: OnTick) -> None:
         await self._sleep_until(self.start_ns)
         pulses, lag_ns = 0, 0
         due = trio.current_time()
@@ -136,7 +146,7 @@ class Worker:
             lag_ns = max(lag_ns, round((trio.current_time() - due) * NS_PER_S))
             pulses += 1
             if pulses % PULSES_A_TICK == 0:
-                on_tick(self, time.monotonic_ns(), lag_ns)
+                await on_tick(self, time.monotonic_ns(), lag_ns)
                 lag_ns = 0
 
     @staticmethod

@@ -1,13 +1,18 @@
 """What a run writes while it goes on: `histograms.hlog` and `timeline.csv`.
 
 Both are appended to once a second, so a crash loses a second. A disk that will not take more does not end a run: the
-trouble is kept, the rest is not written, and the result says so.
+files go on in a temporary folder, and the trouble is told.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +20,8 @@ from pathlib import Path
 from smtpbench.measure.recorder import Interval
 
 PHASES = ("warmup", "steady", "drain")
+TIMELINE = "timeline.csv"
+HLOG = "histograms.hlog"
 
 TIMELINE_COLUMNS = (
     "t_s", "phase", "accepted", "rejected", "failed", "dropped", "interrupted", "errors", "connections_open",
@@ -43,31 +50,81 @@ class Tick:
 
 
 class RunFiles:
-    """The two growing files of a run, in its folder. `trouble` says what the disk refused, else it is empty."""
+    """The two growing files of a run: in its folder, or, from the moment that one takes no more, in a temporary one.
+
+    folder: where they are. trouble: what the disk refused and what came of it, in words; else empty.
+    """
 
     def __init__(self, folder: Path, started: datetime) -> None:
+        self.folder = folder
         self.trouble = ""
-        self._hlog = folder / "histograms.hlog"
-        self._timeline = folder / "timeline.csv"
-        self._start_s = started.timestamp()
+        self._heads = {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started)}
+        self._sizes_bytes = dict.fromkeys(self._heads, 0)
+        self._lost = False
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._hlog.write_text(hlog_header(started), encoding="ascii")
-            self._timeline.write_text(csv_line(TIMELINE_COLUMNS), encoding="ascii")
+            self._begin()
         except OSError as error:
-            self.trouble = f"{error.filename or folder}: {error.strerror or error}"
+            self._move(error)
 
-    def add(self, tick: Tick) -> None:
-        """Append a second to both."""
-        if self.trouble:
-            return
+    def add_steps(self, tick: Tick) -> Iterator[None]:
+        """Append a second to both, in small steps: whoever has a loop to run runs it between them."""
+        if not self._lost:
+            self._append(TIMELINE, timeline_line(tick))
+            yield
+            lines = []
+            for line in hlog_lines(tick):
+                lines.append(line)
+                yield
+            self._append(HLOG, "".join(lines))
+
+    def _append(self, name: str, text: str) -> None:
         try:
-            with self._timeline.open("a", encoding="ascii") as out:
-                out.write(timeline_line(tick))
-            with self._hlog.open("a", encoding="ascii") as out:
-                out.writelines(hlog_lines(tick))
+            self._write(name, text)
         except OSError as error:
-            self.trouble = f"{error.filename or self._timeline.parent}: {error.strerror or error}"
+            self._move(error)
+            if not self._lost:
+                with contextlib.suppress(OSError):
+                    self._write(name, text)
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        try:
+            with path.open("ab") as out:
+                out.write(text.encode("ascii"))
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.truncate(path, self._sizes_bytes[name])  # no half line is left behind
+            raise
+        self._sizes_bytes[name] += len(text)
+
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, head in self._heads.items():
+            (self.folder / name).write_bytes(b"")
+            self._sizes_bytes[name] = 0
+            self._write(name, head)
+
+    def _move(self, error: OSError) -> None:
+        """Go on in a temporary folder, with a copy of what was written; where that is full too, the rest is lost."""
+        self._lost = bool(self.trouble)
+        self.trouble = self.trouble or f"{error.filename or self.folder}: {error.strerror or error}"
+        if self._lost:
+            self.trouble += f"; {self.folder}: {error.strerror or error}"
+            return
+        before, sizes_bytes = self.folder, dict(self._sizes_bytes)
+        try:
+            self.folder = Path(tempfile.mkdtemp(prefix="smtpbench-"))
+            self._begin()
+            for name, size_bytes in sizes_bytes.items():
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(before / name, self.folder / name)
+                    os.truncate(self.folder / name, size_bytes)
+                    self._sizes_bytes[name] = size_bytes
+        except OSError as second:
+            self._lost = True
+            self.trouble += f"; {self.folder}: {second.strerror or second}"
+        else:
+            self.trouble += f"; {TIMELINE} and {HLOG} go on in {self.folder}"
 
 
 def csv_line(values: tuple[object, ...]) -> str:
@@ -104,9 +161,8 @@ def hlog_header(started: datetime) -> str:
     )
 
 
-def hlog_lines(tick: Tick) -> list[str]:
+def hlog_lines(tick: Tick) -> Iterator[str]:
     """A tagged line for each slot's service time, and for its response time where that is another."""
-    lines = []
     for (slot, ok), latency in sorted(tick.interval.latencies.items()):
         kinds = [("service", latency.service)]
         if latency.response is not latency.service:
@@ -115,8 +171,7 @@ def hlog_lines(tick: Tick) -> list[str]:
             tag = f"{slot}.{kind}" if ok else f"{slot}.failed.{kind}"
             start_s = max(0.0, tick.end_s - tick.length_s)
             figures = f"{start_s:.3f},{tick.length_s:.3f},{histogram.max_ns / 1e6:.3f}"
-            lines.append(f"Tag={_tag(tag)},{figures},{histogram.encode()}\n")
-    return lines
+            yield f"Tag={_tag(tag)},{figures},{histogram.encode()}\n"
 
 
 def _tag(text: str) -> str:

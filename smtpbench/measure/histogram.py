@@ -3,8 +3,14 @@
 The library spends microseconds of CPU on recording one value, which a load generator cannot afford for each of 100,000
 samples a second. So samples are counted here, by the index of their bucket in an HdrHistogram of 1 µs to 1 h with
 three significant digits, and become one of the library's histograms (`to_hdr`) where percentiles are wanted. Count,
-sum, minimum and maximum are kept exactly. A percentile is the highest value its bucket may hold, as HdrHistogram
-defines it.
+sum, minimum and maximum are kept exactly.
+
+A percentile p of n samples is taken as HdrHistogram takes it: of the bucket that holds the sample of rank
+p/100 · n, rounded to the nearest whole rank and at least 1, the highest value. It is at most 0.1 % above that
+sample, and never above the greatest one.
+
+Only buckets that are in use take memory, about 0.1 KB each; a slot whose times spread over a hundredfold uses
+some 4,000, so 0.4 KB to 0.4 MB, where the library's own array takes 190 KB from the first sample on.
 """
 
 from __future__ import annotations
@@ -23,15 +29,10 @@ HIGHEST_US = 3_600_000_000
 DIGITS = 3
 _HALF_BITS = 10  # half of the 2048 sub-buckets that three digits need
 _SUB_BITS = 11
+_SUB_BUCKETS = 1 << _SUB_BITS  # below this many microseconds every one has a bucket of its own
 
 _V2_COOKIE = 0x1C849303 | 0x10
 _V2_COMPRESSED_COOKIE = 0x1C849304 | 0x10
-
-
-def bucket_index(value_us: int) -> int:
-    """The index of the bucket of a value in the counts array of the histogram described above."""
-    bucket = max(0, value_us.bit_length() - _SUB_BITS)
-    return (bucket << _HALF_BITS) + (value_us >> bucket)
 
 
 class Histogram:
@@ -44,7 +45,7 @@ class Histogram:
     __slots__ = ("count", "counts", "max_ns", "min_ns", "out_of_range", "sum_ns")
 
     def __init__(self) -> None:
-        self.counts: Counter[int] = Counter()
+        self.counts: dict[int, int] = {}
         self.count = 0
         self.sum_ns = 0
         self.min_ns = 0
@@ -62,10 +63,19 @@ class Histogram:
         histogram.min_ns = min(samples_ns)
         histogram.max_ns = max(samples_ns)
         counts = histogram.counts
+        count_so_far = counts.get
+        # one pass over the distinct values, with nothing called but `get`: it is half of what a sample costs
         for value_us, count in Counter([sample // 1000 for sample in samples_ns]).items():
-            if value_us > HIGHEST_US:
-                histogram.out_of_range += count
-            counts[bucket_index(min(max(value_us, LOWEST_US), HIGHEST_US))] += count
+            index = value_us
+            if value_us >= _SUB_BUCKETS:
+                if value_us > HIGHEST_US:
+                    histogram.out_of_range += count
+                    value_us = HIGHEST_US
+                bucket = value_us.bit_length() - _SUB_BITS
+                index = (bucket << _HALF_BITS) + (value_us >> bucket)
+            elif not value_us:
+                index = LOWEST_US
+            counts[index] = count_so_far(index, 0) + count
         return histogram
 
     def add(self, other: Histogram) -> None:
@@ -76,7 +86,10 @@ class Histogram:
             self.count += other.count
             self.sum_ns += other.sum_ns
             self.out_of_range += other.out_of_range
-            self.counts.update(other.counts)
+            counts = self.counts
+            count_so_far = counts.get
+            for index, count in other.counts.items():
+                counts[index] = count_so_far(index, 0) + count
 
     def to_hdr(self) -> Any:
         """The same as one of the library's histograms, in microseconds."""
@@ -98,32 +111,33 @@ class Histogram:
 
     def encode(self) -> str:
         """The base64 text of HdrHistogram's compressed V2 encoding, which every HdrHistogram reads."""
-        payload, last = bytearray(), -1
-        for index in sorted(self.counts):
-            if index - last > 1:
-                _append_varint(payload, _zigzag(-(index - last - 1)))
-            _append_varint(payload, _zigzag(self.counts[index]))
+        payload, last, counts = bytearray(), -1, self.counts
+        for index in sorted(counts):
+            gap, count = index - last - 1, counts[index]
             last = index
+            # zigzag: a run of empty buckets is a negative number, 2 · gap - 1; a count is a positive one, 2 · count
+            if gap:
+                _append_varint(payload, 2 * gap - 1)
+            if count < 64:
+                payload.append(2 * count)
+            else:
+                _append_varint(payload, 2 * count)
         header = struct.pack(">iiiiqqd", _V2_COOKIE, len(payload), 0, DIGITS, LOWEST_US, HIGHEST_US, 1.0)
         packed = zlib.compress(header + bytes(payload), 1)
         return base64.b64encode(struct.pack(">ii", _V2_COMPRESSED_COOKIE, len(packed)) + packed).decode()
 
     def to_data(self) -> list[Any]:
         """Plain data for a pipe; `from_data` reads it."""
-        pairs = list(self.counts.items())
-        return [self.count, self.sum_ns, self.min_ns, self.max_ns, self.out_of_range, pairs]
+        figures = [self.count, self.sum_ns, self.min_ns, self.max_ns, self.out_of_range]
+        return [*figures, list(self.counts), list(self.counts.values())]
 
     @classmethod
     def from_data(cls, data: Sequence[Any]) -> Histogram:
         """The histogram of a `to_data`."""
         histogram = cls()
-        histogram.count, histogram.sum_ns, histogram.min_ns, histogram.max_ns, histogram.out_of_range, pairs = data
-        histogram.counts.update(dict(pairs))
+        histogram.count, histogram.sum_ns, histogram.min_ns, histogram.max_ns, histogram.out_of_range = data[:5]
+        histogram.counts = dict(zip(*data[5:], strict=True))
         return histogram
-
-
-def _zigzag(number: int) -> int:
-    return number << 1 if number >= 0 else (-number << 1) - 1
 
 
 def _append_varint(out: bytearray, number: int) -> None:

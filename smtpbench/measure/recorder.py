@@ -8,13 +8,14 @@ long after its intended start the arrival began, so that service time and respon
 In the closed model no arrival has an intended start, all lateness is 0, and response time equals service time.
 
 Off the hot path `drain` turns the lists into histograms and empties them in place: whoever holds a list's `append`
-may go on using it. What a drain gives is an `Interval`, plain data that goes over a pipe; `Totals` is the sum of
-intervals, whichever process they came from.
+may go on using it. What a drain gives is an `Interval`, plain data that goes over a pipe; the totals of a run are the
+sum of its intervals, whichever process they came from, and an interval again.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +27,16 @@ LATE_SHIFT = 44
 _SERVICE_MASK = (1 << LATE_SHIFT) - 1
 
 MESSAGE_COUNTS = ("accepted", "rejected", "failed", "dropped", "interrupted")
-#: How many octets of a refusal are kept as an example of it.
+#: How many kinds of reply are told apart. A server may give every reply an enhanced code of its own; what comes after
+#: so many is counted under its code alone.
+REPLY_KINDS = 2000
+#: What stands for the enhanced code of those.
+OTHER = "other"
+#: How many octets of a refusal or characters of an error are kept as an example of it.
 EXAMPLE_BYTES = 200
-#: How many different errors and refusals are kept an example of.
+#: How many samples one step of a drain takes.
+STEP_SAMPLES = 1000
+#: How many refusals are kept an example of; kinds of error are few, and each has its own.
 EXAMPLES = 200
 
 
@@ -57,10 +65,14 @@ class Book:
         code, enhanced = first_code(raw.partition(b"\n")[0]), enhanced_code(raw)
         key = (verb, code, enhanced, ok, slot)
         found = self._replies.get(key)
+        if found is None and enhanced and len(self._replies) >= REPLY_KINDS:
+            key = (verb, code, OTHER, ok, slot)
+            found = self._replies.get(key)
         if found is None:
             found = self._replies[key] = []
-            if not ok:
-                self._example(f"{verb} {code} {enhanced}".rstrip(), raw[:EXAMPLE_BYTES].decode("utf-8", "surrogateescape"))
+            if not ok and len(self._examples) < EXAMPLES:
+                said = raw[:EXAMPLE_BYTES].decode("utf-8", "surrogateescape")
+                self._example(f"{verb} {code} {key[2]}".rstrip(), said)
         return found
 
     def timing(self, slot: str, ok: bool = True) -> list[int]:
@@ -77,12 +89,20 @@ class Book:
             self._example(kind, detail)
 
     def _example(self, what: str, text: str) -> None:
-        if len(self._examples) < EXAMPLES:
-            self._examples.setdefault(what, text.strip("\r\n"))
+        self._examples.setdefault(what, text[:EXAMPLE_BYTES].strip("\r\n"))
 
     def drain(self) -> Interval:
         """Take everything that was counted since the last drain."""
         interval = Interval()
+        for _ in self.drain_steps(interval):
+            pass
+        return interval
+
+    def drain_steps(self, interval: Interval) -> Iterator[None]:
+        """The same into an empty interval, in steps of a millisecond or less: whoever has a loop to run runs it between.
+
+        What is counted while it goes on belongs to the next drain.
+        """
         by_slot: dict[tuple[str, bool], list[int]] = {}
         for (verb, code, enhanced, ok, slot), samples in self._replies.items():
             if samples:
@@ -94,8 +114,6 @@ class Book:
             if samples:
                 by_slot.setdefault(key, []).extend(samples)
                 samples.clear()
-        for key, samples in by_slot.items():
-            interval.latencies[key] = _latency(samples)
         for name in MESSAGE_COUNTS:
             count = getattr(self, name)
             if count:
@@ -103,7 +121,10 @@ class Book:
                 setattr(self, name, 0)
         interval.errors, self._errors = self._errors, Counter()
         interval.examples = dict(self._examples)
-        return interval
+        for key, samples in by_slot.items():
+            for start in range(0, len(samples), STEP_SAMPLES):
+                interval.add_latency(key, _latency(samples[start : start + STEP_SAMPLES]))
+                yield
 
 
 def _latency(samples: list[int]) -> Latency:
@@ -156,11 +177,20 @@ class Interval:
         self.errors.update(other.errors)
         self.examples = {**other.examples, **self.examples}
         for key, latency in other.latencies.items():
-            mine = self.latencies.get(key)
-            if mine is None:
-                mine = self.latencies[key] = Latency(Histogram(), Histogram())
-                mine.response = mine.service
-            mine.add(latency)
+            self.add_latency(key, latency)
+
+    def add_latency(self, key: tuple[str, bool], latency: Latency) -> None:
+        """Add samples of one slot."""
+        mine = self.latencies.get(key)
+        if mine is None:
+            mine = self.latencies[key] = Latency(Histogram(), Histogram())
+            mine.response = mine.service
+        mine.add(latency)
+
+    @property
+    def counted(self) -> bool:
+        """Whether there is anything in it."""
+        return bool(self.messages or self.replies or self.latencies or self.errors)
 
     @property
     def attempted(self) -> int:

@@ -22,7 +22,9 @@ class View(Protocol):
     """Something that shows a run while it goes on; use it as a context."""
 
     def __enter__(self) -> View: ...
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None: ...
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         """About a second has passed."""
