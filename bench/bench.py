@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 CLIENT_CORE, SERVER_CORE = 0, 1
@@ -166,8 +167,8 @@ def main() -> int:
                 count = messages if keep else messages // 2
                 held &= compare(
                     title, limit, rounds,
-                    lambda scenario=scenario, count=count: our_client(port, count, scenario),
-                    lambda keep=keep, count=count: smtp_source(port, count, keep=keep),
+                    partial(our_client, port, count, scenario),
+                    partial(smtp_source, port, count, keep=keep),
                 )  # fmt: skip
     if options.only in "sink, under smtp-source":
         held &= compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -92,7 +93,9 @@ def command(
     )
     with view(progress) as shown:
         outcome = trio.run(run, request, shown)
-    typer.echo(final_table(outcome.result, str(outcome.saved or "nowhere: no disk took it")))
+    typer.echo(final_table(outcome.result, str(outcome.saved or "nowhere, no disk took it: it stands below")))
+    if outcome.saved is None:
+        typer.echo(json.dumps(outcome.result))
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
 

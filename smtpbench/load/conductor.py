@@ -124,7 +124,8 @@ class Conductor:
 class ClosedConductor(Conductor):
     """A fixed number of connections, each beginning the next arrival as soon as its last one is over.
 
-    numbers: the arrival numbers to use; the run ends with them, or at end_ns.
+    numbers: the arrival numbers to use; the run ends with them, or at end_ns. Until measure_ns they come from
+    warmup_numbers.
     """
 
     def __init__(
@@ -137,9 +138,13 @@ class ClosedConductor(Conductor):
         *,
         numbers: Iterator[int],
         end_ns: int = api.NEVER,
+        warmup_numbers: Iterator[int] | None = None,
+        measure_ns: int = 0,
     ) -> None:
         super().__init__(wires, route, connections, book_for, on_finished)
-        self._numbers = numbers
+        self._numbers = numbers if warmup_numbers is None else warmup_numbers
+        self._measured_numbers = numbers
+        self._switch_ns = api.NEVER if warmup_numbers is None else measure_ns
         self._end_ns = end_ns
 
     def start(self, now_ns: int) -> None:
@@ -155,12 +160,8 @@ class ClosedConductor(Conductor):
         self._check_finished()
 
     def at_gate(self, session: ClientSession, now_ns: int) -> int:
-        if now_ns >= self._end_ns or self._leaving:
-            self._leaving = True
-            return LEAVE
-        n = next(self._numbers, None)
+        n = self._next_number(now_ns)
         if n is None:
-            self._leaving = True
             return LEAVE
         session.assign(n, UNSCHEDULED, self._book_for(now_ns))
         return GO
@@ -194,6 +195,8 @@ class ClosedConductor(Conductor):
         if self._leaving or now_ns >= self._end_ns:
             self._leaving = True
             return None
+        if now_ns >= self._switch_ns:
+            self._numbers, self._switch_ns = self._measured_numbers, api.NEVER
         n = next(self._numbers, None)
         self._leaving = n is None
         return n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 
 from smtpbench.engine import pacing
 from smtpbench.engine.api import NEVER
@@ -13,6 +13,7 @@ from smtpbench.units import NS_PER_S
 
 #: The length of a stage that only a number of arrivals ends: an open model's `-r … -n …`.
 UNENDING_NS = 365 * 24 * 3600 * NS_PER_S
+_WARMUP_NUMBERS = 10**12
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Plan:
     """The load of a run.
 
     connections: open at once at most, over all workers.
-    arrivals: how many to issue, None for as many as the time allows.
+    arrivals: how many to issue after the warm-up, None for as many as the time allows.
     duration_ns: how long the closed model issues them, warm-up not counted; None where their number ends it.
     stages: the open model's rates; empty for the closed model. poisson: exponential gaps instead of even ones.
     drop: an arrival that finds no free connection is dropped instead of waiting.
@@ -59,11 +60,24 @@ class Plan:
             first = stages[0].rate_from_per_s
             stages.insert(0, Stage(self.warmup_ns, first, first))
         arrivals = pacing.schedule(stages, poisson=self.poisson, seed=self.seed)
-        limited = arrivals if self.arrivals is None else islice(arrivals, self.arrivals)
-        return pacing.share(limited, worker, self.workers)
+        return pacing.share(self._limited(arrivals), worker, self.workers)
+
+    def _limited(self, arrivals: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """As many as are wanted; those of the warm-up do not count."""
+        measured = 0
+        for number, after_ns in arrivals:
+            if after_ns >= self.warmup_ns:
+                if measured == self.arrivals:
+                    return
+                measured += 1
+            yield number, after_ns
+
+    def warmup_numbers(self, worker: int) -> Iterator[int]:
+        """The closed model's arrival numbers of one worker during the warm-up: as many as it takes, used nowhere else."""
+        return count(_WARMUP_NUMBERS + worker, self.workers)
 
     def numbers(self, worker: int) -> Iterator[int]:
-        """The closed model's arrival numbers of one worker."""
+        """The closed model's arrival numbers of one worker after it."""
         every = self.workers
         return iter(count(worker, every) if self.arrivals is None else range(worker, self.arrivals, every))
 

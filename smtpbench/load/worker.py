@@ -82,8 +82,9 @@ class Worker:
             )  # fmt: skip
         end_ns = api.NEVER if plan.issuing_ns == api.NEVER else self.start_ns + plan.issuing_ns
         return ClosedConductor(
-            shard, route, connections, self._book_for, self._finished.set, numbers=plan.numbers(worker), end_ns=end_ns
-        )
+            shard, route, connections, self._book_for, self._finished.set, numbers=plan.numbers(worker), end_ns=end_ns,
+            warmup_numbers=plan.warmup_numbers(worker) if plan.warmup_ns else None, measure_ns=self._measure_ns,
+        )  # fmt: skip
 
     async def run(self, start_ns: int, controls: Controls, on_tick: OnTick) -> None:
         """Issue the plan's arrivals from start_ns on and return when all are over, or cut off.

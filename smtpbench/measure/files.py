@@ -2,6 +2,9 @@
 
 Both are appended to once a second, so a crash loses a second. A disk that will not take more does not end a run: the
 files go on in a temporary folder, and the trouble is told.
+
+`histograms.hlog` holds what the result's figures are made of: the lines of one tag, added up, are that slot's histogram
+in `result.json`, and the warm-up is not among them. A line is 1 to 3 KB for a slot that is busy and varied.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,7 +21,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval
+from smtpbench.units import NS_PER_MS
 
 PHASES = ("warmup", "steady", "drain")
 TIMELINE = "timeline.csv"
@@ -26,7 +32,8 @@ HLOG = "histograms.hlog"
 TIMELINE_COLUMNS = (
     "t_s", "phase", "accepted", "rejected", "failed", "dropped", "interrupted", "errors", "connections_open",
     "connections_busy", "arrivals_waiting", "message_service_p50_ms", "message_service_p99_ms",
-    "message_response_p50_ms", "message_response_p99_ms", "message_response_max_ms", "cpu_percent", "loop_lag_ms",
+    "message_service_max_ms", "message_response_p50_ms", "message_response_p99_ms", "message_response_max_ms",
+    "cpu_percent", "loop_lag_ms",
 )  # fmt: skip
 
 
@@ -35,6 +42,8 @@ class Tick:
     """One second of a run, over all workers.
 
     end_s: when it ended, counted from the start of the run; length_s: how long it was. phase: one of PHASES.
+    interval: all that was counted in it. measured: what of that the result's figures count (not the warm-up's
+    arrivals), None where it is all.
     cpu_share: of one core, summed over workers. lag_ms: the longest a timer waited.
     """
 
@@ -47,6 +56,7 @@ class Tick:
     waiting: int
     cpu_share: float
     lag_ms: float
+    measured: Interval | None = None
 
 
 class RunFiles:
@@ -60,7 +70,7 @@ class RunFiles:
         self.trouble = ""
         self._heads = {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started)}
         self._sizes_bytes = dict.fromkeys(self._heads, 0)
-        self._lost = False
+        self._given_up = False
         try:
             self._begin()
         except OSError as error:
@@ -68,7 +78,7 @@ class RunFiles:
 
     def add_steps(self, tick: Tick) -> Iterator[None]:
         """Append a second to both, in small steps: whoever has a loop to run runs it between them."""
-        if not self._lost:
+        if not self._given_up:
             self._append(TIMELINE, timeline_line(tick))
             yield
             lines = []
@@ -78,13 +88,20 @@ class RunFiles:
             self._append(HLOG, "".join(lines))
 
     def _append(self, name: str, text: str) -> None:
+        if self._given_up:
+            return
         try:
             self._write(name, text)
         except OSError as error:
-            self._move(error)
-            if not self._lost:
-                with contextlib.suppress(OSError):
-                    self._write(name, text)
+            if self._move(error):
+                self._append(name, text)
+
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, head in self._heads.items():
+            (self.folder / name).write_bytes(b"")
+            self._sizes_bytes[name] = 0
+            self._write(name, head)
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name
@@ -97,40 +114,40 @@ class RunFiles:
             raise
         self._sizes_bytes[name] += len(text)
 
-    def _begin(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, head in self._heads.items():
-            (self.folder / name).write_bytes(b"")
-            self._sizes_bytes[name] = 0
-            self._write(name, head)
-
-    def _move(self, error: OSError) -> None:
-        """Go on in a temporary folder, with a copy of what was written; where that is full too, the rest is lost."""
-        self._lost = bool(self.trouble)
-        self.trouble = self.trouble or f"{error.filename or self.folder}: {error.strerror or error}"
-        if self._lost:
-            self.trouble += f"; {self.folder}: {error.strerror or error}"
-            return
-        before, sizes_bytes = self.folder, dict(self._sizes_bytes)
+    def _move(self, error: OSError) -> bool:
+        """Go on in a temporary folder with a copy of what was written, or, where that fails too, no more."""
+        moved, before, sizes_bytes = bool(self.trouble), self.folder, dict(self._sizes_bytes)
+        self.trouble += ("; " if moved else "") + _told(error, self.folder)
+        self._given_up = True
+        if moved:
+            return False
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="smtpbench-"))
             self._begin()
             for name, size_bytes in sizes_bytes.items():
-                with contextlib.suppress(FileNotFoundError):
-                    shutil.copyfile(before / name, self.folder / name)
-                    os.truncate(self.folder / name, size_bytes)
-                    self._sizes_bytes[name] = size_bytes
-        except OSError as second:
-            self._lost = True
-            self.trouble += f"; {self.folder}: {second.strerror or second}"
-        else:
-            self.trouble += f"; {TIMELINE} and {HLOG} go on in {self.folder}"
+                self._copy(before / name, name, size_bytes)
+        except OSError as another:
+            self.trouble += "; " + _told(another, self.folder)
+            return False
+        self.trouble += f"; {TIMELINE} and {HLOG} go on in {self.folder}"
+        self._given_up = False
+        return True
+
+    def _copy(self, before: Path, name: str, size_bytes: int) -> None:
+        if size_bytes and before.exists():
+            shutil.copyfile(before, self.folder / name)
+            os.truncate(self.folder / name, size_bytes)
+            self._sizes_bytes[name] = size_bytes
+
+
+def _told(error: OSError, folder: Path) -> str:
+    return f"{error.filename or folder}: {error.strerror or error}"
 
 
 def csv_line(values: tuple[object, ...]) -> str:
-    """One line of CSV (RFC 4180)."""
+    """One line of CSV (RFC 4180, but with the line end that awk and diff want)."""
     out = io.StringIO()
-    csv.writer(out).writerow(values)
+    csv.writer(out, lineterminator="\n").writerow(values)
     return out.getvalue()
 
 
@@ -138,11 +155,10 @@ def timeline_line(tick: Tick) -> str:
     """The line of `timeline.csv` for a second."""
     counts, latency = tick.interval.messages, tick.interval.latencies.get(("message", True))
     if latency is None:
-        times: list[object] = ["", "", "", "", ""]
+        times = [""] * 6
     else:
-        service, response = latency.service.percentiles_ms([50, 99]), latency.response.percentiles_ms([50, 99])
-        values = (service[50], service[99], response[50], response[99], latency.response.max_ns / 1e6)
-        times = [f"{value:.3f}" for value in values]
+        service = _p50_p99_max(latency.service)
+        times = service + (service if latency.response is latency.service else _p50_p99_max(latency.response))
     return csv_line((
         f"{tick.end_s:.2f}", tick.phase, *(counts[name] for name in TIMELINE_COLUMNS[2:7]),
         sum(tick.interval.errors.values()), tick.connections_open, tick.busy, tick.waiting, *times,
@@ -150,8 +166,16 @@ def timeline_line(tick: Tick) -> str:
     ))  # fmt: skip
 
 
+def _p50_p99_max(histogram: Histogram) -> list[str]:
+    found = histogram.percentiles_ms([50, 99])
+    return [f"{value:.3f}" for value in (found[50], found[99], histogram.max_ns / NS_PER_MS)]
+
+
 def hlog_header(started: datetime) -> str:
-    """The head of an HdrHistogram log, version 1.2: its times are seconds from the start, its values microseconds."""
+    """The head of an HdrHistogram log, version 1.2: its times are seconds from the start, its values microseconds.
+
+    Source: the class comment of HdrHistogram's HistogramLogReader.
+    """
     start_s = started.timestamp()
     return (
         "#[Logged by smtpbench; values in microseconds, interval maxima in milliseconds]\n"
@@ -162,18 +186,24 @@ def hlog_header(started: datetime) -> str:
 
 
 def hlog_lines(tick: Tick) -> Iterator[str]:
-    """A tagged line for each slot's service time, and for its response time where that is another."""
-    for (slot, ok), latency in sorted(tick.interval.latencies.items()):
-        kinds = [("service", latency.service)]
-        if latency.response is not latency.service:
-            kinds.append(("response", latency.response))
-        for kind, histogram in kinds:
-            tag = f"{slot}.{kind}" if ok else f"{slot}.failed.{kind}"
-            start_s = max(0.0, tick.end_s - tick.length_s)
-            figures = f"{start_s:.3f},{tick.length_s:.3f},{histogram.max_ns / 1e6:.3f}"
-            yield f"Tag={_tag(tag)},{figures},{histogram.encode()}\n"
+    """A tagged line for each slot's service time and one for its response time, in every interval that has samples.
+
+    Both, even where they are the same: a sum over the lines of a tag must miss nothing.
+    """
+    measured = tick.interval if tick.measured is None else tick.measured
+    start_s = max(0.0, tick.end_s - tick.length_s)
+    for (slot, ok), latency in sorted(measured.latencies.items()):
+        tag = _tag(slot if ok else f"{slot}.failed")
+        service = _figures(latency.service)
+        response = service if latency.response is latency.service else _figures(latency.response)
+        for kind, figures in (("service", service), ("response", response)):
+            yield f"Tag={tag}.{kind},{start_s:.3f},{tick.length_s:.3f},{figures}\n"
+
+
+def _figures(histogram: Histogram) -> str:
+    return f"{histogram.max_ns / NS_PER_MS:.3f},{histogram.encode()}"
 
 
 def _tag(text: str) -> str:
-    """A tag as the format allows it: no comma, no white space."""
-    return "".join(character if character.isalnum() or character in "._-+" else "_" for character in text)
+    """A tag as the format allows it, no comma and no white space, and ASCII for whoever reads it."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "_", text)

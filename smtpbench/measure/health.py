@@ -48,28 +48,6 @@ class Health:
     connections_peak: int = 0
     peak_rss_bytes: int = 0
 
-    def add(self, other: Health) -> None:
-        """Add another worker's."""
-        self.cpu_user_s += other.cpu_user_s
-        self.cpu_system_s += other.cpu_system_s
-        self.busiest_share = max(self.busiest_share, other.busiest_share)
-        self.starved_share = max(self.starved_share, other.starved_share)
-        self.late.add(other.late)
-        self.loop_lag_max_ms = max(self.loop_lag_max_ms, other.loop_lag_max_ms)
-        self.waited += other.waited
-        self.connections_peak += other.connections_peak
-        self.peak_rss_bytes += other.peak_rss_bytes
-
-    def to_data(self) -> dict[str, Any]:
-        """Data that JSON holds; `from_data` reads it."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return values | {"late": self.late.to_data()}
-
-    @classmethod
-    def from_data(cls, data: dict[str, Any]) -> Health:
-        """The health of a `to_data`."""
-        return cls(**(data | {"late": Histogram.from_data(data["late"])}))
-
 
 def cpu_times_s() -> tuple[float, float]:
     """This process's user and system time."""

@@ -54,35 +54,41 @@ class Histogram:
 
     @classmethod
     def of(cls, samples_ns: Sequence[int]) -> Histogram:
-        """A histogram of samples; values under 1 µs stand in its bucket."""
+        """A histogram of samples."""
         histogram = cls()
+        histogram.record(samples_ns)
+        return histogram
+
+    def record(self, samples_ns: Sequence[int]) -> None:
+        """Add samples; values under 1 µs stand in its bucket."""
         if not samples_ns:
-            return histogram
-        histogram.count = len(samples_ns)
-        histogram.sum_ns = sum(samples_ns)
-        histogram.min_ns = min(samples_ns)
-        histogram.max_ns = max(samples_ns)
-        counts = histogram.counts
+            return
+        self._widen(min(samples_ns), max(samples_ns))
+        self.count += len(samples_ns)
+        self.sum_ns += sum(samples_ns)
+        counts = self.counts
         count_so_far = counts.get
         # one pass over the distinct values, with nothing called but `get`: it is half of what a sample costs
         for value_us, count in Counter([sample // 1000 for sample in samples_ns]).items():
             index = value_us
             if value_us >= _SUB_BUCKETS:
                 if value_us > HIGHEST_US:
-                    histogram.out_of_range += count
+                    self.out_of_range += count
                     value_us = HIGHEST_US
                 bucket = value_us.bit_length() - _SUB_BITS
                 index = (bucket << _HALF_BITS) + (value_us >> bucket)
             elif not value_us:
                 index = LOWEST_US
             counts[index] = count_so_far(index, 0) + count
-        return histogram
+
+    def _widen(self, min_ns: int, max_ns: int) -> None:
+        self.min_ns = min(self.min_ns, min_ns) if self.count else min_ns
+        self.max_ns = max(self.max_ns, max_ns)
 
     def add(self, other: Histogram) -> None:
         """Add another's counts to these."""
         if other.count:
-            self.min_ns = min(self.min_ns, other.min_ns) if self.count else other.min_ns
-            self.max_ns = max(self.max_ns, other.max_ns)
+            self._widen(other.min_ns, other.max_ns)
             self.count += other.count
             self.sum_ns += other.sum_ns
             self.out_of_range += other.out_of_range

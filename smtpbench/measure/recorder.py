@@ -99,7 +99,7 @@ class Book:
         return interval
 
     def drain_steps(self, interval: Interval) -> Iterator[None]:
-        """The same into an empty interval, in steps of a millisecond or less: whoever has a loop to run runs it between.
+        """The same into an empty interval, in steps of a millisecond or less, so that a loop may run between them.
 
         What is counted while it goes on belongs to the next drain.
         """
@@ -122,18 +122,10 @@ class Book:
         interval.errors, self._errors = self._errors, Counter()
         interval.examples = dict(self._examples)
         for key, samples in by_slot.items():
+            latency = interval.latencies[key] = Latency.empty()
             for start in range(0, len(samples), STEP_SAMPLES):
-                interval.add_latency(key, _latency(samples[start : start + STEP_SAMPLES]))
+                latency.record(samples[start : start + STEP_SAMPLES])
                 yield
-
-
-def _latency(samples: list[int]) -> Latency:
-    if max(samples) <= _SERVICE_MASK:
-        service = Histogram.of(samples)
-        return Latency(service, service)
-    services = [sample & _SERVICE_MASK for sample in samples]
-    responses = [(sample & _SERVICE_MASK) + (sample >> LATE_SHIFT) * 1000 for sample in samples]
-    return Latency(Histogram.of(services), Histogram.of(responses))
 
 
 @dataclass(slots=True)
@@ -143,11 +135,34 @@ class Latency:
     service: Histogram
     response: Histogram
 
-    def add(self, other: Latency) -> None:
-        """Add another's samples to these."""
-        if self.response is self.service and other.response is not other.service:
+    @classmethod
+    def empty(cls) -> Latency:
+        """Of no samples yet."""
+        service = Histogram()
+        return cls(service, service)
+
+    def record(self, samples: list[int]) -> None:
+        """Add samples of a book (see above), at least one."""
+        if max(samples) <= _SERVICE_MASK:
+            self.service.record(samples)
+            if self.response is not self.service:
+                self.response.record(samples)
+            return
+        self._part()
+        services_ns = [sample & _SERVICE_MASK for sample in samples]
+        self.service.record(services_ns)
+        late_us = [sample >> LATE_SHIFT for sample in samples]
+        self.response.record([ns + 1000 * us for ns, us in zip(services_ns, late_us, strict=True)])
+
+    def _part(self) -> None:
+        if self.response is self.service:
             self.response = Histogram()
             self.response.add(self.service)
+
+    def add(self, other: Latency) -> None:
+        """Add another's samples to these."""
+        if other.response is not other.service:
+            self._part()
         self.service.add(other.service)
         if self.response is not self.service:
             self.response.add(other.response)
@@ -177,15 +192,10 @@ class Interval:
         self.errors.update(other.errors)
         self.examples = {**other.examples, **self.examples}
         for key, latency in other.latencies.items():
-            self.add_latency(key, latency)
-
-    def add_latency(self, key: tuple[str, bool], latency: Latency) -> None:
-        """Add samples of one slot."""
-        mine = self.latencies.get(key)
-        if mine is None:
-            mine = self.latencies[key] = Latency(Histogram(), Histogram())
-            mine.response = mine.service
-        mine.add(latency)
+            mine = self.latencies.get(key)
+            if mine is None:
+                mine = self.latencies[key] = Latency.empty()
+            mine.add(latency)
 
     @property
     def counted(self) -> bool:

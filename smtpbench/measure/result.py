@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import resource
 import ssl
 import tempfile
 from collections import Counter
@@ -18,9 +19,17 @@ from smtpbench.errors import UsageError
 from smtpbench.measure.health import Health, limits, machine
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
+from smtpbench.text import visible
 
-#: Goes up when a program that reads results must change.
-SCHEMA = "smtpbench-result/1"
+#: Goes up when a program that reads results must change; `result.schema.json` describes this version.
+VERSION = 1
+_SCHEMA_NAME = "smtpbench-result/"
+SCHEMA = f"{_SCHEMA_NAME}{VERSION}"
+#: What every result has, and without which no report of it can be made.
+_SECTIONS = (
+    "outcome", "scenario", "target", "load", "messages", "recipients", "throughput", "latency", "latency_failed", "replies",
+    "enhanced", "errors", "examples", "warmup", "generator", "machine", "versions",
+)  # fmt: skip
 _PERCENTS = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p99_9_ms": 99.9}
 
 
@@ -74,6 +83,7 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
         "cpu_system_s": health.cpu_system_s,
         "cpu_share_of_window": (health.cpu_user_s + health.cpu_system_s) / window_s if window_s else 0.0,
         "busiest_worker_share": health.busiest_share,
+        "starved_worker_share": health.starved_share,
         "limited": bool(reasons),
         "limited_reasons": reasons,
         "late_p50_ms": late[50],
@@ -83,13 +93,26 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
         "arrivals_waited": health.waited,
         "peak_rss_bytes": health.peak_rss_bytes,
         "connections_peak": health.connections_peak,
+        "descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
     }
 
 
 def versions() -> dict[str, str]:
     """The programs a figure may depend on."""
-    found = {"smtpbench": __version__, "python": platform.python_version(), "openssl": ssl.OPENSSL_VERSION}
-    return found | {name: metadata.version(name) for name in ("trio", "hdrhistogram")}
+    return {
+        "smtpbench": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in ("trio", "hdrhistogram")},
+        "openssl": ssl.OPENSSL_VERSION,
+        "os": _os_name(),
+    }
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return platform.system()
 
 
 def build(
@@ -107,7 +130,11 @@ def build(
     window_s: float,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Put a result together. Strings from the server must have been made visible already."""
+    """Put a result together; `result.schema.json` says what its sections hold.
+
+    totals: of the measured window, window_s long; warmup: of what came before. Strings from the server must have been
+    made visible already (`text.visible`).
+    """
     accepted, rejected = totals.recipients()
     replies, enhanced = replies_section(totals)
     closed_model = load["model"] == "closed"
@@ -138,12 +165,17 @@ def build(
     }
 
 
+def to_text(result: dict[str, Any]) -> str:
+    """What stands in `result.json`."""
+    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+
+
 def save(result: dict[str, Any], folder: Path) -> Path:
     """Write `folder/result.json` whole or not at all, else the same in a new temporary folder; the file written.
 
     Raises OSError where neither can be written.
     """
-    text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    text = to_text(result)
     try:
         return _write_whole(text, folder)
     except OSError:
@@ -154,7 +186,8 @@ def _write_whole(text: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path, partial = folder / "result.json", folder / ".result.json.partial"
     try:
-        with partial.open("w", encoding="utf-8") as out:
+        # a path may hold octets that are not UTF-8: such a lone surrogate becomes JSON's own escape for it
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
@@ -173,9 +206,13 @@ def load(path: Path) -> dict[str, Any]:
         result = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UsageError(f"{file}: not a result of smtpbench, nor JSON at all") from None
-    found = result.get("schema") if isinstance(result, dict) else None
-    if found != SCHEMA:
-        raise UsageError(f"{file}: its schema is {found!r}; this version reads {SCHEMA!r}")
-    return dict(result)
+    if not isinstance(result, dict) or not str(result.get("schema")).startswith(_SCHEMA_NAME):
+        raise UsageError(f'{file}: not a result of smtpbench, which says "schema": "{SCHEMA}"')
+    if result["schema"] != SCHEMA:
+        raise UsageError(f"{file}: its version is {visible(result['schema'])}; this smtpbench reads {SCHEMA} only")
+    missing = [name for name in _SECTIONS if not isinstance(result.get(name), dict)]
+    if missing:
+        raise UsageError(f"{file}: incomplete, it lacks {', '.join(missing)}")
+    return result

@@ -1,8 +1,15 @@
-"""What a run looks like on a terminal: a line a second, and at the end a table that one screen holds."""
+"""What a run looks like on a terminal: a line a second, and at the end a table that one screen holds.
+
+Everything here is made from a result or a tick alone. Text in a result is visible already (`smtpbench.text`), but a
+file may come from anywhere, so it is made safe once more before it is shown.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import os
+import textwrap
+import unicodedata
+from typing import Any, TextIO
 
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
@@ -10,18 +17,45 @@ from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS, format_bytes, format_duration
 
 WIDTH = 80
-#: Slots in the order of a session; verbs come where `*` stands.
-_ORDER = ("connect", "tls", "banner", "*", "pipeline", "message", "transaction", "session")
-_MOST_SLOTS = 12
-_MOST_TROUBLES = 4
+HEIGHT = 23  #: of 24: the last one is the prompt's
+#: Slots in the order of a session; names that a scenario gives stand where `*` does.
+_ORDER = (
+    "connect", "tls", "banner", "HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "*",
+    "pipeline", "message", "transaction", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT", "session",
+)  # fmt: skip
+#: Those that a screen shows first where it cannot hold all.
+_FIRST = ("message", "transaction", "pipeline", "session", "connect", "tls", "RCPT", "MAIL", "DATA", "AUTH", "EHLO")
+#: Lines kept for troubles, however many slots there are.
+_TROUBLES = 4
+_SLOT_CELLS = 12
+
+_PLAIN, _BOLD, _RED, _YELLOW = "", "1", "1;31", "33"
 
 
-def final_table(result: dict[str, Any], saved: str) -> str:
-    """The result on one screen: at most 24 lines of 80 columns where there is little trouble to tell."""
-    lines = [*_headline(result), *_latency(result), *_troubles(result), *_generator(result)]
-    lines += [f"note: {note}" for note in result["notes"] if not note.startswith("Closed model")]
-    lines.append(f"saved: {visible(saved, 1000)}")
-    return "\n".join(line if line.startswith("saved:") else _cut(line) for line in lines)
+def final_table(result: dict[str, Any], saved: str, *, color: bool = False) -> str:
+    """The result in 23 lines of 80 columns; what does not fit there is said to be in `result.json`.
+
+    saved: where the result is, in words; the only line that may be longer. color: with ANSI escapes.
+    """
+    head = _headline(result)
+    foot = [*_generator(result), *_notes(result)]
+    saved = f"saved: {visible(saved, 1000)}"
+    room = HEIGHT - len(head) - len(foot) - (cells(saved) + WIDTH - 1) // WIDTH
+    found = _troubles(result)
+    troubles = _fold(found, min(len(found), _TROUBLES), "kinds")
+    slots = _latency(result, room - len(troubles))
+    if len(found) > len(troubles):
+        troubles = _fold(found, room - len(slots), "kinds")
+    styled = [(line, _BOLD if at == 1 else _PLAIN) for at, line in enumerate(head)]
+    styled += [(line, _PLAIN) for line in slots]
+    styled += [(line, _YELLOW) for line in troubles]
+    styled += [(line, _RED if line.startswith("GENERATOR") else _PLAIN) for line in foot]
+    return "\n".join([*(_styled(cut(line, WIDTH), style if color else _PLAIN) for line, style in styled), saved])
+
+
+def wants_color(out: TextIO) -> bool:
+    """Whether a stream is a terminal whose user wants colour (https://no-color.org)."""
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def progress_line(tick: Tick, totals: Interval) -> str:
@@ -39,24 +73,59 @@ def progress_line(tick: Tick, totals: Interval) -> str:
     return "  ".join(parts)
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"
+def cells(text: str) -> int:
+    """How many columns of a terminal a text takes (Unicode Standard Annex #11)."""
+    return sum(map(_cells_of, text))
+
+
+def cut(text: str, most_cells: int) -> str:
+    """A text that takes no more columns than that; `…` stands for what is missing."""
+    if cells(text) <= most_cells:
+        return text
+    kept, left = [], most_cells - 1
+    for character in text:
+        left -= _cells_of(character)
+        if left < 0:
+            break
+        kept.append(character)
+    return "".join(kept) + "…"
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def _styled(line: str, style: str) -> str:
+    return f"\x1b[{style}m{line}\x1b[0m" if style else line
+
+
+def _safe(text: Any) -> str:
+    # a visible text has its backslashes doubled; making it visible again would double them once more
+    return visible(str(text), 10_000).replace("\\\\", "\\")
 
 
 def _headline(result: dict[str, Any]) -> list[str]:
-    messages, load = result["messages"], result["load"]
+    messages, load, recipients = result["messages"], result["load"], result["recipients"]
     status = result["outcome"]["status"]
-    title = f"{result['scenario']['name']} → {result['target']['url']}"
+    title = f"{_safe(result['scenario']['name'])} → {_safe(result['target']['url'])}"
     if status != "completed":
-        title += f"   {status.upper()}"
+        ending = f"   {_safe(status).upper()}"
+        title = cut(title, WIDTH - cells(ending)) + ending
     rate = f"{result['throughput']['messages_per_s']:,.1f} messages/s accepted over {load['window_s']:.1f} s"
-    counts = "  ".join(f"{name} {messages[name]:,}" for name in messages if name == "attempted" or messages[name])
+    rate += f"  (recipients {recipients['accepted']:,}, refused {recipients['rejected']:,})"
+    always = ("accepted", "rejected", "failed")
+    shown = [name for name, count in messages.items() if name != "attempted" and (count or name in always)]
+    # a hard space keeps a name and its number on one line
+    total, *parts = (f"{name}\xa0{messages[name]:,}" for name in ("attempted", *shown))
+    wrapped = textwrap.wrap(f"{total} = {' + '.join(parts)}", WIDTH, subsequent_indent="  ")
+    sums = [line.replace("\xa0", " ") for line in wrapped]
     if load["model"] == "closed":
-        model = f"closed model, {load['connections']} connections: latency not safe from coordinated omission"
+        model = f"closed model, {load['connections']:,} connections: latency not safe from coordinated omission"
     else:
-        model = f"open model, {_rate(load)} {load['arrival_process']}, at most {load['connections']} connections"
-    recipients = result["recipients"]
-    return [visible(title, WIDTH), rate, f"{counts}  (recipients {recipients['accepted']:,})", model]
+        model = f"open model, {_rate(load)} {load['arrival_process']}, at most {load['connections']:,} connections"
+    return [title, rate, *sums, model]
 
 
 def _rate(load: dict[str, Any]) -> str:
@@ -64,22 +133,34 @@ def _rate(load: dict[str, Any]) -> str:
     return f"{rates[0]:g}/s" if len(set(rates)) == 1 else f"{min(rates):g}–{max(rates):g}/s"
 
 
-def _latency(result: dict[str, Any]) -> list[str]:
+def _latency(result: dict[str, Any], room: int) -> list[str]:
+    """The table of slots in at most `room` lines."""
     latency, is_open = result["latency"], result["load"]["model"] == "open"
     if not latency:
         return []
-    known = [slot for slot in _ORDER if slot != "*"]
-    verbs = [slot for slot in latency if slot not in known]
-    slots = [s for entry in _ORDER for s in (verbs if entry == "*" else [entry]) if s in latency]
-    heads = ("count", "p50", "p95", "p99", "max") + (("resp p50", "p99") if is_open else ())
-    rows = [f"{'service time':<13}" + "".join(f"{head:>9}" for head in heads)]
-    for slot in slots[:_MOST_SLOTS]:
+    shown = sorted(latency, key=_importance)
+    if len(shown) + 1 > room:
+        shown = shown[: room - 2]
+    percentiles = ("p50", "p95", "p99", "max")
+    heads = "".join(f"{head:>9}" for head in percentiles) + (f"{'resp. p50':>11}{'resp. p99':>11}" if is_open else "")
+    rows = [f"{'service time':<{_SLOT_CELLS}}{'count':>10}{heads}"]
+    for slot in sorted(shown, key=_order):
         service, response = latency[slot]["service"], latency[slot]["response"]
-        cells = [f"{service['count']:,}"]
-        cells += [_ms(service[name]) for name in ("p50_ms", "p95_ms", "p99_ms", "max_ms")]
-        cells += [_ms(response[name]) for name in ("p50_ms", "p99_ms")] if is_open else []
-        rows.append(f"{visible(slot, 13):<13}" + "".join(f"{cell:>9}" for cell in cells))
+        row = f"{service['count']:>10,}" + "".join(f"{_ms(service[f'{name}_ms']):>9}" for name in percentiles)
+        row += "".join(f"{_ms(response[f'{name}_ms']):>11}" for name in ("p50", "p99")) if is_open else ""
+        name = cut(_safe(slot), _SLOT_CELLS)
+        rows.append(name + " " * (_SLOT_CELLS - cells(name)) + row)
+    if len(shown) < len(latency):
+        rows.append(f"and {len(latency) - len(shown)} more slots; see result.json")
     return rows
+
+
+def _order(slot: str) -> tuple[int, str]:
+    return _ORDER.index(slot if slot in _ORDER else "*"), slot
+
+
+def _importance(slot: str) -> tuple[int, tuple[int, str]]:
+    return _FIRST.index(slot) if slot in _FIRST else len(_FIRST), _order(slot)
 
 
 def _ms(value: float) -> str:
@@ -91,23 +172,33 @@ def _troubles(result: dict[str, Any]) -> list[str]:
     found: list[tuple[int, str]] = []
     examples = result["examples"]
     for kind, count in result["errors"].items():
-        found.append((count, f"{kind}: {visible(examples.get(kind, ''), WIDTH)}"))
+        found.append((count, f"{_safe(kind)}: {_safe(examples.get(kind, ''))}"))
     for verb, codes in result["replies"].items():
         for code, count in codes.items():
-            text = next((said for what, said in examples.items() if f"{what} ".startswith(f"{verb} {code} ")), None)
-            if text is not None:
-                found.append((count, f"{verb} refused: {visible(text, WIDTH)}"))
+            example = next((said for what, said in examples.items() if f"{what} ".startswith(f"{verb} {code} ")), None)
+            if example is not None:
+                found.append((count, f"{_safe(verb)} refused: {_safe(example)}"))
     found.sort(key=lambda entry: -entry[0])
-    lines = [f"{count:>9,} × {text}" for count, text in found[:_MOST_TROUBLES]]
-    if len(found) > _MOST_TROUBLES:
-        lines.append(f"{'':>9}   and {len(found) - _MOST_TROUBLES} more kinds; see result.json")
-    return lines
+    return [f"{count:>9,} × {text}" for count, text in found]
+
+
+def _fold(lines: list[str], room: int, what: str) -> list[str]:
+    """The first of the lines, and how many more there are, in at most `room` lines."""
+    if len(lines) <= room:
+        return lines
+    return [*lines[: room - 1], f"and {len(lines) - room + 1} more {what}; see result.json"]
 
 
 def _generator(result: dict[str, Any]) -> list[str]:
     g = result["generator"]
-    text = f"generator: CPU {g['cpu_s']:.1f} s ({g['busiest_worker_share']:.0%} of its core)"
+    text = f"generator: core {g['busiest_worker_share']:.0%} busy"
     if result["load"]["model"] == "open":
         text += f", late p99 {_ms(g['late_p99_ms'])}"
-    text += f", {format_bytes(g['peak_rss_bytes'])}, {g['connections_peak']:,} connections"
-    return [text, *(f"GENERATOR LIMITED: {reason}" for reason in g["limited_reasons"])]
+    text += f", {format_bytes(g['peak_rss_bytes'])}, {g['connections_peak']:,} connections at most"
+    return [text, *_fold([f"GENERATOR LIMITED: {_safe(reason)}" for reason in g["limited_reasons"]], 3, "reasons")]
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    """What a reader must know; the headline has said it of the closed model."""
+    notes = [f"note: {_safe(note)}" for note in result["notes"] if not note.startswith("Closed model")]
+    return _fold(notes, 2, "notes")

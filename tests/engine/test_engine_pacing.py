@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from itertools import pairwise
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_a_steady_rate_never_drifts() -> None:
 def test_a_ramp_down_is_a_ramp_up_seen_from_its_end() -> None:
     down = [when_ns for _, when_ns in schedule([Stage(10 * S, 100, 0)])]
     assert len(down) == 500
-    gaps = [b - a for a, b in zip(down, down[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(down)]
     assert gaps == sorted(gaps)
     assert down[-1] < 10 * S
 
@@ -48,7 +49,7 @@ def test_a_ramp_down_is_a_ramp_up_seen_from_its_end() -> None:
 def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() -> None:
     stages = [Stage(200 * S, 100, 100)]
     whens = [when_ns for _, when_ns in schedule(stages, poisson=True, seed=7)]
-    gaps_s = [(b - a) / S for a, b in zip(whens, whens[1:], strict=False)]
+    gaps_s = [(b - a) / S for a, b in pairwise(whens)]
     assert len(whens) == pytest.approx(20_000, rel=0.03)
     assert statistics.stdev(gaps_s) == pytest.approx(statistics.mean(gaps_s), rel=0.05)
     assert whens == [when_ns for _, when_ns in schedule(stages, poisson=True, seed=7)]

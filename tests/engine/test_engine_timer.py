@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import select
 import time
+from functools import partial
 
 from smtpbench.engine.timer import Timers
 
 
 def test_calls_are_made_in_order_once_they_are_due() -> None:
-    timers, called = Timers(), []
+    timers = Timers()
+    called: list[tuple[str, int]] = []
+
+    def note(name: str, at_ns: int) -> None:
+        called.append((name, at_ns))
+
     now_ns = time.monotonic_ns()
     for name, after_ns in (("c", 3), ("a", 1), ("later", 10**15), ("b", 2)):
-        timers.call_at(now_ns + after_ns, lambda at_ns, name=name: called.append((name, at_ns)))
+        timers.call_at(now_ns + after_ns, partial(note, name))
     assert select.select([timers.fd], [], [], 5)[0] == [timers.fd]
     timers.run_due(now_ns + 5)
     assert called == [(name, now_ns + 5) for name in "abc"]

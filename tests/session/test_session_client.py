@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import partial
 
 import pytest
 from fakes import Feed, body, repeated, say, transaction
@@ -345,12 +346,16 @@ def test_the_engine_s_steps() -> None:
     assert feed.session.wants == api.RESET
 
 
+def _drawn(draw: float, n: int, at: int) -> float:
+    return draw
+
+
 def test_choose_goes_where_the_draw_says() -> None:
     steps = (
         Step(s.CHOOSE, targets=(1, 3), weights=(3.0, 1.0)), say(b"NOOP"), Step(s.JUMP, targets=(4,)), say(b"HELP"),
         *transaction(4), say(b"QUIT", 221),
     )  # fmt: skip
     for draw, said in ((0.0, b"NOOP\r\n"), (0.74, b"NOOP\r\n"), (0.75, b"HELP\r\n"), (0.999, b"HELP\r\n")):
-        feed = Feed(Script.of("choose", steps, draw=lambda n, at, draw=draw: draw))
+        feed = Feed(Script.of("choose", steps, draw=partial(_drawn, draw)))
         assert feed.hears(b"220 s\r\n") == said
         assert feed.hears(b"250 ok\r\n").startswith(b"MAIL")

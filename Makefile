@@ -1,0 +1,32 @@
+# Every target sets itself up in .venv: `make demo` and `make test` work in a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/pip install --quiet --editable . --group check
+	touch $@
+
+demo: $(VENV)/.ready ## the main job: a run against the built-in sink
+	$(BIN)/smtpbench demo
+
+test: $(VENV)/.ready ## all tests; real servers where they are installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.ready ## types, lint and layers
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+bench: $(VENV)/.ready ## CPU a message, beside smtp-source and smtp-sink
+	$(BIN)/python bench/bench.py $(BENCH)
+
+clean: ## forget the virtual environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help demo test check bench clean

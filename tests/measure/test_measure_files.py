@@ -1,0 +1,218 @@
+"""The files that grow: read back by the library, by a grammar of our own, and from disks that are full."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import resource
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from figures import MS, busy_book, sample, tick
+from hdrh.histogram import HdrHistogram
+from hdrh.log import HistogramLogReader
+
+from smtpbench.measure.files import TIMELINE_COLUMNS, RunFiles, Tick, hlog_header, hlog_lines, timeline_line
+from smtpbench.measure.histogram import DIGITS, HIGHEST_US, LOWEST_US, Histogram
+from smtpbench.measure.recorder import Book, Interval
+
+STARTED = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
+LINE = re.compile(r"Tag=[^,\s]+,\d+\.\d{3},\d+\.\d{3},\d+\.\d{3},HISTFAAA[A-Za-z0-9+/]+=*")
+
+
+def write(files: RunFiles, *ticks: Tick) -> None:
+    for each in ticks:
+        for _ in files.add_steps(each):
+            pass
+
+
+def read_hlog(path: Path) -> dict[str, HdrHistogram]:
+    """What HdrHistogram's own reader makes of a log: the sum of the lines of each tag."""
+    reader = HistogramLogReader(str(path), HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS))
+    found: dict[str, HdrHistogram] = {}
+    while (histogram := reader.get_next_interval_histogram()) is not None:
+        assert histogram.get_start_time_stamp() >= STARTED.timestamp() * 1000
+        if histogram.get_tag() in found:
+            found[histogram.get_tag()].add(histogram)
+        else:
+            found[histogram.get_tag()] = histogram
+    reader.close()
+    return found
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+@pytest.mark.parametrize("late_us", [0, 2000])
+def test_the_lines_of_a_tag_add_up_to_the_totals(tmp_path: Path, late_us: int) -> None:
+    files, total = RunFiles(tmp_path / "new" / "run", STARTED), Interval()
+    for second in range(1, 5):
+        # in one second nothing is late, so that service and response are the same there
+        interval = busy_book(300, second, late_us if second != 2 else 0).drain()
+        total.add(interval)
+        write(files, tick(interval, end_s=float(second)))
+    found = read_hlog(files.folder / "histograms.hlog")
+    expected: dict[str, Histogram] = {}
+    for (slot, ok), latency in total.latencies.items():
+        name = slot if ok else f"{slot}.failed"
+        expected |= {f"{name}.service": latency.service, f"{name}.response": latency.response}
+    assert found.keys() == expected.keys()
+    for tag, histogram in expected.items():
+        assert {i: count for i, count in enumerate(found[tag].counts) if count} == histogram.counts, tag
+    assert "message.failed.response" in found
+
+
+def test_every_line_of_the_log_keeps_to_its_grammar() -> None:
+    head = hlog_header(STARTED).splitlines()
+    assert head[1] == "#[Histogram log format version 1.2]"
+    assert head[2].startswith("#[StartTime: 1767323045.678 (seconds since epoch), 2026-01-02T03:04:05")
+    assert head[3] == '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"'
+    lines = list(hlog_lines(tick(busy_book(late_us=50).drain())))
+    assert lines
+    for line in lines:
+        assert LINE.fullmatch(line.removesuffix("\n")), line
+
+
+def test_interval_and_maximum_stand_in_seconds_and_milliseconds() -> None:
+    book = Book()
+    book.timing("connect").append(12_345_678)
+    line = next(hlog_lines(tick(book.drain(), end_s=7.5, length_s=1.25)))
+    assert line.startswith("Tag=connect.service,6.250,1.250,12.346,")
+
+
+@pytest.mark.parametrize("slot", ["a,b c", "Grüße", "x\r\nTag=y", "\x1b[2J", "日本"])
+def test_a_slot_of_any_name_makes_one_tag_and_one_line(tmp_path: Path, slot: str) -> None:
+    book = Book()
+    book.timing(slot).append(MS)
+    files = RunFiles(tmp_path, STARTED)
+    write(files, tick(book.drain()))
+    assert [histogram.get_total_count() for histogram in read_hlog(tmp_path / "histograms.hlog").values()] == [1, 1]
+    assert files.trouble == ""
+
+
+def test_the_log_holds_what_is_measured_and_the_timeline_everything(tmp_path: Path) -> None:
+    warm, measured = busy_book(50, 1).drain(), busy_book(70, 2).drain()
+    both = Interval()
+    both.add(warm)
+    both.add(measured)
+    files = RunFiles(tmp_path, STARTED)
+    write(files, tick(both, measured=measured), tick(warm, measured=Interval(), phase="warmup"))
+    logged = sum(found.get_total_count() for found in read_hlog(tmp_path / "histograms.hlog").values())
+    assert logged == 2 * sum(latency.service.count for latency in measured.latencies.values())
+    assert sum(int(row["accepted"]) for row in rows(tmp_path / "timeline.csv")) == (
+        both.messages["accepted"] + warm.messages["accepted"]
+    )
+
+
+def test_a_second_of_the_timeline() -> None:
+    book = Book()
+    book.samples("message", "message", b"250 Ok\r\n", True).extend([sample(8 * MS, late_us=2000), sample(4 * MS)])
+    book.accepted, book.failed = 2, 1
+    book.error("reset", count=3)
+    line = timeline_line(tick(book.drain(), end_s=3.004, waiting=7))
+    assert dict(zip(TIMELINE_COLUMNS, line.removesuffix("\n").split(","), strict=True)) == {
+        "t_s": "3.00", "phase": "steady", "accepted": "2", "rejected": "0", "failed": "1", "dropped": "0",
+        "interrupted": "0", "errors": "3", "connections_open": "10", "connections_busy": "4", "arrivals_waiting": "7",
+        "message_service_p50_ms": "4.001", "message_service_p99_ms": "8.000", "message_service_max_ms": "8.000",
+        "message_response_p50_ms": "4.001", "message_response_p99_ms": "10.000", "message_response_max_ms": "10.000",
+        "cpu_percent": "25.6", "loop_lag_ms": "1.5",
+    }  # fmt: skip
+
+
+def test_a_second_without_messages_claims_no_latency(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path, STARTED)
+    write(files, tick(Interval()))
+    (row,) = rows(tmp_path / "timeline.csv")
+    assert {value for name, value in row.items() if name.startswith("message_")} == {""}
+    assert None not in row
+    assert row["accepted"] == "0"
+
+
+# -- disks ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Every file that this test lets grow beyond its limit is refused."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def fill_disk(largest_bytes: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+def test_a_folder_that_cannot_be_made_sends_the_files_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    files = RunFiles(tmp_path / "file" / "run", STARTED)
+    write(files, tick(busy_book().drain()))
+    assert files.folder.parent == elsewhere
+    assert "Not a directory" in files.trouble
+    assert str(files.folder) in files.trouble
+    assert len(rows(files.folder / "timeline.csv")) == 1
+    assert read_hlog(files.folder / "histograms.hlog")
+
+
+def test_a_folder_that_vanishes_sends_the_files_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
+    files = RunFiles(tmp_path / "run", STARTED)
+    for path in (tmp_path / "run").iterdir():
+        path.unlink()
+    (tmp_path / "run").rmdir()
+    write(files, tick(Interval()), tick(Interval()))
+    assert files.folder.parent == elsewhere
+    assert len(rows(files.folder / "timeline.csv")) == 2
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_disk_that_fills_up_loses_nothing(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interval = busy_book().drain()
+    files = RunFiles(tmp_path / "run", STARTED)
+    write(files, tick(interval, end_s=1.0))
+    sizes = {path.name: path.stat().st_size for path in files.folder.iterdir()}
+    make_folder = tempfile.mkdtemp
+
+    def with_room(prefix: str) -> str:
+        fill_disk(resource.RLIM_INFINITY)
+        return make_folder(prefix=prefix)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", with_room)
+    fill_disk(sizes["histograms.hlog"] + 100)
+    write(files, tick(interval, end_s=2.0), tick(interval, end_s=3.0))
+    assert "File too large" in files.trouble
+    assert files.folder.parent == elsewhere
+    assert [row["t_s"] for row in rows(files.folder / "timeline.csv")] == ["1.00", "2.00", "3.00"]
+    tags = Counter(line.partition(",")[0] for line in (files.folder / "histograms.hlog").read_text().splitlines()[4:])
+    assert set(tags.values()) == {3}
+    assert (tmp_path / "run" / "histograms.hlog").stat().st_size == sizes["histograms.hlog"]
+
+
+@pytest.mark.usefixtures("full_disk", "elsewhere")
+def test_a_machine_without_any_room_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
+    interval = busy_book().drain()
+    files = RunFiles(tmp_path / "run", STARTED)
+    write(files, tick(interval))
+    before = (tmp_path / "run" / "histograms.hlog").read_bytes()
+    fill_disk(len(before) + 100)
+    write(files, tick(interval), tick(interval))
+    assert files.trouble.count("File too large") == 2
+    for folder in (tmp_path / "run", files.folder):
+        assert (folder / "histograms.hlog").read_bytes() == before
+        assert (folder / "timeline.csv").read_bytes().endswith(b"\n")

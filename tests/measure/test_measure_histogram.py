@@ -1,0 +1,142 @@
+"""Histograms against naive sorted lists, and against the library's own recording and decoding."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+
+import pytest
+from hdrh.histogram import HdrHistogram
+
+from smtpbench.measure.histogram import DIGITS, HIGHEST_US, LOWEST_US, Histogram
+
+PERCENTS = (0.1, 10, 25, 50, 75, 90, 95, 99, 99.9, 100)
+HOUR_NS = HIGHEST_US * 1000
+
+
+def distribution(name: str, count: int) -> list[int]:
+    draw = random.Random(f"{name} {count}")
+    make: Callable[[], int] = {
+        "uniform": lambda: draw.randrange(1, 50_000_000),
+        "lognormal": lambda: int(draw.lognormvariate(0, 1.5) * 3_000_000),
+        "two humps": lambda: draw.choice((200_000, 1_000_000_000)) + draw.randrange(50_000),
+        "constant": lambda: 20_000_123,
+        "under a microsecond": lambda: draw.randrange(1, 1000),
+        "edges of buckets": lambda: (1 << draw.randrange(10, 32)) * 1000 + draw.randrange(-1000, 1001),
+        "all magnitudes": lambda: int(10 ** draw.uniform(2, 12.5)),
+    }[name]
+    return [make() for _ in range(count)]
+
+
+DISTRIBUTIONS = (
+    "uniform", "lognormal", "two humps", "constant", "under a microsecond", "edges of buckets", "all magnitudes",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("count", [1, 2, 7, 120, 5000])
+def test_percentiles_are_those_of_the_sorted_samples(name: str, count: int) -> None:
+    samples = distribution(name, count)
+    ordered = sorted(samples)
+    found = Histogram.of(samples).percentiles_ms(PERCENTS)
+    for percent in PERCENTS:
+        rank = max(1, int(percent / 100 * count + 0.5))
+        exact_ns = ordered[rank - 1]
+        least_ns = min(max(exact_ns // 1000 * 1000, 1000), max(samples))
+        assert least_ns <= round(found[percent] * 1e6) <= least_ns * 1.001 + 1, percent
+        assert round(found[percent] * 1e6) <= max(samples)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_count_sum_and_extremes_are_exact(name: str) -> None:
+    samples = distribution(name, 999)
+    histogram = Histogram.of(samples)
+    assert (histogram.count, histogram.sum_ns) == (999, sum(samples))
+    assert (histogram.min_ns, histogram.max_ns) == (min(samples), max(samples))
+    assert sum(histogram.counts.values()) == 999
+
+
+def test_values_go_where_the_library_puts_them() -> None:
+    edges = [value for power in range(32) for value in ((1 << power) - 1, 1 << power, (1 << power) + 1)]
+    draw = random.Random(3)
+    values_us = [value for value in edges if LOWEST_US <= value <= HIGHEST_US] + [HIGHEST_US]
+    values_us += [int(10 ** draw.uniform(0, 9.5)) for _ in range(2000)]
+    hdr = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+    for value_us in values_us:
+        assert hdr.record_value(value_us)
+    ours = Histogram.of([value_us * 1000 + draw.randrange(1000) for value_us in values_us])
+    assert ours.counts == {index: count for index, count in enumerate(hdr.counts) if count}
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 50])
+def test_merging_pieces_gives_what_recording_all_at_once_gives(pieces: int) -> None:
+    samples = distribution("all magnitudes", 1000)
+    merged, recorded = Histogram(), Histogram()
+    for piece in range(pieces):
+        merged.add(Histogram.of(samples[piece::pieces]))
+        merged.add(Histogram())
+        recorded.record(samples[piece::pieces])
+    whole = Histogram.of(samples).to_data()
+    for data in (merged.to_data(), recorded.to_data()):
+        assert data[:5] == whole[:5]
+        assert dict(zip(*data[5:], strict=True)) == dict(zip(*whole[5:], strict=True))
+
+
+def test_merging_leaves_the_other_alone() -> None:
+    one, other = Histogram.of([1000]), Histogram.of([5000])
+    total = Histogram()
+    total.add(one)
+    total.add(other)
+    assert (one.count, one.counts) == (1, {1: 1})
+
+
+def test_merged_percentiles_are_not_averaged() -> None:
+    fast, slow = Histogram.of([1_000_000] * 99), Histogram.of([1_000_000_000])
+    fast.add(slow)
+    assert fast.percentiles_ms([50, 99, 100]) == pytest.approx({50: 1.0, 99: 1.0, 100: 1000.0}, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_the_library_decodes_what_we_encode(name: str) -> None:
+    histogram = Histogram.of(distribution(name, 3000))
+    decoded = HdrHistogram.decode(histogram.encode())
+    assert decoded.get_total_count() == 3000
+    assert {index: count for index, count in enumerate(decoded.counts) if count} == histogram.counts
+    assert decoded.get_value_at_percentile(99) == histogram.to_hdr().get_value_at_percentile(99)
+
+
+@pytest.mark.parametrize("count", [63, 64, 127, 128, 8191, 8192, 1 << 40])
+def test_counts_of_every_length_are_encoded(count: int) -> None:
+    histogram = Histogram()
+    histogram.counts, histogram.count = {1: count, 2: 1, 20_000: count}, 2 * count + 1
+    decoded = HdrHistogram.decode(histogram.encode())
+    assert {index: found for index, found in enumerate(decoded.counts) if found} == histogram.counts
+
+
+def test_the_other_way_round_the_library_encodes_the_same() -> None:
+    histogram = Histogram.of(distribution("lognormal", 500))
+    again = HdrHistogram.decode(histogram.to_hdr().encode())
+    assert {index: count for index, count in enumerate(again.counts) if count} == histogram.counts
+
+
+def test_what_is_out_of_range_is_counted_and_kept() -> None:
+    histogram = Histogram.of([1_000_000, HOUR_NS + 999, HOUR_NS + 1000, 3 * HOUR_NS])
+    assert (histogram.count, histogram.out_of_range, histogram.max_ns) == (4, 2, 3 * HOUR_NS)
+    assert sum(histogram.counts.values()) == 4
+    assert histogram.percentiles_ms([100])[100] == pytest.approx(3_600_000, rel=1e-3)
+
+
+def test_data_survives_a_pipe() -> None:
+    histogram = Histogram.of(distribution("lognormal", 700))
+    again = Histogram.from_data(json.loads(json.dumps(histogram.to_data())))
+    assert again.to_data() == histogram.to_data()
+    again.add(histogram)
+    assert (again.count, histogram.count) == (1400, 700)
+
+
+def test_nothing_recorded_is_nothing_claimed() -> None:
+    empty = Histogram.of([])
+    assert empty.percentiles_ms([50, 99]) == {50: 0.0, 99: 0.0}
+    assert HdrHistogram.decode(empty.encode()).get_total_count() == 0
+    assert Histogram.from_data(empty.to_data()).to_data() == empty.to_data()

@@ -1,0 +1,241 @@
+"""`result.json`: what it holds, what its schema says of it, and where it ends up."""
+
+from __future__ import annotations
+
+import copy
+import json
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figures import MS, busy_book, result_of, sample
+from jsonschema import Draft202012Validator
+
+from smtpbench.errors import UsageError
+from smtpbench.measure import result as results
+from smtpbench.measure.health import Health
+from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.recorder import Book, Interval
+
+SCHEMA = json.loads(files("smtpbench.measure").joinpath("result.schema.json").read_text(encoding="utf-8"))
+TIMES = ("count", "min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
+
+
+def closed(schema: Any) -> Any:
+    """The schema without room for keys that it does not name: whatever a result gains must be described."""
+    if isinstance(schema, list):
+        return [closed(entry) for entry in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {name: closed(value) for name, value in schema.items()}
+    return {"additionalProperties": False, **found} if "properties" in found else found
+
+
+def complaints(result: dict[str, Any], schema: Any = SCHEMA) -> list[str]:
+    return [error.message for error in Draft202012Validator(schema).iter_errors(json.loads(json.dumps(result)))]
+
+
+# -- what it holds -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", ["open", "closed"])
+@pytest.mark.parametrize("totals", [Interval(), busy_book(late_us=900).drain()], ids=["nothing", "something of everything"])
+def test_a_result_is_what_its_schema_says(model: str, totals: Interval) -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    assert complaints(result_of(totals, model=model), closed(SCHEMA)) == []
+
+
+def spoil(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(result: dict[str, Any]) -> None:
+        *parents, last = path.split("/")
+        for name in parents:
+            result = result[name]
+        if value is None:
+            del result[last]
+        else:
+            result[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        spoil("schema", "smtpbench-result/2"),
+        spoil("messages/dropped", None),
+        spoil("messages/accepted", -1),
+        spoil("messages/accepted", 1.5),
+        spoil("latency/message/response", None),
+        spoil("latency/message/service/p99_9_ms", None),
+        spoil("latency/message/service/p99_ms", "8 ms"),
+        spoil("replies/MAIL/99", 4),
+        spoil("enhanced/MAIL/250 9.1.0", 4),
+        spoil("generator/limited", None),
+        spoil("load/model", "half-open"),
+        spoil("target/url", None),
+    ],
+)
+def test_the_schema_refuses_what_is_not_a_result(change: Callable[[dict[str, Any]], None]) -> None:
+    result = copy.deepcopy(result_of(busy_book().drain()))
+    assert complaints(result) == []
+    change(result)
+    assert len(complaints(result)) == 1
+
+
+def test_the_schema_takes_keys_that_a_later_version_adds() -> None:
+    result = result_of(busy_book().drain())
+    result["generator"]["temperature_c"] = 40
+    assert complaints(result) == []
+    assert complaints(result, closed(SCHEMA)) != []
+
+
+def test_the_keys_that_other_programs_rely_on() -> None:
+    result = result_of(busy_book().drain())
+    for slot in ("banner", "EHLO", "MAIL", "RCPT", "DATA", "message", "connect", "tls", "transaction", "session"):
+        for kind in ("service", "response"):
+            assert result["latency"][slot][kind].keys() >= set(TIMES)
+    assert result["latency_failed"].keys() == {"RCPT", "message", "transaction"}
+    assert result["replies"]["RCPT"].keys() == {"250", "550"}
+    assert result["enhanced"]["RCPT"].keys() == {"250 2.1.5", "550 5.1.1"}
+    assert result["replies"]["RSET"].keys() == {"250"}
+    assert "RSET" not in result["latency"]
+    assert result["errors"].keys() == {"reset", "timeout"}
+    assert result["generator"].keys() >= {"cpu_s", "limited", "late_p99_ms", "peak_rss_bytes", "connections_peak"}
+    assert result["versions"].keys() >= {"smtpbench", "python", "trio", "hdrhistogram", "os", "openssl"}
+
+
+def test_attempted_is_the_sum_of_the_rest() -> None:
+    totals = busy_book().drain()
+    messages = result_of(totals)["messages"]
+    assert messages["attempted"] == 2000 == sum(messages.values()) - messages["attempted"]
+    assert all(messages[name] == totals.messages[name] > 0 for name in messages if name != "attempted")
+
+
+def test_figures_are_in_the_units_of_their_keys() -> None:
+    book = Book()
+    book.samples("message", "message", b"250 2.0.0 Ok\r\n", True).extend([sample(2 * MS), sample(4 * MS, late_us=10_000)])
+    book.accepted = 2
+    health = Health(cpu_user_s=1.0, cpu_system_s=2.0, late=Histogram.of([3 * MS]))
+    result = result_of(book.drain(), health=health, window_s=4.0)
+    assert result["throughput"] == {"messages_per_s": 0.5}
+    service, response = (result["latency"]["message"][kind] for kind in ("service", "response"))
+    assert [service[name] for name in ("count", "min_ms", "mean_ms", "max_ms")] == [2, 2.0, 3.0, 4.0]
+    assert [response[name] for name in ("count", "min_ms", "mean_ms", "max_ms")] == [2, 2.0, 8.0, 14.0]
+    assert service["p50_ms"] == pytest.approx(2.0, rel=1e-3)
+    assert result["generator"]["cpu_s"] == 3.0
+    assert result["generator"]["cpu_share_of_window"] == 0.75
+    assert result["generator"]["late_p99_ms"] == 3.0
+
+
+def test_replies_of_one_code_are_one_count_and_no_code_is_malformed() -> None:
+    book = Book()
+    for raw, ok in ((b"250 2.1.0 Ok\r\n", True), (b"250 2.1.5 Ok\r\n", False), (b"250 Ok\r\n", True), (b"what?\r\n", False)):
+        book.samples("RCPT", "RCPT", raw, ok).append(MS)
+    result = result_of(book.drain())
+    assert result["replies"] == {"RCPT": {"250": 3, "malformed": 1}}
+    assert result["enhanced"] == {"RCPT": {"250 2.1.0": 1, "250 2.1.5": 1}}
+    assert complaints(result) == []
+
+
+def test_a_limited_generator_is_named() -> None:
+    generator = result_of(Interval(), health=Health(busiest_share=0.97))["generator"]
+    assert generator["limited"] is True
+    assert generator["limited_reasons"] == ["its core was 97% busy"]
+    assert result_of(Interval(), health=Health())["generator"]["limited"] is False
+
+
+def test_a_run_of_no_time_has_no_throughput() -> None:
+    assert result_of(Interval(), window_s=0.0)["throughput"] == {"messages_per_s": 0.0}
+
+
+# -- saving --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 100 octets."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+    result = result_of(busy_book().drain())
+    saved = results.save(result, tmp_path / "new" / "run")
+    assert saved == tmp_path / "new" / "run" / "result.json"
+    assert [path.name for path in saved.parent.iterdir()] == ["result.json"]
+    assert results.load(saved) == results.load(saved.parent) == json.loads(json.dumps(result))
+
+
+def test_a_folder_that_cannot_be_written_sends_the_result_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    saved = results.save(result_of(Interval()), tmp_path / "file" / "run")
+    assert saved.parent.parent == elsewhere
+    assert results.load(saved)["seed"] == 7
+
+
+@pytest.mark.usefixtures("full_disk", "elsewhere")
+def test_a_full_disk_leaves_the_result_that_was_there(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text("the last one")
+    with pytest.raises(OSError, match="File too large"):
+        results.save(result_of(Interval()), tmp_path)
+    assert (tmp_path / "result.json").read_text() == "the last one"
+    assert not (tmp_path / ".result.json.partial").exists()
+
+
+def test_text_that_is_not_unicode_does_not_stop_a_save(tmp_path: Path) -> None:
+    scenario = {"name": "relay", "file": "caf\udce9.yaml", "sha256": "0" * 64, "text": "é → 日本"}
+    saved = results.save(result_of(Interval(), scenario=scenario), tmp_path)
+    assert results.load(saved)["scenario"] == scenario
+    assert "é → 日本" in saved.read_text(encoding="utf-8")
+
+
+# -- loading -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "nor JSON"),
+        (b"\xff\xfe\x00", "nor JSON"),
+        (b"[" * 100_000, "nor JSON"),
+        (b'{"schema": "smtpbench-result/1"', "nor JSON"),
+        (b"[1, 2]", "not a result of smtpbench"),
+        (b"{}", "not a result of smtpbench"),
+        (b'{"schema": 1}', "not a result of smtpbench"),
+        (b'{"schema": "another/1"}', "not a result of smtpbench"),
+        (b'{"schema": "smtpbench-result/2"}', "its version is smtpbench-result/2; this smtpbench reads smtpbench-result/1"),
+        (b'{"schema": "smtpbench-result/\\u001b[2J"}', r"its version is smtpbench-result/\x1b[2J"),
+        (b'{"schema": "smtpbench-result/1", "messages": []}', "incomplete, it lacks outcome, scenario,"),
+    ],
+)
+def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, content: bytes, complaint: str) -> None:
+    file = tmp_path / "result.json"
+    file.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        results.load(tmp_path)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert complaint in message
+    assert message.isprintable()
+
+
+def test_a_result_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere: no such file or directory"):
+        results.load(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match=r"result\.json: no such file or directory"):
+        results.load(tmp_path)
