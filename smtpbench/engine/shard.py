@@ -42,8 +42,8 @@ _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # not an enum: making 
 _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
 _BATCH = 256
-#: Batches served before trio's other tasks get their turn.
-_ROUNDS = 16
+#: Events served before trio's other tasks get their turn: some milliseconds of work.
+_TURN = 512
 #: How often deadlines are looked at.
 SWEEP_S = 0.1
 #: How long a listener rests when there is no descriptor for a new connection.
@@ -104,10 +104,9 @@ class Shard:
         read, write, linger_s = os.read, os.write, self._linger_s  # a little cheaper than recv and send
         while True:
             await wait_readable(epoll)
-            for _ in range(_ROUNDS):
-                events = poll(linger_s, _BATCH)
-                if not events:
-                    break
+            served = 0
+            while served < _TURN and (events := poll(linger_s, _BATCH)):
+                served += len(events)
                 for fd, mask in events:
                     entry = short.get(fd)
                     if entry is not None and mask == _IN:

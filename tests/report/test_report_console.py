@@ -18,8 +18,8 @@ from smtpbench.report.console import HEIGHT, WIDTH, cells, cut, final_table, pro
 SAVED = "results/20260102-030405-relay/result.json"
 UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 HOSTILE = (
-    "\x1b[2J\x1b[1;31mred", "\r\noverwritten", "\x07\x08\x08\x08", "\u202egnp.exe", "\u2066\u2069", "\x9b31m", "\x00", "\u2028",
-    "\ufeff", "\U000e0041", "\udc9b", "\\x1b",
+    "\x1b[2J\x1b[1;31mred", "\r\noverwritten", "\x07\x08\x08\x08", "\u202egnp.exe", "\u2066\u2069", "\x9b31m",
+    "\x00", "\u2028", "\ufeff", "\U000e0041", "\udc9b", "\\x1b",
 )  # fmt: skip
 
 
@@ -196,9 +196,6 @@ def test_a_line_of_progress() -> None:
     for _ in range(12):
         totals.add(interval)
     line = progress_line(tick(interval, end_s=12.0, waiting=1234), totals)
-    assert line.split("  ") == [
-        "   12s steady", "   5,120 msg/s".removeprefix("  "), "accepted 61,440", "failed 12", "message p99 8.00 ms", "open 10",
-        "waiting 1,234",
-    ] or re.sub(r" +", " ", line) == (
+    assert re.sub(r" +", " ", line) == (
         " 12s steady 5,120 msg/s accepted 61,440 failed 12 message p99 8.00 ms open 10 waiting 1,234"
-    )  # fmt: skip
+    )
