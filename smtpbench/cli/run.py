@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,8 @@ import typer
 from smtpbench.errors import UsageError
 from smtpbench.load.run import Request, run
 from smtpbench.load.settings import Overrides, make_plan
-from smtpbench.report.console import final_table
+from smtpbench.measure.result import to_text
+from smtpbench.report.console import final_table, wants_color
 from smtpbench.report.live import AUTO, LIVE, NONE, PLAIN, view
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Trust, parse_target, read_password
@@ -93,9 +94,10 @@ def command(
     )
     with view(progress) as shown:
         outcome = trio.run(run, request, shown)
-    typer.echo(final_table(outcome.result, str(outcome.saved or "nowhere, no disk took it: it stands below")))
+    saved = str(outcome.saved or "nowhere, no disk took it: it stands below")
+    typer.echo(final_table(outcome.result, saved, color=wants_color(sys.stdout)))
     if outcome.saved is None:
-        typer.echo(json.dumps(outcome.result))
+        typer.echo(to_text(outcome.result))
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
 

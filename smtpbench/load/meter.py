@@ -14,7 +14,7 @@ import trio
 from smtpbench.load.plan import Plan
 from smtpbench.load.worker import Worker
 from smtpbench.measure.files import Tick
-from smtpbench.measure.health import Health, cpu_times_s, peak_rss_bytes
+from smtpbench.measure.health import Health, cpu_times_s, cpu_wait_s, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval
 from smtpbench.units import NS_PER_MS, NS_PER_S
@@ -40,6 +40,7 @@ class Report:
     waited: int
     cpu_user_s: float
     cpu_system_s: float
+    cpu_wait_s: float
     lag_ns: int
     late: Histogram
     connections_peak: int
@@ -63,21 +64,21 @@ class Meter:
     def __init__(self, worker: int) -> None:
         self._worker = worker
         self._last_ns = 0
-        self._last_cpu_s = cpu_times_s()
+        self._last_cpu_s = (*cpu_times_s(), cpu_wait_s())
         self._last_waited = 0
 
     async def read(self, worker: Worker, now_ns: int, lag_ns: int) -> Report:
         """A report of everything since the last one. The worker's loop goes on while it is made."""
         conductor = worker.conductor
-        cpu_s = cpu_times_s()
+        cpu_s = (*cpu_times_s(), cpu_wait_s())
         late_ns, conductor.late_ns = conductor.late_ns, []
         length_ns = now_ns - (self._last_ns or worker.start_ns)
         waited = conductor.waited - self._last_waited
-        user_s, system_s = (now - before for now, before in zip(cpu_s, self._last_cpu_s, strict=True))
+        user_s, system_s, wait_s = (now - before for now, before in zip(cpu_s, self._last_cpu_s, strict=True))
         self._last_ns, self._last_cpu_s, self._last_waited = now_ns, cpu_s, conductor.waited
         report = Report(
             self._worker, now_ns, length_ns, Interval(), Interval(), len(conductor.sessions), conductor.busy,
-            conductor.waiting, waited, user_s, system_s, lag_ns, Histogram.of(late_ns), conductor.connections_peak,
+            conductor.waiting, waited, user_s, system_s, wait_s, lag_ns, Histogram.of(late_ns), conductor.connections_peak,
             peak_rss_bytes(),
         )  # fmt: skip
         await in_steps(worker.warmup.drain_steps(report.warmup))
@@ -105,7 +106,8 @@ class Collector:
         self.health = Health()
         self._pending: list[Report] = []
         self._flushed_ns = start_ns
-        self._busy: dict[int, tuple[float, float]] = {}  # worker → CPU and wall seconds of its steady reports
+        # worker → seconds of its steady reports: of CPU, of waiting for a core, and by the clock
+        self._busy: dict[int, tuple[float, float, float]] = {}
         self._peaks: dict[int, tuple[int, int]] = {}
 
     def restart(self, start_ns: int) -> None:
@@ -132,10 +134,11 @@ class Collector:
             health.loop_lag_max_ms = max(health.loop_lag_max_ms, report.lag_ns / NS_PER_MS)
             health.waited += report.waited
         if self.phase(report.end_ns) == STEADY:
-            cpu_s, wall_s = self._busy.get(report.worker, (0.0, 0.0))
+            cpu_s, wait_s, wall_s = self._busy.get(report.worker, (0.0, 0.0, 0.0))
             cpu_s += report.cpu_user_s + report.cpu_system_s
-            self._busy[report.worker] = cpu_s, wall_s + report.length_ns / NS_PER_S
-            health.busiest_share = max(cpu / wall if wall else 0.0 for cpu, wall in self._busy.values())
+            self._busy[report.worker] = cpu_s, wait_s + report.cpu_wait_s, wall_s + report.length_ns / NS_PER_S
+            health.busiest_share = max(cpu / wall if wall else 0.0 for cpu, _, wall in self._busy.values())
+            health.starved_share = max(wait / wall if wall else 0.0 for _, wait, wall in self._busy.values())
         self._peaks[report.worker] = report.connections_peak, report.rss_bytes
         health.connections_peak = sum(peak for peak, _ in self._peaks.values())
         health.peak_rss_bytes = sum(rss for _, rss in self._peaks.values())
@@ -150,6 +153,11 @@ class Collector:
         if len(parts) != 1:
             for part in parts or [report.book for report in pending]:
                 both.add(part)
+        measured: Interval | None = None
+        if any(report.warmup.counted for report in pending):
+            measured = Interval()
+            for report in pending:
+                measured.add(report.book)
         latest = {report.worker: report for report in pending}.values()
         end_ns = max(report.end_ns for report in pending)
         length_s = max(end_ns - self._flushed_ns, 1) / NS_PER_S
@@ -159,6 +167,7 @@ class Collector:
             length_s=length_s,
             phase=self.phase(end_ns),
             interval=both,
+            measured=measured,
             connections_open=sum(report.connections_open for report in latest),
             busy=sum(report.busy for report in latest),
             waiting=sum(report.waiting for report in latest),

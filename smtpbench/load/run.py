@@ -212,7 +212,7 @@ class _Run:
         if trouble:
             self._observer.say(f"not everything could be saved: {visible(trouble)}")
         try:
-            saved = results.save(result, self._request.out)
+            saved = results.save(result, self._files.folder if self._files else self._request.out)
         except OSError as error:
             self._observer.say(f"the result could not be saved: {visible(error.strerror or str(error))}")
         else:

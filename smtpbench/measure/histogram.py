@@ -6,8 +6,8 @@ three significant digits, and become one of the library's histograms (`to_hdr`) 
 sum, minimum and maximum are kept exactly.
 
 A percentile p of n samples is taken as HdrHistogram takes it: of the bucket that holds the sample of rank
-p/100 · n, rounded to the nearest whole rank and at least 1, the highest value. It is at most 0.1 % above that
-sample, and never above the greatest one.
+p/100 · n, rounded to the nearest whole rank and at least 1, the highest value. Samples are cut to whole
+microseconds, so it is less than 1 µs below that sample, or at most 0.1 % above it, and never above the greatest.
 
 Only buckets that are in use take memory, about 0.1 KB each; a slot whose times spread over a hundredfold uses
 some 4,000, so 0.4 KB to 0.4 MB, where the library's own array takes 190 KB from the first sample on.

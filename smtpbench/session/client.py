@@ -23,8 +23,6 @@ start the arrival began. Service time is counted from our write to the read that
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -614,16 +612,17 @@ class ClientSession:
         line = b"AUTH " + step.mechanism.encode()
         self._note_sent(line + (b" (initial response)\r\n" if initial is not None else b"\r\n"), now_ns)
         self._await(step, now_ns)
-        return line + (b"" if initial is None else b" " + (base64.b64encode(initial) or b"=")) + b"\r\n"
+        return line + (b"" if initial is None else b" " + (sasl.encode_line(initial) or b"=")) + b"\r\n"
 
     def _challenged(self, reply: Reply, now_ns: int) -> api.Out:
         """334 and a challenge: the answer, or `*` where there is none to give."""
         self._book.samples("AUTH", "", reply.raw[:4], True).append(0)
         self.deadline_ns = now_ns + self._timeout_ns
         assert self._sasl is not None
+        challenge = sasl.decode_line(reply.lines[0])
         try:
-            answer = base64.b64encode(self._sasl.respond(base64.b64decode(reply.lines[0], validate=True)))
-        except (binascii.Error, ValueError):
+            answer = b"*" if challenge is None else sasl.encode_line(self._sasl.respond(challenge))
+        except ValueError:  # one challenge too many
             answer = b"*"
         self._note_sent(b"(response)\r\n", now_ns)
         return answer + b"\r\n"

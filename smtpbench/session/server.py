@@ -30,8 +30,6 @@ from smtpbench.smtp.content import unstuff_dots
 
 #: A command line may be this long: 512 octets and what extensions add (RFC 5321 §4.5.3.1.4).
 MAX_LINE_BYTES = 4096
-#: A line of a SASL exchange (RFC 4954 §4).
-MAX_SASL_BYTES = 12288
 #: What a client may send ahead while a reply is held back.
 MAX_AHEAD_BYTES = 16 * 1024 * 1024
 
@@ -178,7 +176,7 @@ class ServerSession:
         if mode == _CHUNK:
             return self._chunk(now_ns)
         end = buffer.find(b"\n") + 1
-        limit = MAX_SASL_BYTES if mode == _SASL else MAX_LINE_BYTES
+        limit = sasl.MAX_LINE_BYTES if mode == _SASL else MAX_LINE_BYTES
         if mode == _SKIP:
             self._buffer = buffer[end:] if end else b""
             if not end:
@@ -445,8 +443,8 @@ class ServerSession:
         mechanism, initial = read
         if mechanism not in sasl.MECHANISMS:
             return self._refuse(Refusal(504, "5.5.4", "Unknown mechanism"))
-        response = None if initial is None else sasl.decode_line(initial + b"\r\n")
-        if initial is not None and response is None:
+        response = None if initial is None else sasl.decode_line(initial)
+        if initial is not None and (response is None or mechanism in sasl.SERVER_FIRST):
             return self._refuse(Refusal(501, "5.5.2", "Not base64"))
         self._sasl = sasl.Server(mechanism, self._service.users, secrets.token_hex)
         return self._challenge(self._sasl, response)
@@ -456,7 +454,7 @@ class ServerSession:
         self._mode = _COMMAND
         if line.rstrip(b"\r\n") == b"*":
             return self._refuse(Refusal(501, "5.7.0", "Authentication cancelled"))
-        response = sasl.decode_line(line)
+        response = sasl.decode_line(line.rstrip(b"\r\n"))
         if response is None or exchange is None:
             return self._refuse(Refusal(501, "5.5.2", "Not base64"))
         return self._challenge(exchange, response)
@@ -465,7 +463,7 @@ class ServerSession:
         verdict = exchange.step(response)
         if isinstance(verdict, bytes):
             self._sasl, self._mode = exchange, _SASL
-            return self._say(b"334 " + sasl.encode_line(verdict))
+            return self._say(b"334 " + sasl.encode_line(verdict) + b"\r\n")
         if verdict:
             self._authenticated = True
             self._counts.auth_ok += 1

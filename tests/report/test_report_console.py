@@ -67,6 +67,20 @@ def test_too_much_of_everything_still_fits_and_says_what_is_missing() -> None:
         assert re.search(rf"{name} 123,456,789,012", text), name
 
 
+@pytest.mark.parametrize("slots", range(20))
+@pytest.mark.parametrize("errors", [0, 1, 5])
+def test_the_screen_is_used_and_never_overrun(slots: int, errors: int) -> None:
+    book = Book()
+    for number in range(slots):
+        book.timing(f"step {number}").append(MS)
+    for number in range(errors):
+        book.error(f"error_{number}")
+    lines = table(result_of(book.drain()))
+    everything = 4 + bool(slots) + slots + errors + 2
+    assert len(lines) == min(everything, HEIGHT)
+    assert any("more" in line for line in lines) is (everything > HEIGHT)
+
+
 def test_what_is_folded_adds_up_to_what_there_is() -> None:
     result = overloaded()
     lines = table(result)

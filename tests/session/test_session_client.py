@@ -272,6 +272,11 @@ class TestAuth:
         assert feed.book.errors == {"auth_refused": 1}
 
 
+    def test_one_challenge_too_many_is_cancelled(self) -> None:
+        feed = Feed(self.script("LOGIN"), credentials=("u", "secret"))
+        assert feed.talks(*YES, b"334 YQ==\r\n", b"334 YQ==\r\n", b"334 YQ==\r\n")[-1] == b"*\r\n"
+
+
 class TestLmtp:
     def test_each_recipient_taken_is_answered(self) -> None:
         feed = Feed(repeated(rcpts=3, lmtp=True), passes=2)
