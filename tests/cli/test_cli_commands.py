@@ -1,0 +1,140 @@
+"""The command line as a user meets it: help, mistakes with one clear message, exit codes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import servers
+from jsonschema import Draft202012Validator
+from runner import run, sink, smtpbench
+
+import smtpbench as package
+from smtpbench.cli.main import COMMANDS
+from smtpbench.scenario.load import shipped_scenarios
+from smtpbench.scenario.reader import parse, read_text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_examples(command: str) -> None:
+    done = smtpbench(command, "--help")
+    assert done.code == 0
+    assert f"smtpbench {command}" in done.out.replace("python -m smtpbench.cli.main", "")
+
+
+def test_the_list_of_commands_and_the_version() -> None:
+    done = smtpbench("--help")
+    assert all(command in done.out for command in COMMANDS)
+    assert smtpbench("--version").out.strip() == f"smtpbench {package.__version__}"
+    assert smtpbench("rnu").code == 2
+
+
+def test_demo_and_sink_agree(here: Path) -> None:
+    done = smtpbench("demo", "-d", "1s", "-r", "100/s")
+    assert done.code == 0
+    assert "accepted 100" in done.out
+    assert "the sink counted 100 messages accepted" in done.out
+    (folder,) = (here / "results").iterdir()
+    assert sorted(file.name for file in folder.iterdir()) == ["histograms.hlog", "result.json", "timeline.csv"]
+
+
+def test_validate(here: Path) -> None:
+    (here / "bad.yaml").write_text("session: [noop]\nfoo: 1\n")
+    done = smtpbench("validate", *shipped_scenarios(), "bad.yaml", "none.yaml")
+    assert done.code == 2
+    assert done.out.count("ok  ") == len(shipped_scenarios())
+    assert [line.split(": ")[0] for line in done.err.splitlines()] == ["bad.yaml:1:11", "bad.yaml:2:1", "none.yaml"]
+    assert smtpbench("validate", "relay").code == 0
+
+
+def test_the_scenario_schema_takes_the_shipped_ones_and_refuses_others() -> None:
+    schema = json.loads(smtpbench("schema").out)
+    Draft202012Validator.check_schema(schema)
+    validator = Draft202012Validator(schema)
+    for path in shipped_scenarios().values():
+        validator.validate(parse(read_text(path), str(path)).data)
+    for wrong in ({}, {"session": ["noop"]}, {"session": ["NOOP"], "load": {"rate": "5"}}, {"session": ["NOOP"], "x": 1}):
+        assert not validator.is_valid(wrong)
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "words"),
+    [
+        ("127.0.0.1:25", 2, "write it like smtp://"),
+        ("http://127.0.0.1", 2, "write it like smtp://"),
+        ("smtp://127.0.0.1:99999", 2, "port out of range"),
+        ("smtp://127.0.0.1:0", 2, "port 0"),
+        ("smtp://127.0.0.1:x", 2, "port could not be cast"),
+        ("smtp://[::1", 2, "invalid ipv6"),
+        ("smtp://", 2, "names no host"),
+        ("smtp://u:secret@127.0.0.1", 2, "holds a password"),
+        ("smtp://127.0.0.1/path", 2, "something behind the port"),
+        ("smtp://127.0.0.1?tls=maybe", 2, "tls=maybe is not known"),
+        ("smtp://127.0.0.1?foo=1", 2, "unknown option 'foo'"),
+        ("smtps://127.0.0.1?tls=starttls", 2, "goes with smtp:// only"),
+        ("lmtp+unix://path", 2, "three slashes"),
+        ("lmtp+unix:///" + "x" * 200, 2, "at most 107"),
+        ("lmtp+unix:///none", 3, "cannot be reached"),
+        ("smtp://no-such-host.invalid", 3, "cannot find the address"),
+        ("smtp://192.0.2.1", 2, "--authorized"),
+    ],
+)
+def test_targets_that_cannot_be_used(tmp_path: Path, target: str, code: int, words: str) -> None:
+    done = run("relay", target, tmp_path, "-n", "1", "-c", "1")
+    assert done.code == code
+    assert words in done.err
+    assert "secret" not in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-d", "soon"), "not a duration"),
+        (("-r", "500"), "not a rate"),
+        (("-r", "0/s"), "nothing would ever be sent"),
+        (("-r", "1/s..5/s", "-n", "5"), "needs a duration"),
+        (("-d", "0s"), "more than 0"),
+        (("--size", "big"), "not a size"),
+        (("--when-busy", "wait"), "give a --rate too"),
+        (("--when-busy", "panic"), "wait and drop"),
+        (("-c", "2", "--workers", "3"), "cannot share"),
+        (("--progress", "loud"), "auto, live, plain, none"),
+        (("--ca", "/nowhere"), ""),
+        (("--timeout", "0s"), "more than 0"),
+    ],
+)
+def test_options_that_cannot_be_meant(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    scenario = "submission" if "--ca" in options else "relay"
+    done = run(scenario, f"smtp://u@127.0.0.1:{servers.free_port()}", tmp_path, *options, SMTPBENCH_PASSWORD="x")
+    assert done.code == 2, done.err
+    assert words in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_a_scenario_with_mistakes_shows_them_all(here: Path) -> None:
+    (here / "f.yaml").write_text("session: [noop]\nfoo: 1\n")
+    done = run("f.yaml", "smtp://127.0.0.1:1", here / "out")
+    assert done.code == 2
+    assert "f.yaml:1:11: " in done.err
+    assert "f.yaml:2:1: " in done.err
+
+
+@pytest.mark.parametrize("content", ["", "\n", b"\xff"])
+def test_password_files(here: Path, content: str | bytes) -> None:
+    (here / "p").write_bytes(content if isinstance(content, bytes) else content.encode())
+    done = run("submission", "smtp://u@127.0.0.1:1", here / "out", "--password-file", "p")
+    assert done.code == 2
+    assert "password file p" in done.err
+
+
+def test_hostile_text_is_shown_and_saved_as_text(here: Path) -> None:
+    with sink("--on", "RCPT=550 \x1b[31m</script>\u202e") as (port, _):
+        done = run("relay", f"smtp://127.0.0.1:{port}", here / "out", "-n", "5", "-c", "1")
+    assert done.messages == {"rejected": 5}
+    saved = (here / "out" / "result.json").read_text()
+    for text in (done.out, saved):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "\\x1b[31m</script>\\u202e" in done.out

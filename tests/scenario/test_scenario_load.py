@@ -1,0 +1,174 @@
+"""Scenario files that are wrong: every mistake at once, each at its place, and never anything but a ScenarioError."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smtpbench.errors import ScenarioError, UsageError
+from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.scenario.load import find_scenario, load_scenario, load_text, shipped_scenarios
+
+HERE = Path("f.yaml")
+
+
+def problems(text: str, options: Options | None = None) -> list[str]:
+    """What is wrong with a scenario, as it is printed."""
+    try:
+        compile_scenario(load_text(text, HERE), options or Options())
+    except ScenarioError as error:
+        return [str(problem) for problem in error.problems]
+    return []
+
+
+MAIL = "  - MAIL FROM:<{sender}>\n  - RCPT TO:<{recipient}>\n  - DATA\n  - message\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "words"),
+    [
+        ("", "f.yaml", "is empty"),
+        ("session: []", "f.yaml:1:10", "at least 1"),
+        ("- a", "f.yaml:1:1", "mapping"),
+        ("sesion: [NOOP]", "f.yaml:1:1", "did you mean 'session'"),
+        ("session: [noop]", "f.yaml:1:11", "neither an SMTP command"),
+        ("session:\n  - {pauze: 1s}", "f.yaml:2:5", "has one of the keys|with one of the keys"),
+        ("session:\n  - {pause: 1 parsec}", "f.yaml:2:13", "not a duration"),
+        ("session:\n  - RCPT TO: <a>", "f.yaml:2:5", "put it in quotes"),
+        ("session: [NOOP]\nsession: [NOOP]", "f.yaml:2:1", "stands here twice"),
+        ("session: [NOOP]\nload: {rate: 500}", "f.yaml:2:14", "not a rate"),
+        ("session: [NOOP]\nload: {connections: many}", "f.yaml:2:21", "whole number"),
+        ("session: [NOOP]\nload: {connections: 0}", "f.yaml:2:21", "too small"),
+        ("session: [NOOP]\nload: {when-busy: panic}", "f.yaml:2:19", "allowed are 'wait' or 'drop'"),
+        ("session: [NOOP]\nvalues: {a: {pick: []}}", "f.yaml:2:20", "at least 1"),
+        ("session: [NOOP]\nmessage: {size: 4 Kilo}", "f.yaml:2:17", "not a size"),
+        ("session: ['NOOP {x}']", "f.yaml:1:11", "there is no value 'x'"),
+        ("session: ['NOOP {x']", "f.yaml:1:11", "single '{'"),
+        ("session: ['NOOP {a}']\nvalues: {a: 'x{b}', b: 'y{a}'}", "f.yaml:2:24", "made of itself"),
+        ("session: [NOOP]\nvalues: {a: {csv: none.csv}}", "", ""),  # a value that nobody uses is not read
+        ("session: ['NOOP {a}']\nvalues: {a: {csv: none.csv}}", "f.yaml:2:19", "no such file"),
+        ("session: ['NOOP {a}']\nvalues: {a: {pick: [x], weights: [0]}}", "f.yaml:2:34", "not all of them 0"),
+        (f"session:\n{MAIL}message: {{size: 100}}", "f.yaml:6:17", "the header alone takes"),
+        (f"session:\n{MAIL}message: {{eml: 'none/*.eml'}}", "f.yaml:6:16", "names no file"),
+        (f"session:\n{MAIL}message: {{size: 9KiB, text: x}}", "f.yaml:6:10", "one of size, eml and text"),
+        (f"session:\n{MAIL}message: {{headers: {{'X Y': z}}}}", "f.yaml:6:28", "not the name of a header"),
+        ("session: [message]", "f.yaml:1:11", "without DATA"),
+        ("session: [AUTH]", "f.yaml:1:11", "names one mechanism"),
+        ("session: [{repeat: 0, steps: [NOOP]}]", "f.yaml:1:20", "1 or more, or `forever`"),
+        ("session: [{repeat: 2, steps: [NOOP]}, {repeat: 2, steps: [NOOP]}]", "f.yaml:1:39", "second repeat"),
+        ("session: [{repeat: 9, steps: [{repeat: 90000, steps: [NOOP]}]}]", "", ""),
+        ("session: [{repeat: 9, steps: [{repeat: 900000, steps: [NOOP]}]}]", "f.yaml:1:40", "more than 100,000 steps"),
+        ("session: [{pipeline: [DATA, NOOP]}]", "f.yaml:1:23", "last command of a group"),
+        ("session: [{pipeline: [MAIL, noop]}]", "f.yaml:1:29", "no SMTP command"),
+        ("session: [{raw: 'a\\q'}]", "f.yaml:1:17", "escape"),
+        ("session: [{raw: 'a€'}]", "f.yaml:1:17", r"spell it out, \\xe2\\x82\\xac"),
+        ("session: [{raw: 'ab', split: [2]}]", "f.yaml:1:30", "offsets"),
+        ("session: [{send: VRFY, expect: 600}]", "f.yaml:1:32", "no reply code"),
+        ("session: [{choose: [{weight: 0, steps: [NOOP]}]}]", "f.yaml:1:20", "more than 0"),
+        ("session: &a [NOOP, *a]", "f.yaml:1:20", "refers to nothing before it, or to itself"),
+        ("session: !!python/object:os.system [NOOP]", "f.yaml:1:10", ""),
+        ("session: !secret [NOOP]", "f.yaml:1:10", ""),
+        ("session: [NOOP]\n---\nsession: [NOOP]", "f.yaml:2:1", "second document"),
+        ("session: {NOOP", "f.yaml:2:1", "not YAML"),
+        ("\tsession", "f.yaml:1:1", "not YAML"),
+    ],
+)
+def test_mistakes(text: str, place: str, words: str) -> None:
+    import re
+
+    found = problems(text)
+    if not place:
+        assert found == []
+        return
+    if words:
+        assert any(problem.startswith(f"{place}: ") and re.search(words, problem) for problem in found), found
+    for problem in found:
+        assert "pydantic" not in problem
+        assert "Input should" not in problem
+        assert "\n" not in problem
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    found = problems("session: [noop, {pause: x}]\nload: {rate: 1, foo: 2}\nbar: 1\n")
+    assert [problem.split(": ")[0] for problem in found] == [
+        "f.yaml:1:11", "f.yaml:1:25", "f.yaml:2:14", "f.yaml:2:17", "f.yaml:3:1",
+    ]  # fmt: skip
+
+
+def test_yaml_s_traps_are_closed() -> None:
+    text = "session: ['NOOP {a} {b} {c} {d} {e}']\nvalues: {a: no, b: 1:30, c: 010, d: 2026-01-01, e: 0x1f}\n"
+    script = compile_scenario(load_text(text, HERE), Options())
+    assert script.steps[0].wire == b"NOOP no 1:30 010 2026-01-01 0x1f\r\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfes\0e\0", "UTF-16"),
+        (b"session: [NOOP]\n\xff", ":2:1: is not UTF-8"),
+        (b"session: \0", "binary"),
+        (b"a" * (10 * 1024 * 1024), "larger than"),
+        (b"[" * 100_000, "deep"),
+        (b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+            b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(9)
+        ), "aliases"),
+    ],
+    ids=["utf-16", "latin-1", "nul", "10 MB", "deep", "bomb"],
+)  # fmt: skip
+def test_files_that_are_no_scenarios(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_bytes(content)
+    before_s = time.process_time()
+    with pytest.raises(ScenarioError) as error:
+        load_scenario(file)
+    assert words in str(error.value)
+    assert len(error.value.problems) == 1
+    assert time.process_time() - before_s < 30  # a bound against running away, not a measurement
+
+
+@pytest.mark.parametrize("path", [".", "none.yaml"])
+def test_paths_that_cannot_be_read(path: str) -> None:
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        load_scenario(Path(path))
+
+
+def test_a_name_that_is_not_shipped() -> None:
+    with pytest.raises(UsageError, match="did you mean relay"):
+        find_scenario("rellay")
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=12) | st.sampled_from(["NOOP", "message", "{n}", "1s"]),
+        lambda inner: st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["session", "repeat", "steps", "raw", "send", "values", "load", "message", "choose", "x"]),
+            inner, max_size=4,
+        ),
+        max_leaves=20,
+    )
+)  # fmt: skip
+def test_whatever_stands_there_is_a_scenario_or_a_scenario_error(data: object) -> None:
+    import json
+
+    problems(json.dumps({"session": data}))
+    problems(json.dumps(data))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.text(alphabet="ab:-[]{}&*!|>'\"\n\t #,?%@`\\{n}", max_size=60))
+def test_any_text_is_a_scenario_or_a_scenario_error(text: str) -> None:
+    problems(text)
+
+
+@pytest.mark.parametrize("name", shipped_scenarios())
+def test_shipped_scenarios_compile(name: str) -> None:
+    file = load_scenario(find_scenario(name))
+    assert file.scenario.about
+    script = compile_scenario(file, Options(lmtp=name == "lmtp"))
+    assert script.steps[-1].slot == "QUIT"
