@@ -7,7 +7,8 @@ from typing import Any
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
-from smtpbench.session.client import GO, LATE_SHIFT, LEAVE, UNSCHEDULED, Cast, ClientSession
+from smtpbench.session.cast import GO, LATE_SHIFT, LEAVE, UNSCHEDULED, Cast
+from smtpbench.session.client import ClientSession
 from smtpbench.session.script import Ask, Script, Step
 from smtpbench.session.transcript import Transcript
 

@@ -9,7 +9,8 @@ from smtpbench.measure import result as results
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
-from smtpbench.measure.recorder import LATE_SHIFT, Book, Interval
+from smtpbench.measure.recorder import Book, Interval
+from smtpbench.session.cast import LATE_SHIFT
 
 MS = 1_000_000
 REPLIES = (

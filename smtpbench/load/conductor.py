@@ -15,7 +15,8 @@ from typing import Protocol
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Connection, Route
-from smtpbench.session.client import GO, LEAVE, UNSCHEDULED, WAIT, Cast, ClientSession, Scores
+from smtpbench.session.cast import GO, LEAVE, UNSCHEDULED, WAIT, Cast, Scores
+from smtpbench.session.client import ClientSession
 
 #: A connection that broke twice in a row is tried again after this long, then after twice as long, up to the most.
 BACKOFF_NS = 50_000_000

@@ -18,7 +18,8 @@ from smtpbench.engine.connection import Route
 from smtpbench.engine.shard import Shard
 from smtpbench.errors import CannotRun
 from smtpbench.session import script as s
-from smtpbench.session.client import LEAVE, UNSCHEDULED, Cast, ClientSession
+from smtpbench.session.cast import LEAVE, UNSCHEDULED, Cast
+from smtpbench.session.client import ClientSession
 from smtpbench.session.script import Script, command
 from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp.reply import ReplyReader

@@ -19,7 +19,7 @@ from smtpbench.engine.shard import Shard
 from smtpbench.load.conductor import ClosedConductor, Conductor, OpenConductor
 from smtpbench.load.plan import Plan
 from smtpbench.measure.recorder import Book
-from smtpbench.session.client import Cast
+from smtpbench.session.cast import Cast
 from smtpbench.session.script import Script
 from smtpbench.units import NS_PER_S
 

@@ -20,10 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
+from smtpbench.session.cast import LATE_SHIFT
 from smtpbench.smtp.reply import enhanced_code, first_code
 
-#: Where the lateness begins in a sample; a service time below it can be 4.8 hours.
-LATE_SHIFT = 44
 _SERVICE_MASK = (1 << LATE_SHIFT) - 1
 
 MESSAGE_COUNTS = ("accepted", "rejected", "failed", "dropped", "interrupted")

@@ -24,29 +24,20 @@ start the arrival began. Service time is counted from our write to the read that
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
-from smtpbench.session.script import Ask, Script, Step
+from smtpbench.session.cast import GO, LATE_SHIFT, LEAVE, WAIT, Cast, Scores
+from smtpbench.session.script import Ask, Step
 from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
 from smtpbench.smtp import sasl
 from smtpbench.smtp.reply import HEAD_BYTES, Reply, ReplyReader
 
-#: A sample's lateness stands this many bits up (see above); a service time below it can be 4.8 hours.
-LATE_SHIFT = 44
 #: How many reply heads one ask remembers; a server whose replies all differ in their first octets is not memoised.
 MEMO_LIMIT = 64
 #: Replies of more octets are not remembered as a whole.
 _WHOLE_BYTES = 1024
-
-#: The intended start of an arrival that has none (closed model): it begins when it begins, and is never late.
-UNSCHEDULED = api.NEVER
-
-# What a conductor says at the gate.
-GO = 0  #: an arrival was assigned, begin it
-WAIT = 1  #: none has come yet: stay open, `resume` will be called
-LEAVE = 2  #: there will be none: say farewell
 
 #: Where a known reply's latency goes, the step it leads to (None: look closer), that step's memo, the program counter
 #: behind it, and how many recipients it took.
@@ -55,61 +46,6 @@ _MemoEntry = tuple[Callable[[int], None], Step | None, dict[bytes, Any], int, in
 _NO_BOOK: Any = None  # a session has no book before it is assigned an arrival
 _RSET_ROW = 1  # row 0 is the greeting's
 _IDLE: dict[bytes, Any] = {}  # the memo of a session that asked for nothing; never written to
-
-
-class Scores(Protocol):
-    """What a session counts in (`measure.recorder.Book`)."""
-
-    rows: list[dict[bytes, Any]]
-    accepted: int
-    rejected: int
-    failed: int
-    dropped: int
-    interrupted: int
-
-    def samples(self, verb: str, slot: str, raw: bytes, ok: bool) -> list[int]:
-        """The list for the latencies of this verb's replies that begin like `raw`."""
-
-    def timing(self, slot: str, ok: bool = True) -> list[int]:
-        """The list for a time that no single reply gives."""
-
-    def error(self, kind: str, detail: str = "", count: int = 1) -> None:
-        """Count an error and keep an example of it."""
-
-
-class Conductor(Protocol):
-    """Who hands out arrivals."""
-
-    def at_gate(self, session: ClientSession, now_ns: int) -> int:
-        """A pass may begin: GO (after `session.assign`), WAIT or LEAVE."""
-
-    def over(self, session: ClientSession, now_ns: int) -> None:
-        """The session's connection is gone and all its messages are counted."""
-
-
-class Cast:
-    """What all sessions of a run share: the script, its conductor, its patience and its credentials.
-
-    timeout_ns: how long a reply may take.
-    credentials: (user, password) for AUTH steps.
-    """
-
-    __slots__ = ("conductor", "credentials", "greet", "messages", "script", "timeout_ns")
-
-    def __init__(
-        self, script: Script, conductor: Conductor, timeout_ns: int, credentials: tuple[str, str] | None = None
-    ) -> None:
-        self.script = script
-        self.conductor = conductor
-        self.timeout_ns = timeout_ns
-        self.credentials = credentials
-        asks = () if script.greeting is None else (script.greeting,)
-        self.greet = Step(s.SAY, asks=asks, slot="banner", otherwise=s.GIVE_UP, first_row=0)
-        varies = any(step.kind == s.CHOOSE for step in script.steps)
-        self.messages: int | None = None if varies else script.messages(0)
-
-    def __repr__(self) -> str:
-        return f"Cast({self.script.name!r})"
 
 
 class ClientSession:

@@ -14,7 +14,8 @@ from fakes import FakeBook, repeated, transaction
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.load.conductor import BURST, ClosedConductor, Conductor, OpenConductor
-from smtpbench.session.client import Cast, ClientSession
+from smtpbench.session.cast import Cast
+from smtpbench.session.client import ClientSession
 from smtpbench.session.script import Script
 
 MS = 1_000_000

@@ -10,8 +10,8 @@ import pytest
 from figures import MS, busy_book, sample, scribble
 
 from smtpbench.measure import recorder
-from smtpbench.measure.recorder import EXAMPLE_BYTES, LATE_SHIFT, MESSAGE_COUNTS, STEP_SAMPLES, Book, Interval
-from smtpbench.session import client
+from smtpbench.measure.recorder import EXAMPLE_BYTES, MESSAGE_COUNTS, STEP_SAMPLES, Book, Interval
+from smtpbench.session.cast import LATE_SHIFT
 
 OK = b"250 2.0.0 Ok\r\n"
 
@@ -24,10 +24,6 @@ def content(interval: Interval) -> dict[str, Any]:
         kinds = {"service": service, "response": service if response is None else response}
         latencies[slot, ok] = {kind: (found[:5], sorted(zip(*found[5:], strict=True))) for kind, found in kinds.items()}
     return {**data, "replies": sorted(data["replies"]), "latencies": latencies}
-
-
-def test_the_client_and_the_book_agree_on_a_sample() -> None:
-    assert client.LATE_SHIFT == LATE_SHIFT
 
 
 def test_a_sample_tells_service_and_response_time() -> None:

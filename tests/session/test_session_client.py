@@ -10,7 +10,7 @@ from fakes import Feed, body, repeated, say, transaction
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
-from smtpbench.session.client import LATE_SHIFT, WAIT
+from smtpbench.session.cast import LATE_SHIFT, WAIT
 from smtpbench.session.script import Ask, Script, Step
 
 YES = (b"220 s.example\r\n", b"250 s.example\r\n")
