@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from smtpbench.engine import api
@@ -151,3 +154,17 @@ class Feed:
     def talks(self, *replies: bytes) -> list[bytes]:
         """Feed replies one after the other; what was written to each."""
         return [self.hears(reply) for reply in replies]
+
+
+@contextmanager
+def full_disk(largest_bytes: int) -> Iterator[None]:
+    """No file of this process may grow beyond ``largest_bytes``.
+
+    To be left before the test ends: pytest's own output is under the limit too, and it dies silently of it.
+    """
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -57,7 +57,7 @@ def enhanced_code(raw: bytes) -> str:
 
 def first_code(line: bytes) -> int:
     """The code of one reply line, 0 where the line is malformed."""
-    match = _LINE.match(line.rstrip(b"\r\n"))
+    match = _LINE.fullmatch(line.rstrip(b"\r\n"))
     return int(match[1]) if match else 0
 
 

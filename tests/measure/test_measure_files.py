@@ -8,11 +8,11 @@ import re
 import resource
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from fakes import full_disk
 from figures import MS, busy_book, sample, tick
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
@@ -146,18 +146,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Every file that this test lets grow beyond its limit is refused."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def fill_disk(largest_bytes: int) -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-
-
 def test_a_folder_that_cannot_be_made_sends_the_files_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     files = RunFiles(tmp_path / "file" / "run", STARTED)
@@ -179,7 +167,6 @@ def test_a_folder_that_vanishes_sends_the_files_elsewhere(tmp_path: Path, elsewh
     assert len(rows(files.folder / "timeline.csv")) == 2
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_disk_that_fills_up_loses_nothing(
     tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,12 +177,13 @@ def test_a_disk_that_fills_up_loses_nothing(
     make_folder = tempfile.mkdtemp
 
     def with_room(prefix: str) -> str:
-        fill_disk(resource.RLIM_INFINITY)
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
         return make_folder(prefix=prefix)
 
     monkeypatch.setattr(tempfile, "mkdtemp", with_room)
-    fill_disk(sizes["histograms.hlog"] + 100)
-    write(files, tick(interval, end_s=2.0), tick(interval, end_s=3.0))
+    with full_disk(sizes["histograms.hlog"] + 100):
+        write(files, tick(interval, end_s=2.0), tick(interval, end_s=3.0))
     assert "File too large" in files.trouble
     assert files.folder.parent == elsewhere
     assert [row["t_s"] for row in rows(files.folder / "timeline.csv")] == ["1.00", "2.00", "3.00"]
@@ -204,14 +192,14 @@ def test_a_disk_that_fills_up_loses_nothing(
     assert (tmp_path / "run" / "histograms.hlog").stat().st_size == sizes["histograms.hlog"]
 
 
-@pytest.mark.usefixtures("full_disk", "elsewhere")
+@pytest.mark.usefixtures("elsewhere")
 def test_a_machine_without_any_room_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
     interval = busy_book().drain()
     files = RunFiles(tmp_path / "run", STARTED)
     write(files, tick(interval))
     before = (tmp_path / "run" / "histograms.hlog").read_bytes()
-    fill_disk(len(before) + 100)
-    write(files, tick(interval), tick(interval))
+    with full_disk(len(before) + 100):
+        write(files, tick(interval), tick(interval))
     assert files.trouble.count("File too large") == 2
     for folder in (tmp_path / "run", files.folder):
         assert (folder / "histograms.hlog").read_bytes() == before

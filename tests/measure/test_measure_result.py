@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-import resource
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import full_disk
 from figures import MS, busy_book, result_of, sample
 from jsonschema import Draft202012Validator
 
@@ -164,15 +164,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond 100 octets."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     result = result_of(busy_book().drain())
     saved = results.save(result, tmp_path / "new" / "run")
@@ -188,10 +179,10 @@ def test_a_folder_that_cannot_be_written_sends_the_result_elsewhere(tmp_path: Pa
     assert results.load(saved)["seed"] == 7
 
 
-@pytest.mark.usefixtures("full_disk", "elsewhere")
+@pytest.mark.usefixtures("elsewhere")
 def test_a_full_disk_leaves_the_result_that_was_there(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("the last one")
-    with pytest.raises(OSError, match="File too large"):
+    with full_disk(100), pytest.raises(OSError, match="File too large"):
         results.save(result_of(Interval()), tmp_path)
     assert (tmp_path / "result.json").read_text() == "the last one"
     assert not (tmp_path / ".result.json.partial").exists()
