@@ -48,7 +48,9 @@ class Session(Protocol):
 
     wants: int
     wake_ns: int
-    deadline_ns: int
+
+    @property
+    def deadline_ns(self) -> int: ...
 
     def opened(self, now_ns: int) -> Out:
         """The connection stands (before any TLS)."""

@@ -41,13 +41,14 @@ class Connection:
     """A socket in the hands of a shard. Only the shard calls it.
 
     short: what the shard's short path needs, as one tuple (read_bytes, receive, session, connection).
+    linger_until_ns: when a lingering close gives up waiting for the peer's, 0 where it does not linger.
     mask: the events that the epoll watches for, -1 before the first change.
     failure: the reason of an end that is not of the session's making, in words.
     """
 
     __slots__ = (
-        "closing", "connecting", "failure", "fd", "handshaking", "lingering", "mask", "outbox", "peer_closed", "read_bytes",
-        "recv", "send", "server_name", "server_side", "session", "short", "sock", "tls", "tls_context",
+        "closing", "connecting", "failure", "fd", "handshaking", "linger_until_ns", "mask", "outbox", "peer_closed",
+        "read_bytes", "recv", "send", "server_name", "server_side", "session", "short", "sock", "tls", "tls_context",
     )  # fmt: skip
 
     def __init__(
@@ -69,7 +70,7 @@ class Connection:
         self.handshaking = False
         self.tls = False
         self.closing = False
-        self.lingering = False
+        self.linger_until_ns = 0
         self.peer_closed = False
         self.mask = -1
         self.failure = ""

@@ -7,10 +7,16 @@ A trio task for each session costs a task switch for each reply. A shard is one 
 waits for that epoll's descriptor, and a batch of ready connections is then served in one plain loop. trio stays what
 everything around is made of: nurseries, cancellation, signals.
 
-The loop's short path is for a connection in the clear with nothing left to write: read, stamp, `receive`, send.
-Everything else (connecting, TLS, partial writes, wishes, errors) happens in `_ready` and what it calls. The stamp is
-taken when the read completes. There are no time-outs in here: a session's `deadline_ns` is a number, and `_sweep`
-reads all of them a few times a second.
+The loop's short path is for connections in the clear with nothing left to write: read, stamp, `receive`, write.
+Everything else (connecting, TLS, partial writes, wishes, errors) happens in `_ready` and what it calls.
+
+Where many connections are ready, a few at a time are all read, then all heard, then all written. The session's code
+then stays in the processor's caches while it runs (each system call drives it out), and a peer is woken once for
+several writes, which takes a twentieth off what a message costs. Their stamp is one, taken when the last of those reads
+is done: microseconds late, where serving them one by one would read the last of them much later. All other events
+wait until the writing is done, since a timer may close a connection that was read and not yet heard.
+
+There are no time-outs in here: a session's `deadline_ns` is a number, and `_sweep` reads all of them a few times a second.
 
 A session's errors of its own are bugs and propagate; whatever a socket does ends in `session.lost`.
 """
@@ -25,6 +31,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from typing import Any
 
 import trio
 
@@ -42,6 +49,8 @@ _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # not an enum: making 
 _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
 _BATCH = 256
+#: Connections that are read together, then heard together, then written together.
+_CHUNK = 16
 #: Events served before trio's other tasks get their turn: some milliseconds of work.
 _TURN = 512
 #: How often deadlines are looked at.
@@ -99,60 +108,76 @@ class Shard:
                 self.close()
 
     async def _serve(self) -> None:
-        epoll, connections, short, clock = self._epoll, self._connections, self._short, self._clock
-        wait_readable, poll, timer_fd = trio.lowlevel.wait_readable, epoll.poll, self._timers.fd
-        read, write, linger_s = os.read, os.write, self._linger_s  # a little cheaper than recv and send
+        poll, linger_s = self._epoll.poll, self._linger_s
         while True:
-            await wait_readable(epoll)
+            await trio.lowlevel.wait_readable(self._epoll)
             served = 0
             while served < _TURN and (events := poll(linger_s, _BATCH)):
                 served += len(events)
-                for fd, mask in events:
-                    entry = short.get(fd)
-                    if entry is not None and mask == _IN:
-                        read_bytes, receive, session, connection = entry
-                        try:
-                            data = read(fd, read_bytes)
-                        except BlockingIOError:
-                            continue
-                        except OSError as error:
-                            self._broken(connection, error)
-                            continue
-                        if not data:
-                            self._peer_closed(connection)
-                            continue
-                        out = receive(data, clock())
-                        if out:
-                            if type(out) is not bytes:
-                                self._write(connection, out)
-                                continue
-                            try:
-                                sent = write(fd, out)
-                            except BlockingIOError:
-                                sent = 0
-                            except OSError as error:
-                                self._broken(connection, error)
-                                continue
-                            if sent != len(out):
-                                self._write(connection, out[sent:])
-                                continue
-                        if session.wants:
-                            self._fulfil(connection)
-                    elif fd in connections:
-                        self._ready(connections[fd], mask)
-                    elif fd == timer_fd:
-                        self._timers.run_due(clock())
-                    elif fd in self._listeners:
-                        self._accept(self._listeners[fd])
+                for first in range(0, len(events), _CHUNK):
+                    self._serve_chunk(events[first : first + _CHUNK])
+
+    def _serve_chunk(self, events: list[tuple[int, int]]) -> None:
+        short, read, write, readable = self._short, os.read, os.write, _IN  # a little cheaper than recv and send
+        heard, others = [], []
+        for fd, mask in events:
+            entry = short.get(fd)
+            if entry is not None and mask == readable:
+                try:
+                    heard.append((read(fd, entry[0]), entry))
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    self._broken(entry[3], error)
+            else:
+                others.append((fd, mask))
+        now_ns = self._clock()
+        said = []
+        for data, entry in heard:
+            if not data:
+                self._peer_closed(entry[3])
+                continue
+            out: Any = entry[1](data, now_ns)
+            if out:
+                said.append((out, entry))
+            elif entry[2].wants:
+                self._fulfil(entry[3])
+        for out, (_, _, session, connection) in said:
+            try:
+                sent = write(connection.fd, out)
+            except BlockingIOError:
+                sent = 0
+            except TypeError:  # a pair or segments: too rare to ask each time
+                self._write(connection, out)
+                continue
+            except OSError as error:
+                self._broken(connection, error)
+                continue
+            if sent != len(out):
+                self._write(connection, out[sent:])
+            elif session.wants:
+                self._fulfil(connection)
+        for fd, mask in others:
+            self._serve_other(fd, mask)
+
+    def _serve_other(self, fd: int, mask: int) -> None:
+        """An event that is not octets for a session on the short path."""
+        connection = self._connections.get(fd)
+        if connection is not None:
+            self._ready(connection, mask)
+        elif fd == self._timers.fd:
+            self._timers.run_due(self._clock())
+        elif fd in self._listeners:
+            self._accept(self._listeners[fd])
 
     async def _sweep(self) -> None:
         """Close what has waited past its deadline."""
         while True:
             await trio.sleep(SWEEP_S)
             now_ns = self._clock()
-            overdue = [c for c in self._connections.values() if c.session.deadline_ns < now_ns]
+            overdue = [c for c in self._connections.values() if (c.linger_until_ns or c.session.deadline_ns) < now_ns]
             for connection in overdue:
-                if connection.lingering:
+                if connection.linger_until_ns:
                     self._close(connection, api.ENDED)
                 else:
                     self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
@@ -232,7 +257,7 @@ class Shard:
             self._connected(connection)
         elif connection.handshaking:
             self._handshake(connection)
-        elif connection.lingering:
+        elif connection.linger_until_ns:
             self._discard(connection)
         elif connection.peer_closed and mask & (select.EPOLLERR | select.EPOLLHUP):
             self._close(connection, api.CONNECTION_RESET)
@@ -329,11 +354,10 @@ class Shard:
         elif wants == api.LINGER:
             self._shut_down(connection)
             self._short.pop(connection.fd, None)
-            connection.lingering = True
-            session.deadline_ns = self._clock() + LINGER_NS
+            connection.linger_until_ns = self._clock() + LINGER_NS
 
     def _wake(self, connection: Connection, now_ns: int) -> None:
-        if not connection.closing and not connection.lingering:
+        if not connection.closing and not connection.linger_until_ns:
             self._write(connection, connection.session.wake(now_ns))
 
     @staticmethod

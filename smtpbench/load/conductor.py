@@ -147,6 +147,8 @@ class ClosedConductor(Conductor):
         self._measured_numbers = numbers
         self._switch_ns = api.NEVER if warmup_numbers is None else measure_ns
         self._end_ns = end_ns
+        self._same_until_ns = 0  # before then neither the book nor the numbers change
+        self._book: Scores
 
     def start(self, now_ns: int) -> None:
         for first in range(0, self._connections, BURST):
@@ -161,10 +163,12 @@ class ClosedConductor(Conductor):
         self._check_finished()
 
     def at_gate(self, session: ClientSession, now_ns: int) -> int:
-        n = self._next_number(now_ns)
+        changing = now_ns >= self._same_until_ns or self._leaving
+        n = self._next_number(now_ns) if changing else next(self._numbers, None)
         if n is None:
+            self._leaving = True
             return LEAVE
-        session.assign(n, UNSCHEDULED, self._book_for(now_ns))
+        session.assign(n, UNSCHEDULED, self._book)
         return GO
 
     def over(self, session: ClientSession, now_ns: int) -> None:
@@ -198,6 +202,8 @@ class ClosedConductor(Conductor):
             return None
         if now_ns >= self._switch_ns:
             self._numbers, self._switch_ns = self._measured_numbers, api.NEVER
+        self._book = self._book_for(now_ns)
+        self._same_until_ns = min(self._switch_ns, self._end_ns)
         n = next(self._numbers, None)
         self._leaving = n is None
         return n

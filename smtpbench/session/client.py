@@ -5,10 +5,11 @@ Theory of operation
 
 `receive` is the hottest function of the program, so it is two functions.
 
-The fast one knows nothing of SMTP. For the ask that is open it holds a memo, `row`, from the first octets of
-a reply to what that reply led to before: which list its latency is appended to, and which step came
-next. A reply that is one whole line with a known head costs one dictionary look-up. Code and enhanced
-code lie within those octets (`HEAD_BYTES`), so replies that differ in either never share an entry.
+The fast one knows nothing of SMTP. For the ask that is open it holds a memo, a row of the book, from a reply
+to what that reply led to before: which list its latency is appended to, and which step came next. A reply that
+comes again octet for octet costs one dictionary look-up. One that ends in a queue id never does: so the memo
+also holds, under the key `HEADS`, the first octets of replies of one line. Code and enhanced code lie within those
+octets (`HEAD_BYTES`), so replies that differ in either never share an entry.
 
 The slow one reads replies properly, decides, and writes the memo when the decision cannot come out
 otherwise the next time. Everything that depends on more than the reply's head (refusals, groups, TLS,
@@ -27,25 +28,16 @@ from collections.abc import Callable
 from typing import Any
 
 from smtpbench.engine import api
+from smtpbench.session import memo
 from smtpbench.session import script as s
 from smtpbench.session.cast import GO, LATE_SHIFT, LEAVE, WAIT, Cast, Scores
+from smtpbench.session.memo import HEADS, IDLE, NO_HEADS, Entry
 from smtpbench.session.script import Ask, Step
 from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
 from smtpbench.smtp import sasl
 from smtpbench.smtp.reply import HEAD_BYTES, Reply, ReplyReader
 
-#: How many reply heads one ask remembers; a server whose replies all differ in their first octets is not memoised.
-MEMO_LIMIT = 64
-#: Replies of more octets are not remembered as a whole.
-_WHOLE_BYTES = 1024
-
-#: Where a known reply's latency goes, the step it leads to (None: look closer), that step's memo, the program counter
-#: behind it, and how many recipients it took.
-_MemoEntry = tuple[Callable[[int], None], Step | None, dict[bytes, Any], int, int]
-
 _NO_BOOK: Any = None  # a session has no book before it is assigned an arrival
-_RSET_ROW = 1  # row 0 is the greeting's
-_IDLE: dict[bytes, Any] = {}  # the memo of a session that asked for nothing; never written to
 
 
 class ClientSession:
@@ -60,9 +52,9 @@ class ClientSession:
 
     __slots__ = (
         "_at", "_book", "_cast", "_done", "_fresh", "_group", "_idle", "_intended_ns", "_late",
-        "_memo", "_n", "_owed", "_passes_left", "_passing", "_reader", "_refused", "_rows", "_sasl", "_sent_ns",
-        "_started_ns", "_step", "_taken", "_timeout_ns", "_transaction_ns", "_transactions", "_unsettled",
-        "broken", "connection", "deadline_ns", "strikes", "tape", "wake_ns", "wants",
+        "_memo", "_n", "_owed", "_passes_left", "_passing", "_patience_ns", "_reader", "_refused", "_rows", "_sasl",
+        "_sent_ns", "_started_ns", "_step", "_taken", "_transaction_ns", "_transactions", "_unsettled",
+        "broken", "connection", "strikes", "tape", "wake_ns", "wants",
     )  # fmt: skip
 
     def __init__(self, cast: Cast, tape: Transcript | None = None) -> None:
@@ -73,11 +65,10 @@ class ClientSession:
         self.strikes = 0
         self.wants = api.NOTHING
         self.wake_ns = 0
-        self.deadline_ns = api.NEVER
-        self._timeout_ns = cast.timeout_ns
+        self._patience_ns = api.NEVER
         self._reader = ReplyReader()
         self._book: Scores = _NO_BOOK
-        self._memo = _IDLE
+        self._memo = IDLE
         self._step = cast.greet
         self._at = 0
         self._owed = 0
@@ -117,8 +108,13 @@ class ClientSession:
         """The engine begins to connect."""
         self._started_ns = now_ns
         self._sent_ns = now_ns
-        self.deadline_ns = now_ns + self._timeout_ns
+        self._patience_ns = self._cast.timeout_ns
         self._be_late(now_ns)
+
+    @property
+    def deadline_ns(self) -> int:
+        """When its patience ends; far beyond all times where it waits for nothing."""
+        return self._sent_ns + self._patience_ns
 
     def resume(self, now_ns: int) -> api.Out:
         """A session that was told to WAIT at the gate begins the arrival it has been assigned."""
@@ -135,7 +131,7 @@ class ClientSession:
 
     def _be_late(self, now_ns: int) -> None:
         late_ns = now_ns - self._intended_ns
-        self._late = late_ns // 1000 << LATE_SHIFT if late_ns > 0 else 0
+        self._late = late_ns // 1000 << LATE_SHIFT if late_ns > 0 else 0  # UNSCHEDULED is never in the past
 
     def _begin_pass(self, now_ns: int) -> None:
         self._passing = True
@@ -173,22 +169,21 @@ class ClientSession:
         return self._enter(now_ns)
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
-        memo = self._memo
-        entry: _MemoEntry | None = memo.get(data[:HEAD_BYTES])
-        if entry is None or data.find(b"\n") + 1 != len(data):
-            entry = memo.get(data)  # a reply of many lines is known as a whole
-            if entry is None:
+        known = self._memo
+        entry: Entry | None = known.get(data)
+        if entry is None:
+            entry = known.get(HEADS, NO_HEADS).get(data[:HEAD_BYTES])
+            if entry is None or data.find(b"\n") + 1 != len(data):
                 return self._receive(data, now_ns)
-        append, step, memo, at, taken = entry
+        append, step, self._memo, at, taken = entry
         append(now_ns - self._sent_ns + self._late)
-        self._taken += taken
+        if taken:
+            self._taken += taken
         if step is None:
             return self._satisfied(now_ns)
         self._step = step
-        self._memo = memo
         self._at = at
         self._sent_ns = now_ns
-        self.deadline_ns = now_ns + self._timeout_ns
         return step.wire if step.render is None else step.render(self._n)
 
     def wake(self, now_ns: int) -> api.Out:
@@ -200,7 +195,7 @@ class ClientSession:
 
     def lost(self, why: str, detail: str, now_ns: int) -> None:
         self._note(why.encode(), now_ns)
-        self.deadline_ns = api.NEVER
+        self._patience_ns = api.NEVER
         if self._done:
             pass
         elif why == api.STOPPED:
@@ -245,7 +240,7 @@ class ClientSession:
         if reader.overflow and not self._done:
             self._fail("reply_too_long", f"{len(reader.pending)} octets without an end")
         if reader.pending:
-            self._memo = _IDLE
+            self._memo = IDLE
         return _joined(outs)
 
     def _reply(self, reply: Reply, now_ns: int) -> api.Out:
@@ -272,37 +267,27 @@ class ClientSession:
         return self._satisfied(now_ns)
 
     def _remember(self, step: Step, raw: bytes, samples: list[int]) -> None:
-        """Write the memo for a single reply that said yes. The step after it, if it only writes and asks once."""
-        memo = self._rows[step.first_row]
-        one_line = raw.find(b"\n") + 1 == len(raw)
-        if not one_line and (len(raw) <= HEAD_BYTES or len(raw) > _WHOLE_BYTES):
-            return  # as a key it could be mistaken for a head, or is too dear
-        head = raw[:HEAD_BYTES] if one_line else raw
-        if len(memo) >= MEMO_LIMIT or step.kind in (s.AUTH, s.STARTTLS) or step.first_row == _RSET_ROW:
+        """Write the memo for a single reply that said yes."""
+        known = self._rows[step.first_row]
+        if not memo.room(known, raw) or step.kind in (s.AUTH, s.STARTTLS) or step.first_row == memo.RSET_ROW:
             return
-        script, at = self._cast.script, self._at
-        follower = None
-        took = int(step.kind == s.RCPT)
-        if step.kind <= s.RCPT and at < len(script.steps) and at != script.gate and at != script.farewell:
-            follower = script.steps[at]
-            plain = follower.kind in (s.SAY, s.RCPT) or (follower.kind == s.BODY and not script.lmtp)
-            if not plain or len(follower.asks) != 1 or follower.split or (_needs_recipient(follower) and not took):
-                follower = None
-        if follower is None:
-            memo[head] = (samples.append, None, _IDLE, at, took)
+        at, took = self._at, int(step.kind == s.RCPT)
+        after = memo.follower(self._cast.script, step, at)
+        if after is None:
+            memo.remember(known, raw, (samples.append, None, IDLE, at, took))
         else:
-            memo[head] = (samples.append, follower, self._rows[follower.first_row], at + 1, took)
+            memo.remember(known, raw, (samples.append, after, self._rows[after.first_row], at + 1, took))
 
     def _remember_group(self, data: bytes, replies: list[Reply]) -> None:
         """Write the memo for a whole group answered yes in one read, its replies together being the key."""
         step = self._step
-        if self.tape is not None or self._cast.script.lmtp or step.kind != s.GROUP or len(data) > _WHOLE_BYTES:
+        if self.tape is not None or self._cast.script.lmtp or step.kind != s.GROUP:
             return
-        memo = self._rows[step.first_row]
-        if len(memo) < MEMO_LIMIT and all(map(Ask.satisfied, step.asks, (reply.code for reply in replies))):
+        known = self._rows[step.first_row]
+        if memo.room(known, data) and all(map(Ask.satisfied, step.asks, (reply.code for reply in replies))):
             pairs = zip(step.asks, replies, strict=True)
             lists = [self._book.samples(ask.verb, "", reply.raw, True) for ask, reply in pairs]
-            memo[data] = [samples.append for samples in [*lists, self._book.timing(step.slot)]]
+            known[data] = [samples.append for samples in [*lists, self._book.timing(step.slot)]]
 
     def _whole_group(self, appends: list[Callable[[int], None]], now_ns: int) -> api.Out:
         """All replies of a group came at once, and all said yes, as they did before."""
@@ -326,7 +311,7 @@ class ClientSession:
         if reply.code in (0, 421) and step.otherwise != s.GO_ON:
             return self._refusal(step, reply, now_ns)  # no others will follow it
         self._group.append(reply)
-        self.deadline_ns = now_ns + self._timeout_ns
+        self._stay_patient(now_ns)
         if self._owed:
             return b""
         codes, self._group = [member.code for member in self._group], []
@@ -416,7 +401,7 @@ class ClientSession:
         self._at = at
         self._note_sent(step.wire, now_ns)
         self._await(step, now_ns)
-        self._memo = _IDLE  # where it leads depends on what it recovers from
+        self._memo = IDLE  # where it leads depends on what it recovers from
         return step.wire
 
     def _enter(self, now_ns: int) -> api.Out:
@@ -425,7 +410,7 @@ class ClientSession:
         steps = script.steps
         outs: list[bytes] = []
         self._owed = 0
-        self._memo = _IDLE
+        self._memo = IDLE
         while True:
             at = self._at
             if at == script.farewell and self._passing:
@@ -434,7 +419,7 @@ class ClientSession:
                 verdict = self._cast.conductor.at_gate(self, now_ns) if self._passes_left else LEAVE
                 if verdict == WAIT:
                     self._idle = True
-                    self.deadline_ns = api.NEVER
+                    self._patience_ns = api.NEVER
                     return _joined(outs)
                 if verdict == GO:
                     self._begin_pass(now_ns)
@@ -453,7 +438,7 @@ class ClientSession:
                 if kind == s.MAIL or (kind == s.GROUP and step.asks[0].verb == "MAIL"):
                     self._transaction_ns = now_ns
                     self._taken = self._refused = 0
-                elif self._refused and not self._taken and _needs_recipient(step):
+                elif self._refused and not self._taken and step.needs_recipient:
                     self._settle(False, now_ns)
                     return _joined(outs, self._recover(script.rset, step.escape, now_ns))
                 wire = step.wire if step.render is None else step.render(self._n)
@@ -482,7 +467,7 @@ class ClientSession:
         elif kind == s.PAUSE:
             self.wants = api.SLEEP
             self.wake_ns = now_ns + step.pause_ns
-            self.deadline_ns = api.NEVER
+            self._patience_ns = api.NEVER
         elif kind == s.HALF_CLOSE:
             self.wants = api.HALF_CLOSE
         else:
@@ -499,9 +484,13 @@ class ClientSession:
         if asks == 1:
             if step.kind == s.BODY and self._cast.script.lmtp:
                 self._owed = max(1, self._taken)
-            self._memo = self._rows[step.first_row] if self._rows else _IDLE
+            self._memo = self._rows[step.first_row] if self._rows else IDLE
         self._sent_ns = now_ns
-        self.deadline_ns = now_ns + self._timeout_ns
+        self._patience_ns = self._cast.timeout_ns
+
+    def _stay_patient(self, now_ns: int) -> None:
+        """Something came: the time that a reply may take begins anew, and its latency does not."""
+        self._patience_ns = now_ns - self._sent_ns + self._cast.timeout_ns
 
     def _await_greeting(self, now_ns: int) -> api.Out:
         if self._cast.script.greeting is None:
@@ -515,9 +504,9 @@ class ClientSession:
             self._book.error("injected_before_tls", _visible(self._reader.pending))
             self._reader = ReplyReader()
         self._owed = 0
-        self._memo = _IDLE
+        self._memo = IDLE
         self._sent_ns = now_ns
-        self.deadline_ns = now_ns + self._timeout_ns
+        self._patience_ns = self._cast.timeout_ns
         self.wants = api.START_TLS
         return b""
 
@@ -535,7 +524,7 @@ class ClientSession:
         self._close_arrival()
         self._done = True
         self._owed = 0
-        self._memo = _IDLE
+        self._memo = IDLE
         self.wants = api.CLOSE
 
     # -- SASL ----------------------------------------------------------------------------------------------
@@ -553,7 +542,7 @@ class ClientSession:
     def _challenged(self, reply: Reply, now_ns: int) -> api.Out:
         """334 and a challenge: the answer, or `*` where there is none to give."""
         self._book.samples("AUTH", "", reply.raw[:4], True).append(0)
-        self.deadline_ns = now_ns + self._timeout_ns
+        self._stay_patient(now_ns)
         assert self._sasl is not None
         challenge = sasl.decode_line(reply.lines[0])
         try:
@@ -582,12 +571,7 @@ class ClientSession:
 
 
 #: What a server that took DATA without a recipient is given (RFC 2920 §3.1).
-_EMPTY_MESSAGE = Step(asks=(Ask("message", (2, 4, 5)),), wire=b".\r\n", otherwise=s.GIVE_UP, first_row=_RSET_ROW)
-
-
-def _needs_recipient(step: Step) -> bool:
-    """Whether a step is pointless where every recipient was refused."""
-    return step.otherwise == s.ABANDON and len(step.asks) == 1 and step.asks[0].verb in ("DATA", "BDAT")
+_EMPTY_MESSAGE = Step(asks=(Ask("message", (2, 4, 5)),), wire=b".\r\n", otherwise=s.GIVE_UP, first_row=memo.RSET_ROW)
 
 
 def _text(reply: Reply) -> str:

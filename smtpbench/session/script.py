@@ -104,6 +104,11 @@ class Step:
     line: int = 0
     first_row: int = field(default=0, compare=False)  #: where its asks begin among all asks of the script
 
+    @property
+    def needs_recipient(self) -> bool:
+        """Whether it is pointless where every recipient was refused."""
+        return self.otherwise == ABANDON and len(self.asks) == 1 and self.asks[0].verb in ("DATA", "BDAT")
+
 
 def command(text: bytes, verb: str, *expect: int, otherwise: int = GO_ON) -> Step:
     """A command in lockstep, as one types it: `command(b"NOOP", "NOOP", 2)`."""
