@@ -20,6 +20,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any
 
 from hdrh.histogram import HdrHistogram
@@ -29,10 +30,30 @@ HIGHEST_US = 3_600_000_000
 DIGITS = 3
 _HALF_BITS = 10  # half of the 2048 sub-buckets that three digits need
 _SUB_BITS = 11
+_TABLE_US = 1 << 16
 _SUB_BUCKETS = 1 << _SUB_BITS  # below this many microseconds every one has a bucket of its own
 
 _V2_COOKIE = 0x1C849303 | 0x10
 _V2_COMPRESSED_COOKIE = 0x1C849304 | 0x10
+
+
+def _index(value_us: int) -> int:
+    """The index of a value's bucket."""
+    if value_us < _SUB_BUCKETS:
+        return value_us or LOWEST_US
+    value_us = min(value_us, HIGHEST_US)
+    bucket = value_us.bit_length() - _SUB_BITS
+    return (bucket << _HALF_BITS) + (value_us >> bucket)
+
+
+@cache
+def _table() -> list[int]:
+    """The indices of all values below `_TABLE_US`: with it a sample costs half as much."""
+    table = [LOWEST_US, *range(1, _SUB_BUCKETS)]
+    while len(table) < _TABLE_US:
+        width = 2 * len(table) // _SUB_BUCKETS
+        table += [index for index in range(table[-1] + 1, table[-1] + 1 + _SUB_BUCKETS // 2) for _ in range(width)]
+    return table
 
 
 class Histogram:
@@ -45,7 +66,7 @@ class Histogram:
     __slots__ = ("count", "counts", "max_ns", "min_ns", "out_of_range", "sum_ns")
 
     def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
+        self.counts: Counter[int] = Counter()
         self.count = 0
         self.sum_ns = 0
         self.min_ns = 0
@@ -66,20 +87,14 @@ class Histogram:
         self._widen(min(samples_ns), max(samples_ns))
         self.count += len(samples_ns)
         self.sum_ns += sum(samples_ns)
-        counts = self.counts
-        count_so_far = counts.get
-        # one pass over the distinct values, with nothing called but `get`: it is half of what a sample costs
+        if self.max_ns < 1000 * _TABLE_US:
+            table = _table()
+            self.counts.update([table[sample // 1000] for sample in samples_ns])
+            return
         for value_us, count in Counter([sample // 1000 for sample in samples_ns]).items():
-            index = value_us
-            if value_us >= _SUB_BUCKETS:
-                if value_us > HIGHEST_US:
-                    self.out_of_range += count
-                    value_us = HIGHEST_US
-                bucket = value_us.bit_length() - _SUB_BITS
-                index = (bucket << _HALF_BITS) + (value_us >> bucket)
-            elif not value_us:
-                index = LOWEST_US
-            counts[index] = count_so_far(index, 0) + count
+            if value_us > HIGHEST_US:
+                self.out_of_range += count
+            self.counts[_index(value_us)] += count
 
     def _widen(self, min_ns: int, max_ns: int) -> None:
         self.min_ns = min(self.min_ns, min_ns) if self.count else min_ns
@@ -94,7 +109,7 @@ class Histogram:
             self.out_of_range += other.out_of_range
             counts = self.counts
             count_so_far = counts.get
-            for index, count in other.counts.items():
+            for index, count in other.counts.items():  # half the time of Counter.update
                 counts[index] = count_so_far(index, 0) + count
 
     def to_hdr(self) -> Any:
@@ -142,7 +157,7 @@ class Histogram:
         """The histogram of a `to_data`."""
         histogram = cls()
         histogram.count, histogram.sum_ns, histogram.min_ns, histogram.max_ns, histogram.out_of_range = data[:5]
-        histogram.counts = dict(zip(*data[5:], strict=True))
+        histogram.counts = Counter(dict(zip(*data[5:], strict=True)))
         return histogram
 
 

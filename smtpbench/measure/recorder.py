@@ -34,7 +34,7 @@ OTHER = "other"
 #: How many octets of a refusal or characters of an error are kept as an example of it.
 EXAMPLE_BYTES = 200
 #: How many samples one step of a drain takes.
-STEP_SAMPLES = 1000
+STEP_SAMPLES = 4000
 #: How many refusals are kept an example of; kinds of error are few, and each has its own.
 EXAMPLES = 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -109,7 +110,7 @@ def test_the_library_decodes_what_we_encode(name: str) -> None:
 @pytest.mark.parametrize("count", [63, 64, 127, 128, 8191, 8192, 1 << 40])
 def test_counts_of_every_length_are_encoded(count: int) -> None:
     histogram = Histogram()
-    histogram.counts, histogram.count = {1: count, 2: 1, 20_000: count}, 2 * count + 1
+    histogram.counts, histogram.count = Counter({1: count, 2: 1, 20_000: count}), 2 * count + 1
     decoded = HdrHistogram.decode(histogram.encode())
     assert {index: found for index, found in enumerate(decoded.counts) if found} == histogram.counts
 
@@ -140,3 +141,14 @@ def test_nothing_recorded_is_nothing_claimed() -> None:
     assert empty.percentiles_ms([50, 99]) == {50: 0.0, 99: 0.0}
     assert HdrHistogram.decode(empty.encode()).get_total_count() == 0
     assert Histogram.from_data(empty.to_data()).to_data() == empty.to_data()
+
+
+def test_the_table_of_indices_is_what_the_arithmetic_says() -> None:
+    near, far = Histogram(), Histogram()
+    values_us = [*range(70_000)]
+    near.record([1000 * value_us for value_us in values_us if value_us < 65_536])
+    far.record([1000 * value_us for value_us in values_us])
+    assert far.counts != near.counts
+    far_of_near = Histogram.of([1000 * value_us for value_us in values_us if value_us >= 65_536])
+    near.add(far_of_near)
+    assert near.counts == far.counts
