@@ -126,9 +126,11 @@ async def serve() -> None:
     first = json.loads(await anext(commands))
     job, number = Job.from_json(first["job"]), first["worker"]
     script, route, credentials = prepare(job)
+    worker = Worker(script, route, job.plan, number, credentials)
+    worker.make_ready()
     await output.send_all(b'{"ready": true}\n')
     start = json.loads(await anext(commands))
-    await _work(Worker(script, route, job.plan, number, credentials), number, start["start_ns"], commands, output)
+    await _work(worker, number, start["start_ns"], commands, output)
 
 
 async def _work(

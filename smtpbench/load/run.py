@@ -159,6 +159,7 @@ class _Run:
     async def _alone(self, job: Job) -> None:
         script, route, credentials = prepare(job)
         worker = Worker(script, route, job.plan, 0, credentials)
+        worker.make_ready()
         meter = Meter(0)
 
         async def tick(worker: Worker, now_ns: int, lag_ns: int) -> None:

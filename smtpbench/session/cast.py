@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
+from smtpbench.session.memo import opening
 from smtpbench.session.script import Script, Step
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Cast:
     credentials: (user, password) for AUTH steps.
     """
 
-    __slots__ = ("conductor", "credentials", "greet", "messages", "script", "timeout_ns")
+    __slots__ = ("conductor", "credentials", "greet", "messages", "opening", "script", "timeout_ns")
 
     def __init__(
         self, script: Script, conductor: Conductor, timeout_ns: int, credentials: tuple[str, str] | None = None
@@ -70,6 +71,7 @@ class Cast:
         self.credentials = credentials
         asks = () if script.greeting is None else (script.greeting,)
         self.greet = Step(s.SAY, asks=asks, slot="banner", otherwise=s.GIVE_UP, first_row=0)
+        self.opening = opening(script)
         varies = any(step.kind == s.CHOOSE for step in script.steps)
         self.messages: int | None = None if varies else script.messages(0)
 

@@ -302,9 +302,23 @@ class ClientSession:
         kind = self._step.kind
         if kind == s.BODY:
             self._settle(True, now_ns)
+            if self._at == self._cast.script.farewell and self._passing:
+                opening = self._cast.opening
+                if self._gate(now_ns) == GO and opening is not None and self._rows:
+                    return self._reopen(opening, now_ns)
+                if self._idle:
+                    return b""
         elif kind == s.STARTTLS:
             return self._handshake(now_ns)
         return self._enter(now_ns)
+
+    def _reopen(self, opening: Step, now_ns: int) -> api.Out:
+        """The commonest step of all, from one message to the next: what `_enter` would do, without looking for it."""
+        self._at += 1
+        self._transaction_ns = now_ns
+        self._taken = self._refused = 0
+        self._await(opening, now_ns)
+        return opening.wire if opening.render is None else opening.render(self._n)
 
     def _member(self, step: Step, reply: Reply, ok: bool, now_ns: int) -> api.Out:
         """One reply of several that a step waits for: decide when the last one is in."""
@@ -414,17 +428,11 @@ class ClientSession:
         while True:
             at = self._at
             if at == script.farewell and self._passing:
-                if self._unsettled:
-                    self._close_arrival()
-                verdict = self._cast.conductor.at_gate(self, now_ns) if self._passes_left else LEAVE
+                verdict = self._gate(now_ns)
                 if verdict == WAIT:
-                    self._idle = True
-                    self._patience_ns = api.NEVER
                     return _joined(outs)
                 if verdict == GO:
-                    self._begin_pass(now_ns)
                     continue
-                self._passing = False
             elif at == script.gate and script.repeats and self._passes_left == script.passes:
                 self._begin_pass(now_ns)
             if at >= len(steps):
@@ -457,6 +465,22 @@ class ClientSession:
             else:
                 self._wish(step, now_ns)
                 return _joined(outs)
+
+    def _gate(self, now_ns: int) -> int:
+        """A pass is over: GO with the next one begun, WAIT for it, or LEAVE."""
+        if self._unsettled:
+            self._close_arrival()
+        verdict = self._cast.conductor.at_gate(self, now_ns) if self._passes_left else LEAVE
+        if verdict == GO:
+            self._begin_pass(now_ns)
+        elif verdict == WAIT:
+            self._idle = True
+            self._owed = 0
+            self._memo = IDLE
+            self._patience_ns = api.NEVER
+        else:
+            self._passing = False
+        return verdict
 
     def _wish(self, step: Step, now_ns: int) -> None:
         """A step that is the engine's to do."""

@@ -44,6 +44,12 @@ def follower(script: Script, step: Step, at: int) -> Step | None:
     return after
 
 
+def opening(script: Script) -> Step | None:
+    """The step that begins every pass, if it is a plain MAIL. Else None."""
+    step = script.steps[script.gate] if script.repeats and script.gate < script.farewell else None
+    return step if step is not None and step.kind == s.MAIL and len(step.asks) == 1 and not step.split else None
+
+
 def remember(memo: Memo, raw: bytes, entry: Entry) -> None:
     """Keep the entry for this reply and, if it is one line, for those that begin alike.
 
