@@ -89,7 +89,7 @@ def parse_range(text: str, parse: Callable[[str], T]) -> tuple[T, T]:
 def format_duration(ns: float) -> str:
     """Nanoseconds as a reader wants them: three digits and the unit that fits (`1.25 s`, `340 us`)."""
     for limit, divisor, unit in ((NS_PER_MS, 1_000, "us"), (NS_PER_S, NS_PER_MS, "ms"), (math.inf, NS_PER_S, "s")):
-        if ns < limit:
+        if ns < limit * 0.9995:  # what rounds to 1000 of a unit is 1 of the next
             return f"{_three_digits(ns / divisor)} {unit}"
     raise AssertionError("unreachable: the last limit is infinite")
 
