@@ -57,7 +57,7 @@ _TURN = 512
 SWEEP_S = 0.1
 #: How long a listener rests when there is no descriptor for a new connection.
 _ACCEPT_REST_NS = 100_000_000
-_ACCEPT_BATCH = 64
+_ACCEPT_BATCH = 256
 
 
 _Short = tuple[int, Callable[[bytes, int], api.Out], api.Session, Connection]
