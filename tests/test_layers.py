@@ -18,7 +18,7 @@ FLOORS = (
     {"smtp"},
     {"engine"},
     {"session", "target"},
-    {"measure", "scenario", "sink"},
+    {"measure", "scenario", "sink", "rules"},
     {"load", "check", "fuzz"},
     {"report"},
     {"cli"},

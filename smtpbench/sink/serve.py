@@ -57,13 +57,15 @@ class _Turned:
         pass
 
 
-def acceptor(service: Service, connections: int | None) -> Callable[[], api.Session]:
+def acceptor(
+    service: Service, connections: int | None, session: type[ServerSession] = ServerSession
+) -> Callable[[], api.Session]:
     """What makes each connection its session; beyond `connections` at once they are turned away."""
 
     def accept() -> api.Session:
         if connections is not None and service.counts.connections_open >= connections:
             return _Turned()
-        return ServerSession(service)
+        return session(service)
 
     return accept
 
@@ -91,6 +93,7 @@ async def sink_running(
     tls: ssl.SSLContext | None = None,
     connections: int | None = None,
     keep: bool = False,
+    session: type[ServerSession] = ServerSession,
 ) -> AsyncIterator[Sink]:
     """Run a sink inside this event loop for as long as the context lasts, by default on a free port."""
     service = service or Service()
@@ -99,7 +102,7 @@ async def sink_running(
     if keep:
         service.keep = sink.messages.append
     shard = Shard()
-    shard.listen(sock, acceptor(service, connections), tls=tls)
+    shard.listen(sock, acceptor(service, connections, session), tls=tls)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
         try:

@@ -1,0 +1,124 @@
+"""Judging a target: every rule's probe is spoken, what it broke is spoken again, and invariants read every dialogue.
+
+Theory of operation
+===================
+
+Probes run several at once, each on connections of its own. Those that may end the server or keep it busy (`Rule.alone`)
+come last, one at a time, and after each a canary session asks whether the server still greets: a process takes a moment to
+die, so the canary waits first. Once the server is gone, what is left is inconclusive.
+
+A violation counts when it was seen twice. Seen once in two, it is inconclusive: somebody should look, and no build
+should fail for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import trio
+
+from smtpbench.rules import lines
+from smtpbench.rules import rule as r
+from smtpbench.rules.offer import Offer
+from smtpbench.rules.rule import Judgement, Rule
+from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.stage import UNREACHABLE, Stage, Take
+
+#: Probes at once.
+CONCURRENCY = 8
+#: How long a process is given to die before a canary asks for it.
+DEATH_S = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one rule. take: the session that shows it, where one does."""
+
+    rule: Rule
+    judgement: Judgement
+    take: Take | None = None
+
+    @property
+    def broken(self) -> bool:
+        """Whether the rule is broken."""
+        return self.judgement.verdict == r.BROKEN
+
+
+class Court:
+    """Judges one target.
+
+    dialogues: all that were spoken, for the invariants.
+    """
+
+    def __init__(self, stage: Stage, offer: Offer) -> None:
+        self._stage = stage
+        self._offer = offer
+        self._gone = ""
+        self._spoken: list[tuple[Take, Dialogue]] = []
+
+    async def judge(self, rules: Sequence[Rule]) -> list[Outcome]:
+        """Every rule's outcome, in the order given."""
+        outcomes: dict[str, Outcome] = {}
+        limiter = trio.CapacityLimiter(CONCURRENCY)
+
+        async def one(rule: Rule) -> None:
+            async with limiter:
+                outcomes[rule.name] = await self._try(rule)
+
+        async with trio.open_nursery() as nursery:
+            for rule in rules:
+                if rule.probe is not None and not rule.alone:
+                    nursery.start_soon(one, rule)
+        for rule in rules:
+            if rule.probe is not None and rule.alone:
+                outcomes[rule.name] = await self._try(rule)
+        for rule in rules:
+            if rule.invariant is not None:
+                outcomes[rule.name] = self._read(rule, outcomes.get(rule.name))
+        return [outcomes[rule.name] for rule in rules]
+
+    async def _try(self, rule: Rule) -> Outcome:
+        lack = self._gone or self._offer.lacks(rule.needs)
+        if lack:
+            return Outcome(rule, r.unclear(lack))
+        first = await self._speak(rule)
+        if rule.alone:
+            await self._ask_for_life(rule)
+        if not first.broken or self._gone:
+            return first
+        second = await self._speak(rule)
+        if second.broken:
+            return second
+        return Outcome(rule, r.unclear(f"seen once in two tries: {first.judgement.actual}"), first.take)
+
+    async def _speak(self, rule: Rule) -> Outcome:
+        assert rule.probe is not None
+        assert rule.judge is not None
+        takes = [await self._stage.perform(script) for script in rule.probe(self._offer)]
+        dialogues = [Dialogue.of(take.tape) for take in takes]
+        self._spoken += zip(takes, dialogues, strict=True)
+        for at, dialogue in enumerate(dialogues):
+            if dialogue.fate in UNREACHABLE or not dialogue.began:
+                return Outcome(rule, r.unclear(f"no greeting ({dialogue.fate})"), takes[at])
+        judgement = rule.judge(self._offer, dialogues)
+        return Outcome(rule, judgement, takes[judgement.take])
+
+    async def _ask_for_life(self, rule: Rule) -> None:
+        await trio.sleep(DEATH_S)
+        take = await self._stage.perform(lines.script(self._offer, lines.hello(self._offer), listen=False))
+        if not Dialogue.of(take.tape).began:
+            self._gone = f"the target is gone since the probe of {rule.name}"
+
+    def _read(self, rule: Rule, probed: Outcome | None) -> Outcome:
+        """An invariant over all that was spoken; a rule may have a probe as well."""
+        if probed is not None and probed.judgement.verdict != r.PASS:
+            return probed
+        assert rule.invariant is not None
+        if not self._spoken:
+            return probed or Outcome(rule, r.unclear("no dialogue was spoken that could show it"))
+        for take, dialogue in self._spoken:
+            wrong = rule.invariant(self._offer, dialogue) if dialogue.began else ""
+            if wrong:
+                return Outcome(rule, r.broken(wrong), take)
+        return Outcome(rule, r.HELD)

@@ -1,0 +1,26 @@
+"""The register: every rule that is known, by name and by number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from smtpbench.errors import UsageError
+from smtpbench.rules import data
+from smtpbench.rules.rule import Rule
+
+RULES: tuple[Rule, ...] = tuple(sorted((*data.RULES,), key=lambda rule: rule.id))
+BY_NAME = {rule.name: rule for rule in RULES}
+_BY_ID = {rule.id: rule for rule in RULES}
+
+
+def find(names: Iterable[str]) -> tuple[Rule, ...]:
+    """The rules of these names or numbers, all of them where none is named. Raises UsageError."""
+    wanted = []
+    for name in names:
+        rule = BY_NAME.get(name.lower()) or _BY_ID.get(name.upper())
+        if rule is None:
+            near = [known for known in BY_NAME if name.lower() in known or known in name.lower()]
+            hint = f"; do you mean {', '.join(near[:3])}?" if near else "; `smtpbench rules` lists them"
+            raise UsageError(f"there is no rule {name!r}{hint}")
+        wanted.append(rule)
+    return tuple(wanted) or RULES

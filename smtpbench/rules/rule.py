@@ -1,0 +1,84 @@
+"""What a rule is: a requirement of an RFC, the dialogue that tries it, and what is judged of the answer.
+
+A rule is one of two kinds. A *probe* brings its own scripts, spoken on a connection each, and judges them together. An
+*invariant* judges any dialogue at all, whoever wrote it: those of probes, of a fuzzer, of a load test.
+
+What cannot be tried (an extension that is not offered, a login that nobody gave) is inconclusive with its reason, and
+never a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from smtpbench.rules.offer import Offer
+from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.script import Script
+
+# Severities.
+SECURITY: Final = "security"
+VIOLATION: Final = "violation"  #: a MUST
+WARNING: Final = "warning"  #: a MUST that the field widely relaxes
+ADVICE: Final = "advice"  #: a SHOULD
+SEVERITIES: Final = (SECURITY, VIOLATION, WARNING, ADVICE)
+
+# Verdicts; these are the words of `rules.<name>.verdict`.
+PASS: Final = "pass"
+BROKEN: Final = "violation"
+UNCLEAR: Final = "inconclusive"
+NOT_RUN: Final = "not-run"
+
+
+class Judgement(NamedTuple):
+    """What came of a rule. actual: what the server did, or why nothing can be told. take: the dialogue that shows it."""
+
+    verdict: str
+    actual: str = ""
+    take: int = 0
+
+
+HELD: Final = Judgement(PASS)
+
+
+def broken(actual: str, take: int = 0) -> Judgement:
+    """The requirement is not met; `actual` says what was done instead, and holds no octets of the server's but codes."""
+    return Judgement(BROKEN, actual, take)
+
+
+def unclear(reason: str, take: int = 0) -> Judgement:
+    """Nothing can be told."""
+    return Judgement(UNCLEAR, reason, take)
+
+
+def held_unless(wrong: bool, actual: str, take: int = 0) -> Judgement:
+    """PASS, or the violation."""
+    return broken(actual, take) if wrong else HELD
+
+
+Probe = Callable[[Offer], Sequence[Script]]
+Judge = Callable[[Offer, Sequence[Dialogue]], Judgement]
+Invariant = Callable[[Offer, Dialogue], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of the register.
+
+    id, name: `R51`, `eod-lf-lf`. section: `RFC 5321 §4.1.1.4`. requirement: in our own words. expected: what a server that
+    keeps it does. needs: what the target must offer, see `Offer.lacks`. probe, judge: of a probe. invariant: what is wrong
+    with a dialogue, in words, or nothing. alone: it may end the server or take long, so nothing else is tried meanwhile.
+    """
+
+    id: str
+    name: str
+    section: str
+    severity: str
+    requirement: str
+    expected: str
+    needs: tuple[str, ...] = ()
+    probe: Probe | None = None
+    judge: Judge | None = None
+    invariant: Invariant | None = None
+    alone: bool = False

@@ -1,0 +1,124 @@
+"""A dialogue: a transcript as it is judged, octets cut into what was said and the replies that were heard.
+
+Theory of operation
+===================
+
+A transcript holds reads and writes as they happened. Judging asks other questions: how many replies did this write get,
+which came before the next write, was it inside TLS, how did it end? A `Dialogue` answers those, once, for every
+rule. It repairs nothing: a reply that breaks the grammar is a `Reply` with code 0, and replies beyond those that were
+asked for stand where they came.
+
+Replies are put to the write that they came after, and not to the command they seem to answer: in lockstep that is the
+same, and where it is not (pipelining, smuggling) the number of replies is what is judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from smtpbench.engine import api
+from smtpbench.session.transcript import CLIENT, SERVER, Transcript
+from smtpbench.smtp.reply import Reply, ReplyReader
+
+TLS_EVENT = b"tls"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One reply. tls: whether it came inside TLS."""
+
+    reply: Reply
+    at_ns: int
+    tls: bool
+
+
+@dataclass(slots=True)
+class Turn:
+    """One write (empty for what came before the first) and the replies until the next.
+
+    rest: octets behind the last whole reply.
+    """
+
+    said: bytes
+    at_ns: int
+    tls: bool
+    heard: list[Heard] = field(default_factory=list)
+    rest: bytes = b""
+
+    @property
+    def codes(self) -> list[int]:
+        """The codes of its replies, 0 for one without."""
+        return [one.reply.code for one in self.heard]
+
+    @property
+    def code(self) -> int:
+        """The code of its first reply, 0 where there was none (or it has none)."""
+        return self.heard[0].reply.code if self.heard else 0
+
+    @property
+    def first(self) -> Reply | None:
+        """Its first reply."""
+        return self.heard[0].reply if self.heard else None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """What one session said and heard.
+
+    turns: the first is the greeting's, with nothing said. fate: how it ended, one of the words of `engine.api`.
+    """
+
+    turns: tuple[Turn, ...]
+    fate: str
+
+    @classmethod
+    def of(cls, tape: Transcript) -> Dialogue:
+        """Read a transcript."""
+        turns = [Turn(b"", 0, False)]
+        reader, tls, fate = ReplyReader(), False, ""
+        for entry in tape.entries:
+            if entry.who == CLIENT:
+                turns[-1].rest = bytes(reader.pending)
+                turns.append(Turn(entry.data, entry.at_ns, tls))
+            elif entry.who == SERVER:
+                turns[-1].heard += [Heard(reply, entry.at_ns, tls) for reply in reader.feed(entry.data)]
+            elif entry.data == TLS_EVENT:
+                tls = True
+                turns[-1].rest = bytes(reader.pending)
+                reader = ReplyReader()
+            else:
+                fate = entry.data.decode()
+        turns[-1].rest = bytes(reader.pending)
+        return cls(tuple(turns), fate)
+
+    @property
+    def banner(self) -> Reply | None:
+        """The greeting."""
+        return self.turns[0].first
+
+    def replies(self) -> Iterator[Heard]:
+        """All replies in order."""
+        for turn in self.turns:
+            yield from turn.heard
+
+    def after(self, said: bytes, nth: int = 0) -> Turn | None:
+        """The nth turn whose write begins with `said`, whatever its case; None where it was never said."""
+        found = [turn for turn in self.turns if turn.said[: len(said)].upper() == said.upper() and turn.said]
+        return found[nth] if nth < len(found) else None
+
+    @property
+    def last_code(self) -> int:
+        """The code of the last reply."""
+        codes = [one.reply.code for one in self.replies()]
+        return codes[-1] if codes else 0
+
+    @property
+    def closed_by_server(self) -> bool:
+        """Whether the server ended it."""
+        return self.fate in (api.CLOSED, api.CONNECTION_RESET)
+
+    @property
+    def began(self) -> bool:
+        """Whether there was a greeting at all."""
+        return bool(self.turns[0].heard)

@@ -1,0 +1,113 @@
+"""A stage: scripts spoken one after another or at once, each on a connection of its own, each kept on tape.
+
+`load` counts sessions by the thousand and keeps none of them; whoever judges wants a few, whole. Both speak with the
+same `ClientSession` on the same shard; this is the conductor of the second kind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from smtpbench.engine import api
+from smtpbench.engine.connection import Route
+from smtpbench.engine.shard import Shard
+from smtpbench.session.cast import LEAVE, UNSCHEDULED, Cast, Scores
+from smtpbench.session.client import ClientSession
+from smtpbench.session.script import Script
+from smtpbench.session.transcript import Transcript
+
+
+class NoBook:
+    """A book that only keeps the first error: (kind, detail)."""
+
+    def __init__(self, rows: int) -> None:
+        self.rows: list[dict[bytes, Any]] = [{} for _ in range(rows)]
+        self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
+        self.first: tuple[str, str] | None = None
+
+    def samples(self, verb: str, slot: str, raw: bytes, ok: bool) -> list[int]:
+        """A list that nobody reads."""
+        return []
+
+    def timing(self, slot: str, ok: bool = True) -> list[int]:
+        """The same."""
+        return []
+
+    def error(self, kind: str, detail: str = "", count: int = 1) -> None:
+        """Keep the first."""
+        self.first = self.first or (kind, detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """One speaking of a script. error: the first thing that went wrong, as (kind, detail), or None."""
+
+    script: Script
+    tape: Transcript
+    error: tuple[str, str] | None
+
+
+class _Solo:
+    """The conductor of one session."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+
+    def at_gate(self, session: ClientSession, now_ns: int) -> int:
+        return LEAVE
+
+    def over(self, session: ClientSession, now_ns: int) -> None:
+        self.done.set()
+
+
+class Stage:
+    """Where scripts are spoken. Made by `stage`.
+
+    timeout_ns: how long a reply may take.
+    """
+
+    def __init__(self, shard: Shard, route: Route, timeout_ns: int, credentials: tuple[str, str] | None) -> None:
+        self._shard = shard
+        self.route = route
+        self._timeout_ns = timeout_ns
+        self._credentials = credentials
+
+    async def perform(self, script: Script, *, book: Scores | None = None, timeout_ns: int | None = None) -> Take:
+        """Speak a script on a new connection and return what was heard, when all is over."""
+        solo, tape, errors = _Solo(), Transcript(), NoBook(script.rows)
+        session = ClientSession(Cast(script, solo, timeout_ns or self._timeout_ns, self._credentials), tape)
+        session.assign(0, UNSCHEDULED, errors if book is None else book)
+        session.open(time.monotonic_ns())
+        session.connection = self._shard.connect(session, self.route)
+        try:
+            await solo.done.wait()
+        except trio.Cancelled:
+            if session.connection is not None:
+                self._shard.stop(session.connection)
+            raise
+        session.connection = None
+        return Take(script, tape, errors.first)
+
+
+@asynccontextmanager
+async def stage(
+    route: Route, timeout_ns: int, credentials: tuple[str, str] | None = None
+) -> AsyncIterator[Stage]:
+    """A stage for one target, with a shard of its own."""
+    shard = Shard()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(shard.run)
+        yield Stage(shard, route, timeout_ns, credentials)
+        nursery.cancel_scope.cancel()
+
+
+#: How a session that never began ended.
+UNREACHABLE = frozenset({
+    api.CONNECT_REFUSED, api.CONNECT_TIMEOUT, api.CONNECT_FAILED, api.NO_DESCRIPTORS, api.NO_PORTS,
+})  # fmt: skip

@@ -1,0 +1,67 @@
+"""For tests of rules: a sink, clean or a mutant, judged inside this process."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterable
+
+import trio
+import trustme
+
+from smtpbench.check.discover import Fixture, discover
+from smtpbench.check.judge import Court, Outcome
+from smtpbench.engine.connection import Route
+from smtpbench.rules.register import RULES, find
+from smtpbench.session.server import ServerSession
+from smtpbench.session.service import Service
+from smtpbench.session.stage import stage
+from smtpbench.sink.serve import sink_running
+
+USER = ("judge", "s3cret-word")
+_CA = trustme.CA()
+_CERTIFICATE = _CA.issue_cert("localhost", "127.0.0.1")
+
+
+def server_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    _CERTIFICATE.configure_cert(context)
+    return context
+
+
+def client_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    _CA.configure_trust(context)
+    return context
+
+
+def judged(
+    names: Iterable[str] = (),
+    session: type[ServerSession] = ServerSession,
+    *,
+    lmtp: bool = False,
+    timeout_ns: int = 2_000_000_000,
+    size_bytes: int = 100_000,
+) -> dict[str, Outcome]:
+    """The outcomes of these rules (all of them where none is named) on a sink with TLS, a login and this session class."""
+    rules = find(names) if names else RULES
+
+    async def main() -> dict[str, Outcome]:
+        service = Service(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=size_bytes)
+        async with sink_running(service, tls=server_context(), session=session) as sink:
+            route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client_context(), "localhost")
+            async with stage(route, timeout_ns, USER) as here:
+                offer, _ = await discover(here, Fixture(credentials=USER, lmtp=lmtp))
+                outcomes = await Court(here, offer).judge(rules)
+                return {outcome.rule.name: outcome for outcome in outcomes}
+
+    return trio.run(main)
+
+
+def verdicts(outcomes: dict[str, Outcome]) -> dict[str, str]:
+    """Rule name → verdict and what was seen, for those that did not pass."""
+    return {
+        name: f"{outcome.judgement.verdict}: {outcome.judgement.actual}"
+        for name, outcome in outcomes.items()
+        if outcome.judgement.verdict != "pass"
+    }
