@@ -5,7 +5,8 @@ Theory of operation
 
 Probes run several at once, each on connections of its own. Those that may end the server or keep it busy (`Rule.alone`)
 come last, one at a time, and after each a canary session asks whether the server still greets: a process takes a moment to
-die, so the canary waits first. Once the server is gone, what is left is inconclusive.
+die, so the canary waits first. Once the server is gone, `health` is broken, with the session that it died of, and what
+is left is inconclusive.
 
 A violation counts when it was seen twice. Seen once in two, it is inconclusive: somebody should look, and no build
 should fail for it.
@@ -14,7 +15,7 @@ should fail for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -23,21 +24,25 @@ from smtpbench.rules import rule as r
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.rule import Judgement, Rule
 from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.script import Script
 from smtpbench.session.stage import UNREACHABLE, Stage, Take
 
 #: Probes at once.
 CONCURRENCY = 8
 #: How long a process is given to die before a canary asks for it.
 DEATH_S = 0.3
+#: The rule that a server breaks by dying.
+HEALTH = "health"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one rule. take: the session that shows it, where one does."""
+    """What came of one rule. take: the session that shows it, where one does. reproducibility: in how many tries."""
 
     rule: Rule
     judgement: Judgement
     take: Take | None = None
+    reproducibility: str = "1 of 1"
 
     @property
     def broken(self) -> bool:
@@ -55,16 +60,17 @@ class Court:
         self._stage = stage
         self._offer = offer
         self._gone = ""
+        self._killer: Take | None = None
+        self._limiter = trio.CapacityLimiter(CONCURRENCY)
+        self._again = trio.Lock()
         self._spoken: list[tuple[Take, Dialogue]] = []
 
     async def judge(self, rules: Sequence[Rule]) -> list[Outcome]:
         """Every rule's outcome, in the order given."""
         outcomes: dict[str, Outcome] = {}
-        limiter = trio.CapacityLimiter(CONCURRENCY)
 
         async def one(rule: Rule) -> None:
-            async with limiter:
-                outcomes[rule.name] = await self._try(rule)
+            outcomes[rule.name] = await self._try(rule)
 
         async with trio.open_nursery() as nursery:
             for rule in rules:
@@ -76,6 +82,9 @@ class Court:
         for rule in rules:
             if rule.invariant is not None:
                 outcomes[rule.name] = self._read(rule, outcomes.get(rule.name))
+        if self._killer is not None and HEALTH in outcomes:
+            died = r.broken("the server is gone: after this session it takes no connection")
+            outcomes[HEALTH] = Outcome(outcomes[HEALTH].rule, died, self._killer)
         return [outcomes[rule.name] for rule in rules]
 
     async def _try(self, rule: Rule) -> Outcome:
@@ -83,32 +92,63 @@ class Court:
         if lack:
             return Outcome(rule, r.unclear(lack))
         first = await self._speak(rule)
-        if rule.alone:
-            await self._ask_for_life(rule)
         if not first.broken or self._gone:
             return first
         second = await self._speak(rule)
         if second.broken:
-            return second
+            return replace(second, reproducibility="2 of 2")
         return Outcome(rule, r.unclear(f"seen once in two tries: {first.judgement.actual}"), first.take)
 
     async def _speak(self, rule: Rule) -> Outcome:
         assert rule.probe is not None
         assert rule.judge is not None
-        takes = [await self._stage.perform(script) for script in rule.probe(self._offer)]
+        takes = await (self._one_by_one if rule.alone else self._together)(rule.probe(self._offer))
         dialogues = [Dialogue.of(take.tape) for take in takes]
         self._spoken += zip(takes, dialogues, strict=True)
         for at, dialogue in enumerate(dialogues):
             if dialogue.fate in UNREACHABLE or not dialogue.began:
-                return Outcome(rule, r.unclear(f"no greeting ({dialogue.fate})"), takes[at])
+                return Outcome(rule, r.unclear(self._gone or f"no greeting ({dialogue.fate})"), takes[at])
+        if self._gone:
+            return Outcome(rule, r.unclear(self._gone), takes[-1])
         judgement = rule.judge(self._offer, dialogues)
         return Outcome(rule, judgement, takes[judgement.take])
 
-    async def _ask_for_life(self, rule: Rule) -> None:
+    async def _together(self, scripts: Sequence[Script]) -> list[Take]:
+        takes: dict[int, Take] = {}
+
+        async def one(at: int, script: Script) -> None:
+            async with self._limiter:
+                takes[at] = await self._heard_out(script)
+
+        async with trio.open_nursery() as nursery:
+            for at, script in enumerate(scripts):
+                nursery.start_soon(one, at, script)
+        return [takes[at] for at in range(len(scripts))]
+
+    async def _one_by_one(self, scripts: Sequence[Script]) -> list[Take]:
+        """The same with nobody else there, and a canary after each session that did not end as it should."""
+        takes: list[Take] = []
+        for script in scripts:
+            take = await self._heard_out(script)
+            takes.append(take)
+            if Dialogue.of(take.tape).last_code != 221 and not await self._alive():
+                self._gone, self._killer = "the target is gone", take
+                break
+        return takes
+
+    async def _heard_out(self, script: Script) -> Take:
+        """Speak a script; once more, and with nobody else there, where the server did not even greet."""
+        take = await self._stage.perform(script)
+        if self._gone or Dialogue.of(take.tape).began:
+            return take
+        async with self._again:
+            return await self._stage.perform(script)
+
+    async def _alive(self) -> bool:
+        """Whether the server still greets."""
         await trio.sleep(DEATH_S)
-        take = await self._stage.perform(lines.script(self._offer, lines.hello(self._offer), listen=False))
-        if not Dialogue.of(take.tape).began:
-            self._gone = f"the target is gone since the probe of {rule.name}"
+        take = await self._heard_out(lines.script(self._offer, lines.hello(self._offer), listen=False))
+        return Dialogue.of(take.tape).began
 
     def _read(self, rule: Rule, probed: Outcome | None) -> Outcome:
         """An invariant over all that was spoken; a rule may have a probe as well."""

@@ -19,6 +19,8 @@ from smtpbench.errors import SmtpbenchError
 #: name → what `smtpbench --help` says of it; `smtpbench.cli.<name>` holds its `command`.
 COMMANDS = {
     "run": "Load a mail server with a scenario and measure it.",
+    "check": "Try a server against the protocol's rules.",
+    "rules": "List the protocol rules, or explain one.",
     "sink": "Run a mail server that takes everything, or misbehaves on request.",
     "demo": "Run the relay scenario against the built-in sink.",
     "validate": "Check scenario files and say what they do.",
@@ -64,7 +66,7 @@ def callback(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
     ] = False,
 ) -> None:
-    """Load-test SMTP and LMTP servers, with figures that can be trusted."""
+    """Load-test and judge SMTP and LMTP servers, with figures that can be trusted."""
 
 
 def main() -> None:

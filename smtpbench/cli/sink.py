@@ -12,9 +12,11 @@ import typer
 
 from smtpbench.errors import UsageError
 from smtpbench.measure.health import raise_descriptor_limit
+from smtpbench.session.server import ServerSession
 from smtpbench.session.service import Service
 from smtpbench.sink.behaviour import behaviour_of
 from smtpbench.sink.config import read_behaviour
+from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import self_signed, serve, server_tls
 from smtpbench.units import parse_duration_ns, parse_size_bytes
 
@@ -49,6 +51,9 @@ def command(
     password_file: Annotated[Path | None, typer.Option(help=f"Its first line; else {PASSWORD_VARIABLE}.")] = None,
     require_auth: Annotated[bool, typer.Option("--require-auth", help="No MAIL without AUTH.")] = False,
     name: Annotated[str, typer.Option(help="The host name it gives itself.")] = "sink.example",
+    mutant: Annotated[
+        str | None, typer.Option(help="Break this one protocol rule: see whether a checker notices.")
+    ] = None,
     duration: Annotated[str | None, typer.Option("--duration", "-d", help="End after so long.")] = None,
     authorized: Annotated[bool, typer.Option("--authorized", help="Listen on addresses that others reach.")] = False,
     ready_json: Annotated[bool, typer.Option("--ready-json", help="Say on stdout, as JSON, when it listens.")] = False,
@@ -68,6 +73,7 @@ def command(
       smtpbench sink --listen 127.0.0.1:2525 --on DATA=reset@1% --on EHLO=drip --stall 4s..5s
       smtpbench sink --listen 127.0.0.1:2465 --self-signed --implicit-tls
       smtpbench sink --listen unix:/tmp/lmtp.sock --lmtp
+      smtpbench sink --listen 127.0.0.1:2525 --mutant eod-lf-crlf
     """
     behaviour: dict[str, Any] = read_behaviour(config) if config else {}
     rules = list(behaviour.get("on") or []) + list(on or [])
@@ -85,6 +91,8 @@ def command(
     users = {user: _password(password_file)} if user else {}
     if require_auth and not users:
         raise UsageError("--require-auth needs somebody who may log in: give --user")
+    if mutant is not None and mutant not in MUTANTS:
+        raise UsageError(f"--mutant {mutant}: there are {', '.join(sorted(MUTANTS))}")
     manners = behaviour_of(behaviour)
     service = Service(
         name=name,
@@ -116,6 +124,7 @@ def command(
             duration_ns=None if duration is None else parse_duration_ns(duration),
             authorized=authorized,
             on_ready=ready,
+            session=ServerSession if mutant is None else MUTANTS[mutant],
         )
 
     trio.run(main)

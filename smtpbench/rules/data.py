@@ -10,32 +10,50 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smtpbench.rules import rule as r
-from smtpbench.rules.lines import END, HEADER, envelope, line, raw, ready_for_text, script
+from smtpbench.rules.lines import END, HEADER, envelope, line, pause, raw, ready_for_text, said_of, script
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.rule import Judgement, Rule
-from smtpbench.session.dialogue import Dialogue
-from smtpbench.session.script import Script
+from smtpbench.session.dialogue import Dialogue, Turn
+from smtpbench.session.script import Script, Step
+from smtpbench.text import visible
 
-_SMUGGLED = b"NOOP\r\nNOOP\r\n"
-
-
-def _ends(*endings: bytes, offer: Offer) -> Sequence[Script]:
-    return [
-        script(offer, *envelope(offer), line("DATA"), raw(HEADER + b"text" + ending + _SMUGGLED + b"more" + END))
-        for ending in endings
-    ]
+_SMUGGLED = b"NOOP\r\nNOOP\r\nmore"
+#: How long a text that is not at its end is left alone, for a server that takes it as ended to say so.
+_WAIT_MS = 400
+#: Between two writes that a server shall read one by one.
+_SEGMENT_MS = 40
 
 
-def _one_answer(*endings: bytes, offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    """Broken where one of the texts was answered more than once."""
-    for take, (ending, dialogue) in enumerate(zip(endings, dialogues, strict=True)):
+def _behind_data(dialogue: Dialogue) -> Sequence[Turn]:
+    at = next(at for at, turn in enumerate(dialogue.turns) if turn.said.startswith(b"DATA"))
+    return dialogue.turns[at + 1 :]
+
+
+def _answers(dialogue: Dialogue) -> int:
+    """How many replies came from the text on, those to QUIT left out."""
+    behind = _behind_data(dialogue)
+    return sum(len(turn.heard) for turn in behind) - any(221 in turn.codes for turn in behind)
+
+
+def _doubtful_ends(endings: Sequence[bytes], offer: Offer) -> Sequence[Script]:
+    """Each ending twice: with commands behind it, and with silence behind it (some servers refuse what is pipelined)."""
+    begin = (*envelope(offer), line("DATA"))
+    together = [raw(HEADER + b"text" + ending + _SMUGGLED + END) for ending in endings]
+    apart = [(raw(HEADER + b"text" + ending, 0), pause(_WAIT_MS), raw(END)) for ending in endings]
+    return [script(offer, *begin, step) for step in together] + [script(offer, *begin, *steps) for steps in apart]
+
+
+def _ended_early(endings: Sequence[bytes], dialogues: Sequence[Dialogue]) -> Judgement:
+    for take, dialogue in enumerate(dialogues):
         if not ready_for_text(dialogue):
             return r.unclear("DATA was not answered 354", take)
-        text = next(turn for turn in dialogue.turns if turn.said.startswith(HEADER))
-        behind = dialogue.turns[dialogue.turns.index(text) :]
-        answers = sum(len(turn.heard) for turn in behind)
-        if answers > 2 and text.code // 100 == 2:  # one for the text and one for QUIT
-            return r.broken(f"{ending!r} ended the message: {answers - 1} replies came where one was due", take)
+        ending, text, answers = endings[take % len(endings)], _behind_data(dialogue)[0], _answers(dialogue)
+        if text.code // 100 != 2:
+            continue
+        if take >= len(endings):
+            return r.broken(f"{visible(ending)} ended the message: {text.code} came before its end", take)
+        if answers > 1:
+            return r.broken(f"{visible(ending)} ended the message: {answers} replies came where one was due", take)
     return r.HELD
 
 
@@ -45,9 +63,67 @@ def _ending(id_: str, name: str, section: str, what: str, *endings: bytes) -> Ru
         f"Only CRLF.CRLF ends the text of a message: {what} is part of the text.",
         "one reply, to the end of the data",
         needs=("recipient",),
-        probe=lambda offer: _ends(*endings, offer=offer),
-        judge=lambda offer, dialogues: _one_answer(*endings, offer=offer, dialogues=dialogues),
+        probe=lambda offer: _doubtful_ends(endings, offer),
+        judge=lambda offer, dialogues: _ended_early(endings, dialogues),
     )  # fmt: skip
+
+
+# -- texts that a server may lose its place in -------------------------------------------------------------------
+
+_LONG_LINE = b"x" * 70_000
+
+
+def _confusing(offer: Offer) -> Sequence[Script]:
+    rest = b"\r\n" + _SMUGGLED + END
+
+    def apart(*parts: bytes) -> tuple[Step, ...]:
+        steps: list[Step] = []
+        for part in parts:
+            steps += [raw(part, 0), pause(_SEGMENT_MS)]
+        return (*steps, raw(rest))
+
+    texts = (
+        (raw(HEADER + _LONG_LINE + rest),),
+        apart(b"..\r\n"),
+        apart(HEADER + b"text\r\n", b".", b".\r\n"),
+        (raw(HEADER + b"text\r\n.\n" + rest),),
+        (raw(HEADER + b"text\n.\r" + rest),),
+        (raw(HEADER + b"\xff\xfe\x80\0" * 300 + rest),),
+    )
+    return [script(offer, *envelope(offer), line("DATA"), *text) for text in texts]
+
+
+_CONFUSION = (
+    "a line of 70,000 octets", "two dots that come first, in a segment of their own", "a stuffed dot that is cut in two",
+    "a dot before a bare LF", "a dot before a bare CR", "octets that are not text",
+)  # fmt: skip
+
+
+def _lost_its_place(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
+    for take, dialogue in enumerate(dialogues):
+        if not ready_for_text(dialogue):
+            return r.unclear("DATA was not answered 354", take)
+        answers = _answers(dialogue)
+        if answers > 1 and 421 not in [one.reply.code for one in dialogue.replies()]:
+            return r.broken(f"after {_CONFUSION[take]} the text was answered {answers} times, as if it were commands", take)
+    return r.HELD
+
+
+def _without_a_text(offer: Offer) -> Sequence[Script]:
+    begin = (*envelope(offer), line("DATA"))
+    return [script(offer, *begin, raw(b".\r\n")), script(offer, *begin, raw(b".\r\nNOOP\r\n", 2))]
+
+
+def _empty_is_a_message(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
+    for take, dialogue in enumerate(dialogues):
+        end = dialogue.after(b".\r\n")
+        if not ready_for_text(dialogue) or end is None:
+            return r.unclear("DATA was not answered 354", take)
+        if not end.codes and not dialogue.closed_by_server:
+            return r.broken("a message without an octet got no reply", take)
+        if take and len(end.codes) == 1 and end.code // 100 == 2 and not dialogue.closed_by_server:
+            return r.broken(f"the command behind an empty message got no reply: it was {said_of(end)}", take)
+    return r.HELD
 
 
 RULES = (
@@ -58,5 +134,17 @@ RULES = (
     _ending(
         "R55", "eod-odd", "RFC 5321 §2.3.8", "a dot with anything else on its line",
         b"\r\n. \r\n", b"\r\n.\0\r\n", b"\r\n\0.\r\n", b"\r\r\n.\r\r\n", b"\r\n.\r\r\n",
+    ),
+    Rule(
+        "R56", "data-desync", "RFC 5321 §4.1.1.4", r.SECURITY,
+        "Whatever a server thinks of a text, none of its lines is a command: all up to CRLF.CRLF belongs to the message.",
+        "one reply to the whole text, or 421 and the end of the connection",
+        needs=("recipient",), probe=_confusing, judge=_lost_its_place,
+    ),
+    Rule(
+        "R82", "empty-message", "RFC 5321 §4.1.1.4", r.VIOLATION,
+        "A text may be empty: a dot alone, right behind DATA's 354, is the end of the data and is answered.",
+        "a reply to the dot, then replies to the commands behind it",
+        needs=("recipient",), probe=_without_a_text, judge=_empty_is_a_message,
     ),
 )  # fmt: skip

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from smtpbench.errors import UsageError
-from smtpbench.rules import data
+from smtpbench.rules import data, health
 from smtpbench.rules.rule import Rule
 
-RULES: tuple[Rule, ...] = tuple(sorted((*data.RULES,), key=lambda rule: rule.id))
+RULES: tuple[Rule, ...] = tuple(sorted((*data.RULES, *health.RULES), key=lambda rule: rule.id))
 BY_NAME = {rule.name: rule for rule in RULES}
 _BY_ID = {rule.id: rule for rule in RULES}
 

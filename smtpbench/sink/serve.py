@@ -193,11 +193,12 @@ async def serve(
     duration_ns: int | None,
     authorized: bool,
     on_ready: Callable[[list[str]], None],
+    session: type[ServerSession] = ServerSession,
 ) -> None:
     """Listen until SIGINT or SIGTERM, or for a time. on_ready is told the addresses with their real ports."""
     shard = Shard(alone=True)
     names = []
-    accept = acceptor(service, connections)
+    accept = acceptor(service, connections, session)
     for address in addresses:
         sock, name = listen_at(address, authorized=authorized)
         shard.listen(sock, accept, tls=tls)

@@ -18,4 +18,5 @@ def test_the_clean_sink_keeps_them_all() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_mutant_breaks_its_rule_and_no_other(name: str) -> None:
     outcomes = judged(NAMES, MUTANTS[name])
-    assert [other for other, outcome in outcomes.items() if outcome.broken] == [name]
+    also = ["data-desync"] if name == "eod-crlf-lf" else []  # the same octets, and the rest is read as commands
+    assert [other for other, outcome in outcomes.items() if outcome.broken] == [name, *also]

@@ -6,6 +6,6 @@ One file a part, as in `rules`; each holds `MUTANTS`, rule name → session clas
 from __future__ import annotations
 
 from smtpbench.session.server import ServerSession
-from smtpbench.sink.mutants import data
+from smtpbench.sink.mutants import data, health
 
-MUTANTS: dict[str, type[ServerSession]] = {**data.MUTANTS}
+MUTANTS: dict[str, type[ServerSession]] = {**data.MUTANTS, **health.MUTANTS}

@@ -1,0 +1,94 @@
+"""`smtpbench check`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from smtpbench.check.trial import Request, trial
+from smtpbench.errors import CannotRun, UsageError
+from smtpbench.measure.result import save
+from smtpbench.report.console import wants_color
+from smtpbench.report.scorecard import counts_against, matrix, scorecard
+from smtpbench.rules.register import find
+from smtpbench.target import Trust, parse_target, read_password
+from smtpbench.units import parse_duration_ns
+
+VIOLATIONS = 1
+INTERRUPTED = 130
+
+
+def command(
+    target: Annotated[
+        list[str], typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; several make a matrix.")
+    ],
+    rules: Annotated[list[str] | None, typer.Argument(help="Rules to try, by name or number.  [default: all]")] = None,
+    recipient: Annotated[str, typer.Option(help="A mailbox it takes mail for.  [default: found out]")] = "",
+    sender: Annotated[str, typer.Option(help="Whom mail comes from.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Try SHOULDs too, and fail for them.")] = False,
+    timeout: Annotated[str, typer.Option(help="How long one reply may take.")] = "3s",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write result.json into this folder.")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM file of the certificate authorities to trust.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")] = False,
+    sni: Annotated[str | None, typer.Option(help="The server name to ask for and verify.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if that is elsewhere.")] = None,
+    authorized: Annotated[
+        bool, typer.Option("--authorized", help="You may test this host, although it is not this machine.")
+    ] = False,
+) -> None:
+    """Try a server against the protocol's rules, and show what it breaks.
+
+    Some rules are tried by what servers have died of: give it a server that may die. Exit code 1 means a violation.
+
+    \b
+      smtpbench check --target smtp://127.0.0.1:2525
+      smtpbench check --target smtp://127.0.0.1:2525 --recipient b@server.test eod-lf-lf eod-lf-crlf
+      SMTPBENCH_PASSWORD=… smtpbench check --target smtp://me@localhost:587 --ca ca.pem --strict
+      smtpbench check --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
+    """
+    if out is not None and len(target) > 1:
+        raise UsageError("--out goes with one target")
+    wanted = find(rules or ())
+    options = [f"--recipient={recipient}"] if recipient else []
+    options += [f"--sender={sender}"] if sender else []
+    options += [f"--ca={ca}"] if ca else []
+    options += ["--insecure"] if insecure else []
+    results = []
+    for url in target:
+        parsed = parse_target(url)
+        request = Request(
+            target=parsed,
+            rules=wanted,
+            trust=Trust(ca, insecure, sni, cert, key),
+            password=read_password(password_file) if parsed.user else None,
+            recipient=recipient,
+            sender=sender,
+            timeout_ns=parse_duration_ns(timeout),
+            strict=strict or bool(rules),
+            authorized=authorized,
+            options=options,
+        )
+        try:
+            results.append(trio.run(trial, request))
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+    color = wants_color(sys.stdout)
+    if len(results) > 1:
+        typer.echo(matrix(results, color=color))
+    else:
+        typer.echo(scorecard(results[0], color=color))
+    if out is not None:
+        try:
+            typer.echo(f"saved: {save(results[0], out)}")
+        except OSError as error:
+            raise CannotRun(f"the result could not be saved: {error.strerror}") from None
+    if any(counts_against(rule, result["strict"]) for result in results for rule in result["rules"].values()):
+        raise typer.Exit(VIOLATIONS)

@@ -1,0 +1,76 @@
+"""`check` and `rules` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import servers
+from runner import sink, smtpbench
+
+
+def test_a_clean_server_passes(tmp_path: Path) -> None:
+    with sink() as (port, _):
+        done = smtpbench("check", "--target", f"smtp://127.0.0.1:{port}", "eod-lf-lf", "R52", "--out", str(tmp_path))
+    assert done.code == 0, done.out
+    assert "2 pass" in done.out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["rules"]["eod-lf-lf"]["verdict"] == result["rules"]["eod-lf-crlf"]["verdict"] == "pass"
+    assert result["rules"]["eod-cr"]["verdict"] == "not-run"
+    assert result["findings"] == []
+    assert result["target"]["recipient"] == "user@recipient.example"
+
+
+def test_a_violation_is_shown_with_its_dialogue_and_the_command_that_repeats_it(tmp_path: Path) -> None:
+    with sink("--mutant", "eod-lf-crlf") as (port, _):
+        url = f"smtp://127.0.0.1:{port}"
+        done = smtpbench("check", "-t", url, "eod-lf-lf", "eod-lf-crlf", "--out", str(tmp_path))
+    assert done.code == 1
+    assert r"text\n.\r\nNOOP\r\n" in done.out
+    assert f"smtpbench check --target {url} eod-lf-crlf" in done.out
+    result = json.loads((tmp_path / "result.json").read_text())
+    told = result["rules"]["eod-lf-crlf"]
+    assert (told["verdict"], told["severity"]) == ("violation", "security")
+    (finding,) = result["findings"]
+    assert finding["id"].startswith("eod-lf-crlf-")
+    assert finding["reproducibility"] == "2 of 2"
+
+
+def test_several_targets_make_a_matrix() -> None:
+    with sink() as (clean, _), sink("--mutant", "eod-cr") as (mutant, _):
+        targets = ["-t", f"smtp://127.0.0.1:{clean}", "-t", f"smtp://127.0.0.1:{mutant}"]
+        done = smtpbench("check", *targets, "eod-cr")
+        assert smtpbench("check", *targets, "--out", "x").code == 2
+    assert done.code == 1
+    assert done.out.splitlines()[-1].split() == ["eod-cr", "pass", "SECURITY"]
+
+
+def test_server_text_is_escaped() -> None:
+    with sink("--on", "connect=220 \x1b[2J<b>") as (port, _):
+        done = smtpbench("check", "-t", f"smtp://127.0.0.1:{port}", "eod-cr")
+    assert done.code == 0
+    assert "\x1b" not in done.out
+    assert r"220 \x1b[2J<b>" in done.out
+
+
+def test_mistakes() -> None:
+    unheard = f"smtp://127.0.0.1:{servers.free_port()}"
+    for argv, code, words in (
+        (("-t", unheard), 3, "connect_refused"),
+        (("-t", unheard, "eod-lf"), 2, "do you mean eod-lf-lf"),
+        (("-t", unheard, "nonsense"), 2, "`smtpbench rules` lists them"),
+        (("-t", "smtp://192.0.2.1"), 2, "--authorized"),
+    ):
+        done = smtpbench("check", *argv)
+        assert done.code == code
+        assert words in done.err
+        assert "Traceback" not in done.err
+    assert "eod-cr" in smtpbench("sink", "--mutant", "nonsense").err
+
+
+def test_rules_are_listed_and_explained() -> None:
+    assert "R52  eod-lf-crlf          security" in smtpbench("rules").out
+    explained = smtpbench("rules", "r52").out
+    assert "LF.CRLF is part of the text" in explained
+    assert "needs:    recipient" in explained
+    assert smtpbench("rules", "r99").code == 2
