@@ -6,23 +6,17 @@ brings home the banner and the EHLO reply for the result. It sends no mail.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import trio
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
-from smtpbench.engine.shard import Shard
 from smtpbench.errors import CannotRun
 from smtpbench.session import script as s
-from smtpbench.session.cast import LEAVE, UNSCHEDULED, Cast
-from smtpbench.session.client import ClientSession
+from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script, command
-from smtpbench.session.transcript import CLIENT, SERVER, Transcript
-from smtpbench.smtp.reply import ReplyReader
+from smtpbench.session.stage import stage
+from smtpbench.session.transcript import Transcript
 from smtpbench.units import NS_PER_S, format_duration
 
 #: It waits no longer than this for one reply, however patient the run is.
@@ -55,37 +49,6 @@ class Findings:
     trouble: str
 
 
-class _Errors:
-    """A book that only keeps errors."""
-
-    def __init__(self, rows: int) -> None:
-        self.rows: list[dict[bytes, Any]] = [{} for _ in range(rows)]
-        self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
-        self.first: tuple[str, str] | None = None
-
-    def samples(self, verb: str, slot: str, raw: bytes, ok: bool) -> list[int]:
-        return []
-
-    def timing(self, slot: str, ok: bool = True) -> list[int]:
-        return []
-
-    def error(self, kind: str, detail: str = "", count: int = 1) -> None:
-        self.first = self.first or (kind, detail)
-
-
-class _Once:
-    """A conductor with a single session."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-
-    def at_gate(self, session: ClientSession, now_ns: int) -> int:
-        return LEAVE
-
-    def over(self, session: ClientSession, now_ns: int) -> None:
-        self.done.set()
-
-
 def prologue(script: Script) -> Script:
     """The script's beginning up to its first mail transaction (or anything else than a plain dialogue), then QUIT."""
     steps = []
@@ -111,10 +74,12 @@ async def preflight(
     """
     opening = prologue(script)
     for route in routes:
-        tape, error = await _converse(opening, route, min(timeout_ns, PATIENCE_NS), credentials)
+        async with stage(route, min(timeout_ns, PATIENCE_NS), credentials) as here:
+            take = await here.perform(opening)
+        error = take.error
         if error is None or error[0] not in _TRY_NEXT_ADDRESS:
             break
-    banner, ehlo = _heard(tape)
+    banner, ehlo = _heard(take.tape)
     trouble = ""
     if error is not None:
         kind, detail = error
@@ -125,31 +90,8 @@ async def preflight(
     return Findings(route, banner, ehlo, trouble)
 
 
-async def _converse(
-    script: Script, route: Route, timeout_ns: int, credentials: tuple[str, str] | None
-) -> tuple[Transcript, tuple[str, str] | None]:
-    tape, errors, once, shard = Transcript(), _Errors(script.rows), _Once(), Shard()
-    session = ClientSession(Cast(script, once, timeout_ns, credentials), tape)
-    session.assign(0, UNSCHEDULED, errors)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(shard.run)
-        session.open(time.monotonic_ns())
-        session.connection = shard.connect(session, route)
-        await once.done.wait()
-        nursery.cancel_scope.cancel()
-    return tape, errors.first
-
-
 def _heard(tape: Transcript) -> tuple[bytes, bytes]:
     """The greeting, and the reply to the last EHLO, LHLO or HELO."""
-    reader, said, banner, ehlo = ReplyReader(), b"", b"", b""
-    for entry in tape.entries:
-        if entry.who == CLIENT:
-            said = entry.data
-        elif entry.who == SERVER:
-            for reply in reader.feed(entry.data):
-                if not said:
-                    banner = banner or reply.raw
-                elif said[:4].upper() in (b"EHLO", b"LHLO", b"HELO"):
-                    ehlo = reply.raw
-    return banner, ehlo
+    dialogue = Dialogue.of(tape)
+    hellos = [turn.first for turn in dialogue.turns if turn.said[:4].upper() in (b"EHLO", b"LHLO", b"HELO") and turn.first]
+    return dialogue.banner.raw if dialogue.banner else b"", hellos[-1].raw if hellos else b""
