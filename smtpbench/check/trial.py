@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import ssl
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,8 +15,9 @@ from typing import Any
 from smtpbench.check.discover import Fixture, discover
 from smtpbench.check.judge import Court, Outcome
 from smtpbench.errors import CannotRun
-from smtpbench.measure.health import machine
-from smtpbench.measure.result import versions
+from smtpbench.measure.health import Health, cpu_times_s, machine, peak_rss_bytes
+from smtpbench.measure.recorder import Book, Interval
+from smtpbench.measure.result import generator_section, latency_section, replies_section, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import RULES
@@ -61,7 +63,8 @@ async def trial(request: Request) -> dict[str, Any]:
     started = datetime.now(UTC)
     trouble = CannotRun(f"{target.url} has no address")
     for route in routes:
-        async with stage(route, request.timeout_ns, credentials) as here:
+        book, began = Book(), (time.monotonic(), *cpu_times_s())
+        async with stage(route, request.timeout_ns, credentials, book) as here:
             try:
                 offer, banner = await discover(here, fixture)
             except CannotRun as error:
@@ -69,7 +72,7 @@ async def trial(request: Request) -> dict[str, Any]:
                 continue
             tried = [rule for rule in request.rules if request.strict or rule.severity != r.ADVICE]
             outcomes = await Court(here, offer).judge(tried)
-            return _result(request, started, offer, banner, outcomes)
+            return _result(request, started, offer, banner, outcomes) | _figures(book.drain(), began, here.connections_peak)
     raise trouble
 
 
@@ -93,6 +96,22 @@ def _result(
         "findings": [_finding(request, outcome) for outcome in outcomes if outcome.broken],
         "machine": machine(),
         "versions": versions(),
+    }
+
+
+def _figures(totals: Interval, began: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
+    """The sections that every result has: what was heard, how fast, and what it cost."""
+    window_s, user_s, system_s = (
+        now - then for now, then in zip((time.monotonic(), *cpu_times_s()), began, strict=True)
+    )
+    health = Health(user_s, system_s, connections_peak=connections_peak, peak_rss_bytes=peak_rss_bytes())
+    replies, enhanced = replies_section(totals)
+    return {
+        "latency": latency_section(totals, ok=True),
+        "replies": replies,
+        "enhanced": enhanced,
+        "errors": dict(totals.errors),
+        "generator": generator_section(health, totals, window_s, closed_model=True),
     }
 
 

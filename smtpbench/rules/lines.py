@@ -9,18 +9,30 @@ from smtpbench.rules.offer import Offer
 from smtpbench.session import script as s
 from smtpbench.session.dialogue import Dialogue, Turn
 from smtpbench.session.script import Ask, Script, Step
+from smtpbench.smtp.command import EXPECTED
 from smtpbench.units import NS_PER_MS
 
 HEADER = b"From: <probe@sender.example>\r\nSubject: probe\r\n\r\n"
 END = b"\r\n.\r\n"
+_ANY = (2, 3, 4, 5)
 #: How long a probe listens for what it did not ask for, once all is said.
 LISTEN_MS = 400
 
 
 def raw(octets: bytes, replies: int = 1, *, split: tuple[bytes, ...] = ()) -> Step:
     """Any octets, and how many replies to wait for. split: write them in these segments instead."""
-    asks = tuple(Ask("probe", (2, 3, 4, 5)) for _ in range(replies))
-    return Step(s.SAY, octets, asks=asks, slot="probe", split=split)
+    verb = _verb(octets)
+    asks = (Ask(verb, _ANY),) * replies
+    return Step(s.SAY, octets, asks=asks, slot=verb if replies == 1 else "pipeline", split=split)
+
+
+def _verb(octets: bytes) -> str:
+    """What its replies are counted under: a verb, `message`, or `other`."""
+    if octets.startswith(HEADER) or octets.endswith(END):
+        return "message"
+    word = octets[:9].split()[:1]
+    verb = word[0].upper().decode("latin-1") if word else ""
+    return verb if verb in EXPECTED else "other"
 
 
 def line(text: str | bytes, replies: int = 1) -> Step:

@@ -46,7 +46,7 @@ class NoBook:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """One speaking of a script. error: the first thing that went wrong, as (kind, detail), or None."""
+    """One speaking of a script. error: the first thing that went wrong, as (kind, detail); None also where a book has it."""
 
     script: Script
     tape: Transcript
@@ -69,22 +69,28 @@ class _Solo:
 class Stage:
     """Where scripts are spoken. Made by `stage`.
 
-    timeout_ns: how long a reply may take.
+    connections_peak: the most that were open at once. timeout_ns: how long a reply may take. book: where all that is
+    spoken is counted; None for nowhere.
     """
 
-    def __init__(self, shard: Shard, route: Route, timeout_ns: int, credentials: tuple[str, str] | None) -> None:
+    def __init__(
+        self, shard: Shard, route: Route, timeout_ns: int, credentials: tuple[str, str] | None, book: Scores | None
+    ) -> None:
         self._shard = shard
-        self.route = route
+        self._route = route
+        self._book = book
+        self.connections_peak = 0
         self._timeout_ns = timeout_ns
         self._credentials = credentials
 
-    async def perform(self, script: Script, *, book: Scores | None = None, timeout_ns: int | None = None) -> Take:
+    async def perform(self, script: Script) -> Take:
         """Speak a script on a new connection and return what was heard, when all is over."""
         solo, tape, errors = _Solo(), Transcript(), NoBook(script.rows)
-        session = ClientSession(Cast(script, solo, timeout_ns or self._timeout_ns, self._credentials), tape)
-        session.assign(0, UNSCHEDULED, errors if book is None else book)
+        session = ClientSession(Cast(script, solo, self._timeout_ns, self._credentials), tape)
+        session.assign(0, UNSCHEDULED, errors if self._book is None else self._book)
         session.open(time.monotonic_ns())
-        session.connection = self._shard.connect(session, self.route)
+        session.connection = self._shard.connect(session, self._route)
+        self.connections_peak = max(self.connections_peak, self._shard.connections_open)
         try:
             await solo.done.wait()
         except trio.Cancelled:
@@ -97,13 +103,13 @@ class Stage:
 
 @asynccontextmanager
 async def stage(
-    route: Route, timeout_ns: int, credentials: tuple[str, str] | None = None
+    route: Route, timeout_ns: int, credentials: tuple[str, str] | None = None, book: Scores | None = None
 ) -> AsyncIterator[Stage]:
     """A stage for one target, with a shard of its own."""
     shard = Shard()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
-        yield Stage(shard, route, timeout_ns, credentials)
+        yield Stage(shard, route, timeout_ns, credentials, book)
         nursery.cancel_scope.cancel()
 
 

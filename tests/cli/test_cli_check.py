@@ -18,6 +18,8 @@ def test_a_clean_server_passes(tmp_path: Path) -> None:
     assert result["rules"]["eod-lf-lf"]["verdict"] == result["rules"]["eod-lf-crlf"]["verdict"] == "pass"
     assert result["rules"]["eod-cr"]["verdict"] == "not-run"
     assert result["findings"] == []
+    assert result["latency"]["MAIL"]["service"]["count"] == result["replies"]["MAIL"]["250"] > 4
+    assert result["generator"]["cpu_s"] > 0
     assert result["target"]["recipient"] == "user@recipient.example"
 
 
