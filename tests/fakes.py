@@ -95,10 +95,7 @@ def transaction(at: int, rcpts: int = 1) -> tuple[Step, ...]:
     escape = at + rcpts + 3
     return (
         say(b"MAIL FROM:<a@b.example>", kind=s.MAIL, otherwise=s.ABANDON, escape=escape),
-        *(
-            say(b"RCPT TO:<r%d@b.example>" % i, kind=s.RCPT, otherwise=s.ABANDON, escape=escape)
-            for i in range(rcpts)
-        ),
+        *(say(b"RCPT TO:<r%d@b.example>" % i, kind=s.RCPT, otherwise=s.ABANDON, escape=escape) for i in range(rcpts)),
         say(b"DATA", 3, otherwise=s.ABANDON, escape=escape),
         body(escape=escape),
     )

@@ -81,7 +81,7 @@ class Court:
                 outcomes[rule.name] = await self._try(rule)
         for rule in rules:
             if rule.invariant is not None:
-                outcomes[rule.name] = self._read(rule, outcomes.get(rule.name))
+                outcomes[rule.name] = await self._read(rule, outcomes.get(rule.name))
         if self._killer is not None and HEALTH in outcomes:
             died = r.broken("the server is gone: after this session it takes no connection")
             outcomes[HEALTH] = Outcome(outcomes[HEALTH].rule, died, self._killer)
@@ -108,10 +108,13 @@ class Court:
         for at, dialogue in enumerate(dialogues):
             if dialogue.fate in UNREACHABLE or not dialogue.began:
                 return Outcome(rule, r.unclear(self._gone or f"no greeting ({dialogue.fate})"), takes[at])
+            banner = dialogue.turns[0].code
+            if banner // 100 in (4, 5) and not rule.turned_away:
+                return Outcome(rule, r.unclear(f"it greets with {banner}"), takes[at])
         if self._gone:
             return Outcome(rule, r.unclear(self._gone), takes[-1])
         judgement = rule.judge(self._offer, dialogues)
-        return Outcome(rule, judgement, takes[judgement.take])
+        return Outcome(rule, judgement, takes[judgement.take] if takes else None)
 
     async def _together(self, scripts: Sequence[Script]) -> list[Take]:
         takes: dict[int, Take] = {}
@@ -150,7 +153,7 @@ class Court:
         take = await self._heard_out(lines.script(self._offer, lines.hello(self._offer), listen=False))
         return Dialogue.of(take.tape).began
 
-    def _read(self, rule: Rule, probed: Outcome | None) -> Outcome:
+    async def _read(self, rule: Rule, probed: Outcome | None) -> Outcome:
         """An invariant over all that was spoken; a rule may have a probe as well."""
         if probed is not None and probed.judgement.verdict != r.PASS:
             return probed
@@ -160,5 +163,17 @@ class Court:
         for take, dialogue in self._spoken:
             wrong = rule.invariant(self._offer, dialogue) if dialogue.began else ""
             if wrong:
-                return Outcome(rule, r.broken(wrong), take)
+                return await self._confirmed(rule, take, wrong)
         return Outcome(rule, r.HELD)
+
+    async def _confirmed(self, rule: Rule, take: Take, wrong: str) -> Outcome:
+        """What an invariant found, spoken once more."""
+        assert rule.invariant is not None
+        if self._gone:
+            return Outcome(rule, r.broken(wrong), take)
+        again = await self._heard_out(take.script)
+        dialogue = Dialogue.of(again.tape)
+        wrong_again = rule.invariant(self._offer, dialogue) if dialogue.began else ""
+        if wrong_again:
+            return Outcome(rule, r.broken(wrong_again), again, "2 of 2")
+        return Outcome(rule, r.unclear(f"seen once in two tries: {wrong}"), take)

@@ -76,9 +76,7 @@ async def trial(request: Request) -> dict[str, Any]:
     raise trouble
 
 
-def _result(
-    request: Request, started: datetime, offer: Offer, banner: Reply, outcomes: Sequence[Outcome]
-) -> dict[str, Any]:
+def _result(request: Request, started: datetime, offer: Offer, banner: Reply, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     by_name = {outcome.rule.name: outcome for outcome in outcomes}
     return {
         "schema": "smtpbench-check/1",
@@ -101,9 +99,7 @@ def _result(
 
 def _figures(totals: Interval, began: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
     """The sections that every result has: what was heard, how fast, and what it cost."""
-    window_s, user_s, system_s = (
-        now - then for now, then in zip((time.monotonic(), *cpu_times_s()), began, strict=True)
-    )
+    window_s, user_s, system_s = (now - then for now, then in zip((time.monotonic(), *cpu_times_s()), began, strict=True))
     health = Health(user_s, system_s, connections_peak=connections_peak, peak_rss_bytes=peak_rss_bytes())
     replies, enhanced = replies_section(totals)
     return {

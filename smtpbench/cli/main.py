@@ -62,9 +62,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def callback(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
 ) -> None:
     """Load-test and judge SMTP and LMTP servers, with figures that can be trusted."""
 

@@ -79,9 +79,7 @@ def command(
     _one_of("when-busy", when_busy, "wait", "drop")
     file = load_scenario(find_scenario(scenario))
     parsed = parse_target(target)
-    given = Overrides(
-        connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed
-    )
+    given = Overrides(connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed)
     request = Request(
         file=file,
         target=parsed,

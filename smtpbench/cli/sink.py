@@ -51,9 +51,7 @@ def command(
     password_file: Annotated[Path | None, typer.Option(help=f"Its first line; else {PASSWORD_VARIABLE}.")] = None,
     require_auth: Annotated[bool, typer.Option("--require-auth", help="No MAIL without AUTH.")] = False,
     name: Annotated[str, typer.Option(help="The host name it gives itself.")] = "sink.example",
-    mutant: Annotated[
-        str | None, typer.Option(help="Break this one protocol rule: see whether a checker notices.")
-    ] = None,
+    mutant: Annotated[str | None, typer.Option(help="Break this one protocol rule: see whether a checker notices.")] = None,
     duration: Annotated[str | None, typer.Option("--duration", "-d", help="End after so long.")] = None,
     authorized: Annotated[bool, typer.Option("--authorized", help="Listen on addresses that others reach.")] = False,
     ready_json: Annotated[bool, typer.Option("--ready-json", help="Say on stdout, as JSON, when it listens.")] = False,

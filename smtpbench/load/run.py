@@ -102,9 +102,7 @@ async def run(request: Request, observer: Observer) -> Outcome:
         raise
     if found.trouble:
         observer.say(f"before the run, {visible(found.trouble)}")
-    job = replace(
-        job, family=int(found.route.family), address=found.route.address, server_name=found.route.server_name
-    )
+    job = replace(job, family=int(found.route.family), address=found.route.address, server_name=found.route.server_name)
     return await run.go(job, found)
 
 

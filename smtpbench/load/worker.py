@@ -52,9 +52,7 @@ class Worker:
     warmup, book: what was counted before and after the warm-up's end. The times are of `time.monotonic_ns`.
     """
 
-    def __init__(
-        self, script: Script, route: Route, plan: Plan, worker: int, credentials: tuple[str, str] | None
-    ) -> None:
+    def __init__(self, script: Script, route: Route, plan: Plan, worker: int, credentials: tuple[str, str] | None) -> None:
         self.plan = plan
         self.warmup = Book(script.rows)
         self.book = Book(script.rows)

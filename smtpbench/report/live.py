@@ -22,9 +22,7 @@ class View(Protocol):
     """Something that shows a run while it goes on; use it as a context."""
 
     def __enter__(self) -> View: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None: ...
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         """About a second has passed."""
@@ -104,5 +102,3 @@ def sparks(values: list[float]) -> str:
     """Values as blocks of one to eight eighths of the greatest."""
     top = max(values, default=0.0)
     return "".join(_SPARKS[min(7, int(value / top * 8))] if top else _SPARKS[0] for value in values)
-
-

@@ -119,9 +119,9 @@ def _empty_is_a_message(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgemen
         end = dialogue.after(b".\r\n")
         if not ready_for_text(dialogue) or end is None:
             return r.unclear("DATA was not answered 354", take)
-        if not end.codes and not dialogue.closed_by_server:
+        if not end.codes and not dialogue.hung_up:
             return r.broken("a message without an octet got no reply", take)
-        if take and len(end.codes) == 1 and end.code // 100 == 2 and not dialogue.closed_by_server:
+        if take and len(end.codes) == 1 and end.code // 100 == 2 and not dialogue.hung_up:
             return r.broken(f"the command behind an empty message got no reply: it was {said_of(end)}", take)
     return r.HELD
 

@@ -21,12 +21,7 @@ _MANY = 10_000
 _TRY_BYTES = 4 * 1024 * 1024
 #: Parameters whose value is missing, or is not what it should be.
 _PARAMETERS = ("BODY", "BODY=", "SIZE", "SIZE=", "SIZE=-1", "SMTPUTF8=", "AUTH", "AUTH=", "RET", "ENVID=+", "=", "=X", "X=")
-_PATHS = ("<@>", "<\"", "<>", "<a@[>", "<@,@:a@b.example>", "<a@b.example", "<" + "(" * 200 + ">", "<a@xn--\u00fc.example>")
-
-
-def _limit_bytes(offer: Offer) -> int:
-    text = offer.extensions.get("SIZE", "")
-    return int(text) if text.isdecimal() else 0
+_PATHS = ("<@>", '<"', "<>", "<a@[>", "<@,@:a@b.example>", "<a@b.example", "<" + "(" * 200 + ">", "<a@xn--\u00fc.example>")
 
 
 def _ordeals(offer: Offer) -> Sequence[Script]:
@@ -35,7 +30,7 @@ def _ordeals(offer: Offer) -> Sequence[Script]:
     scripts += [script(offer, *opening(offer), line(f"MAIL FROM:{path}"), line("NOOP")) for path in _PATHS]
     if offer.recipient:
         scripts.append(script(offer, *envelope(offer), line("DATA"), raw(b".\r\n"), line("NOOP")))
-        limit_bytes = _limit_bytes(offer)
+        limit_bytes = offer.limit_bytes
         if 0 < limit_bytes <= _TRY_BYTES:
             text = HEADER + (b"x" * 70 + b"\r\n") * (limit_bytes // 72 + 1000)
             scripts.append(script(offer, *envelope(offer), line("DATA"), raw(text + END[2:]), line("NOOP")))

@@ -15,6 +15,7 @@ from smtpbench.units import NS_PER_MS
 HEADER = b"From: <probe@sender.example>\r\nSubject: probe\r\n\r\n"
 END = b"\r\n.\r\n"
 _ANY = (2, 3, 4, 5)
+_GREETING = Ask("banner", _ANY)
 #: How long a probe listens for what it did not ask for, once all is said.
 LISTEN_MS = 400
 
@@ -55,9 +56,9 @@ def starttls(wire: bytes = b"STARTTLS\r\n") -> Step:
     return Step(s.STARTTLS, wire, asks=(Ask("STARTTLS", (220,)),), slot="STARTTLS")
 
 
-def login(mechanism: str) -> Step:
-    """A whole SASL exchange with the credentials."""
-    return Step(s.AUTH, asks=(Ask("AUTH", (2,)),), slot="AUTH", mechanism=mechanism)
+def login(mechanism: str, credentials: tuple[str, str] | None = None) -> Step:
+    """A whole SASL exchange, with the target's credentials or with others."""
+    return Step(s.AUTH, asks=(Ask("AUTH", (2,)),), slot="AUTH", mechanism=mechanism, credentials=credentials)
 
 
 def opening(offer: Offer) -> tuple[Step, ...]:
@@ -103,7 +104,7 @@ LISTEN = pause(LISTEN_MS)
 def script(offer: Offer, *steps: Step, listen: bool = True) -> Script:
     """A probe's script. listen: after QUIT, hear what else comes until the server closes (or `LISTEN_MS` are over)."""
     return Script.of(
-        "probe", (*steps, QUIT, *((LISTEN,) if listen else ())), greeting=s.GREETING, implicit_tls=offer.implicit_tls,
+        "probe", (*steps, QUIT, *((LISTEN,) if listen else ())), greeting=_GREETING, implicit_tls=offer.implicit_tls,
         lmtp=offer.lmtp,
     )  # fmt: skip
 

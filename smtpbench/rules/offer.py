@@ -51,6 +51,12 @@ class Offer:
         """The mechanisms of AUTH, where it is offered: inside TLS first, for some offer it only there."""
         return self.inside.get("AUTH", "") or self.clear.get("AUTH", "")
 
+    @property
+    def limit_bytes(self) -> int:
+        """The largest message it says it takes (RFC 1870 §3), 0 where it names no limit."""
+        text = self.extensions.get("SIZE", "").strip()
+        return int(text) if text.isdecimal() else 0
+
     def lacks(self, needs: tuple[str, ...]) -> str:
         """Why a rule with these needs cannot be tried; nothing where it can.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from smtpbench.errors import UsageError
-from smtpbench.rules import data, health
+from smtpbench.rules import arguments, auth, data, extensions, health, order, replies, tls
 from smtpbench.rules.rule import Rule
 
-RULES: tuple[Rule, ...] = tuple(sorted((*data.RULES, *health.RULES), key=lambda rule: rule.id))
+_PARTS = (replies, order, arguments, data, extensions, tls, auth, health)
+RULES: tuple[Rule, ...] = tuple(sorted((rule for part in _PARTS for rule in part.RULES), key=lambda rule: rule.id))
 BY_NAME = {rule.name: rule for rule in RULES}
 _BY_ID = {rule.id: rule for rule in RULES}
 

@@ -69,6 +69,7 @@ class Rule:
     id, name: `R51`, `eod-lf-lf`. section: `RFC 5321 §4.1.1.4`. requirement: in our own words. expected: what a server that
     keeps it does. needs: what the target must offer, see `Offer.lacks`. probe, judge: of a probe. invariant: what is wrong
     with a dialogue, in words, or nothing. alone: it may end the server or take long, so nothing else is tried meanwhile.
+    turned_away: it can be judged of a server that greets with a refusal.
     """
 
     id: str
@@ -82,3 +83,4 @@ class Rule:
     judge: Judge | None = None
     invariant: Invariant | None = None
     alone: bool = False
+    turned_away: bool = False

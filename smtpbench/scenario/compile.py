@@ -190,9 +190,7 @@ class _Compiler:
         if self._message is None:
             message = self._scenario.message
             if self._options.message_bytes is not None:
-                message = message.model_copy(
-                    update={"size": (self._options.message_bytes,) * 2, "eml": None, "text": None}
-                )
+                message = message.model_copy(update={"size": (self._options.message_bytes,) * 2, "eml": None, "text": None})
             where: Path = ("message",) if ("message",) in self._document.places else path
             self._message = self._render(message, where)
         return self._message

@@ -555,7 +555,7 @@ class ClientSession:
 
     def _authenticate(self, step: Step, now_ns: int) -> api.Out:
         """`AUTH mechanism [initial-response]` (RFC 4954 §4)."""
-        user, password = self._cast.credentials or ("", "")
+        user, password = step.credentials or self._cast.credentials or ("", "")
         self._sasl = sasl.client(step.mechanism, user, password)
         initial = self._sasl.initial()
         line = b"AUTH " + step.mechanism.encode()

@@ -119,6 +119,11 @@ class Dialogue:
         return self.fate in (api.CLOSED, api.CONNECTION_RESET)
 
     @property
+    def hung_up(self) -> bool:
+        """Whether the server ended it otherwise than after 221."""
+        return self.closed_by_server and self.last_code != 221
+
+    @property
     def began(self) -> bool:
         """Whether there was a greeting at all."""
         return bool(self.turns[0].heard)

@@ -86,6 +86,7 @@ class Step:
     wire / render: what is written; `render` wins, and is given the arrival's number.
     split: write `wire` in these pieces, each a segment of its own; empty for one write.
     escape: where the program counter goes on ABANDON.
+    credentials: (user, password) of an AUTH step that are not the target's.
     source: `line` of the scenario it came from, 0 where there is none.
     """
 
@@ -98,6 +99,7 @@ class Step:
     escape: int = 0
     split: tuple[bytes, ...] = ()
     mechanism: str = ""
+    credentials: tuple[str, str] | None = field(default=None, repr=False)
     pause_ns: int = 0
     targets: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()

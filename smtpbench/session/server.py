@@ -33,7 +33,8 @@ MAX_LINE_BYTES = 4096
 #: What a client may send ahead while a reply is held back.
 MAX_AHEAD_BYTES = 16 * 1024 * 1024
 
-_COMMAND, _TEXT, _CHUNK, _SASL, _SKIP = range(5)
+COMMAND_MODE = _COMMAND = 0
+_TEXT, _CHUNK, _SASL, _SKIP = range(1, 5)
 
 _ADDRESS = rb"<[A-Za-z0-9][A-Za-z0-9+=_-]{0,60}@[A-Za-z0-9]{1,60}(?:\.[A-Za-z0-9]{1,60}){1,3}>"
 _PLAIN_MAIL = re.compile(rb"MAIL FROM:(" + _ADDRESS + rb")\r\n")

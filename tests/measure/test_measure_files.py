@@ -167,9 +167,7 @@ def test_a_folder_that_vanishes_sends_the_files_elsewhere(tmp_path: Path, elsewh
     assert len(rows(files.folder / "timeline.csv")) == 2
 
 
-def test_a_disk_that_fills_up_loses_nothing(
-    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interval = busy_book().drain()
     files = RunFiles(tmp_path / "run", STARTED)
     write(files, tick(interval, end_s=1.0))

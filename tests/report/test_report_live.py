@@ -29,9 +29,7 @@ class Terminal(io.StringIO):
         (LIVE, io.StringIO(), "xterm", "_Live"),
     ],
 )
-def test_the_view_fits_the_stream(
-    how: str, err: io.StringIO, term: str, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_view_fits_the_stream(how: str, err: io.StringIO, term: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", term)
     assert type(view(how, err)).__name__ == kind
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
 
 import trio
 import trustme
@@ -18,6 +20,8 @@ from smtpbench.session.service import Service
 from smtpbench.session.stage import stage
 from smtpbench.sink.serve import sink_running
 
+#: Sinks at once.
+AT_ONCE = 8
 USER = ("judge", "s3cret-word")
 _CA = trustme.CA()
 _CERTIFICATE = _CA.issue_cert("localhost", "127.0.0.1")
@@ -35,7 +39,7 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
-def judged(
+async def judge(
     names: Iterable[str] = (),
     session: type[ServerSession] = ServerSession,
     *,
@@ -45,17 +49,36 @@ def judged(
 ) -> dict[str, Outcome]:
     """The outcomes of these rules (all of them where none is named) on a sink with TLS, a login and this session class."""
     rules = find(names) if names else RULES
+    service = Service(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=size_bytes)
+    async with sink_running(service, tls=server_context(), session=session) as sink:
+        route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client_context(), "localhost")
+        async with stage(route, timeout_ns, USER) as here:
+            offer, _ = await discover(here, Fixture(credentials=USER, lmtp=lmtp))
+            outcomes = await Court(here, offer).judge(rules)
+            return {outcome.rule.name: outcome for outcome in outcomes}
 
-    async def main() -> dict[str, Outcome]:
-        service = Service(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=size_bytes)
-        async with sink_running(service, tls=server_context(), session=session) as sink:
-            route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client_context(), "localhost")
-            async with stage(route, timeout_ns, USER) as here:
-                offer, _ = await discover(here, Fixture(credentials=USER, lmtp=lmtp))
-                outcomes = await Court(here, offer).judge(rules)
-                return {outcome.rule.name: outcome for outcome in outcomes}
 
-    return trio.run(main)
+def judged(names: Iterable[str] = (), session: type[ServerSession] = ServerSession, **options: Any) -> dict[str, Outcome]:
+    """`judge`, in an event loop of its own."""
+    return trio.run(partial(judge, names, session, **options))
+
+
+def judged_all(mutants: Mapping[str, type[ServerSession]]) -> dict[str, dict[str, Outcome]]:
+    """Rule name → the outcomes of all rules on its mutant; several at once, for most of judging is waiting."""
+    matrix: dict[str, dict[str, Outcome]] = {}
+    limiter = trio.CapacityLimiter(AT_ONCE)
+
+    async def one(name: str, session: type[ServerSession]) -> None:
+        async with limiter:
+            matrix[name] = await judge(session=session, lmtp=name == "lmtp", timeout_ns=5_000_000_000)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for name, session in mutants.items():
+                nursery.start_soon(one, name, session)
+
+    trio.run(main)
+    return matrix
 
 
 def verdicts(outcomes: dict[str, Outcome]) -> dict[str, str]:

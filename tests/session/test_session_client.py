@@ -271,7 +271,6 @@ class TestAuth:
         assert feed.hears(b"501 cancelled\r\n") == b"QUIT\r\n"
         assert feed.book.errors == {"auth_refused": 1}
 
-
     def test_one_challenge_too_many_is_cancelled(self) -> None:
         feed = Feed(self.script("LOGIN"), credentials=("u", "secret"))
         assert feed.talks(*YES, b"334 YQ==\r\n", b"334 YQ==\r\n", b"334 YQ==\r\n")[-1] == b"*\r\n"

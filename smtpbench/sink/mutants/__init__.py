@@ -6,6 +6,7 @@ One file a part, as in `rules`; each holds `MUTANTS`, rule name → session clas
 from __future__ import annotations
 
 from smtpbench.session.server import ServerSession
-from smtpbench.sink.mutants import data, health
+from smtpbench.sink.mutants import arguments, auth, data, extensions, health, order, replies, tls
 
-MUTANTS: dict[str, type[ServerSession]] = {**data.MUTANTS, **health.MUTANTS}
+_PARTS = (replies, order, arguments, data, extensions, tls, auth, health)
+MUTANTS: dict[str, type[ServerSession]] = {name: mutant for part in _PARTS for name, mutant in part.MUTANTS.items()}
