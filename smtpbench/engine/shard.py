@@ -436,6 +436,10 @@ class Shard:
         """The peer will say no more; what the session still has to say may be written yet."""
         connection.peer_closed = True
         self._short.pop(connection.fd, None)
+        if connection.outbox and not connection.server_side:
+            # a client has nothing to gain from writing on: no reply will come, and perhaps nobody reads
+            self._close(connection, api.CLOSED)
+            return
         self._watch(connection, _OUT if connection.outbox else 0)
         self._write(connection, connection.session.ended(self._clock()))
 

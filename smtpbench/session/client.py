@@ -491,7 +491,9 @@ class ClientSession:
         elif kind == s.PAUSE:
             self.wants = api.SLEEP
             self.wake_ns = now_ns + step.pause_ns
-            self._patience_ns = api.NEVER
+            # what was written before may be stuck in front of a server that does not read
+            self._sent_ns = self.wake_ns
+            self._patience_ns = self._cast.timeout_ns
         elif kind == s.HALF_CLOSE:
             self.wants = api.HALF_CLOSE
         else:
