@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any
 
-from smtpbench.check.discover import Fixture, discover
 from smtpbench.check.judge import Court, Outcome
 from smtpbench.errors import CannotRun
 from smtpbench.measure.health import Health, cpu_times_s, machine, peak_rss_bytes
 from smtpbench.measure.recorder import Book, Interval
 from smtpbench.measure.result import generator_section, latency_section, replies_section, versions
 from smtpbench.rules import rule as r
+from smtpbench.rules.discover import Fixture, discover
+from smtpbench.rules.finding import SHOWN, Finding, dialogue_lines
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import RULES
 from smtpbench.rules.rule import Rule
 from smtpbench.session.stage import stage
-from smtpbench.session.transcript import EVENT, SERVER, Transcript
 from smtpbench.smtp.reply import Reply
 from smtpbench.target import Target, Trust, resolve, tls_context
 from smtpbench.text import visible
-
-#: Octets of one read or write that a dialogue shows.
-SHOWN = 300
-#: Lines of a dialogue that are shown; what is more is cut out of the middle.
-LINES = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,15 @@ class Request:
     options: Sequence[str] = ()
 
 
-async def trial(request: Request) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a trial: `result.json`, and a finding for each rule that is broken."""
+
+    result: dict[str, Any]
+    findings: list[Finding]
+
+
+async def trial(request: Request) -> Verdict:
     """Judge a target. Raises CannotRun where it cannot be reached, UsageError."""
     target = request.target
     try:
@@ -72,11 +73,21 @@ async def trial(request: Request) -> dict[str, Any]:
                 continue
             tried = [rule for rule in request.rules if request.strict or rule.severity != r.ADVICE]
             outcomes = await Court(here, offer).judge(tried)
-            return _result(request, started, offer, banner, outcomes) | _figures(book.drain(), began, here.connections_peak)
+            found = {one.rule.name: finding_of(request, offer, banner, started, one) for one in outcomes if one.broken}
+            result = _result(request, started, offer, banner, outcomes, found)
+            result |= figures(book.drain(), began, here.connections_peak)
+            return Verdict(result, [finding for finding in found.values() if finding])
     raise trouble
 
 
-def _result(request: Request, started: datetime, offer: Offer, banner: Reply, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def _result(
+    request: Request,
+    started: datetime,
+    offer: Offer,
+    banner: Reply,
+    outcomes: Sequence[Outcome],
+    found: Mapping[str, Finding | None],
+) -> dict[str, Any]:
     by_name = {outcome.rule.name: outcome for outcome in outcomes}
     return {
         "schema": "smtpbench-check/1",
@@ -91,13 +102,13 @@ def _result(request: Request, started: datetime, offer: Offer, banner: Reply, ou
         },
         "strict": request.strict,
         "rules": {rule.name: _rule_data(rule, by_name.get(rule.name)) for rule in RULES},
-        "findings": [_finding(request, outcome) for outcome in outcomes if outcome.broken],
+        "findings": [_finding_data(request, one, found[one.rule.name]) for one in outcomes if one.broken],
         "machine": machine(),
         "versions": versions(),
     }
 
 
-def _figures(totals: Interval, began: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
+def figures(totals: Interval, began: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
     """The sections that every result has: what was heard, how fast, and what it cost."""
     window_s, user_s, system_s = (now - then for now, then in zip((time.monotonic(), *cpu_times_s()), began, strict=True))
     health = Health(user_s, system_s, connections_peak=connections_peak, peak_rss_bytes=peak_rss_bytes())
@@ -119,33 +130,32 @@ def _rule_data(rule: Rule, outcome: Outcome | None) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _finding(request: Request, outcome: Outcome) -> dict[str, Any]:
+def finding_of(request: Request, offer: Offer, banner: Reply, started: datetime, outcome: Outcome) -> Finding | None:
+    """The finding of a broken rule; None where no session shows it."""
+    if outcome.take is None:
+        return None
     rule = outcome.rule
-    tape = outcome.take.tape if outcome.take else Transcript()
-    digest = hashlib.sha256(b"".join(entry.data for entry in tape.entries if entry.who == "C")).hexdigest()[:8]
+    about = {
+        "recipient": offer.recipient, "sender": offer.sender, "found": started.isoformat(timespec="seconds"),
+        "target": visible(request.target.url), "banner": visible(banner.raw.rstrip(b"\r\n"), SHOWN), "versions": versions(),
+    }  # fmt: skip
+    judgement = outcome.judgement
+    return Finding(
+        rule.name, rule.severity, judgement.actual, outcome.take.script, outcome.take.tape, "check",
+        take=judgement.take, reproducibility=outcome.reproducibility, about=about,
+    )  # fmt: skip
+
+
+def _finding_data(request: Request, outcome: Outcome, finding: Finding | None) -> dict[str, Any]:
+    rule = outcome.rule
     return {
-        "id": f"{rule.name}-{digest}",
+        "id": finding.id if finding else rule.name,
         "rule": rule.name,
         "severity": rule.severity,
         "actual": outcome.judgement.actual,
         "reproducibility": outcome.reproducibility,
-        "dialogue": dialogue_lines(tape),
+        "hits": 1,
+        "file": f"findings/{finding.id}.yaml" if finding else "",
+        "dialogue": dialogue_lines(finding.tape) if finding else [],
         "repeat": shlex.join(["smtpbench", "check", "--target", request.target.url, *request.options, rule.name]),
     }
-
-
-def dialogue_lines(tape: Transcript) -> list[str]:
-    """A transcript as `C:` and `S:` lines, every octet visible; what is long is cut, and says so.
-
-    Reads that follow one another are shown as one: how the server cut its octets is chance.
-    """
-    lines = []
-    for who, entries in groupby(tape.entries, key=lambda entry: entry.who):
-        parts = [entry.data for entry in entries]
-        for octets in [b"".join(parts)] if who == SERVER else parts:
-            more = f" {len(octets):,} octets" if len(octets) > SHOWN else ""
-            lines.append(f"({visible(octets)})" if who == EVENT else f"{who}: {visible(octets, SHOWN)}{more}")
-    if len(lines) > LINES:
-        half = LINES // 2
-        lines = [*lines[:half], f"… {len(lines) - LINES} more …", *lines[-half:]]
-    return lines

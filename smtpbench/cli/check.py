@@ -11,7 +11,7 @@ import typer
 
 from smtpbench.check.trial import Request, trial
 from smtpbench.errors import CannotRun, UsageError
-from smtpbench.measure.result import save
+from smtpbench.measure.result import save, save_findings
 from smtpbench.report.console import wants_color
 from smtpbench.report.scorecard import counts_against, matrix, scorecard
 from smtpbench.rules.register import find
@@ -61,7 +61,7 @@ def command(
     options += [f"--sender={sender}"] if sender else []
     options += [f"--ca={ca}"] if ca else []
     options += ["--insecure"] if insecure else []
-    results = []
+    verdicts = []
     for url in target:
         parsed = parse_target(url)
         request = Request(
@@ -77,9 +77,10 @@ def command(
             options=options,
         )
         try:
-            results.append(trio.run(trial, request))
+            verdicts.append(trio.run(trial, request))
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
+    results = [verdict.result for verdict in verdicts]
     color = wants_color(sys.stdout)
     if len(results) > 1:
         typer.echo(matrix(results, color=color))
@@ -87,7 +88,9 @@ def command(
         typer.echo(scorecard(results[0], color=color))
     if out is not None:
         try:
-            typer.echo(f"saved: {save(results[0], out)}")
+            where = save(results[0], out)
+            save_findings(((one.id, one.to_text()) for one in verdicts[0].findings), where.parent)
+            typer.echo(f"saved: {where}")
         except OSError as error:
             raise CannotRun(f"the result could not be saved: {error.strerror}") from None
     if any(counts_against(rule, result["strict"]) for result in results for rule in result["rules"].values()):

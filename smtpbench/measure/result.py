@@ -10,6 +10,7 @@ import resource
 import ssl
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,14 @@ def _write_whole(text: str, folder: Path) -> Path:
             partial.unlink()
         raise
     return path
+
+
+def save_findings(files: Iterable[tuple[str, str]], folder: Path) -> None:
+    """Write each (name, text) as `folder/findings/<name>.yaml`. Raises OSError."""
+    for name, text in files:
+        place = folder / "findings"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 def load(path: Path) -> dict[str, Any]:

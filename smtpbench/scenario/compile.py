@@ -173,6 +173,8 @@ class _Compiler:
             return self._body(self._render(step.message, (*path, "message")))
         if isinstance(step, model.Bdat):
             return self._bdat(step, path)
+        if isinstance(step, model.Auth):
+            return self._stranger(step, path)
         raise AssertionError(f"unreachable: {step!r}")
 
     def _action(self, word: str, path: Path) -> list[Step]:
@@ -236,6 +238,15 @@ class _Compiler:
         asks = (Ask("AUTH", expected("AUTH")),)
         return [Step(s.AUTH, asks=asks, slot="AUTH", otherwise=s.GIVE_UP, mechanism=words[1].upper())]
 
+    def _stranger(self, step: model.Auth, path: Path) -> list[Step]:
+        mechanism = step.auth.upper()
+        if mechanism not in sasl.MECHANISMS:
+            known = ", ".join(sasl.MECHANISMS)
+            self._problem((*path, "auth"), f"{step.auth!r} is no mechanism known here; there are {known}")
+            return []
+        asks = (Ask("AUTH", expected("AUTH")),)
+        return [Step(s.AUTH, asks=asks, slot="AUTH", mechanism=mechanism, credentials=(step.user, step.password))]
+
     def _raw(self, step: model.Raw, path: Path) -> list[Step]:
         octets = self._octets(step.raw, (*path, "raw"))
         if octets is None:
@@ -249,7 +260,7 @@ class _Compiler:
         first = octets.split(b" ")[0].strip().upper()
         verb = step.as_ or (first.decode() if re.fullmatch(rb"[A-Z]{4,8}", first) else "raw")
         expect = tuple(step.expect) if step.expect else (2, 3)
-        kind = s.GROUP if replies > 1 else s.SAY
+        kind = s.STARTTLS if step.tls else s.GROUP if replies > 1 else s.SAY
         return [Step(kind, octets, asks=(Ask(verb, expect),) * replies, slot=verb, split=pieces)]
 
     def _octets(self, text: str, path: Path) -> bytes | None:

@@ -27,6 +27,7 @@ _WANTED = {
 _MODELS: dict[str, type[BaseModel]] = {
     "message": model.Message, "load": model.Load, "stages": model.LoadStage, "repeat": model.Repeat, "send": model.Send,
     "raw": model.Raw, "pipeline": model.Pipeline, "pause": model.Pause, "choose": model.Branch, "bdat": model.Bdat,
+    "auth": model.Auth, "finding": model.Finding,
     "csv": model.Csv, "lines": model.Lines, "pick": model.Pick, "range": model.Numbers, "random": model.Random,
 }  # fmt: skip
 

@@ -185,6 +185,15 @@ class Raw(_Model):
     expect: Codes | None = None
     as_: str | None = Field(None, alias="as")
     split: list[int] = Field(default_factory=list, description="offsets at which a new segment begins")
+    tls: bool = Field(False, description="a TLS handshake follows if it is answered 220, as behind STARTTLS")
+
+
+class Auth(_Model):
+    """AUTH with other credentials than the target's, for those that must be refused."""
+
+    auth: str = Field(description="the mechanism")
+    user: str = ""
+    password: str = ""
 
 
 def _passes(value: Any) -> int:
@@ -279,7 +288,7 @@ Line = Annotated[
 ]
 STEP_KEYS = {
     "send": "send", "raw": "raw", "repeat": "repeat", "pipeline": "pipeline", "pause": "pause", "choose": "choose",
-    "message": "message", "bdat": "bdat",
+    "message": "message", "bdat": "bdat", "auth": "auth",
 }  # fmt: skip
 Step = Annotated[
     Annotated[Line, Tag("line")]
@@ -290,7 +299,8 @@ Step = Annotated[
     | Annotated[Pause, Tag("pause")]
     | Annotated[Choose, Tag("choose")]
     | Annotated[MessageStep, Tag("message")]
-    | Annotated[Bdat, Tag("bdat")],
+    | Annotated[Bdat, Tag("bdat")]
+    | Annotated[Auth, Tag("auth")],
     Discriminator(_kind(STEP_KEYS, "line")),
 ]
 
@@ -321,6 +331,26 @@ class Load(_Model):
     seed: int | None = Field(None, ge=0)
 
 
+class Finding(_Model):
+    """What a scenario shows, where it was written by `check` or `fuzz`; `smtpbench replay` reads it."""
+
+    version: Literal[1]
+    rule: str
+    severity: str = ""
+    actual: str = Field("", description="what the server did, when it was found")
+    by: Literal["check", "fuzz"]
+    take: int = Field(0, ge=0, description="which of the rule's own dialogues this is")
+    reproducibility: str = ""
+    recipient: str = ""
+    sender: str = ""
+    seed: int | None = None
+    found: str = ""
+    target: str = ""
+    banner: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    dialogue: list[str] = Field(default_factory=list, description="what was said and heard, made visible")
+
+
 class Scenario(_Model):
     """A scripted SMTP session, its values, its message and its load."""
 
@@ -331,3 +361,4 @@ class Scenario(_Model):
     message: Message = Field(default_factory=Message)  # type: ignore[arg-type]  # pydantic fills in the defaults
     load: Load = Field(default_factory=Load)  # type: ignore[arg-type]  # as above
     thresholds: list[str] = Field(default_factory=list)
+    finding: Finding | None = None

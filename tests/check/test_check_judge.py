@@ -7,12 +7,12 @@ import socket
 import trio
 from judging import judged
 
-from smtpbench.check.discover import Fixture, discover
 from smtpbench.check.judge import Court, Outcome
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.rules import lines
 from smtpbench.rules import rule as r
+from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.offer import Offer, keywords
 from smtpbench.rules.rule import Rule
 from smtpbench.session.dialogue import Dialogue

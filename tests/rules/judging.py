@@ -11,9 +11,9 @@ from typing import Any
 import trio
 import trustme
 
-from smtpbench.check.discover import Fixture, discover
 from smtpbench.check.judge import Court, Outcome
 from smtpbench.engine.connection import Route
+from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.register import RULES, find
 from smtpbench.session.server import ServerSession
 from smtpbench.session.service import Service

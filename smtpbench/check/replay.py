@@ -1,0 +1,146 @@
+"""Saying a finding again: is what it shows STILL THERE, is it FIXED, or CAN nobody TELL?
+
+A finding of `check` is one of its rule's dialogues; the others are made anew, for they only compare. A finding of `fuzz`,
+and any of an invariant, is judged by its own transcript alone. A session that did not come to its end shows nothing.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from smtpbench.check.judge import DEATH_S
+from smtpbench.errors import CannotRun, UsageError
+from smtpbench.rules import rule as r
+from smtpbench.rules.account import audit
+from smtpbench.rules.discover import Fixture, discover
+from smtpbench.rules.finding import plain
+from smtpbench.rules.offer import Offer
+from smtpbench.rules.register import BY_NAME
+from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.scenario.load import ScenarioFile, load_scenario
+from smtpbench.scenario.model import Finding
+from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.stage import UNREACHABLE, Stage, stage
+from smtpbench.target import Target, Trust, resolve, tls_context
+
+STILL_THERE = "STILL THERE"
+FIXED = "FIXED"
+CANNOT_TELL = "CANNOT TELL"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Where to say them. timeout_ns: how long a reply may take."""
+
+    target: Target
+    trust: Trust = field(default_factory=Trust)
+    password: str | None = field(default=None, repr=False)
+    timeout_ns: int = 3_000_000_000
+    authorized: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came of one file. word: STILL_THERE, FIXED or CANNOT_TELL. actual: what was seen, or why nothing was."""
+
+    path: Path
+    rule: str
+    word: str
+    actual: str = ""
+
+
+def read_findings(paths: Sequence[Path]) -> list[ScenarioFile]:
+    """The finding files at these paths, those of a folder included. Raises UsageError, ScenarioError."""
+    files = []
+    for path in paths:
+        found = sorted(path.glob("**/*.yaml")) if path.is_dir() else [path]
+        if not found:
+            raise UsageError(f"{path}: there is no finding in this folder")
+        files += [load_scenario(one) for one in found]
+    for file in files:
+        if file.scenario.finding is None:
+            raise UsageError(f"{file.path}: a scenario, but no finding: it has no key `finding`")
+        if file.scenario.finding.rule not in BY_NAME:
+            raise UsageError(f"{file.path}: there is no rule {file.scenario.finding.rule!r}")
+    return files
+
+
+async def replay(files: Sequence[ScenarioFile], request: Request) -> list[Replayed]:
+    """Say each finding to the target, one after the other. Raises CannotRun where it cannot be reached."""
+    target = request.target
+    try:
+        context: ssl.SSLContext | None = tls_context(request.trust)
+    except ssl.SSLError as error:
+        raise CannotRun(f"TLS cannot be set up: {error}") from None
+    route = resolve(target, context, request.trust, authorized=request.authorized)[0]
+    credentials = (target.user, request.password) if target.user and request.password is not None else None
+    outcomes: list[Replayed] = []
+    async with stage(route, request.timeout_ns, credentials) as here:
+        for file in files:
+            finding = file.scenario.finding
+            assert finding is not None
+            fixture = Fixture(finding.recipient, finding.sender, credentials, target.lmtp, target.implicit_tls)
+            try:
+                offer, _ = await discover(here, fixture)
+            except CannotRun as error:
+                if not outcomes:
+                    raise
+                outcomes.append(Replayed(file.path, finding.rule, CANNOT_TELL, str(error)))
+                continue
+            outcomes.append(await _again(here, offer, file, finding))
+    return outcomes
+
+
+async def _again(here: Stage, offer: Offer, file: ScenarioFile, finding: Finding) -> Replayed:
+    options = Options(lmtp=offer.lmtp, implicit_tls=offer.implicit_tls, credentials=offer.credentials is not None)
+    script = plain(compile_scenario(file, options))
+    take = await here.perform(script)
+    dialogue = Dialogue.of(take.tape)
+    rule = BY_NAME[finding.rule]
+
+    def told(word: str, actual: str) -> Replayed:
+        return Replayed(file.path, finding.rule, word, actual)
+
+    if dialogue.fate in UNREACHABLE or not dialogue.began:
+        return told(CANNOT_TELL, f"no greeting ({dialogue.fate})")
+    if dialogue.last_code != 221 and not await _alive(here, offer):
+        return told(STILL_THERE if finding.rule == "health" else CANNOT_TELL, "after it the target is gone")
+    wrong = next((one.actual for one in audit(take.tape, lmtp=offer.lmtp) if one.rule == finding.rule), "")
+    if not wrong and rule.invariant is not None:
+        wrong = rule.invariant(offer, dialogue)
+    if wrong:
+        return told(STILL_THERE, wrong)
+    if finding.by == "check" and rule.judge is not None and rule.probe is not None:
+        return told(*await _judged_again(here, offer, rule, finding.take, dialogue))
+    return told(FIXED, "")
+
+
+async def _judged_again(here: Stage, offer: Offer, rule: r.Rule, at: int, dialogue: Dialogue) -> tuple[str, str]:
+    """The rule's judgement, with this dialogue in the place of its own."""
+    assert rule.probe is not None
+    assert rule.judge is not None
+    lack = offer.lacks(rule.needs)
+    scripts = [] if lack else rule.probe(offer)
+    if at >= len(scripts):
+        return CANNOT_TELL, lack or "the rule has fewer dialogues for this target"
+    dialogues = [
+        dialogue if place == at else Dialogue.of((await here.perform(script)).tape) for place, script in enumerate(scripts)
+    ]
+    judgement = rule.judge(offer, dialogues)
+    if judgement.verdict == r.BROKEN:
+        return STILL_THERE, judgement.actual
+    return (FIXED, "") if judgement.verdict == r.PASS else (CANNOT_TELL, judgement.actual)
+
+
+async def _alive(here: Stage, offer: Offer) -> bool:
+    await trio.sleep(DEATH_S)
+    try:
+        await discover(here, Fixture(offer.recipient, offer.sender, offer.credentials, offer.lmtp, offer.implicit_tls))
+    except CannotRun:
+        return False
+    return True

@@ -1,0 +1,317 @@
+"""The account of a session: which replies a server owes, and which of those it gave stand against the state table.
+
+Theory of operation
+===================
+
+An `Account` is a server that only counts. It is told what was written and which replies were heard, in that order, and cuts
+the writes into what a server owes a reply for: command lines, ends of data, chunks, SASL responses. How the octets behind
+DATA, AUTH or STARTTLS are to be read hangs on the reply to that command, so they wait for it. `due` is the number of
+replies still owed: a client that waits for exactly those speaks with any server, whatever it says.
+
+Each reply that comes is put to what it answers, and judged by the one table of `smtp.state`: a success where the verb is
+out of order, a 503 where it is in order, a reply that nothing asked for. What is judged stands in `wrongs`.
+
+Where the protocol leaves open what a server makes of octets (a bare LF in a command, a line beyond the limits, a malformed
+BDAT) the account is `loose` from there on: nothing more is held against the server for number or order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from typing import Final, NamedTuple
+
+from smtpbench.engine import api
+from smtpbench.session.dialogue import TLS_EVENT
+from smtpbench.session.transcript import CLIENT, SERVER, Transcript
+from smtpbench.smtp import command as c
+from smtpbench.smtp import state
+from smtpbench.smtp.command import Refusal
+from smtpbench.smtp.reply import Reply, ReplyReader
+
+_END: Final = b"\r\n.\r\n"
+#: Beyond this a server may refuse a line, cut it, or hang up.
+_SURE_BYTES: Final = c.COMMAND_LINE_BYTES
+#: Codes by which a server ends a session for its own reasons, or puts off.
+_FAREWELLS: Final = frozenset({421, 521, 554})
+_NOT_NOW: Final = frozenset({421, 450, 451, 452, 454, 455, 530, 534, 535, 538, 550, 554})
+_REFUSED_AS_ORDER: Final = frozenset({500, 502, 503})
+#: What ends a text for a server that is wrong about it, and the rule that says so; tried in this order.
+_WRONG_ENDS: Final = (
+    (re.compile(rb"(?<!\r)\n\.\r\n"), "eod-lf-crlf"),
+    (re.compile(rb"(?<!\r)\n\.\n"), "eod-lf-lf"),
+    (re.compile(rb"\r\n\.\n"), "eod-crlf-lf"),
+    (re.compile(rb"\r\.\r"), "eod-cr"),
+    (re.compile(rb"[\r\n\0][ \t\0]*\.[ \t\0\r]+\n"), "eod-odd"),
+)
+
+
+class Wrong(NamedTuple):
+    """One thing held against a server. cause: what tells it from others of its rule."""
+
+    rule: str
+    actual: str
+    cause: str
+
+
+class _Due(NamedTuple):
+    """What a reply is owed for."""
+
+    verb: str
+    line: bytes
+
+
+class Account:
+    """See the module. wrongs: what was wrong so far. loose: nothing more can be held against the server."""
+
+    def __init__(self, *, lmtp: bool = False) -> None:
+        self._lmtp = lmtp
+        self._state: state.State = state.CONNECTED
+        self._mode = "greeting"
+        self._buffer = b""
+        self._text = b""
+        self._owed: deque[_Due] = deque([_Due(state.BANNER, b"")])
+        self._blocked = True
+        self._leaving = False
+        self._extra: list[Reply] = []
+        self._extra_text = b""
+        self._last = ""
+        self._taken = 0
+        self._no_recipient = False
+        self._tls = False
+        self._answered_in_tls = False
+        self.loose = False
+        self.wrongs: list[Wrong] = []
+
+    @property
+    def due(self) -> int:
+        """How many replies are owed."""
+        return 0 if self._leaving and not self._owed else len(self._owed)
+
+    # -- what is written ---------------------------------------------------------------------------------------
+
+    def wrote(self, octets: bytes) -> None:
+        """The client wrote this."""
+        if self._mode == "greeting":
+            self.loose = True  # before the greeting nobody may speak (RFC 5321 §4.3.1)
+        self._buffer += octets
+        self._parse()
+
+    def secured(self) -> None:
+        """A TLS handshake was done."""
+        self._tls, self._buffer, self._blocked = True, b"", False
+        self._state = state.GREETED if self._state != state.CONNECTED else self._state
+
+    def _parse(self) -> None:
+        while self._buffer and not (self._blocked or self.loose or self._leaving):
+            if self._mode == "text":
+                if not self._parse_text():
+                    return
+            elif self._mode == "chunk":
+                if not self._parse_chunk():
+                    return
+            elif not self._parse_line():
+                return
+
+    def _parse_text(self) -> bool:
+        self._text += self._buffer
+        self._buffer = b""
+        end = (b"\r\n" + self._text).find(_END)
+        if end < 0:
+            return False
+        stop = end + len(_END) - 2
+        self._buffer, self._text = self._text[stop:], self._text[:stop]
+        self._mode = "command"
+        for _ in range(max(1, self._taken) if self._lmtp else 1):
+            self._owed.append(_Due(state.MESSAGE, self._text))
+        self._blocked = True
+        return True
+
+    def _parse_chunk(self) -> bool:
+        piece = self._buffer[: self._chunk_left]
+        self._buffer = self._buffer[len(piece) :]
+        self._chunk_left -= len(piece)
+        if self._chunk_left:
+            return False
+        self._mode = "command"
+        verb = state.MESSAGE if self._chunk_last and self._state in (state.RCPT, state.BDAT) else "BDAT"
+        for _ in range(max(1, self._taken) if self._lmtp and verb == state.MESSAGE else 1):
+            self._owed.append(_Due(verb, self._chunk_line))
+        return True
+
+    _chunk_left = 0
+    _chunk_last = False
+    _chunk_line = b""
+
+    def _parse_line(self) -> bool:
+        end = self._buffer.find(b"\n") + 1
+        whole = self._buffer[:end] if end else self._buffer
+        if len(whole) > _SURE_BYTES or (end and not whole.endswith(b"\r\n")) or b"\r" in whole[:-2]:
+            self.loose = True
+            return False
+        if not end:
+            return False
+        line, self._buffer = self._buffer[:end], self._buffer[end:]
+        if self._mode == "sasl":
+            self._mode, self._blocked = "command", True
+            self._owed.append(_Due("AUTH", line))
+            return True
+        verb = line.split(b" ")[0].strip().upper().decode("latin-1")
+        if verb == "BDAT":
+            return self._begin_chunk(line)
+        self._owed.append(_Due(verb, line))
+        self._leaving = verb == "QUIT"
+        self._blocked = verb in ("DATA", "AUTH", "STARTTLS", "RCPT", "EHLO", "LHLO", "HELO")
+        return True
+
+    def _begin_chunk(self, line: bytes) -> bool:
+        read = c.parse_bdat(line[5:].strip())
+        if isinstance(read, Refusal) or read[0] > 1 << 24:
+            self.loose = True  # how many octets are its chunk?
+            return False
+        self._chunk_left, self._chunk_last = read
+        self._chunk_line = line
+        self._mode = "chunk"
+        return self._parse_chunk() if self._buffer or not self._chunk_left else False
+
+    # -- what is heard -----------------------------------------------------------------------------------------
+
+    def heard(self, reply: Reply) -> None:
+        """A reply came."""
+        if self.loose or self._closed:
+            self._owed.clear()
+            return
+        if not self._owed:
+            if not self._extra:
+                self._extra_text = self._text + self._buffer if self._mode == "text" else self._text
+            self._extra.append(reply)
+            self._inside_extra = self._inside_extra or (self._tls and not self._answered_in_tls)
+            self._in_text = self._in_text or self._mode == "text"
+            return
+        due = self._owed.popleft()
+        self._judge(due, reply.code)
+        self._advance(due, reply.code)
+        self._answered_in_tls = self._answered_in_tls or self._tls
+        self._closed = reply.code == 421
+        self._parse()
+
+    _inside_extra = False
+    _in_text = False
+    _closed = False
+
+    def _advance(self, due: _Due, code: int) -> None:
+        verb, before = due.verb, self._state
+        self._blocked = False
+        if verb == state.BANNER:
+            self._mode = "command"
+        if verb == "AUTH" and code == 334:
+            self._mode = "sasl"
+            return
+        if verb == "STARTTLS" and code == 220:
+            self._buffer, self._blocked = b"", True
+            return
+        self._state = state.after(before, verb, code)
+        if verb == "DATA" and code == 354:
+            self._no_recipient = before != state.RCPT
+            self._mode, self._text = "text", b""
+            self._state = state.DATA
+        elif verb == "RCPT" and code // 100 == 2:
+            self._taken += 1
+        if self._state not in state.TRANSACTION:
+            self._taken = 0
+        self._last = f"{verb} {code // 100}"
+
+    def _judge(self, due: _Due, code: int) -> None:
+        verb, at = due.verb, self._state
+        good = code // 100 in (2, 3)
+        if good and verb not in state.IN_ORDER[at]:
+            self._out_of_order(verb, at, code)
+        elif verb == state.MESSAGE and good and code // 100 == 2 and self._no_recipient:
+            self._note("no-rcpt", "a message without a recipient was taken", "message")
+        elif not good and code in _REFUSED_AS_ORDER and verb in state.IN_ORDER[at]:
+            self._refused_in_order(due, at, code)
+
+    def _out_of_order(self, verb: str, at: state.State, code: int) -> None:
+        rule = ""
+        if verb == "RCPT" and at == state.READY:
+            after = {
+                "MAIL 5": "bad-mail-state",
+                "MAIL 4": "bad-mail-state",
+                "message 2": "post-data-clear",
+                "RSET 2": "rset-clears",
+            }
+            rule = after.get(self._last, "rcpt-first")
+        elif verb == "MAIL" and at in (state.MAIL, state.RCPT):
+            rule = "nested-mail"
+        elif verb == "AUTH" and at in (state.MAIL, state.RCPT):
+            rule = "auth-order"
+        elif verb == "DATA" and at == state.BDAT:
+            rule = "bdat-mix"
+        elif verb == "BDAT" and at == state.READY:
+            rule = "bdat-reject"
+        elif verb in ("MAIL", "RCPT") and at == state.GREETED and self._tls:
+            rule = "tls-reset"
+        if rule:
+            self._note(rule, f"{verb} was answered {code}, which is out of order in state {at!r}", f"{verb} in {at}")
+
+    def _refused_in_order(self, due: _Due, at: state.State, code: int) -> None:
+        verb, bare = due.verb, len(due.line.split()) == 1
+        if verb == "RSET" and bare and at != state.GREETED:
+            self._note("rset-250", f"RSET was answered {code}", f"RSET in {at}")
+        elif verb == "NOOP" and bare:
+            self._note("noop-250", f"NOOP was answered {code}", f"NOOP in {at}")
+        elif verb == "QUIT" and bare:
+            self._note("quit", f"QUIT was answered {code}", f"QUIT in {at}")
+        elif verb == "EHLO" and code == 503 and at != state.GREETED and not isinstance(c.parse_line(due.line), Refusal):
+            self._note("re-ehlo", "EHLO said again was answered 503", "EHLO again")
+        elif verb == "RCPT" and code == 503:
+            spoiler = self._last.split(" ")[0]
+            rule = {"EHLO": "ehlo-refused-state"}.get(spoiler, "no-side-effect")
+            if spoiler in ("VRFY", "EXPN", "HELP", "NOOP", "EHLO"):
+                self._note(rule, f"RCPT was answered 503 after MAIL and {spoiler}", f"RCPT after {spoiler}")
+
+    def _note(self, rule: str, actual: str, cause: str) -> None:
+        self.wrongs.append(Wrong(rule, actual, cause))
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def close(self, fate: str) -> None:
+        """The session is over: what was left open is judged."""
+        if self.loose:
+            return
+        hung_up = fate in (api.CLOSED, api.CONNECTION_RESET)
+        if self._extra and not (hung_up and self._extra[-1].code in _FAREWELLS and len(self._extra) == 1):
+            count = len(self._extra)
+            if self._inside_extra:
+                self._note("tls-inject", f"{count} replies came inside TLS before anything was said there", "inside TLS")
+            else:
+                rule = self._wrong_end()
+                where = "inside a text" if self._in_text else "that nothing asked for"
+                self._note(rule, f"{count} replies came {where}, the first {self._extra[0].code}", rule)
+        if fate == api.TIMEOUT and self._owed and not self._closed:
+            verb = self._owed[0].verb
+            shown = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
+            self._note("health", f"{shown} got no reply in state {self._state!r}", f"no reply to {shown} in {self._state}")
+
+    def _wrong_end(self) -> str:
+        text = b"\r\n" + self._extra_text
+        if not (self._in_text or self._extra_text):
+            return "one-reply"
+        return next((rule for pattern, rule in _WRONG_ENDS if pattern.search(text[:-5])), "data-desync")
+
+
+def audit(tape: Transcript, *, lmtp: bool = False) -> list[Wrong]:
+    """What a whole transcript holds against the server."""
+    account, reader = Account(lmtp=lmtp), ReplyReader()
+    for entry in tape.entries:
+        if entry.who == CLIENT:
+            account.wrote(entry.data)
+        elif entry.who == SERVER:
+            for reply in reader.feed(entry.data):
+                account.heard(reply)
+        elif entry.data == TLS_EVENT:
+            account.secured()
+            reader = ReplyReader()
+        else:
+            account.close(entry.data.decode())
+    return account.wrongs
