@@ -12,12 +12,12 @@ from typing import Any
 
 from smtpbench.check.judge import Court, Outcome
 from smtpbench.errors import CannotRun
-from smtpbench.measure.health import Health, cpu_times_s, machine, peak_rss_bytes
-from smtpbench.measure.recorder import Book, Interval
-from smtpbench.measure.result import generator_section, latency_section, replies_section, versions
+from smtpbench.measure.health import cpu_times_s, machine
+from smtpbench.measure.recorder import Book
+from smtpbench.measure.result import figures, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover
-from smtpbench.rules.finding import SHOWN, Finding, dialogue_lines
+from smtpbench.rules.finding import SHOWN, Finding, rule_data
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import RULES
 from smtpbench.rules.rule import Rule
@@ -108,26 +108,8 @@ def _result(
     }
 
 
-def figures(totals: Interval, began: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
-    """The sections that every result has: what was heard, how fast, and what it cost."""
-    window_s, user_s, system_s = (now - then for now, then in zip((time.monotonic(), *cpu_times_s()), began, strict=True))
-    health = Health(user_s, system_s, connections_peak=connections_peak, peak_rss_bytes=peak_rss_bytes())
-    replies, enhanced = replies_section(totals)
-    return {
-        "latency": latency_section(totals, ok=True),
-        "replies": replies,
-        "enhanced": enhanced,
-        "errors": dict(totals.errors),
-        "generator": generator_section(health, totals, window_s, closed_model=True),
-    }
-
-
 def _rule_data(rule: Rule, outcome: Outcome | None) -> dict[str, str]:
-    verdict, actual = (r.NOT_RUN, "") if outcome is None else outcome.judgement[:2]
-    return {
-        "verdict": verdict, "severity": rule.severity, "id": rule.id, "section": rule.section,
-        "requirement": rule.requirement, "expected": rule.expected, "actual": actual,
-    }  # fmt: skip
+    return rule_data(rule, *(outcome.judgement[:2] if outcome else (r.NOT_RUN, "")))
 
 
 def finding_of(request: Request, offer: Offer, banner: Reply, started: datetime, outcome: Outcome) -> Finding | None:
@@ -148,14 +130,10 @@ def finding_of(request: Request, offer: Offer, banner: Reply, started: datetime,
 
 def _finding_data(request: Request, outcome: Outcome, finding: Finding | None) -> dict[str, Any]:
     rule = outcome.rule
+    repeat = shlex.join(["smtpbench", "check", "--target", request.target.url, *request.options, rule.name])
+    if finding is not None:
+        return finding.to_data(repeat)
     return {
-        "id": finding.id if finding else rule.name,
-        "rule": rule.name,
-        "severity": rule.severity,
-        "actual": outcome.judgement.actual,
-        "reproducibility": outcome.reproducibility,
-        "hits": 1,
-        "file": f"findings/{finding.id}.yaml" if finding else "",
-        "dialogue": dialogue_lines(finding.tape) if finding else [],
-        "repeat": shlex.join(["smtpbench", "check", "--target", request.target.url, *request.options, rule.name]),
-    }
+        "id": rule.name, "rule": rule.name, "severity": rule.severity, "actual": outcome.judgement.actual,
+        "reproducibility": outcome.reproducibility, "hits": 1, "file": "", "dialogue": [], "repeat": repeat,
+    }  # fmt: skip

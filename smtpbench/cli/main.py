@@ -20,6 +20,7 @@ from smtpbench.errors import SmtpbenchError
 COMMANDS = {
     "run": "Load a mail server with a scenario and measure it.",
     "check": "Try a server against the protocol's rules.",
+    "fuzz": "Mutate a scenario by the thousand and show what breaks a server.",
     "replay": "Say findings again: STILL THERE, FIXED or CANNOT TELL.",
     "rules": "List the protocol rules, or explain one.",
     "sink": "Run a mail server that takes everything, or misbehaves on request.",

@@ -9,6 +9,7 @@ import platform
 import resource
 import ssl
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable
 from importlib import metadata
@@ -17,7 +18,7 @@ from typing import Any
 
 from smtpbench import __version__
 from smtpbench.errors import UsageError
-from smtpbench.measure.health import Health, limits, machine
+from smtpbench.measure.health import Health, cpu_times_s, limits, machine, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
 from smtpbench.text import visible
@@ -95,6 +96,21 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
         "peak_rss_bytes": health.peak_rss_bytes,
         "connections_peak": health.connections_peak,
         "descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    }
+
+
+def figures(totals: Interval, began: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
+    """What the results of `check` and `fuzz` share with those of `run`: what was heard, how fast, at which cost."""
+    now = (time.monotonic(), *cpu_times_s())
+    window_s, user_s, system_s = (after - before for after, before in zip(now, began, strict=True))
+    health = Health(user_s, system_s, connections_peak=connections_peak, peak_rss_bytes=peak_rss_bytes())
+    replies, enhanced = replies_section(totals)
+    return {
+        "latency": latency_section(totals, ok=True),
+        "replies": replies,
+        "enhanced": enhanced,
+        "errors": dict(totals.errors),
+        "generator": generator_section(health, totals, window_s, closed_model=True),
     }
 
 

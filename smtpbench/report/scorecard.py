@@ -43,6 +43,24 @@ def scorecard(result: Mapping[str, Any], *, color: bool) -> str:
     return "\n".join(lines)
 
 
+def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
+    """What a fuzzer found, the gravest first, and what it did for that."""
+    target, cases = result["target"], result["cases"]
+    lines = [f"{target['url']}  {target['banner']}"]
+    for finding in result["findings"]:
+        lines += ["", *_finding(finding, result["rules"][finding["rule"]], color)]
+        lines.append(f"  met {finding['hits']:,} times" + ("; it is in the baseline" if finding["known"] else ""))
+    if target["gone"]:
+        others = cases["may_have_killed_it"]
+        lines += ["", "The target is gone." + (f" {others} other cases were cut off as well." if others else "")]
+    cpu_s = result["generator"]["cpu_s"]
+    lines += [
+        "",
+        f"{cases['run']:,} cases run, {len(result['findings'])} findings, seed {result['seed']}, {cpu_s:.1f} s of CPU",
+    ]
+    return "\n".join(lines)
+
+
 def matrix(results: Sequence[Mapping[str, Any]], *, color: bool) -> str:
     """Rules by targets."""
     heads = [chr(ord("A") + at) for at in range(len(results))]
@@ -62,7 +80,7 @@ def _finding(finding: Mapping[str, Any], rule: Mapping[str, str], color: bool) -
     return [
         f"{_colored(word, word, color)} {finding['rule']} ({rule['section']})",
         f"  required: {rule['requirement']}",
-        f"  seen:     {finding['actual']}  ({finding['reproducibility']} tries)",
+        f"  seen:     {finding['actual']}  ({finding['reproducibility']})",
         *(f"    {line}" for line in finding["dialogue"]),
         f"  again:    {finding['repeat']}",
     ]

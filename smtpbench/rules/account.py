@@ -22,7 +22,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from smtpbench.engine import api
-from smtpbench.session.dialogue import TLS_EVENT
+from smtpbench.session.dialogue import SHUT_EVENT, TLS_EVENT
 from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp import command as c
 from smtpbench.smtp import state
@@ -44,6 +44,14 @@ _WRONG_ENDS: Final = (
     (re.compile(rb"\r\.\r"), "eod-cr"),
     (re.compile(rb"[\r\n\0][ \t\0]*\.[ \t\0\r]+\n"), "eod-odd"),
 )
+
+
+#: The rules that an audit can find broken.
+AUDITED: Final = frozenset({
+    "eod-lf-crlf", "eod-lf-lf", "eod-crlf-lf", "eod-cr", "eod-odd", "data-desync", "one-reply", "tls-inject", "health",
+    "rcpt-first", "bad-mail-state", "post-data-clear", "rset-clears", "nested-mail", "auth-order", "bdat-mix", "bdat-reject",
+    "tls-reset", "no-rcpt", "rset-250", "noop-250", "quit", "re-ehlo", "ehlo-refused-state", "no-side-effect",
+})  # fmt: skip
 
 
 class Wrong(NamedTuple):
@@ -86,7 +94,7 @@ class Account:
     @property
     def due(self) -> int:
         """How many replies are owed."""
-        return 0 if self._leaving and not self._owed else len(self._owed)
+        return len(self._owed)
 
     # -- what is written ---------------------------------------------------------------------------------------
 
@@ -96,6 +104,10 @@ class Account:
             self.loose = True  # before the greeting nobody may speak (RFC 5321 §4.3.1)
         self._buffer += octets
         self._parse()
+
+    def shut(self) -> None:
+        """The client closed its writing side: a server may end the session at once."""
+        self.loose = True
 
     def secured(self) -> None:
         """A TLS handshake was done."""
@@ -156,12 +168,11 @@ class Account:
             self._mode, self._blocked = "command", True
             self._owed.append(_Due("AUTH", line))
             return True
-        verb = line.split(b" ")[0].strip().upper().decode("latin-1")
+        verb = line[:-2].split(b" ")[0].upper().decode("latin-1")
         if verb == "BDAT":
             return self._begin_chunk(line)
         self._owed.append(_Due(verb, line))
-        self._leaving = verb == "QUIT"
-        self._blocked = verb in ("DATA", "AUTH", "STARTTLS", "RCPT", "EHLO", "LHLO", "HELO")
+        self._blocked = verb in ("DATA", "AUTH", "STARTTLS", "RCPT", "EHLO", "LHLO", "HELO", "QUIT")
         return True
 
     def _begin_chunk(self, line: bytes) -> bool:
@@ -201,9 +212,11 @@ class Account:
 
     def _advance(self, due: _Due, code: int) -> None:
         verb, before = due.verb, self._state
-        self._blocked = False
+        self._blocked = bool(self._owed)  # what blocks is always the last that a reply is owed for
         if verb == state.BANNER:
             self._mode = "command"
+        if verb == "QUIT" and code == 221:
+            self._leaving = True
         if verb == "AUTH" and code == 334:
             self._mode = "sasl"
             return
@@ -312,6 +325,8 @@ def audit(tape: Transcript, *, lmtp: bool = False) -> list[Wrong]:
         elif entry.data == TLS_EVENT:
             account.secured()
             reader = ReplyReader()
+        elif entry.data == SHUT_EVENT:
+            account.shut()
         else:
             account.close(entry.data.decode())
     return account.wrongs

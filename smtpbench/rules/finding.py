@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
+from smtpbench.rules.rule import Rule
 from smtpbench.session import script as s
 from smtpbench.session.script import Ask, Script, Step
 from smtpbench.session.transcript import EVENT, SERVER, Transcript
@@ -35,8 +36,8 @@ _WORDS = {s.TLS: "tls", s.CLOSE: "close", s.RESET: "reset", s.HALF_CLOSE: "half-
 class Finding:
     """One thing that is wrong with a server, and the session that shows it.
 
-    take: which of the rule's own dialogues it is. reproducibility: `2 of 2`. hits: how often it was met. about: what goes
-    into the file beside it (seed, target, banner, versions …).
+    take: which of the rule's own dialogues it is. reproducibility: `2 of 2`. hits: how often it was met. cause: what tells
+    it from others of its rule. about: what goes into the file beside it (seed, target, banner, versions …).
     """
 
     rule: str
@@ -48,6 +49,7 @@ class Finding:
     take: int = 0
     reproducibility: str = "1 of 1"
     hits: int = 1
+    cause: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -56,12 +58,20 @@ class Finding:
         said = b"".join(entry.data for entry in self.tape.entries if entry.who == "C")
         return f"{self.rule}-{hashlib.sha256(said).hexdigest()[:8]}"
 
+    def to_data(self, repeat: str) -> dict[str, Any]:
+        """`findings[]` of a result. repeat: the command that says it again."""
+        return {
+            "id": self.id, "rule": self.rule, "severity": self.severity, "actual": self.actual,
+            "reproducibility": self.reproducibility, "hits": self.hits, "file": f"findings/{self.id}.yaml",
+            "dialogue": dialogue_lines(self.tape), "repeat": repeat,
+        }  # fmt: skip
+
     def to_text(self) -> str:
         """The file."""
         head = [f"name: {self.id}", f"about: {json.dumps(self.actual)}", "finding:", "  version: 1"]
         told = {
-            "rule": self.rule, "severity": self.severity, "actual": self.actual, "by": self.by, "take": self.take,
-            "reproducibility": self.reproducibility, **self.about,
+            "rule": self.rule, "severity": self.severity, "actual": self.actual, "by": self.by, "cause": self.cause,
+            "take": self.take, "reproducibility": self.reproducibility, **self.about,
         }  # fmt: skip
         head += [f"  {key}: {json.dumps(value)}" for key, value in told.items() if value is not None]
         head += ["  dialogue:", *(f"    - {json.dumps(text)}" for text in dialogue_lines(self.tape))]
@@ -100,6 +110,14 @@ def _step(step: Step, lmtp: bool) -> str:
     if step.kind == s.STARTTLS:
         parts.append("tls: true")
     return "{" + ", ".join(parts) + "}"
+
+
+def rule_data(rule: Rule, verdict: str, actual: str) -> dict[str, str]:
+    """`rules.<name>` of a result."""
+    return {
+        "verdict": verdict, "severity": rule.severity, "id": rule.id, "section": rule.section,
+        "requirement": rule.requirement, "expected": rule.expected, "actual": actual,
+    }  # fmt: skip
 
 
 def plain(script: Script) -> Script:

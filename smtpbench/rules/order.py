@@ -287,7 +287,13 @@ def _odd_lines(offer: Offer) -> Sequence[Script]:
 def _slammed(offer: Offer, dialogue: Dialogue) -> str:
     """A close that answers one short command, with no 221 or 421 anywhere near."""
     last = dialogue.turns[-1]
-    if not dialogue.closed_by_server or last.heard or last.rest or dialogue.last_code in (221, 421, 521, 554):
+    if (
+        not dialogue.closed_by_server
+        or dialogue.half_closed
+        or last.heard
+        or last.rest
+        or dialogue.last_code in (221, 421, 521, 554)
+    ):
         return ""
     if any(turn.said.upper() == b"RSET\r\n" for turn in dialogue.turns[-2:]):
         return ""  # a rule of its own

@@ -339,6 +339,7 @@ class Finding(_Model):
     severity: str = ""
     actual: str = Field("", description="what the server did, when it was found")
     by: Literal["check", "fuzz"]
+    cause: str = Field("", description="what tells it from other findings of its rule")
     take: int = Field(0, ge=0, description="which of the rule's own dialogues this is")
     reproducibility: str = ""
     recipient: str = ""

@@ -495,6 +495,7 @@ class ClientSession:
             self._sent_ns = self.wake_ns
             self._patience_ns = self._cast.timeout_ns
         elif kind == s.HALF_CLOSE:
+            self._note(b"half-close", now_ns)
             self.wants = api.HALF_CLOSE
         else:
             self._time_session(now_ns)

@@ -22,6 +22,7 @@ from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp.reply import Reply, ReplyReader
 
 TLS_EVENT = b"tls"
+SHUT_EVENT = b"half-close"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +68,18 @@ class Dialogue:
     """What one session said and heard.
 
     turns: the first is the greeting's, with nothing said. fate: how it ended, one of the words of `engine.api`.
+    half_closed: the client closed its writing side before.
     """
 
     turns: tuple[Turn, ...]
     fate: str
+    half_closed: bool = False
 
     @classmethod
     def of(cls, tape: Transcript) -> Dialogue:
         """Read a transcript."""
         turns = [Turn(b"", 0, False)]
-        reader, tls, fate = ReplyReader(), False, ""
+        reader, tls, fate, shut = ReplyReader(), False, "", False
         for entry in tape.entries:
             if entry.who == CLIENT:
                 turns[-1].rest = bytes(reader.pending)
@@ -87,10 +90,12 @@ class Dialogue:
                 tls = True
                 turns[-1].rest = bytes(reader.pending)
                 reader = ReplyReader()
+            elif entry.data == SHUT_EVENT:
+                shut = True
             else:
                 fate = entry.data.decode()
         turns[-1].rest = bytes(reader.pending)
-        return cls(tuple(turns), fate)
+        return cls(tuple(turns), fate, shut)
 
     @property
     def banner(self) -> Reply | None:

@@ -83,10 +83,13 @@ class Stage:
         self._timeout_ns = timeout_ns
         self._credentials = credentials
 
-    async def perform(self, script: Script) -> Take:
-        """Speak a script on a new connection and return what was heard, when all is over."""
+    async def perform(self, script: Script, speaker: type[ClientSession] = ClientSession) -> Take:
+        """Speak a script on a new connection and return what was heard, when all is over.
+
+        speaker: the class of the session, for who speaks otherwise than by the script's asks.
+        """
         solo, tape, errors = _Solo(), Transcript(), NoBook(script.rows)
-        session = ClientSession(Cast(script, solo, self._timeout_ns, self._credentials), tape)
+        session = speaker(Cast(script, solo, self._timeout_ns, self._credentials), tape)
         session.assign(0, UNSCHEDULED, errors if self._book is None else self._book)
         session.open(time.monotonic_ns())
         session.connection = self._shard.connect(session, self._route)

@@ -68,7 +68,7 @@ def test_a_finding_is_told_whole() -> None:
     }  # fmt: skip
     text = scorecard(result({"a": rule("violation", "security")}, [finding]), color=False)
     for part in (
-        "SECURITY a (RFC 5321 §4.2)", "required: Be brief.", "seen:     it went on  (2 of 2 tries)",
+        "SECURITY a (RFC 5321 §4.2)", "required: Be brief.", "seen:     it went on  (2 of 2)",
         "    C: NOOP\n    S: 250 ok",
         "again:    smtpbench check --target smtp://x:25 a",
     ):  # fmt: skip

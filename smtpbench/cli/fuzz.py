@@ -1,0 +1,140 @@
+"""`smtpbench fuzz`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from smtpbench.errors import CannotRun, UsageError
+from smtpbench.fuzz.campaign import Plan, Tally
+from smtpbench.fuzz.hunt import Request, hunt
+from smtpbench.fuzz.strategies import families
+from smtpbench.measure.result import save, save_findings
+from smtpbench.report.console import wants_color
+from smtpbench.report.scorecard import findings_card
+from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.target import Trust, parse_target, read_password
+from smtpbench.units import parse_duration_ns
+
+FOUND = 1
+INTERRUPTED = 130
+#: name → cases, duration, connections, seconds to shrink a finding
+PROFILES = {
+    "quick": (1_000, "30s", 50, 3.0),
+    "ci": (10_000, "2m", 100, 5.0),
+    "deep": (10_000_000, "1h", 500, 30.0),
+}
+_TOLD_EVERY_S = 2.0
+
+
+def command(
+    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one: relay, submission …")],
+    target: Annotated[str, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on.")],
+    profile: Annotated[str, typer.Option(help="quick, ci or deep: how many cases, how long, how many at once.")] = "quick",
+    cases: Annotated[int | None, typer.Option(min=1, help="Cases in all.  [default: the profile's]")] = None,
+    duration: Annotated[str | None, typer.Option("--duration", "-d", help="How long to draw cases.")] = None,
+    connections: Annotated[int | None, typer.Option("--connections", "-c", min=1, help="Cases at once.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same cases.")] = 1,
+    only: Annotated[str, typer.Option(help="Mutation families to draw from, with commas: order,end,tls …")] = "",
+    skip: Annotated[str, typer.Option(help="Mutation families to leave out.")] = "",
+    max_findings: Annotated[int, typer.Option(min=1, help="Draw no more cases after so many findings.")] = 50,
+    strict: Annotated[bool, typer.Option("--strict", help="Count SHOULDs too.")] = False,
+    baseline: Annotated[
+        Path | None, typer.Option(help="A folder of findings that are known: only others make it fail.")
+    ] = None,
+    recipient: Annotated[str, typer.Option(help="A mailbox it takes mail for.  [default: found out]")] = "",
+    sender: Annotated[str, typer.Option(help="Whom mail comes from.  [default: the scenario's]")] = "",
+    timeout: Annotated[str, typer.Option(help="How long one reply may take.")] = "3s",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder.  [default: results/<fuzz>]")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="PEM file of the certificate authorities to trust.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")] = False,
+    sni: Annotated[str | None, typer.Option(help="The server name to ask for and verify.")] = None,
+    cert: Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if that is elsewhere.")] = None,
+    authorized: Annotated[
+        bool, typer.Option("--authorized", help="You may test this host, although it is not this machine.")
+    ] = False,
+) -> None:
+    """Mutate a scenario's session by the thousand, and show what breaks the server, as short as can be.
+
+    Give it a server that may die. Exit code 1 means a finding that is not in the baseline.
+
+    \b
+      smtpbench fuzz relay --target smtp://127.0.0.1:2525
+      smtpbench fuzz relay --target smtp://127.0.0.1:2525 --profile ci --seed 7 --baseline known-findings
+      smtpbench fuzz relay --target smtp://127.0.0.1:2525 --only end,dots,segment --cases 5000
+    """
+    if profile not in PROFILES:
+        raise UsageError(f"--profile {profile}: there are {', '.join(PROFILES)}")
+    most, longest, at_once, shrink_s = PROFILES[profile]
+    file = load_scenario(find_scenario(scenario))
+    parsed = parse_target(target)
+    plan = Plan(
+        cases=cases or most,
+        duration_ns=parse_duration_ns(duration or longest),
+        seed=seed,
+        connections=connections or at_once,
+        families=families(_names(only), _names(skip)),
+        max_findings=max_findings,
+        strict=strict,
+        shrink_s=shrink_s,
+    )
+    request = Request(
+        file=file,
+        target=parsed,
+        plan=plan,
+        trust=Trust(ca, insecure, sni, cert, key),
+        password=read_password(password_file) if parsed.user else None,
+        recipient=recipient,
+        sender=sender,
+        timeout_ns=parse_duration_ns(timeout),
+        authorized=authorized,
+        known=_known(baseline),
+    )
+    catch = trio.run(hunt, request, _teller())
+    typer.echo(findings_card(catch.result, color=wants_color(sys.stdout)))
+    folder = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-fuzz-{file.path.stem}"
+    try:
+        where = save(catch.result, folder)
+        save_findings(((finding.id, finding.to_text()) for finding in catch.findings), where.parent)
+    except OSError as error:
+        raise CannotRun(f"the result could not be saved: {error.strerror}") from None
+    typer.echo(f"saved: {where}")
+    if catch.stopped:
+        raise typer.Exit(INTERRUPTED)
+    if catch.new:
+        raise typer.Exit(FOUND)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _known(folder: Path | None) -> frozenset[tuple[str, str]]:
+    if folder is None:
+        return frozenset()
+    if not folder.is_dir():
+        raise UsageError(f"--baseline {folder}: there is no such folder")
+    found = [load_scenario(path).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
+    return frozenset((finding.rule, finding.cause) for finding in found if finding is not None)
+
+
+class _teller:  # noqa: N801  (it is used as a function)
+    """One line every few seconds on stderr."""
+
+    def __init__(self) -> None:
+        self._last_s = time.monotonic()
+
+    def __call__(self, tally: Tally) -> None:
+        if time.monotonic() - self._last_s >= _TOLD_EVERY_S:
+            self._last_s = time.monotonic()
+            print(f"{tally.run:,} cases run, {len(tally.suspects)} findings so far", file=sys.stderr, flush=True)

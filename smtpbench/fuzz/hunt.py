@@ -1,0 +1,204 @@
+"""A hunt: connect, find out what the target offers, fuzz it with a scenario, and say so as a result."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import trio
+
+from smtpbench.errors import CannotRun
+from smtpbench.fuzz.campaign import Campaign, Plan, Suspect, Tally
+from smtpbench.fuzz.mutation import concrete, made, say
+from smtpbench.measure.health import cpu_times_s, machine
+from smtpbench.measure.recorder import Book
+from smtpbench.measure.result import figures, latency_section, versions
+from smtpbench.rules import rule as r
+from smtpbench.rules.account import AUDITED
+from smtpbench.rules.discover import Fixture, discover
+from smtpbench.rules.finding import SHOWN, Finding, rule_data
+from smtpbench.rules.offer import Offer
+from smtpbench.rules.register import BY_NAME, RULES
+from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.scenario.load import ScenarioFile
+from smtpbench.session import script as s
+from smtpbench.session.script import Script
+from smtpbench.session.stage import stage
+from smtpbench.smtp.reply import Reply
+from smtpbench.target import Target, Trust, resolve, tls_context
+from smtpbench.text import visible
+
+#: The message of a case: small, for what is tried is the protocol.
+MESSAGE_BYTES = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to fuzz, and with what. known: (rule, cause) of findings that are not new; an empty cause is any."""
+
+    file: ScenarioFile
+    target: Target
+    plan: Plan
+    trust: Trust = field(default_factory=Trust)
+    password: str | None = field(default=None, repr=False)
+    recipient: str = ""
+    sender: str = ""
+    timeout_ns: int = 3_000_000_000
+    authorized: bool = False
+    known: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Catch:
+    """What a hunt brought home: `result.json`, and the findings; `new` of them count."""
+
+    result: dict[str, Any]
+    findings: list[Finding]
+    new: int
+    stopped: bool
+
+
+async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: None) -> Catch:
+    """Fuzz a target until its plan is done, it is gone, or somebody interrupts. Raises CannotRun, UsageError."""
+    target = request.target
+    try:
+        context: ssl.SSLContext | None = tls_context(request.trust)
+    except ssl.SSLError as error:
+        raise CannotRun(f"TLS cannot be set up: {error}") from None
+    route = resolve(target, context, request.trust, authorized=request.authorized)[0]
+    credentials = (target.user, request.password) if target.user and request.password is not None else None
+    fixture = Fixture(request.recipient, request.sender, credentials, target.lmtp, target.implicit_tls)
+    started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
+    book, calm = Book(), Book()
+    async with (
+        stage(route, request.timeout_ns, credentials, book) as here,
+        stage(route, request.timeout_ns, credentials, calm) as quiet,
+    ):
+        try:
+            offer, banner = await discover(quiet, fixture)
+        except CannotRun as error:
+            raise CannotRun(f"cannot fuzz {target.url}: {error}") from None
+        campaign = Campaign(here, quiet, _script(request, offer), offer, request.plan)
+        stopped = await _interruptible(campaign, tell)
+        tally = campaign.tally
+        findings = [_finding(request, offer, banner, started, suspect) for suspect in tally.suspects.values()]
+        findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
+        result = _result(request, started, offer, banner, tally, findings)
+        result |= figures(book.drain(), began, here.connections_peak)
+        result["latency_canary"] = latency_section(calm.drain(), ok=True)
+    new = sum(not _is_known(request.known, finding) and _counts(finding, request.plan.strict) for finding in findings)
+    return Catch(result, findings, new, stopped)
+
+
+async def _interruptible(campaign: Campaign, tell: Callable[[Tally], None]) -> bool:
+    """Run it; the first SIGINT or SIGTERM ends the drawing of cases, the second the confirming too. Whether one came."""
+    came = False
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            nonlocal came
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    if came:
+                        nursery.cancel_scope.cancel()
+                    came = True
+                    campaign.stop.set()
+
+        nursery.start_soon(watch)
+        await campaign.run(tell)
+        nursery.cancel_scope.cancel()
+    return came
+
+
+def _script(request: Request, offer: Offer) -> Script:
+    """The scenario's steps for one pass, to the recipient that is known."""
+    target = request.target
+    options = Options(
+        lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
+        credentials=offer.credentials is not None, message_bytes=MESSAGE_BYTES,
+    )  # fmt: skip
+    base = concrete(compile_scenario(request.file, options))
+    steps = []
+    for step in base.steps:
+        wire = step.wire if isinstance(step.wire, bytes) else b""
+        if wire.startswith(b"RCPT TO:<") and offer.recipient and step.kind == s.SAY:
+            step = replace(say(f"RCPT TO:<{offer.recipient}>\r\n".encode()), slot=step.slot)
+        elif wire.startswith(b"MAIL FROM:<") and request.sender and step.kind == s.SAY:
+            step = replace(say(f"MAIL FROM:<{request.sender}>\r\n".encode()), slot=step.slot)
+        steps.append(step)
+    return made(base, steps)
+
+
+def _is_known(known: frozenset[tuple[str, str]], finding: Finding) -> bool:
+    return (finding.rule, finding.cause) in known or (finding.rule, "") in known
+
+
+def _counts(finding: Finding, strict: bool) -> bool:
+    return finding.severity in (r.SECURITY, r.VIOLATION) or (strict and finding.severity == r.ADVICE)
+
+
+def _finding(request: Request, offer: Offer, banner: Reply, started: datetime, suspect: Suspect) -> Finding:
+    rule = BY_NAME[suspect.wrong.rule]
+    about = {
+        "recipient": offer.recipient, "sender": offer.sender, "seed": request.plan.seed,
+        "found": started.isoformat(timespec="seconds"), "target": visible(request.target.url),
+        "banner": visible(banner.raw.rstrip(b"\r\n"), SHOWN), "versions": versions(),
+    }  # fmt: skip
+    return Finding(
+        rule.name, rule.severity, suspect.wrong.actual, suspect.take.script, suspect.take.tape, "fuzz",
+        reproducibility=suspect.reproducibility, hits=suspect.hits, cause=suspect.wrong.cause, about=about,
+    )  # fmt: skip
+
+
+def _result(
+    request: Request,
+    started: datetime,
+    offer: Offer,
+    banner: Reply,
+    tally: Tally,
+    findings: Sequence[Finding],
+) -> dict[str, Any]:
+    broken: Mapping[str, str] = {finding.rule: finding.actual for finding in reversed(findings)}
+    read = {rule.name for rule in RULES if rule.invariant is not None} | AUDITED
+    verdicts = {
+        rule.name: (r.BROKEN, broken[rule.name]) if rule.name in broken
+        else (r.PASS if rule.name in read and tally.run else r.NOT_RUN, "")
+        for rule in RULES
+    }  # fmt: skip
+    target = request.target
+    return {
+        "schema": "smtpbench-fuzz/1",
+        "kind": "fuzz",
+        "started": started.isoformat(timespec="seconds"),
+        "scenario": {"name": request.file.name},
+        "target": {
+            "url": visible(target.url),
+            "banner": visible(banner.raw.rstrip(b"\r\n"), SHOWN),
+            "extensions": [visible(keyword) for keyword in sorted(offer.clear)],
+            "recipient": visible(offer.recipient),
+            "gone": tally.gone,
+        },
+        "seed": request.plan.seed,
+        "families": list(request.plan.families),
+        "cases": {
+            "generated": tally.generated,
+            "run": tally.run,
+            "confirmed": sum(suspect.seen > 0 for suspect in tally.suspects.values()),
+            "may_have_killed_it": tally.others,
+        },
+        "strict": request.plan.strict,
+        "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in RULES},
+        "findings": [
+            finding.to_data(shlex.join(["smtpbench", "replay", "--target", target.url, f"findings/{finding.id}.yaml"]))
+            | {"known": _is_known(request.known, finding)}
+            for finding in findings
+        ],
+        "machine": machine(),
+        "versions": versions(),
+    }

@@ -1,0 +1,80 @@
+"""Making a case small: fewer steps, then fewer octets, as long as the same thing is wrong.
+
+What is shrunk is the script itself and not what it was drawn from, for most of it was never drawn: it is the scenario's.
+Each round goes through `smaller`, which knows nothing of servers, and takes the first that still shows the bug; it ends when
+none does, or when its time or its tries are used up. The smallest script that failed is always at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+
+import trio
+
+from smtpbench.fuzz.mutation import made, say
+from smtpbench.session import script as s
+from smtpbench.session.script import Script, Step
+
+#: Tries of one case at most.
+TRIES = 400
+
+Steps = tuple[Step, ...]
+
+
+async def shrink(script: Script, shows: Callable[[Script], Awaitable[bool]], budget_s: float) -> Script:
+    """The smallest script found that still `shows` it, by the time the budget is used up."""
+    best, tries = script, 0
+    with trio.move_on_after(budget_s):
+        again = True
+        while again:
+            again = False
+            for candidate in smaller(best.steps):
+                tries += 1
+                if tries > TRIES:
+                    return best
+                attempt = made(best, candidate)
+                if await shows(attempt):
+                    best, again = attempt, True
+                    break
+    return best
+
+
+def smaller(steps: Sequence[Step]) -> Iterator[Steps]:
+    """Scripts that are smaller by one thing, the boldest first."""
+    size = len(steps)
+    block = max(1, size // 2)
+    while block:
+        for at in range(size - block, -1, -block):
+            if block < size:
+                yield (*steps[:at], *steps[at + block :])
+        block //= 2
+    for at, step in enumerate(steps):
+        if step.split:
+            yield _with(steps, at, replace(step, split=()))
+    for at, step in enumerate(steps):
+        if step.kind in (s.SAY, s.STARTTLS):
+            wire = step.wire if isinstance(step.wire, bytes) else b"".join(step.wire)
+            for octets in shorter(wire):
+                changed = replace(step, wire=octets) if step.kind == s.STARTTLS else say(octets)
+                yield _with(steps, at, replace(changed, slot=step.slot or changed.slot))
+
+
+def _with(steps: Sequence[Step], at: int, step: Step) -> Steps:
+    return (*steps[:at], step, *steps[at + 1 :])
+
+
+def shorter(octets: bytes) -> Iterator[bytes]:
+    """The octets without a part of them: without lines, then without blocks of half, a quarter, an eighth."""
+    lines = octets.splitlines(keepends=True)
+    if len(lines) > 2:
+        for at in range(min(len(lines), 30)):
+            yield b"".join(lines[:at] + lines[at + 1 :])
+    block = len(octets) // 2
+    floor = max(1, len(octets) // 16)
+    while block >= floor and len(octets) > 1:
+        for at in range(0, len(octets), block):
+            rest = octets[:at] + octets[at + block :]
+            if rest:
+                yield rest
+        block //= 2
