@@ -26,8 +26,8 @@ FOUND = 1
 INTERRUPTED = 130
 #: name → cases, duration, connections, seconds to shrink a finding
 PROFILES = {
-    "quick": (1_000, "30s", 50, 3.0),
-    "ci": (10_000, "2m", 100, 5.0),
+    "quick": (1_000, "30s", 50, 6.0),
+    "ci": (10_000, "2m", 100, 10.0),
     "deep": (10_000_000, "1h", 500, 30.0),
 }
 _TOLD_EVERY_S = 2.0

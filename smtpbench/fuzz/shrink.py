@@ -65,16 +65,21 @@ def _with(steps: Sequence[Step], at: int, step: Step) -> Steps:
 
 
 def shorter(octets: bytes) -> Iterator[bytes]:
-    """The octets without a part of them: without lines, then without blocks of half, a quarter, an eighth."""
-    lines = octets.splitlines(keepends=True)
-    if len(lines) > 2:
-        for at in range(min(len(lines), 30)):
-            yield b"".join(lines[:at] + lines[at + 1 :])
-    block = len(octets) // 2
-    floor = max(1, len(octets) // 16)
-    while block >= floor and len(octets) > 1:
-        for at in range(0, len(octets), block):
+    """The octets without most of them, then without blocks, then without single lines; their end is what matters most."""
+    size, keep = len(octets), 2
+    while keep < size:
+        yield octets[-keep:]
+        yield octets[:keep]
+        keep = keep * 2 if keep > 8 else keep + 1
+    block = size // 2
+    floor = max(1, size // 16)
+    while block >= floor:
+        for at in range(0, size, block):
             rest = octets[:at] + octets[at + block :]
             if rest:
                 yield rest
         block //= 2
+    lines = octets.splitlines(keepends=True)
+    if len(lines) > 2:
+        for at in range(min(len(lines), 30)):
+            yield b"".join(lines[:at] + lines[at + 1 :])

@@ -169,6 +169,9 @@ class Account:
             self._owed.append(_Due("AUTH", line))
             return True
         verb = line[:-2].split(b" ")[0].upper().decode("latin-1")
+        if verb not in c.EXPECTED and _lenient(line) in c.EXPECTED:
+            self.loose = True  # a server may see a command in it, and it may change what follows
+            return False
         if verb == "BDAT":
             return self._begin_chunk(line)
         self._owed.append(_Due(verb, line))
@@ -192,6 +195,9 @@ class Account:
         if self.loose or self._closed:
             self._owed.clear()
             return
+        if self._mode == "chunk" and not self._owed:
+            self.loose = True  # the reply came before its chunk had: who does not know BDAT reads on in commands
+            return
         if not self._owed:
             if not self._extra:
                 self._extra_text = self._text + self._buffer if self._mode == "text" else self._text
@@ -200,6 +206,10 @@ class Account:
             self._in_text = self._in_text or self._mode == "text"
             return
         due = self._owed.popleft()
+        if _beside_the_point(due.verb, reply.code):
+            self.loose = True
+            self._owed.clear()
+            return
         self._judge(due, reply.code)
         self._advance(due, reply.code)
         self._answered_in_tls = self._answered_in_tls or self._tls
@@ -223,7 +233,7 @@ class Account:
         if verb == "STARTTLS" and code == 220:
             self._buffer, self._blocked = b"", True
             return
-        self._state = state.after(before, verb, code)
+        self._state = _by_its_account(before, verb, code)
         if verb == "DATA" and code == 354:
             self._no_recipient = before != state.RCPT
             self._mode, self._text = "text", b""
@@ -262,19 +272,19 @@ class Account:
             rule = "bdat-mix"
         elif verb == "BDAT" and at == state.READY:
             rule = "bdat-reject"
-        elif verb in ("MAIL", "RCPT") and at == state.GREETED and self._tls:
+        elif verb == "RCPT" and at == state.GREETED and self._tls:
             rule = "tls-reset"
         if rule:
-            self._note(rule, f"{verb} was answered {code}, which is out of order in state {at!r}", f"{verb} in {at}")
+            self._note(rule, f"{verb} was answered {code}, which is out of order in state {at!r}", verb)
 
     def _refused_in_order(self, due: _Due, at: state.State, code: int) -> None:
         verb, bare = due.verb, len(due.line.split()) == 1
         if verb == "RSET" and bare and at != state.GREETED:
-            self._note("rset-250", f"RSET was answered {code}", f"RSET in {at}")
+            self._note("rset-250", f"RSET was answered {code}", "RSET")
         elif verb == "NOOP" and bare:
-            self._note("noop-250", f"NOOP was answered {code}", f"NOOP in {at}")
+            self._note("noop-250", f"NOOP was answered {code}", "NOOP")
         elif verb == "QUIT" and bare:
-            self._note("quit", f"QUIT was answered {code}", f"QUIT in {at}")
+            self._note("quit", f"QUIT was answered {code}", "QUIT")
         elif verb == "EHLO" and code == 503 and at != state.GREETED and not isinstance(c.parse_line(due.line), Refusal):
             self._note("re-ehlo", "EHLO said again was answered 503", "EHLO again")
         elif verb == "RCPT" and code == 503:
@@ -301,16 +311,41 @@ class Account:
                 rule = self._wrong_end()
                 where = "inside a text" if self._in_text else "that nothing asked for"
                 self._note(rule, f"{count} replies came {where}, the first {self._extra[0].code}", rule)
-        if fate == api.TIMEOUT and self._owed and not self._closed:
+        # who was refused a login is kept waiting by many servers, and on purpose
+        if fate == api.TIMEOUT and self._owed and not self._closed and self._owed[0].verb != "AUTH":
             verb = self._owed[0].verb
             shown = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
-            self._note("health", f"{shown} got no reply in state {self._state!r}", f"no reply to {shown} in {self._state}")
+            self._note("health", f"{shown} got no reply in state {self._state!r}", f"no reply to {shown}")
 
     def _wrong_end(self) -> str:
         text = b"\r\n" + self._extra_text
         if not (self._in_text or self._extra_text):
             return "one-reply"
         return next((rule for pattern, rule in _WRONG_ENDS if pattern.search(text[:-5])), "data-desync")
+
+
+def _lenient(line: bytes) -> str:
+    """The verb that a tolerant server may read in a line: behind white space, before a tab or a control character."""
+    words = re.split(rb"[\x00-\x20:=]+", line.strip(b"\0\t\r\n\v\f "))
+    return words[0].upper().decode("latin-1")
+
+
+def _beside_the_point(verb: str, code: int) -> bool:
+    """A reply that says that the server read something else than was said: nobody knows what it does with the rest."""
+    if verb in ("BDAT", state.MESSAGE):
+        return code in (500, 502) and verb == "BDAT"
+    return (
+        (code == 354 and verb != "DATA")
+        or (code == 334 and verb != "AUTH")
+        or (code == 220 and verb not in ("STARTTLS", "banner"))
+    )
+
+
+def _by_its_account(at: state.State, verb: str, code: int) -> state.State:
+    """The state after a reply, as the server has it: one that takes what is out of order is where it then says it is."""
+    if code // 100 == 2 and verb in ("MAIL", "RCPT") and at in (state.GREETED, state.READY, state.MAIL, state.RCPT):
+        return state.MAIL if verb == "MAIL" else state.RCPT
+    return state.after(at, verb, code)
 
 
 def audit(tape: Transcript, *, lmtp: bool = False) -> list[Wrong]:
