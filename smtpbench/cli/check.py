@@ -89,7 +89,7 @@ def command(
     if out is not None:
         try:
             where = save(results[0], out)
-            save_findings(((one.id, one.to_text()) for one in verdicts[0].findings), where.parent)
+            save_findings(((one.id, one.to_text()) for one in verdicts[0].findings), where.parent / "findings")
             typer.echo(f"saved: {where}")
         except OSError as error:
             raise CannotRun(f"the result could not be saved: {error.strerror}") from None

@@ -105,7 +105,8 @@ def command(
     folder = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-fuzz-{file.path.stem}"
     try:
         where = save(catch.result, folder)
-        save_findings(((finding.id, finding.to_text()) for finding in catch.findings), where.parent)
+        for place, found in (("findings", catch.findings), ("candidates", catch.candidates)):
+            save_findings(((finding.id, finding.to_text()) for finding in found), where.parent / place)
     except OSError as error:
         raise CannotRun(f"the result could not be saved: {error.strerror}") from None
     typer.echo(f"saved: {where}")

@@ -35,7 +35,7 @@ from smtpbench.rules.register import RULES
 from smtpbench.session import script as s
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script, Step
-from smtpbench.session.stage import UNREACHABLE, Stage, Take
+from smtpbench.session.stage import Stage, Take
 from smtpbench.session.transcript import CLIENT, SERVER
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
@@ -44,6 +44,9 @@ CONFIRM = 3
 _CANARY_S = 0.25
 #: How long a process is given to die, and a supervisor to start it again.
 _DEATH_S = 0.3
+_REVIVAL_S = 3.0
+#: Cases that may have killed the target: so many are kept beside the likeliest.
+_CANDIDATES = 10
 #: A case is slow from this many times the honest p99 on, and never below this.
 _SLOW_TIMES = 30
 _SLOW_NS = 500 * NS_PER_MS
@@ -94,13 +97,14 @@ class Suspect:
 
 @dataclass(slots=True)
 class Tally:
-    """What a campaign counts. gone: the target died of it. others: cases that may have killed it as well."""
+    """What a campaign counts. gone: the target died. others: cases that it may have died of, beside the one
+    that stands among the suspects."""
 
     generated: int = 0
     run: int = 0
     suspects: dict[Key, Suspect] = field(default_factory=dict)
     gone: bool = False
-    others: int = 0
+    others: list[Take] = field(default_factory=list)
     stopped: bool = False
 
 
@@ -127,10 +131,11 @@ _SEVERITY = {rule.name: rule.severity for rule in RULES}
 
 def _longest(take: Take) -> tuple[int, str]:
     """The longest time between a write and what came next, and what was written."""
-    worst_ns, verb = 0, ""
+    worst_ns, verb, heard = 0, "", b""
     entries = take.tape.entries
     for entry, following in pairwise(entries):
-        auth = entry.data[:4].upper() == b"AUTH" or entry.data == b"(response)\r\n"
+        auth = entry.data[:4].upper() == b"AUTH" or heard.startswith(b"334")
+        heard = entry.data if entry.who == SERVER else heard
         if entry.who == CLIENT and following.who == SERVER and not auth and following.at_ns - entry.at_ns > worst_ns:
             word = entry.data[:9].split()[:1]
             verb = word[0].decode("latin-1").upper() if word and word[0].isalpha() else "a text"
@@ -151,6 +156,7 @@ class Campaign:
         self._under_way: dict[int, tuple[Script, tuple[Mutation, ...]]] = {}
         self._cut: list[tuple[int, Take, tuple[Mutation, ...]]] = []
         self._room = trio.CapacityLimiter(plan.connections)
+        self._looking = trio.Lock()
         self.tally = Tally()
         self.stop = trio.Event()
 
@@ -200,11 +206,11 @@ class Campaign:
             self._room.release_on_behalf_of(number)
         self.tally.run += 1
         dialogue = Dialogue.of(take.tape)
-        if dialogue.hung_up or dialogue.fate in UNREACHABLE:
+        if not dialogue.began:
+            await self._look()
+        elif dialogue.hung_up:
             self._cut.append((number, take, mutations))
             del self._cut[: -2 * self._plan.connections]
-            if dialogue.fate in UNREACHABLE:
-                await self._look()
         self._note(number, take, mutations, judge(self._offer, take, strict=self._plan.strict, slow_ns=self._slow_ns))
 
     def _ended(self, steps: Sequence[Step]) -> Script:
@@ -233,32 +239,56 @@ class Campaign:
 
     async def _look(self) -> None:
         """Is it still there? Asked twice, with time to die in between."""
-        if self.tally.gone or await self._greets():
-            return
-        await trio.sleep(_DEATH_S)
-        if not await self._greets():
-            self.tally.gone = True
+        async with self._looking:
+            if self.tally.gone or await self._greets():
+                return
+            await trio.sleep(_DEATH_S)
+            self.tally.gone = not await self._greets()
 
     async def _greets(self) -> bool:
         take = await self._quiet.perform(self._ended(self._script.steps), FuzzSession)
-        dialogue = Dialogue.of(take.tape)
-        return dialogue.began or dialogue.fate not in UNREACHABLE
+        return Dialogue.of(take.tape).began
 
     async def _name_the_killer(self) -> None:
-        """Of those that were cut off, the one that wrote last before the end; the others are counted."""
-        cut = [(number, take, mutations) for number, take, mutations in self._cut if Dialogue.of(take.tape).began]
+        """Of those that were cut off, the likeliest: what it said last is no part of the scenario, and was said last of all.
+
+        The others are counted; and where somebody starts the target again, they are tried one by one.
+        """
+        cut = self._cut
         if not cut:
             return
 
-        def last_write_ns(take: Take) -> int:
-            return max((entry.at_ns for entry in take.tape.entries if entry.who == CLIENT), default=0)
+        meant = {step.wire for step in self._script.steps} | {b"QUIT\r\n"}
+
+        def likelihood(one: tuple[int, Take, tuple[Mutation, ...]]) -> tuple[bool, bool, int]:
+            entries = one[1].tape.entries[:-1]
+            last = max((entry for entry in entries if entry.who == CLIENT), key=lambda entry: entry.at_ns, default=None)
+            if last is None:
+                return False, False, 0
+            return entries[-1] is last, last.data not in meant, last.at_ns
 
         end_ns = max(take.tape.entries[-1].at_ns for _, take, _ in cut)
         near = [one for one in cut if one[1].tape.entries[-1].at_ns > end_ns - NS_PER_S]
-        number, take, mutations = min(near, key=lambda one: (one[1].tape.entries[-1].at_ns, -last_write_ns(one[1])))
-        self.tally.others = len(near) - 1
+        near.sort(key=likelihood, reverse=True)
+        number, take, mutations = near[0]
+        self.tally.others = [take for _, take, _ in near[1 : _CANDIDATES + 1]]
+        if await self._revived():
+            for number, take, mutations in near[: _CANDIDATES + 1]:  # noqa: B007  (the one at which it ends is the one)
+                await self._again(take.script)
+                await trio.sleep(_DEATH_S)
+                if not await self._greets():
+                    self.tally.others = []
+                    break
         wrong = Wrong("health", "the target is gone: this session was cut off when it died", "the target is gone")
         self.tally.suspects["health", wrong.cause] = Suspect(number, take, wrong, after=mutations)
+
+    async def _revived(self) -> bool:
+        """Whether somebody starts it again: then it can be asked what it died of."""
+        with trio.move_on_after(_REVIVAL_S):
+            while not await self._greets():  # noqa: ASYNC110  (no event tells of another process)
+                await trio.sleep(_DEATH_S)
+            return True
+        return False
 
     # -- afterwards ------------------------------------------------------------------------------------------------
 
@@ -272,7 +302,8 @@ class Campaign:
             return
 
         async def shows(script: Script) -> bool:
-            return self._shows(key, await self._again(script))
+            # a hang is waited for at full length only where it counts
+            return self._shows(key, await self._again(script, self._slow_ns))
 
         began_s = time.monotonic()
         small = await shrink(suspect.take.script, shows, self._plan.shrink_s)
@@ -283,8 +314,8 @@ class Campaign:
         if found is not None:
             suspect.take, suspect.wrong = take, found
 
-    async def _again(self, script: Script) -> Take:
-        return await self._quiet.perform(script, FuzzSession)
+    async def _again(self, script: Script, timeout_ns: int | None = None) -> Take:
+        return await self._quiet.perform(script, FuzzSession, timeout_ns)
 
     def _shows(self, key: Key, take: Take) -> bool:
         return self._wrong(key, take) is not None

@@ -20,7 +20,7 @@ from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Book
 from smtpbench.measure.result import figures, latency_section, versions
 from smtpbench.rules import rule as r
-from smtpbench.rules.account import AUDITED
+from smtpbench.rules.account import AUDITED, Wrong
 from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.finding import SHOWN, Finding, rule_data
 from smtpbench.rules.offer import Offer
@@ -56,10 +56,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Catch:
-    """What a hunt brought home: `result.json`, and the findings; `new` of them count."""
+    """What a hunt brought home: `result.json`, the findings, `new` of which count, and what else it may have died of."""
 
     result: dict[str, Any]
     findings: list[Finding]
+    candidates: list[Finding]
     new: int
     stopped: bool
 
@@ -88,12 +89,15 @@ async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: N
         stopped = await _interruptible(campaign, tell)
         tally = campaign.tally
         findings = [_finding(request, offer, banner, started, suspect) for suspect in tally.suspects.values()]
+        died = Wrong("health", "it may be this session that the target died of", "the target is gone")
+        others = [Suspect(-1, take, died) for take in tally.others]
+        candidates = [_finding(request, offer, banner, started, suspect) for suspect in others]
         findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
         result = _result(request, started, offer, banner, tally, findings)
         result |= figures(book.drain(), began, here.connections_peak)
         result["latency_canary"] = latency_section(calm.drain(), ok=True)
     new = sum(not _is_known(request.known, finding) and _counts(finding, request.plan.strict) for finding in findings)
-    return Catch(result, findings, new, stopped)
+    return Catch(result, findings, candidates, new, stopped)
 
 
 async def _interruptible(campaign: Campaign, tell: Callable[[Tally], None]) -> bool:
@@ -190,7 +194,7 @@ def _result(
             "generated": tally.generated,
             "run": tally.run,
             "confirmed": sum(suspect.seen > 0 for suspect in tally.suspects.values()),
-            "may_have_killed_it": tally.others,
+            "may_have_killed_it": len(tally.others),
         },
         "strict": request.plan.strict,
         "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in RULES},

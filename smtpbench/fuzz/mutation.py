@@ -20,6 +20,8 @@ FAMILIES: Final = (
     "order", "argument", "line", "end", "dots", "chunk", "pipeline", "segment", "pause", "close", "tls", "sasl",
 )  # fmt: skip
 _ANY = (2, 3, 4, 5)
+#: How long a text is left at a doubtful end, for a server that takes it as ended to say so.
+_SILENCE_NS = 300 * NS_PER_MS
 
 
 class Mutation(NamedTuple):
@@ -159,7 +161,7 @@ def _text_end(steps: list[Step], m: Mutation) -> None:
         text = _wire(steps[at]).removesuffix(b".\r\n").removesuffix(b"\r\n")
         steps[at : at + 1] = [
             _rewritten(steps[at], text + m.octets),
-            Step(s.PAUSE, pause_ns=40 * NS_PER_MS),
+            Step(s.PAUSE, pause_ns=_SILENCE_NS),
             say(b"\r\n.\r\n"),
         ]
 

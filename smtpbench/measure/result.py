@@ -217,11 +217,10 @@ def _write_whole(text: str, folder: Path) -> Path:
 
 
 def save_findings(files: Iterable[tuple[str, str]], folder: Path) -> None:
-    """Write each (name, text) as `folder/findings/<name>.yaml`. Raises OSError."""
+    """Write each (name, text) as `folder/<name>.yaml`. Raises OSError."""
     for name, text in files:
-        place = folder / "findings"
-        place.mkdir(parents=True, exist_ok=True)
-        (place / f"{name}.yaml").write_text(text, encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
 def load(path: Path) -> dict[str, Any]:

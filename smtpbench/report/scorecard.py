@@ -52,7 +52,10 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
         lines.append(f"  met {finding['hits']:,} times" + ("; it is in the baseline" if finding["known"] else ""))
     if target["gone"]:
         others = cases["may_have_killed_it"]
-        lines += ["", "The target is gone." + (f" {others} other cases were cut off as well." if others else "")]
+        lines += [
+            "",
+            "The target is gone." + (f" {others} more cases may have killed it: see candidates/." if others else ""),
+        ]
     cpu_s = result["generator"]["cpu_s"]
     lines += [
         "",

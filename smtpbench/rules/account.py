@@ -32,9 +32,6 @@ from smtpbench.smtp.reply import Reply, ReplyReader
 _END: Final = b"\r\n.\r\n"
 #: Beyond this a server may refuse a line, cut it, or hang up.
 _SURE_BYTES: Final = c.COMMAND_LINE_BYTES
-#: Codes by which a server ends a session for its own reasons, or puts off.
-_FAREWELLS: Final = frozenset({421, 521, 554})
-_NOT_NOW: Final = frozenset({421, 450, 451, 452, 454, 455, 530, 534, 535, 538, 550, 554})
 _REFUSED_AS_ORDER: Final = frozenset({500, 502, 503})
 #: What ends a text for a server that is wrong about it, and the rule that says so; tried in this order.
 _WRONG_ENDS: Final = (
@@ -50,7 +47,7 @@ _WRONG_ENDS: Final = (
 AUDITED: Final = frozenset({
     "eod-lf-crlf", "eod-lf-lf", "eod-crlf-lf", "eod-cr", "eod-odd", "data-desync", "one-reply", "tls-inject", "health",
     "rcpt-first", "bad-mail-state", "post-data-clear", "rset-clears", "nested-mail", "auth-order", "bdat-mix", "bdat-reject",
-    "tls-reset", "no-rcpt", "rset-250", "noop-250", "quit", "re-ehlo", "ehlo-refused-state", "no-side-effect",
+    "tls-reset", "tls-partial", "no-rcpt", "rset-250", "noop-250", "quit", "re-ehlo", "ehlo-refused-state", "no-side-effect",
 })  # fmt: skip
 
 
@@ -206,7 +203,7 @@ class Account:
             self._in_text = self._in_text or self._mode == "text"
             return
         due = self._owed.popleft()
-        if _beside_the_point(due.verb, reply.code):
+        if _beside_the_point(due, reply.code):
             self.loose = True
             self._owed.clear()
             return
@@ -216,6 +213,7 @@ class Account:
         self._closed = reply.code == 421
         self._parse()
 
+    _junk = b""
     _inside_extra = False
     _in_text = False
     _closed = False
@@ -231,11 +229,11 @@ class Account:
             self._mode = "sasl"
             return
         if verb == "STARTTLS" and code == 220:
-            self._buffer, self._blocked = b"", True
+            self._junk, self._buffer, self._blocked = self._buffer, b"", True
             return
         self._state = _by_its_account(before, verb, code)
         if verb == "DATA" and code == 354:
-            self._no_recipient = before != state.RCPT
+            self._no_recipient = before in (state.READY, state.MAIL)
             self._mode, self._text = "text", b""
             self._state = state.DATA
         elif verb == "RCPT" and code // 100 == 2:
@@ -272,13 +270,21 @@ class Account:
             rule = "bdat-mix"
         elif verb == "BDAT" and at == state.READY:
             rule = "bdat-reject"
-        elif verb == "RCPT" and at == state.GREETED and self._tls:
+        elif verb in ("RCPT", "DATA") and at == state.GREETED and self._tls:
             rule = "tls-reset"
         if rule:
             self._note(rule, f"{verb} was answered {code}, which is out of order in state {at!r}", verb)
 
     def _refused_in_order(self, due: _Due, at: state.State, code: int) -> None:
-        verb, bare = due.verb, len(due.line.split()) == 1
+        if self._junk and self._tls and not self._answered_in_tls:
+            self._note("tls-partial", f"{due.verb} was answered {code}, the first thing inside TLS", "first in TLS")
+            return
+        verb, bare = due.verb, due.line[:-2].upper() == due.verb.encode("latin-1")
+        if bare and verb in ("QUIT", "NOOP", "RSET") and code != 503 and self._text:
+            rule = _wrong_end(self._text)
+            if rule:  # what it answers is a line of the text
+                self._note(rule, f"{verb} behind a text was answered {code}: text was read as commands", rule)
+                return
         if verb == "RSET" and bare and at != state.GREETED:
             self._note("rset-250", f"RSET was answered {code}", "RSET")
         elif verb == "NOOP" and bare:
@@ -303,12 +309,12 @@ class Account:
         if self.loose:
             return
         hung_up = fate in (api.CLOSED, api.CONNECTION_RESET)
-        if self._extra and not (hung_up and self._extra[-1].code in _FAREWELLS and len(self._extra) == 1):
+        if self._extra and not (hung_up and self._extra[0].code // 100 in (4, 5) and len(self._extra) == 1):
             count = len(self._extra)
             if self._inside_extra:
                 self._note("tls-inject", f"{count} replies came inside TLS before anything was said there", "inside TLS")
             else:
-                rule = self._wrong_end()
+                rule = self._rule_of_extra()
                 where = "inside a text" if self._in_text else "that nothing asked for"
                 self._note(rule, f"{count} replies came {where}, the first {self._extra[0].code}", rule)
         # who was refused a login is kept waiting by many servers, and on purpose
@@ -317,11 +323,18 @@ class Account:
             shown = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
             self._note("health", f"{shown} got no reply in state {self._state!r}", f"no reply to {shown}")
 
-    def _wrong_end(self) -> str:
-        text = b"\r\n" + self._extra_text
+    def _rule_of_extra(self) -> str:
         if not (self._in_text or self._extra_text):
             return "one-reply"
-        return next((rule for pattern, rule in _WRONG_ENDS if pattern.search(text[:-5])), "data-desync")
+        refused = self._extra[0].code // 100 != 2 if self._in_text else self._last in ("message 4", "message 5")
+        # a text that was refused half-way had no end, be it right or wrong: its rest was read as commands
+        return "data-desync" if refused else _wrong_end(self._extra_text) or "data-desync"
+
+
+def _wrong_end(text: bytes) -> str:
+    """The rule about the first doubtful end in a text, or nothing."""
+    inside = (b"\r\n" + text)[:-5] if text.endswith(_END) else b"\r\n" + text
+    return next((rule for pattern, rule in _WRONG_ENDS if pattern.search(inside)), "")
 
 
 def _lenient(line: bytes) -> str:
@@ -330,15 +343,14 @@ def _lenient(line: bytes) -> str:
     return words[0].upper().decode("latin-1")
 
 
-def _beside_the_point(verb: str, code: int) -> bool:
+def _beside_the_point(due: _Due, code: int) -> bool:
     """A reply that says that the server read something else than was said: nobody knows what it does with the rest."""
-    if verb in ("BDAT", state.MESSAGE):
-        return code in (500, 502) and verb == "BDAT"
-    return (
-        (code == 354 and verb != "DATA")
-        or (code == 334 and verb != "AUTH")
-        or (code == 220 and verb not in ("STARTTLS", "banner"))
-    )
+    if due.line[:4].upper() == b"BDAT":
+        return code in (500, 502)  # it does not know chunks, and reads theirs as commands
+    if due.verb == "AUTH" and code // 100 == 2:
+        return code != 235  # a line of an exchange, read as a command
+    meant = {354: "DATA", 334: "AUTH"}.get(code, due.verb)
+    return due.verb != meant or (code == 220 and due.verb not in ("STARTTLS", state.BANNER))
 
 
 def _by_its_account(at: state.State, verb: str, code: int) -> state.State:

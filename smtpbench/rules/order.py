@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from smtpbench.engine import api
 from smtpbench.rules import rule as r
 from smtpbench.rules.lines import (
     END,
@@ -297,6 +298,11 @@ def _slammed(offer: Offer, dialogue: Dialogue) -> str:
         return ""
     if any(turn.said.upper() == b"RSET\r\n" for turn in dialogue.turns[-2:]):
         return ""  # a rule of its own
+    if dialogue.fate == api.CONNECTION_RESET and last.said.count(b"\n") > 1:
+        return ""  # a reset throws away what was said before it, 421 too
+    asked = next((at for at, turn in enumerate(dialogue.turns) if turn.code == 220 and at), None)
+    if asked is not None and not any(turn.tls for turn in dialogue.turns[asked + 1 :]):
+        return ""  # a handshake was due, and something else came
     refusals = sum(one.reply.code // 100 in (4, 5) for one in dialogue.replies())
     tls_asked = any(
         turn.said.upper().startswith(b"STARTTLS") and turn.said.upper() != b"STARTTLS\r\n" for turn in dialogue.turns

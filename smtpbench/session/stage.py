@@ -17,6 +17,7 @@ import trio
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.engine.shard import Shard
+from smtpbench.errors import SmtpbenchError
 from smtpbench.session.cast import LEAVE, UNSCHEDULED, Cast, Scores
 from smtpbench.session.client import ClientSession
 from smtpbench.session.script import Script
@@ -83,13 +84,16 @@ class Stage:
         self._timeout_ns = timeout_ns
         self._credentials = credentials
 
-    async def perform(self, script: Script, speaker: type[ClientSession] = ClientSession) -> Take:
+    async def perform(
+        self, script: Script, speaker: type[ClientSession] = ClientSession, timeout_ns: int | None = None
+    ) -> Take:
         """Speak a script on a new connection and return what was heard, when all is over.
 
-        speaker: the class of the session, for who speaks otherwise than by the script's asks.
+        speaker: the class of the session, for who speaks otherwise than by the script's asks. timeout_ns: another patience
+        than the stage's.
         """
         solo, tape, errors = _Solo(), Transcript(), NoBook(script.rows)
-        session = speaker(Cast(script, solo, self._timeout_ns, self._credentials), tape)
+        session = speaker(Cast(script, solo, timeout_ns or self._timeout_ns, self._credentials), tape)
         session.assign(0, UNSCHEDULED, errors if self._book is None else self._book)
         session.open(time.monotonic_ns())
         session.connection = self._shard.connect(session, self._route)
@@ -108,12 +112,18 @@ class Stage:
 async def stage(
     route: Route, timeout_ns: int, credentials: tuple[str, str] | None = None, book: Scores | None = None
 ) -> AsyncIterator[Stage]:
-    """A stage for one target, with a shard of its own."""
+    """A stage for one target, with a shard of its own. An error of ours leaves it as it is, and not in a group."""
     shard = Shard()
+    trouble: SmtpbenchError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
-        yield Stage(shard, route, timeout_ns, credentials, book)
+        try:
+            yield Stage(shard, route, timeout_ns, credentials, book)
+        except SmtpbenchError as error:
+            trouble = error
         nursery.cancel_scope.cancel()
+    if trouble is not None:
+        raise trouble
 
 
 #: How a session that never began ended.

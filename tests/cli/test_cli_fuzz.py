@@ -1,0 +1,68 @@
+"""`fuzz` and `replay` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import servers
+from runner import sink, smtpbench
+
+
+def test_a_bug_is_found_kept_and_replayed_until_it_is_fixed(tmp_path: Path) -> None:
+    out = tmp_path / "hunt"
+    options = ["--only", "end", "--cases", "150", "--out", str(out)]
+    with sink("--mutant", "eod-lf-crlf") as (port, _):
+        url = f"smtp://127.0.0.1:{port}"
+        done = smtpbench("fuzz", "relay", "-t", url, *options)
+        assert done.code == 1, done.out + done.err
+        assert "SECURITY eod-lf-crlf (RFC 5321 §4.1.1.4)" in done.out
+        result = json.loads((out / "result.json").read_text())
+        assert result["rules"]["eod-lf-crlf"]["verdict"] == "violation"
+        assert result["cases"]["generated"] == result["cases"]["run"] == 150
+        findings = {finding["rule"]: finding for finding in result["findings"]}
+        finding = findings["eod-lf-crlf"]
+        assert set(finding) >= {"id", "rule", "severity", "reproducibility", "hits", "file"}
+        file = out / finding["file"]
+        again = smtpbench("replay", str(file), "-t", url)
+        assert (again.code, again.out.split("  ")[0]) == (1, "STILL THERE")
+        assert smtpbench("validate", str(file)).code == 0
+        known = smtpbench("fuzz", "relay", "-t", url, *options, "--baseline", str(out / "findings"))
+        assert known.code == 0, known.out
+        assert "it is in the baseline" in known.out
+    with sink() as (port, _):
+        fixed = smtpbench("replay", str(out / "findings"), "-t", f"smtp://127.0.0.1:{port}")
+    assert fixed.code == 0, fixed.out
+    assert fixed.out.startswith("FIXED")
+
+
+def test_a_finding_of_check_is_replayed_with_its_rule(tmp_path: Path) -> None:
+    with sink("--mutant", "postmaster") as (port, _):
+        url = f"smtp://127.0.0.1:{port}"
+        assert smtpbench("check", "-t", url, "postmaster", "noop-250", "--out", str(tmp_path)).code == 1
+        again = smtpbench("replay", str(tmp_path / "findings"), "-t", url)
+        assert again.code == 1
+        assert "RCPT TO:<Postmaster> was answered 501" in again.out
+    with sink() as (port, _):
+        assert smtpbench("replay", str(tmp_path / "findings"), "-t", f"smtp://127.0.0.1:{port}").code == 0
+    with sink("--on", "RCPT=450 later") as (port, _):
+        unknown = smtpbench("replay", str(tmp_path / "findings"), "-t", f"smtp://127.0.0.1:{port}")
+    assert unknown.code == 3
+    assert unknown.out.startswith("CANNOT TELL")
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    unheard = f"smtp://127.0.0.1:{servers.free_port()}"
+    plain = tmp_path / "plain.yaml"
+    plain.write_text("session: [NOOP]\n")
+    for argv, code, words in (
+        (["fuzz", "relay", "-t", unheard], 3, "it gave no greeting"),
+        (["fuzz", "relay", "-t", unheard, "--only", "nothing"], 2, "there is no mutation family 'nothing'"),
+        (["fuzz", "relay", "-t", unheard, "--profile", "huge"], 2, "there are quick, ci, deep"),
+        (["fuzz", "relay", "-t", unheard, "--baseline", "/no/such"], 2, "there is no such folder"),
+        (["replay", str(plain), "-t", unheard], 2, "a scenario, but no finding"),
+        (["replay", str(tmp_path / "none"), "-t", unheard], 2, "cannot be read"),
+    ):
+        done = smtpbench(*argv)
+        assert done.code == code, (argv, done.err)
+        assert words in done.err

@@ -1,0 +1,71 @@
+"""Cases: the same for the same seed, of the families that are wanted, and edits that do what they say."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import pytest
+
+from smtpbench.errors import UsageError
+from smtpbench.fuzz.mutation import FAMILIES, Mutation, apply, say
+from smtpbench.fuzz.strategies import cases, families
+from smtpbench.session import script as s
+from smtpbench.session.script import Ask, Step
+
+BASE = (
+    say(b"EHLO c.example\r\n"), say(b"MAIL FROM:<a@b.example>\r\n"), say(b"DATA\r\n"),
+    Step(s.SAY, b"text\r\n.\r\n", asks=(Ask("message", (2,)),), slot="message"), say(b"QUIT\r\n"),
+)  # fmt: skip
+
+
+def wires(steps: tuple[Step, ...]) -> list[object]:
+    return [step.wire for step in steps]
+
+
+def test_the_same_seed_draws_the_same_cases() -> None:
+    first, second = (list(islice(cases(FAMILIES, 7), 300)) for _ in range(2))
+    assert first == second
+    assert first != list(islice(cases(FAMILIES, 8), 300))
+    assert {one.family for case in first for one in case} == set(FAMILIES)
+    assert {len(case) for case in first} == {1, 2, 3}
+
+
+def test_families_are_chosen() -> None:
+    wanted = families(only=["end", "dots"], skip=["dots"])
+    assert wanted == ("end",)
+    assert {one.family for case in islice(cases(wanted, 1), 50) for one in case} == {"end"}
+    for only, skip in ((["nothing"], []), (["end"], ["end"])):
+        with pytest.raises(UsageError):
+            families(only, skip)
+
+
+def test_every_case_can_be_applied_to_any_script() -> None:
+    for case in islice(cases(FAMILIES, 3), 2000):
+        for base in (BASE, BASE[:1], ()):
+            for step in apply(base, case):
+                assert step.kind != s.SAY or step.asks
+
+
+@pytest.mark.parametrize(
+    ("mutation", "expected"),
+    [
+        (Mutation("order", "drop", 1), [b"EHLO c.example\r\n", b"DATA\r\n", b"text\r\n.\r\n", b"QUIT\r\n"]),
+        (Mutation("order", "insert", 0, octets=b"NOOP\r\n"), [b"NOOP\r\n", *wires(BASE)]),
+        (Mutation("argument", "argument", 1, octets=b"<>"), [BASE[0].wire, b"MAIL FROM:<>\r\n", *wires(BASE[2:])]),
+        (Mutation("argument", "append", 1, octets=b" X"),
+         [BASE[0].wire, b"MAIL FROM:<a@b.example> X\r\n", *wires(BASE[2:])]),
+        (Mutation("line", "line-end", 0, octets=b"\n"), [b"EHLO c.example\n", *wires(BASE[1:])]),
+        (Mutation("dots", "text", 0, octets=b".\r\n"), [*wires(BASE[:3]), b".\r\n", b"QUIT\r\n"]),
+        (Mutation("end", "text-end", 0, octets=b"\n.\n"), [*wires(BASE[:3]), b"text\n.\n", b"", b"\r\n.\r\n", b"QUIT\r\n"]),
+        (Mutation("chunk", "bdat", 0, octets=b"# LAST"), [*wires(BASE[:2]), b"BDAT 6 LAST\r\ntext\r\n", b"QUIT\r\n"]),
+        (Mutation("pipeline", "join", 0), [b"EHLO c.example\r\nMAIL FROM:<a@b.example>\r\n", *wires(BASE[2:])]),
+    ],
+)  # fmt: skip
+def test_edits(mutation: Mutation, expected: list[bytes]) -> None:
+    assert wires(apply(BASE, [mutation])) == expected
+
+
+def test_a_split_says_the_same_octets() -> None:
+    (split,) = [step for step in apply(BASE, [Mutation("segment", "split", 1, numbers=(3, 9))]) if step.split]
+    assert b"".join(split.split) == split.wire == BASE[1].wire
+    assert len(split.split) == 3
