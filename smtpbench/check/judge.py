@@ -59,6 +59,7 @@ class Court:
     def __init__(self, stage: Stage, offer: Offer) -> None:
         self._stage = stage
         self._offer = offer
+        self._outcomes: dict[str, Outcome] = {}
         self._gone = ""
         self._killer: Take | None = None
         self._limiter = trio.CapacityLimiter(CONCURRENCY)
@@ -66,8 +67,8 @@ class Court:
         self._spoken: list[tuple[Take, Dialogue]] = []
 
     async def judge(self, rules: Sequence[Rule]) -> list[Outcome]:
-        """Every rule's outcome, in the order given."""
-        outcomes: dict[str, Outcome] = {}
+        """Every rule's outcome, in the order given. Where it is cancelled, `so_far` has what there is."""
+        outcomes = self._outcomes
 
         async def one(rule: Rule) -> None:
             outcomes[rule.name] = await self._try(rule)
@@ -85,7 +86,11 @@ class Court:
         if self._killer is not None and HEALTH in outcomes:
             died = r.broken("the server is gone: after this session it takes no connection")
             outcomes[HEALTH] = Outcome(outcomes[HEALTH].rule, died, self._killer)
-        return [outcomes[rule.name] for rule in rules]
+        return self.so_far(rules)
+
+    def so_far(self, rules: Sequence[Rule]) -> list[Outcome]:
+        """The outcomes that there are, in the order given."""
+        return [self._outcomes[rule.name] for rule in rules if rule.name in self._outcomes]
 
     async def _try(self, rule: Rule) -> Outcome:
         lack = self._gone or self._offer.lacks(rule.needs)

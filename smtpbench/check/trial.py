@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from smtpbench.check.judge import Court, Outcome
@@ -21,7 +22,7 @@ from smtpbench.rules.finding import SHOWN, Finding, rule_data
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import RULES
 from smtpbench.rules.rule import Rule
-from smtpbench.session.stage import stage
+from smtpbench.session.stage import interruptible, stage
 from smtpbench.smtp.reply import Reply
 from smtpbench.target import Target, Trust, resolve, tls_context
 from smtpbench.text import visible
@@ -45,10 +46,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a trial: `result.json`, and a finding for each rule that is broken."""
+    """What came of a trial: `result.json`, and a finding for each rule that is broken. stopped: somebody interrupted."""
 
     result: dict[str, Any]
     findings: list[Finding]
+    stopped: bool
 
 
 async def trial(request: Request) -> Verdict:
@@ -72,11 +74,14 @@ async def trial(request: Request) -> Verdict:
                 trouble = CannotRun(f"cannot judge {target.url}: {error}")
                 continue
             tried = [rule for rule in request.rules if request.strict or rule.severity != r.ADVICE]
-            outcomes = await Court(here, offer).judge(tried)
+            court = Court(here, offer)
+            stopped = await interruptible(partial(court.judge, tried), lambda came, scope: scope.cancel()) > 0
+            outcomes = court.so_far(tried)
             found = {one.rule.name: finding_of(request, offer, banner, started, one) for one in outcomes if one.broken}
             result = _result(request, started, offer, banner, outcomes, found)
             result |= figures(book.drain(), began, here.connections_peak)
-            return Verdict(result, [finding for finding in found.values() if finding])
+            result["outcome"] = "interrupted" if stopped else "complete"
+            return Verdict(result, [finding for finding in found.values() if finding], stopped)
     raise trouble
 
 

@@ -10,6 +10,7 @@ import trio
 import typer
 
 from smtpbench.check.trial import Request, trial
+from smtpbench.cli.fixture import Told
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.measure.result import save, save_findings
 from smtpbench.report.console import wants_color
@@ -23,10 +24,11 @@ INTERRUPTED = 130
 
 
 def command(
-    target: Annotated[
-        list[str], typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; several make a matrix.")
-    ],
     rules: Annotated[list[str] | None, typer.Argument(help="Rules to try, by name or number.  [default: all]")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; several make a matrix.")
+    ] = None,
+    fixture: Annotated[Path | None, typer.Option(help="A file with target, recipient, sender, password-file, ca.")] = None,
     recipient: Annotated[str, typer.Option(help="A mailbox it takes mail for.  [default: found out]")] = "",
     sender: Annotated[str, typer.Option(help="Whom mail comes from.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="Try SHOULDs too, and fail for them.")] = False,
@@ -54,32 +56,32 @@ def command(
       SMTPBENCH_PASSWORD=… smtpbench check --target smtp://me@localhost:587 --ca ca.pem --strict
       smtpbench check --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
     """
-    if out is not None and len(target) > 1:
+    told = Told(target or [], recipient, sender, password_file, ca, insecure).completed(fixture)
+    if out is not None and len(told.targets) > 1:
         raise UsageError("--out goes with one target")
     wanted = find(rules or ())
-    options = [f"--recipient={recipient}"] if recipient else []
-    options += [f"--sender={sender}"] if sender else []
-    options += [f"--ca={ca}"] if ca else []
-    options += ["--insecure"] if insecure else []
+    options = [f"--recipient={told.recipient}"] if told.recipient else []
+    options += [f"--sender={told.sender}"] if told.sender else []
+    options += [f"--ca={told.ca}"] if told.ca else []
+    options += ["--insecure"] if told.insecure else []
     verdicts = []
-    for url in target:
+    for url in told.targets:
         parsed = parse_target(url)
         request = Request(
             target=parsed,
             rules=wanted,
-            trust=Trust(ca, insecure, sni, cert, key),
-            password=read_password(password_file) if parsed.user else None,
-            recipient=recipient,
-            sender=sender,
+            trust=Trust(told.ca, told.insecure, sni, cert, key),
+            password=read_password(told.password_file) if parsed.user else None,
+            recipient=told.recipient,
+            sender=told.sender,
             timeout_ns=parse_duration_ns(timeout),
             strict=strict or bool(rules),
             authorized=authorized,
             options=options,
         )
-        try:
-            verdicts.append(trio.run(trial, request))
-        except KeyboardInterrupt:
-            raise typer.Exit(INTERRUPTED) from None
+        verdicts.append(trio.run(trial, request))
+        if verdicts[-1].stopped:
+            break
     results = [verdict.result for verdict in verdicts]
     color = wants_color(sys.stdout)
     if len(results) > 1:
@@ -93,5 +95,7 @@ def command(
             typer.echo(f"saved: {where}")
         except OSError as error:
             raise CannotRun(f"the result could not be saved: {error.strerror}") from None
+    if verdicts[-1].stopped:
+        raise typer.Exit(INTERRUPTED)
     if any(counts_against(rule, result["strict"]) for result in results for rule in result["rules"].values()):
         raise typer.Exit(VIOLATIONS)

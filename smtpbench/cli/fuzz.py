@@ -11,6 +11,7 @@ from typing import Annotated
 import trio
 import typer
 
+from smtpbench.cli.fixture import Told
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.fuzz.campaign import Plan, Tally
 from smtpbench.fuzz.hunt import Request, hunt
@@ -35,7 +36,8 @@ _TOLD_EVERY_S = 2.0
 
 def command(
     scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one: relay, submission …")],
-    target: Annotated[str, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on.")],
+    target: Annotated[str | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on.")] = None,
+    fixture: Annotated[Path | None, typer.Option(help="A file with target, recipient, sender, password-file, ca.")] = None,
     profile: Annotated[str, typer.Option(help="quick, ci or deep: how many cases, how long, how many at once.")] = "quick",
     cases: Annotated[int | None, typer.Option(min=1, help="Cases in all.  [default: the profile's]")] = None,
     duration: Annotated[str | None, typer.Option("--duration", "-d", help="How long to draw cases.")] = None,
@@ -77,7 +79,8 @@ def command(
         raise UsageError(f"--profile {profile}: there are {', '.join(PROFILES)}")
     most, longest, at_once, shrink_s = PROFILES[profile]
     file = load_scenario(find_scenario(scenario))
-    parsed = parse_target(target)
+    told = Told([target] if target else [], recipient, sender, password_file, ca, insecure).completed(fixture)
+    parsed = parse_target(told.targets[0])
     plan = Plan(
         cases=cases or most,
         duration_ns=parse_duration_ns(duration or longest),
@@ -92,10 +95,10 @@ def command(
         file=file,
         target=parsed,
         plan=plan,
-        trust=Trust(ca, insecure, sni, cert, key),
-        password=read_password(password_file) if parsed.user else None,
-        recipient=recipient,
-        sender=sender,
+        trust=Trust(told.ca, told.insecure, sni, cert, key),
+        password=read_password(told.password_file) if parsed.user else None,
+        recipient=told.recipient,
+        sender=told.sender,
         timeout_ns=parse_duration_ns(timeout),
         authorized=authorized,
         known=_known(baseline),

@@ -9,6 +9,7 @@ import trio
 import typer
 
 from smtpbench.check.replay import CANNOT_TELL, STILL_THERE, Request, read_findings, replay
+from smtpbench.cli.fixture import Told
 from smtpbench.target import Trust, parse_target, read_password
 from smtpbench.text import visible
 from smtpbench.units import parse_duration_ns
@@ -20,7 +21,8 @@ INTERRUPTED = 130
 
 def command(
     files: Annotated[list[Path], typer.Argument(help="Findings that check or fuzz wrote, or folders of them.")],
-    target: Annotated[str, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on.")],
+    target: Annotated[str | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on.")] = None,
+    fixture: Annotated[Path | None, typer.Option(help="A file with target, recipient, sender, password-file, ca.")] = None,
     timeout: Annotated[str, typer.Option(help="How long one reply may take.")] = "3s",
     password_file: Annotated[
         Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
@@ -41,11 +43,12 @@ def command(
     \b
       smtpbench replay results/check/findings --target smtp://127.0.0.1:2525
     """
-    parsed = parse_target(target)
+    told = Told([target] if target else [], "", "", password_file, ca, insecure).completed(fixture)
+    parsed = parse_target(told.targets[0])
     request = Request(
         target=parsed,
-        trust=Trust(ca, insecure, sni, cert, key),
-        password=read_password(password_file) if parsed.user else None,
+        trust=Trust(told.ca, told.insecure, sni, cert, key),
+        password=read_password(told.password_file) if parsed.user else None,
         timeout_ns=parse_duration_ns(timeout),
         authorized=authorized,
     )

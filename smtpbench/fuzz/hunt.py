@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ from smtpbench.scenario.compile import Options, compile_scenario
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.session import script as s
 from smtpbench.session.script import Script
-from smtpbench.session.stage import stage
+from smtpbench.session.stage import interruptible, stage
 from smtpbench.smtp.reply import Reply
 from smtpbench.target import Target, Trust, resolve, tls_context
 from smtpbench.text import visible
@@ -86,7 +85,13 @@ async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: N
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {target.url}: {error}") from None
         campaign = Campaign(here, quiet, _script(request, offer), offer, request.plan)
-        stopped = await _interruptible(campaign, tell)
+
+        def on_signal(came: int, scope: trio.CancelScope) -> None:
+            campaign.stop.set()  # the first ends the drawing of cases
+            if came > 1:
+                scope.cancel()  # the second the confirming too
+
+        stopped = await interruptible(lambda: campaign.run(tell), on_signal) > 0
         tally = campaign.tally
         findings = [_finding(request, offer, banner, started, suspect) for suspect in tally.suspects.values()]
         died = Wrong("health", "it may be this session that the target died of", "the target is gone")
@@ -95,29 +100,10 @@ async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: N
         findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
         result = _result(request, started, offer, banner, tally, findings)
         result |= figures(book.drain(), began, here.connections_peak)
+        result["outcome"] = "interrupted" if stopped else "complete"
         result["latency_canary"] = latency_section(calm.drain(), ok=True)
     new = sum(not _is_known(request.known, finding) and _counts(finding, request.plan.strict) for finding in findings)
     return Catch(result, findings, candidates, new, stopped)
-
-
-async def _interruptible(campaign: Campaign, tell: Callable[[Tally], None]) -> bool:
-    """Run it; the first SIGINT or SIGTERM ends the drawing of cases, the second the confirming too. Whether one came."""
-    came = False
-    async with trio.open_nursery() as nursery:
-
-        async def watch() -> None:
-            nonlocal came
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    if came:
-                        nursery.cancel_scope.cancel()
-                    came = True
-                    campaign.stop.set()
-
-        nursery.start_soon(watch)
-        await campaign.run(tell)
-        nursery.cancel_scope.cancel()
-    return came
 
 
 def _script(request: Request, offer: Offer) -> Script:

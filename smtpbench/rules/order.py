@@ -264,7 +264,7 @@ def _bad_mail(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
 # -- the end of a session -----------------------------------------------------------------------------------------
 
 #: A session with more refusals than this is one that a server may defend itself against (§7.8).
-_TOLERATED = 4
+_TOLERATED = 2
 _SHORT_BYTES = 512
 _ODD = (
     b"NOOP \xff\xfe",

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.scenario import model
-from smtpbench.scenario.model import COMMAND_LINE, STEP_KEYS, VALUE_KEYS, Scenario
+from smtpbench.scenario.model import COMMAND_LINE, STEP_KEYS, VALUE_KEYS, FixtureFile, Scenario
 from smtpbench.scenario.reader import Document, parse, read_text
 
 _WANTED = {
@@ -90,7 +90,26 @@ def load_text(text: str, path: Path) -> ScenarioFile:
     return ScenarioFile(path, text, scenario, document)
 
 
-def _explain(document: Document, mistake: Any) -> None:
+def load_fixture(path: Path) -> FixtureFile:
+    """Read what a file says of a target, its paths made absolute. Raises ScenarioError with every mistake in it."""
+    document = parse(read_text(path), str(path))
+    found = None
+    if not isinstance(document.data, dict):
+        document.problem((), "a fixture is a mapping with keys like `recipient`")
+    else:
+        try:
+            found = FixtureFile.model_validate(document.data)
+        except ValidationError as error:
+            for mistake in error.errors(include_url=False):
+                _explain(document, mistake, FixtureFile)
+    if document.problems or found is None:
+        raise ScenarioError(sorted(set(document.problems), key=lambda problem: (problem.line, problem.column)))
+    folder = path.resolve().parent
+    paths = {name: str(folder / text) for name in ("password_file", "ca") if (text := getattr(found, name))}
+    return found.model_copy(update=paths)
+
+
+def _explain(document: Document, mistake: Any, whole: type[BaseModel] = Scenario) -> None:
     """One of pydantic's findings in our words, at its place."""
     kind, context = mistake["type"], mistake.get("ctx", {})
     path, names = _path(document.data, mistake["loc"])
@@ -98,7 +117,7 @@ def _explain(document: Document, mistake: Any) -> None:
     if kind == "missing":
         text = f"the key `{mistake['loc'][-1]}` is missing here"
     elif kind == "extra_forbidden":
-        text, key = _unknown_key(str(mistake["loc"][-1]), names), True
+        text, key = _unknown_key(str(mistake["loc"][-1]), names, whole), True
     elif kind.startswith("union_tag"):
         text = _unknown_form(_at(document.data, path), path)
     elif kind == "literal_error":
@@ -145,9 +164,9 @@ def _at(data: Any, path: tuple[Any, ...]) -> Any:
     return data
 
 
-def _unknown_key(key: str, names: list[str]) -> str:
+def _unknown_key(key: str, names: list[str], whole: type[BaseModel]) -> str:
     kinds = [name for name in names if name in _MODELS and name != key]
-    found = _MODELS[kinds[-1]] if kinds else Scenario
+    found = _MODELS[kinds[-1]] if kinds else whole
     allowed = [field.alias or name for name, field in found.model_fields.items()]
     close = difflib.get_close_matches(key, allowed, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -352,6 +352,17 @@ class Finding(_Model):
     dialogue: list[str] = Field(default_factory=list, description="what was said and heard, made visible")
 
 
+class FixtureFile(_Model):
+    """What is known of a target, for `check`, `fuzz` and `replay`; options of the same name win."""
+
+    recipient: str = Field("", description="a mailbox it takes mail for")
+    sender: str = Field("", description="whom mail comes from")
+    target: str | None = Field(None, description="its URL, which says whether it is LMTP or TLS and who logs in")
+    password_file: str | None = Field(None, alias="password-file", description="relative to this file")
+    ca: str | None = Field(None, description="PEM file of the certificate authorities to trust, relative to this file")
+    insecure: bool = False
+
+
 class Scenario(_Model):
     """A scripted SMTP session, its values, its message and its load."""
 

@@ -6,8 +6,9 @@ same `ClientSession` on the same shard; this is the conductor of the second kind
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -124,6 +125,27 @@ async def stage(
         nursery.cancel_scope.cancel()
     if trouble is not None:
         raise trouble
+
+
+async def interruptible(work: Callable[[], Awaitable[object]], on_signal: Callable[[int, trio.CancelScope], None]) -> int:
+    """Do some work, and tell of each SIGINT and SIGTERM meanwhile; how many came.
+
+    on_signal: given how many came so far, and the scope of the work.
+    """
+    came = 0
+    async with trio.open_nursery() as nursery:
+
+        async def watch() -> None:
+            nonlocal came
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    came += 1
+                    on_signal(came, nursery.cancel_scope)
+
+        nursery.start_soon(watch)
+        await work()
+        nursery.cancel_scope.cancel()
+    return came
 
 
 #: How a session that never began ended.
