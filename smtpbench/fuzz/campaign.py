@@ -88,11 +88,11 @@ class Suspect:
 
     @property
     def reproducibility(self) -> str:
-        """`3 of 3 (deterministic)`."""
+        """`3 of 3, deterministic`."""
         if not self.tried:
-            return "1 of 1 (the target is gone)"
+            return "1 of 1, the target is gone"
         word = _DETERMINISTIC if self.seen == self.tried else _FLAKY if self.seen else _LOAD_ONLY
-        return f"{self.seen} of {self.tried} ({word})"
+        return f"{self.seen} of {self.tried}, {word}"
 
 
 @dataclass(slots=True)
@@ -171,8 +171,11 @@ class Campaign:
             nursery.cancel_scope.cancel()
         if self.tally.gone:
             await self._name_the_killer()
+        known = {rule for rule, _ in self.tally.suspects}
         for key, suspect in list(self.tally.suspects.items()):
-            if not self.tally.gone:
+            if known & set(key[1].split(" or ")):
+                del self.tally.suspects[key]  # it is one of several things, and one of those is shown by itself
+            elif not self.tally.gone:
                 await self._confirm(key, suspect)
         return self.tally
 

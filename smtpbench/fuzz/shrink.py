@@ -1,23 +1,28 @@
 """Making a case small: fewer steps, then fewer octets, as long as the same thing is wrong.
 
 What is shrunk is the script itself and not what it was drawn from, for most of it was never drawn: it is the scenario's.
-Each round goes through `smaller`, which knows nothing of servers, and takes the first that still shows the bug; it ends when
-none does, or when its time or its tries are used up. The smallest script that failed is always at hand.
+Each round goes through `smaller`, which knows nothing of servers, some at once, and takes the first that still shows the
+bug; it ends when none does, or when its time or its tries are used up. The smallest script that failed is always at hand.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 
 import trio
 
 from smtpbench.fuzz.mutation import made, say
 from smtpbench.session import script as s
 from smtpbench.session.script import Script, Step
+from smtpbench.units import NS_PER_MS
 
 #: Tries of one case at most.
-TRIES = 400
+TRIES = 600
+_AT_ONCE = 8
+#: Pauses are not made shorter than this.
+_PAUSE_NS = 20 * NS_PER_MS
 
 Steps = tuple[Step, ...]
 
@@ -26,18 +31,31 @@ async def shrink(script: Script, shows: Callable[[Script], Awaitable[bool]], bud
     """The smallest script found that still `shows` it, by the time the budget is used up."""
     best, tries = script, 0
     with trio.move_on_after(budget_s):
-        again = True
-        while again:
-            again = False
-            for candidate in smaller(best.steps):
-                tries += 1
-                if tries > TRIES:
-                    return best
-                attempt = made(best, candidate)
-                if await shows(attempt):
-                    best, again = attempt, True
-                    break
+        candidates = smaller(best.steps)
+        while tries < TRIES:
+            batch = [made(best, steps) for steps in islice(candidates, min(_AT_ONCE, TRIES - tries))]
+            if not batch:
+                break
+            tries += len(batch)
+            found = await _first(batch, shows)
+            if found is not None:
+                best = found
+                candidates = smaller(best.steps)
     return best
+
+
+async def _first(batch: Sequence[Script], shows: Callable[[Script], Awaitable[bool]]) -> Script | None:
+    """The first of these that shows it; they are tried at once, for most of a try is waiting."""
+    shown: set[int] = set()
+
+    async def one(at: int) -> None:
+        if await shows(batch[at]):
+            shown.add(at)
+
+    async with trio.open_nursery() as nursery:
+        for at in range(len(batch)):
+            nursery.start_soon(one, at)
+    return batch[min(shown)] if shown else None
 
 
 def smaller(steps: Sequence[Step]) -> Iterator[Steps]:
@@ -50,9 +68,12 @@ def smaller(steps: Sequence[Step]) -> Iterator[Steps]:
                 yield (*steps[:at], *steps[at + block :])
         block //= 2
     for at, step in enumerate(steps):
+        if step.pause_ns > _PAUSE_NS:
+            yield _with(steps, at, replace(step, pause_ns=step.pause_ns // 4))
+    for at, step in enumerate(steps):
         if step.split:
             yield _with(steps, at, replace(step, split=()))
-    for at, step in enumerate(steps):
+    for at, step in sorted(enumerate(steps), key=lambda place: -len(place[1].wire)):  # the longest has most to lose
         if step.kind in (s.SAY, s.STARTTLS):
             wire = step.wire if isinstance(step.wire, bytes) else b"".join(step.wire)
             for octets in shorter(wire):

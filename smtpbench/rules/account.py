@@ -39,7 +39,7 @@ _WRONG_ENDS: Final = (
     (re.compile(rb"(?<!\r)\n\.\n"), "eod-lf-lf"),
     (re.compile(rb"\r\n\.\n"), "eod-crlf-lf"),
     (re.compile(rb"\r\.\r"), "eod-cr"),
-    (re.compile(rb"[\r\n\0][ \t\0]*\.[ \t\0\r]+\n"), "eod-odd"),
+    (re.compile(rb"[\r\n\0](?:[ \t\0]+\.[ \t\0\r]*|\.(?:[ \t\0]+\r?|\r\r+))\n"), "eod-odd"),
 )
 
 
@@ -281,9 +281,9 @@ class Account:
             return
         verb, bare = due.verb, due.line[:-2].upper() == due.verb.encode("latin-1")
         if bare and verb in ("QUIT", "NOOP", "RSET") and code != 503 and self._text:
-            rule = _wrong_end(self._text)
-            if rule:  # what it answers is a line of the text
-                self._note(rule, f"{verb} behind a text was answered {code}: text was read as commands", rule)
+            ends = _wrong_ends(self._text)
+            if ends:  # what it answers is a line of the text
+                self._note(*_of_ends(ends, f"{verb} behind a text was answered {code}: text was read as commands"))
                 return
         if verb == "RSET" and bare and at != state.GREETED:
             self._note("rset-250", f"RSET was answered {code}", "RSET")
@@ -314,27 +314,33 @@ class Account:
             if self._inside_extra:
                 self._note("tls-inject", f"{count} replies came inside TLS before anything was said there", "inside TLS")
             else:
-                rule = self._rule_of_extra()
                 where = "inside a text" if self._in_text else "that nothing asked for"
-                self._note(rule, f"{count} replies came {where}, the first {self._extra[0].code}", rule)
+                self._note(*self._of_extra(f"{count} replies came {where}, the first {self._extra[0].code}"))
         # who was refused a login is kept waiting by many servers, and on purpose
         if fate == api.TIMEOUT and self._owed and not self._closed and self._owed[0].verb != "AUTH":
             verb = self._owed[0].verb
             shown = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
             self._note("health", f"{shown} got no reply in state {self._state!r}", f"no reply to {shown}")
 
-    def _rule_of_extra(self) -> str:
+    def _of_extra(self, actual: str) -> Wrong:
         if not (self._in_text or self._extra_text):
-            return "one-reply"
+            return Wrong("one-reply", actual, "")
         refused = self._extra[0].code // 100 != 2 if self._in_text else self._last in ("message 4", "message 5")
         # a text that was refused half-way had no end, be it right or wrong: its rest was read as commands
-        return "data-desync" if refused else _wrong_end(self._extra_text) or "data-desync"
+        return _of_ends([] if refused else _wrong_ends(self._extra_text), actual)
 
 
-def _wrong_end(text: bytes) -> str:
-    """The rule about the first doubtful end in a text, or nothing."""
+def _wrong_ends(text: bytes) -> list[str]:
+    """The rules about the doubtful ends in a text."""
     inside = (b"\r\n" + text)[:-5] if text.endswith(_END) else b"\r\n" + text
-    return next((rule for pattern, rule in _WRONG_ENDS if pattern.search(inside)), "")
+    return [rule for pattern, rule in _WRONG_ENDS if pattern.search(inside)]
+
+
+def _of_ends(ends: list[str], actual: str) -> Wrong:
+    """What is wrong where a text with these ends was taken for commands; with several, nobody can tell which it was."""
+    if len(ends) == 1:
+        return Wrong(ends[0], actual, "")
+    return Wrong("data-desync", actual, " or ".join(ends))
 
 
 def _lenient(line: bytes) -> str:

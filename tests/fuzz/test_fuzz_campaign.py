@@ -54,7 +54,7 @@ def test_a_mutant_is_found_and_the_finding_is_short() -> None:
     rules = [finding.rule for finding in catch.findings]
     assert "eod-lf-crlf" in rules
     finding = next(one for one in catch.findings if one.rule == "eod-lf-crlf")
-    assert finding.reproducibility == "3 of 3 (deterministic)"
+    assert finding.reproducibility == "3 of 3, deterministic"
     assert finding.severity == "security"
     wires = [step.wire for step in finding.script.steps if step.wire]
     assert [str(wire[:4]) for wire in wires[:4]] == ["b'EHLO'", "b'MAIL'", "b'RCPT'", "b'DATA'"]
