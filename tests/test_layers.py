@@ -26,7 +26,10 @@ FLOORS = (
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 STANDARD_LIBRARY_ONLY = {"smtp", "errors", "units", "text"}
 #: Libraries that belong to one floor.
-OWNERS = {"typer": {"cli"}, "rich": {"report"}, "yaml": {"scenario", "sink"}, "pydantic": {"scenario"}, "hdrh": {"measure"}}
+OWNERS = {
+    "typer": {"cli"}, "rich": {"report"}, "yaml": {"scenario", "sink"}, "pydantic": {"scenario"}, "hdrh": {"measure"},
+    "hypothesis": {"fuzz"},
+}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:
