@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from smtpbench.check.judge import DEATH_S
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
 from smtpbench.rules.account import audit
+from smtpbench.rules.accounted import AccountedSession
+from smtpbench.rules.differ import DIVERGENCE, differ
 from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.finding import plain
 from smtpbench.rules.offer import Offer
@@ -24,6 +27,7 @@ from smtpbench.rules.register import BY_NAME
 from smtpbench.scenario.compile import Options, compile_scenario
 from smtpbench.scenario.load import ScenarioFile, load_scenario
 from smtpbench.scenario.model import Finding
+from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.stage import UNREACHABLE, Stage, stage
 from smtpbench.target import Target, Trust, resolve, tls_context
@@ -35,13 +39,14 @@ CANNOT_TELL = "CANNOT TELL"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Where to say them. timeout_ns: how long a reply may take."""
+    """Where to say them. timeout_ns: how long a reply may take. peer: the second target, for divergences."""
 
     target: Target
     trust: Trust = field(default_factory=Trust)
     password: str | None = field(default=None, repr=False)
     timeout_ns: int = 3_000_000_000
     authorized: bool = False
+    peer: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ def read_findings(paths: Sequence[Path]) -> list[ScenarioFile]:
     for file in files:
         if file.scenario.finding is None:
             raise UsageError(f"{file.path}: a scenario, but no finding: it has no key `finding`")
-        if file.scenario.finding.rule not in BY_NAME:
+        if file.scenario.finding.rule not in (*BY_NAME, DIVERGENCE.name):
             raise UsageError(f"{file.path}: there is no rule {file.scenario.finding.rule!r}")
     return files
 
@@ -80,7 +85,12 @@ async def replay(files: Sequence[ScenarioFile], request: Request) -> list[Replay
     route = resolve(target, context, request.trust, authorized=request.authorized)[0]
     credentials = (target.user, request.password) if target.user and request.password is not None else None
     outcomes: list[Replayed] = []
-    async with stage(route, request.timeout_ns, credentials) as here:
+    async with AsyncExitStack() as stages:
+        here = await stages.enter_async_context(stage(route, request.timeout_ns, credentials))
+        peer = None
+        if request.peer is not None:
+            there = resolve(request.peer, context, request.trust, authorized=request.authorized)[0]
+            peer = await stages.enter_async_context(stage(there, request.timeout_ns, credentials))
         for file in files:
             finding = file.scenario.finding
             assert finding is not None
@@ -92,20 +102,27 @@ async def replay(files: Sequence[ScenarioFile], request: Request) -> list[Replay
                     raise
                 outcomes.append(Replayed(file.path, finding.rule, CANNOT_TELL, str(error)))
                 continue
-            outcomes.append(await _again(here, offer, file, finding))
+            outcomes.append(await _again(here, peer, offer, file, finding))
     return outcomes
 
 
-async def _again(here: Stage, offer: Offer, file: ScenarioFile, finding: Finding) -> Replayed:
+async def _again(here: Stage, peer: Stage | None, offer: Offer, file: ScenarioFile, finding: Finding) -> Replayed:
     options = Options(lmtp=offer.lmtp, implicit_tls=offer.implicit_tls, credentials=offer.credentials is not None)
     script = plain(compile_scenario(file, options))
-    take = await here.perform(script)
+    # what was found by waiting for the replies that are owed is said again in the same way
+    speaker = AccountedSession if finding.by == "fuzz" else ClientSession
+    take = await here.perform(script, speaker)
     dialogue = Dialogue.of(take.tape)
-    rule = BY_NAME[finding.rule]
 
     def told(word: str, actual: str) -> Replayed:
         return Replayed(file.path, finding.rule, word, actual)
 
+    if finding.rule == DIVERGENCE.name:
+        if peer is None:
+            return told(CANNOT_TELL, "a divergence is of two targets: say --target twice")
+        difference = differ(dialogue, Dialogue.of((await peer.perform(script, speaker)).tape))
+        return told(STILL_THERE, difference.actual) if difference else told(FIXED, "")
+    rule = BY_NAME[finding.rule]
     if dialogue.fate in UNREACHABLE or not dialogue.began:
         return told(CANNOT_TELL, f"no greeting ({dialogue.fate})")
     if dialogue.last_code != 221 and not await _alive(here, offer):

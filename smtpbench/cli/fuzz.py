@@ -36,7 +36,9 @@ _TOLD_EVERY_S = 2.0
 
 def command(
     scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one: relay, submission …")],
-    target: Annotated[str | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; two are compared.")
+    ] = None,
     fixture: Annotated[Path | None, typer.Option(help="A file with target, recipient, sender, password-file, ca.")] = None,
     profile: Annotated[str, typer.Option(help="quick, ci or deep: how many cases, how long, how many at once.")] = "quick",
     cases: Annotated[int | None, typer.Option(min=1, help="Cases in all.  [default: the profile's]")] = None,
@@ -73,14 +75,17 @@ def command(
     \b
       smtpbench fuzz relay --target smtp://127.0.0.1:2525
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --profile ci --seed 7 --baseline known-findings
+      smtpbench fuzz relay --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --only end,dots,segment --cases 5000
     """
     if profile not in PROFILES:
         raise UsageError(f"--profile {profile}: there are {', '.join(PROFILES)}")
     most, longest, at_once, shrink_s = PROFILES[profile]
     file = load_scenario(find_scenario(scenario))
-    told = Told([target] if target else [], recipient, sender, password_file, ca, insecure).completed(fixture)
-    parsed = parse_target(told.targets[0])
+    told = Told(target or [], recipient, sender, password_file, ca, insecure).completed(fixture)
+    if len(told.targets) > 2:
+        raise UsageError("one target is fuzzed, or two are compared; these are more")
+    parsed, *peers = map(parse_target, told.targets)
     plan = Plan(
         cases=cases or most,
         duration_ns=parse_duration_ns(duration or longest),
@@ -102,6 +107,7 @@ def command(
         timeout_ns=parse_duration_ns(timeout),
         authorized=authorized,
         known=_known(baseline),
+        peer=peers[0] if peers else None,
     )
     catch = trio.run(hunt, request, _teller())
     typer.echo(findings_card(catch.result, color=wants_color(sys.stdout)))

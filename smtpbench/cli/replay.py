@@ -21,7 +21,9 @@ INTERRUPTED = 130
 
 def command(
     files: Annotated[list[Path], typer.Argument(help="Findings that check or fuzz wrote, or folders of them.")],
-    target: Annotated[str | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; two for a divergence.")
+    ] = None,
     fixture: Annotated[Path | None, typer.Option(help="A file with target, recipient, sender, password-file, ca.")] = None,
     timeout: Annotated[str, typer.Option(help="How long one reply may take.")] = "3s",
     password_file: Annotated[
@@ -43,14 +45,15 @@ def command(
     \b
       smtpbench replay results/check/findings --target smtp://127.0.0.1:2525
     """
-    told = Told([target] if target else [], "", "", password_file, ca, insecure).completed(fixture)
-    parsed = parse_target(told.targets[0])
+    told = Told(target or [], "", "", password_file, ca, insecure).completed(fixture)
+    parsed, *peers = map(parse_target, told.targets[:2])
     request = Request(
         target=parsed,
         trust=Trust(told.ca, told.insecure, sni, cert, key),
         password=read_password(told.password_file) if parsed.user else None,
         timeout_ns=parse_duration_ns(timeout),
         authorized=authorized,
+        peer=peers[0] if peers else None,
     )
     try:
         outcomes = trio.run(replay, read_findings(files), request)

@@ -25,11 +25,12 @@ from itertools import islice, pairwise
 import trio
 
 from smtpbench.fuzz.mutation import Mutation, apply, made, say
-from smtpbench.fuzz.session import FuzzSession
 from smtpbench.fuzz.shrink import shrink
 from smtpbench.fuzz.strategies import cases
 from smtpbench.rules import rule as r
 from smtpbench.rules.account import Wrong, audit
+from smtpbench.rules.accounted import AccountedSession
+from smtpbench.rules.differ import differ
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import RULES
 from smtpbench.session import script as s
@@ -144,11 +145,17 @@ def _longest(take: Take) -> tuple[int, str]:
 
 
 class Campaign:
-    """See the module. quiet: a stage for the canary, counted apart. stop: set it, and no more cases begin."""
+    """See the module. quiet: a stage for the canary, counted apart. stop: set it, and no more cases begin.
 
-    def __init__(self, stage: Stage, quiet: Stage, script: Script, offer: Offer, plan: Plan) -> None:
+    peer: where every case is said as well, to find where two servers differ.
+    """
+
+    def __init__(
+        self, stage: Stage, quiet: Stage, script: Script, offer: Offer, plan: Plan, peer: Stage | None = None
+    ) -> None:
         self._stage = stage
         self._quiet = quiet
+        self._peer = peer
         self._script = script
         self._offer = offer
         self._plan = plan
@@ -185,9 +192,10 @@ class Campaign:
         """The scenario as it is, some times: how long an honest reply takes, and whether anything is wrong even so."""
         waits = []
         for _ in range(20):
-            take = await self._quiet.perform(self._ended(self._script.steps), FuzzSession)
+            script = self._ended(self._script.steps)
+            take = await self._quiet.perform(script, AccountedSession)
             waits.append(_longest(take)[0])
-            self._note(-1, take, (), judge(self._offer, take, strict=self._plan.strict, slow_ns=1 << 62))
+            self._note(-1, take, (), await self._judge(script, take, slow_ns=1 << 62))
         self._slow_ns = max(_SLOW_NS, _SLOW_TIMES * sorted(waits)[-1])
 
     async def _draw(self, running: trio.Nursery, deadline_s: float) -> None:
@@ -203,7 +211,8 @@ class Campaign:
         script = self._ended(apply(self._script.steps, mutations))
         self._under_way[number] = script, mutations
         try:
-            take = await self._stage.perform(script, FuzzSession)
+            take = await self._stage.perform(script, AccountedSession)
+            wrongs = await self._judge(script, take)
         finally:
             del self._under_way[number]
             self._room.release_on_behalf_of(number)
@@ -214,7 +223,16 @@ class Campaign:
         elif dialogue.hung_up:
             self._cut.append((number, take, mutations))
             del self._cut[: -2 * self._plan.connections]
-        self._note(number, take, mutations, judge(self._offer, take, strict=self._plan.strict, slow_ns=self._slow_ns))
+        self._note(number, take, mutations, wrongs)
+
+    async def _judge(self, script: Script, take: Take, slow_ns: int = 0, timeout_ns: int | None = None) -> list[Wrong]:
+        """All that is wrong with a take, and where the peer differs."""
+        wrongs = judge(self._offer, take, strict=self._plan.strict, slow_ns=slow_ns or self._slow_ns)
+        if self._peer is not None:
+            other = await self._peer.perform(script, AccountedSession, timeout_ns)
+            difference = differ(Dialogue.of(take.tape), Dialogue.of(other.tape))
+            wrongs += [difference] if difference else []
+        return wrongs
 
     def _ended(self, steps: Sequence[Step]) -> Script:
         """With QUIT at its end, and an ear for what comes too late."""
@@ -249,7 +267,7 @@ class Campaign:
             self.tally.gone = not await self._greets()
 
     async def _greets(self) -> bool:
-        take = await self._quiet.perform(self._ended(self._script.steps), FuzzSession)
+        take = await self._quiet.perform(self._ended(self._script.steps), AccountedSession)
         return Dialogue.of(take.tape).began
 
     async def _name_the_killer(self) -> None:
@@ -298,31 +316,28 @@ class Campaign:
     async def _confirm(self, key: Key, suspect: Suspect) -> None:
         """Say it again, with nobody else there; if it shows each time, make it small."""
         for _ in range(CONFIRM):
-            take = await self._again(suspect.take.script)
             suspect.tried += 1
-            suspect.seen += self._shows(key, take)
+            suspect.seen += (await self._shows(key, suspect.take.script))[1] is not None
         if suspect.seen < CONFIRM:
             return
 
         async def shows(script: Script) -> bool:
             # a hang is waited for at full length only where it counts
-            return self._shows(key, await self._again(script, self._slow_ns))
+            return (await self._shows(key, script, self._slow_ns))[1] is not None
 
         began_s = time.monotonic()
         small = await shrink(suspect.take.script, shows, self._plan.shrink_s)
-        take = await self._again(small)
-        if not self._shows(key, take) and time.monotonic() - began_s < self._plan.shrink_s:
-            take = await self._again(small)
-        found = self._wrong(key, take)
+        take, found = await self._shows(key, small)
+        if found is None and time.monotonic() - began_s < self._plan.shrink_s:
+            take, found = await self._shows(key, small)
         if found is not None:
             suspect.take, suspect.wrong = take, found
 
     async def _again(self, script: Script, timeout_ns: int | None = None) -> Take:
-        return await self._quiet.perform(script, FuzzSession, timeout_ns)
+        return await self._quiet.perform(script, AccountedSession, timeout_ns)
 
-    def _shows(self, key: Key, take: Take) -> bool:
-        return self._wrong(key, take) is not None
-
-    def _wrong(self, key: Key, take: Take) -> Wrong | None:
-        wrongs = judge(self._offer, take, strict=self._plan.strict, slow_ns=self._slow_ns)
-        return next((wrong for wrong in wrongs if (wrong.rule, wrong.cause) == key), None)
+    async def _shows(self, key: Key, script: Script, timeout_ns: int | None = None) -> tuple[Take, Wrong | None]:
+        """Say a script again: what came, and whether it shows what the key says."""
+        take = await self._again(script, timeout_ns)
+        wrongs = await self._judge(script, take, timeout_ns=timeout_ns)
+        return take, next((wrong for wrong in wrongs if (wrong.rule, wrong.cause) == key), None)

@@ -6,6 +6,7 @@ import shlex
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from smtpbench.measure.recorder import Book
 from smtpbench.measure.result import figures, latency_section, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.account import AUDITED, Wrong
+from smtpbench.rules.differ import DIVERGENCE
 from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.finding import SHOWN, Finding, rule_data
 from smtpbench.rules.offer import Offer
@@ -39,7 +41,10 @@ MESSAGE_BYTES = 300
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to fuzz, and with what. known: (rule, cause) of findings that are not new; an empty cause is any."""
+    """What to fuzz, and with what. known: (rule, cause) of findings that are not new; an empty cause is any.
+
+    peer: a second target, which every case is said to as well.
+    """
 
     file: ScenarioFile
     target: Target
@@ -51,6 +56,7 @@ class Request:
     timeout_ns: int = 3_000_000_000
     authorized: bool = False
     known: frozenset[tuple[str, str]] = frozenset()
+    peer: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +82,18 @@ async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: N
     fixture = Fixture(request.recipient, request.sender, credentials, target.lmtp, target.implicit_tls)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
     book, calm = Book(), Book()
-    async with (
-        stage(route, request.timeout_ns, credentials, book) as here,
-        stage(route, request.timeout_ns, credentials, calm) as quiet,
-    ):
+    async with AsyncExitStack() as stages:
+        here = await stages.enter_async_context(stage(route, request.timeout_ns, credentials, book))
+        quiet = await stages.enter_async_context(stage(route, request.timeout_ns, credentials, calm))
+        peer = None
+        if request.peer is not None:
+            there = resolve(request.peer, context, request.trust, authorized=request.authorized)[0]
+            peer = await stages.enter_async_context(stage(there, request.timeout_ns, credentials))
         try:
             offer, banner = await discover(quiet, fixture)
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {target.url}: {error}") from None
-        campaign = Campaign(here, quiet, _script(request, offer), offer, request.plan)
+        campaign = Campaign(here, quiet, _script(request, offer), offer, request.plan, peer)
 
         def on_signal(came: int, scope: trio.CancelScope) -> None:
             campaign.stop.set()  # the first ends the drawing of cases
@@ -134,11 +143,12 @@ def _counts(finding: Finding, strict: bool) -> bool:
 
 
 def _finding(request: Request, offer: Offer, banner: Reply, started: datetime, suspect: Suspect) -> Finding:
-    rule = BY_NAME[suspect.wrong.rule]
+    rule = BY_NAME.get(suspect.wrong.rule, DIVERGENCE)
     about = {
         "recipient": offer.recipient, "sender": offer.sender, "seed": request.plan.seed,
         "found": started.isoformat(timespec="seconds"), "target": visible(request.target.url),
-        "banner": visible(banner.raw.rstrip(b"\r\n"), SHOWN), "versions": versions(),
+        "banner": visible(banner.raw.rstrip(b"\r\n"), SHOWN),
+        "peer": visible(request.peer.url) if request.peer else None, "versions": versions(),
     }  # fmt: skip
     return Finding(
         rule.name, rule.severity, suspect.wrong.actual, suspect.take.script, suspect.take.tape, "fuzz",
@@ -155,13 +165,15 @@ def _result(
     findings: Sequence[Finding],
 ) -> dict[str, Any]:
     broken: Mapping[str, str] = {finding.rule: finding.actual for finding in reversed(findings)}
-    read = {rule.name for rule in RULES if rule.invariant is not None} | AUDITED
+    rules = (*RULES, DIVERGENCE) if request.peer else RULES
+    read = {DIVERGENCE.name} | {rule.name for rule in RULES if rule.invariant is not None} | AUDITED
     verdicts = {
         rule.name: (r.BROKEN, broken[rule.name]) if rule.name in broken
         else (r.PASS if rule.name in read and tally.run else r.NOT_RUN, "")
-        for rule in RULES
+        for rule in rules
     }  # fmt: skip
     target = request.target
+    urls = ["--target", target.url, *(["--target", request.peer.url] if request.peer else [])]
     return {
         "schema": "smtpbench-fuzz/1",
         "kind": "fuzz",
@@ -174,6 +186,7 @@ def _result(
             "recipient": visible(offer.recipient),
             "gone": tally.gone,
         },
+        "peer": visible(request.peer.url) if request.peer else "",
         "seed": request.plan.seed,
         "families": list(request.plan.families),
         "cases": {
@@ -183,9 +196,9 @@ def _result(
             "may_have_killed_it": len(tally.others),
         },
         "strict": request.plan.strict,
-        "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in RULES},
+        "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in rules},
         "findings": [
-            finding.to_data(shlex.join(["smtpbench", "replay", "--target", target.url, f"findings/{finding.id}.yaml"]))
+            finding.to_data(shlex.join(["smtpbench", "replay", *urls, f"findings/{finding.id}.yaml"]))
             | {"known": _is_known(request.known, finding)}
             for finding in findings
         ],

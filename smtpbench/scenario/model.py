@@ -347,6 +347,7 @@ class Finding(_Model):
     seed: int | None = None
     found: str = ""
     target: str = ""
+    peer: str = Field("", description="the second target, of a divergence")
     banner: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     dialogue: list[str] = Field(default_factory=list, description="what was said and heard, made visible")

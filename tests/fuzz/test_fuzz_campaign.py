@@ -119,3 +119,18 @@ def test_a_baseline_lets_what_is_known_pass() -> None:
     first = trio.run(partial(main, frozenset()))
     assert first.new == len(first.findings) > 0
     assert trio.run(partial(main, frozenset(found(first)))).new == 0
+
+
+def test_two_servers_that_differ_are_told_apart() -> None:
+    plan = Plan(150, None, 1, 30, ("order",), 20, shrink_s=5.0)
+
+    async def main(session: type[ServerSession]) -> Catch:
+        async with sink_running(session=session) as sink, sink_running() as other:
+            targets = [parse_target(f"smtp://127.0.0.1:{one.port}") for one in (sink, other)]
+            return await hunt(Request(load_scenario(find_scenario("relay")), targets[0], plan, peer=targets[1]))
+
+    assert found(trio.run(main, ServerSession)) == []
+    catch = trio.run(main, MUTANTS["required-verbs"])
+    assert found(catch) == [("divergence", "HELO 5 2")]
+    assert [step.wire for step in catch.findings[0].script.steps if step.wire] == [b"HELO e\r\n"]
+    assert catch.result["rules"]["divergence"]["verdict"] == "violation"

@@ -21,7 +21,7 @@ from smtpbench.units import NS_PER_MS
 _LOOSE_NS = 30 * NS_PER_MS
 
 
-class FuzzSession(ClientSession):
+class AccountedSession(ClientSession):
     """One case on one connection. account: what is owed."""
 
     __slots__ = ("account",)
