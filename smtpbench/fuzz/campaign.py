@@ -114,7 +114,9 @@ def judge(offer: Offer, take: Take, *, strict: bool, slow_ns: int) -> list[Wrong
     dialogue = Dialogue.of(take.tape)
     if not dialogue.began:
         return []
-    wrongs = audit(take.tape, lmtp=offer.lmtp)
+    # its session kept the account while it spoke
+    kept = take.session.account.wrongs if isinstance(take.session, AccountedSession) else audit(take.tape, lmtp=offer.lmtp)
+    wrongs = list(kept)
     for rule in RULES:
         if rule.invariant is not None and (strict or rule.severity != r.ADVICE):
             actual = rule.invariant(offer, dialogue)
@@ -160,7 +162,6 @@ class Campaign:
         self._offer = offer
         self._plan = plan
         self._slow_ns = _SLOW_NS
-        self._under_way: dict[int, tuple[Script, tuple[Mutation, ...]]] = {}
         self._cut: list[tuple[int, Take, tuple[Mutation, ...]]] = []
         self._room = trio.CapacityLimiter(plan.connections)
         self._looking = trio.Lock()
@@ -209,18 +210,16 @@ class Campaign:
 
     async def _case(self, number: int, mutations: tuple[Mutation, ...]) -> None:
         script = self._ended(apply(self._script.steps, mutations))
-        self._under_way[number] = script, mutations
         try:
             take = await self._stage.perform(script, AccountedSession)
             wrongs = await self._judge(script, take)
+            dialogue = Dialogue.of(take.tape)
+            if not dialogue.began:
+                await self._look()  # and meanwhile nobody takes its place
         finally:
-            del self._under_way[number]
             self._room.release_on_behalf_of(number)
         self.tally.run += 1
-        dialogue = Dialogue.of(take.tape)
-        if not dialogue.began:
-            await self._look()
-        elif dialogue.hung_up:
+        if dialogue.began and dialogue.hung_up:
             self._cut.append((number, take, mutations))
             del self._cut[: -2 * self._plan.connections]
         self._note(number, take, mutations, wrongs)

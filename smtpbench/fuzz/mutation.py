@@ -67,8 +67,10 @@ def concrete(script: Script, n: int = 0) -> Script:
 def made(script: Script, steps: Sequence[Step]) -> Script:
     """A script of these steps, as the other one in all else."""
     greeting = None if script.greeting is None else Ask("banner", _ANY)
-    return Script.of(
-        script.name, tuple(steps), greeting=greeting, implicit_tls=script.implicit_tls, lmtp=script.lmtp
+    # its asks are not numbered: a session with a transcript keeps no memo of them
+    return Script(
+        script.name, tuple(steps), farewell=len(steps), greeting=greeting, rows=2,
+        implicit_tls=script.implicit_tls, lmtp=script.lmtp,
     )  # fmt: skip
 
 

@@ -17,8 +17,9 @@ from smtpbench.errors import UsageError
 from smtpbench.fuzz.mutation import FAMILIES, Mutation
 from smtpbench.smtp.command import COMMAND_LINE_BYTES, DOMAIN_BYTES, LOCAL_PART_BYTES, PATH_BYTES, TEXT_LINE_BYTES
 
-#: Octets that hypothesis makes one case of.
-_ENTROPY_BYTES: Final = 40
+#: Mutations drawn at once, and the octets that hypothesis makes them of.
+_DRAWN: Final = 60
+_ENTROPY_BYTES: Final = 16 * _DRAWN
 
 _VERBS: Final = (
     b"NOOP", b"RSET", b"VRFY postmaster", b"EXPN staff", b"HELP", b"EHLO client.example", b"HELO client.example", b"QUIT",
@@ -183,18 +184,24 @@ def families(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[str, .
 
 
 def cases(wanted: Sequence[str], seed: int) -> Iterator[tuple[Mutation, ...]]:
-    """Cases without end; the same for the same seed. hypothesis is fed octets of our own, so it keeps nothing."""
-    drawn: list[tuple[Mutation, ...]] = []
+    """Cases without end; the same for the same seed. hypothesis is fed octets of our own, so it keeps nothing.
+
+    Many cases are drawn at once, for what a draw costs is nearly all its beginning and its end.
+    """
+    drawn: list[list[int]] = []
 
     @settings(database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @given(st.lists(_NUMBERS, min_size=1, max_size=3))
+    @given(st.lists(_NUMBERS, min_size=_DRAWN, max_size=_DRAWN))
     def case(numbers: list[int]) -> None:
-        drawn.append(tuple(mutation_of(number, wanted) for number in numbers))
+        drawn.append(numbers)
 
     make = case.hypothesis.fuzz_one_input  # type: ignore[attr-defined]  # hypothesis puts it there
     rng = random.Random(seed)
     while True:
         drawn.clear()
         make(rng.randbytes(_ENTROPY_BYTES))
-        if drawn:
-            yield drawn[0]
+        numbers = drawn[0] if drawn else []
+        while numbers:
+            count = 1 + numbers[0] % 3
+            yield tuple(mutation_of(number // 3, wanted) for number in numbers[:count])
+            numbers = numbers[count:]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 from smtpbench.rules import rule as r
 from smtpbench.rules.lines import LISTEN, accepted, hello, line, opening, pause, said_of, script
@@ -19,6 +20,7 @@ from smtpbench.smtp.command import REPLY_LINE_BYTES, Refusal, parse_hello
 from smtpbench.smtp.reply import enhanced_code
 
 _CODE = re.compile(rb"([0-9]{3})(?:[ -]|$)")
+_FINE = re.compile(rb"(?:[2-5][0-5][0-9](?:[ -][\t\x20-\x7e]*)?\r\n)+")
 _KEYWORD_LINE = re.compile(rb"[A-Za-z0-9][A-Za-z0-9-]*(?: [\x21-\x7e]+)*")
 #: Codes that RFC 5321, 1870, 1985, 2645, 3207, 3461, 4954, 5248, 6531, 7372, 7504 and 8689 give a meaning to.
 _LISTED = frozenset({
@@ -32,11 +34,19 @@ def _lines(heard: Heard) -> list[bytes]:
     return heard.reply.raw.split(b"\n")[:-1]
 
 
+@lru_cache(maxsize=4096)
+def _spotless(raw: bytes) -> bool:
+    """Whether nothing that is judged of a line by itself can be wrong with this reply: nearly all are like that."""
+    return _FINE.fullmatch(raw) is not None and max(map(len, raw.split(b"\n"))) < REPLY_LINE_BYTES
+
+
 def _all_lines(dialogue: Dialogue) -> Iterator[tuple[Turn, bytes]]:
+    """The lines of the replies that are worth a look."""
     for turn in dialogue.turns:
         for heard in turn.heard:
-            for text in _lines(heard):
-                yield turn, text
+            if not _spotless(heard.reply.raw):
+                for text in _lines(heard):
+                    yield turn, text
 
 
 def _after(turn: Turn) -> str:

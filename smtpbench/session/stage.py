@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -48,11 +48,15 @@ class NoBook:
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """One speaking of a script. error: the first thing that went wrong, as (kind, detail); None also where a book has it."""
+    """One speaking of a script.
+
+    error: the first thing that went wrong, as (kind, detail); None also where a book has it. session: who spoke.
+    """
 
     script: Script
     tape: Transcript
     error: tuple[str, str] | None
+    session: ClientSession | None = field(default=None, repr=False, compare=False)
 
 
 class _Solo:
@@ -106,7 +110,7 @@ class Stage:
                 self._shard.stop(session.connection)
             raise
         session.connection = None
-        return Take(script, tape, errors.first)
+        return Take(script, tape, errors.first, session)
 
 
 @asynccontextmanager

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 #: A reply line may hold 512 octets (RFC 5321 §4.5.3.1.5); extensions go beyond it. Where we stop reading on.
 MAX_LINE_BYTES = 64 * 1024
 #: And the whole of a multi-line reply.
 MAX_REPLY_BYTES = 1024 * 1024
+#: Reads up to this size are remembered with their replies.
+_READ_BYTES = 2048
 
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(rb"[2-5][0-9][0-9][ -]([245]\.[0-9]{1,3}\.[0-9]{1,3})(?=[ \r\n]|$)")
@@ -78,6 +81,13 @@ class ReplyReader:
 
     def feed(self, data: bytes) -> list[Reply]:
         """Take octets and return the replies they complete, in order."""
+        if not self.pending and len(data) <= _READ_BYTES:
+            known = _whole(data)
+            if known is not None:
+                return list(known)
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> list[Reply]:
         buffer = self.pending + data if self.pending else data
         replies: list[Reply] = []
         start, line_start = 0, self._lines_bytes
@@ -93,6 +103,14 @@ class ReplyReader:
         if len(self.pending) > MAX_REPLY_BYTES or len(self.pending) - self._lines_bytes > MAX_LINE_BYTES:
             self.overflow = True
         return replies
+
+
+@lru_cache(maxsize=4096)  # servers say the same few things again and again
+def _whole(data: bytes) -> tuple[Reply, ...] | None:
+    """The replies in one read, None where the last is not whole."""
+    reader = ReplyReader()
+    replies = tuple(reader._feed(data))
+    return None if reader.pending else replies
 
 
 def _reply(raw: bytes) -> Reply:
