@@ -51,6 +51,12 @@ AUDITED: Final = frozenset({
 })  # fmt: skip
 
 
+#: Those of a server that says more than is owed.
+_MISALIGNING: Final = frozenset({
+    "eod-lf-crlf", "eod-lf-lf", "eod-crlf-lf", "eod-cr", "eod-odd", "data-desync", "one-reply", "tls-inject", "tls-partial",
+})  # fmt: skip
+
+
 class Wrong(NamedTuple):
     """One thing held against a server. cause: what tells it from others of its rule."""
 
@@ -316,6 +322,9 @@ class Account:
             else:
                 where = "inside a text" if self._in_text else "that nothing asked for"
                 self._note(*self._of_extra(f"{count} replies came {where}, the first {self._extra[0].code}"))
+        if any(wrong.rule in _MISALIGNING for wrong in self.wrongs):
+            # a reply too many is put to the next command, which then seems wrong as well
+            self.wrongs = [wrong for wrong in self.wrongs if wrong.rule in _MISALIGNING]
         # who was refused a login is kept waiting by many servers, and on purpose
         if fate == api.TIMEOUT and self._owed and not self._closed and self._owed[0].verb != "AUTH":
             verb = self._owed[0].verb

@@ -79,6 +79,12 @@ def test_replies_to_lines_of_a_text(ending: bytes, rule: str) -> None:
     assert rules(*HELLO, *MAIL, *RCPT, *DATA, *early, *QUIT)[0] == rule
 
 
+def test_what_follows_a_reply_too_many_is_not_held_against_the_server_too() -> None:
+    text = b"text\n.\nNOOP\r\n.\r\nRCPT TO:<x@y.example>\r\n"
+    many = b"250 queued\r\n250 ok\r\n500 what\r\n503 no\r\n"
+    assert rules(*HELLO, *MAIL, *RCPT, *DATA, text, many) == ["eod-lf-lf"]
+
+
 def test_a_text_refused_half_way_may_end_the_session_and_nothing_else() -> None:
     begin = (*HELLO, *MAIL, *RCPT, *DATA, b"text\nmore", b"451 bare LF\r\n")
     assert rules(*begin, fate=api.CLOSED) == []
