@@ -114,7 +114,7 @@ class Account:
 
     def secured(self) -> None:
         """A TLS handshake was done."""
-        self._tls, self._buffer, self._blocked = True, b"", False
+        self._tls, self._buffer, self._blocked, self._handshake_due = True, b"", False, False
         self._state = state.GREETED if self._state != state.CONNECTED else self._state
 
     def _parse(self) -> None:
@@ -195,7 +195,8 @@ class Account:
 
     def heard(self, reply: Reply) -> None:
         """A reply came."""
-        if self.loose or self._closed:
+        if self.loose or self._closed or self._handshake_due:
+            self.loose = self.loose or self._handshake_due  # what comes in place of a handshake is TLS's own affair
             self._owed.clear()
             return
         if self._mode == "chunk" and not self._owed:
@@ -220,6 +221,7 @@ class Account:
         self._parse()
 
     _junk = b""
+    _handshake_due = False
     _inside_extra = False
     _in_text = False
     _closed = False
@@ -235,7 +237,7 @@ class Account:
             self._mode = "sasl"
             return
         if verb == "STARTTLS" and code == 220:
-            self._junk, self._buffer, self._blocked = self._buffer, b"", True
+            self._junk, self._buffer, self._blocked, self._handshake_due = self._buffer, b"", True, True
             return
         self._state = _by_its_account(before, verb, code)
         if verb == "DATA" and code == 354:

@@ -23,6 +23,7 @@ from smtpbench.smtp.reply import Reply, ReplyReader
 
 TLS_EVENT = b"tls"
 SHUT_EVENT = b"half-close"
+_TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ class Dialogue:
             if entry.who == CLIENT:
                 turns[-1].rest = bytes(reader.pending)
                 turns.append(Turn(entry.data, entry.at_ns, tls))
+            elif entry.who == SERVER and not tls and entry.data.startswith(_TLS_RECORDS):
+                pass  # it began TLS, and the client said something else: this is an alert, and no reply
             elif entry.who == SERVER:
                 turns[-1].heard += [Heard(reply, entry.at_ns, tls) for reply in reader.feed(entry.data)]
             elif entry.data == TLS_EVENT:

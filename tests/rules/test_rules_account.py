@@ -6,6 +6,7 @@ import pytest
 
 from smtpbench.engine import api
 from smtpbench.rules.account import Account, Wrong, audit
+from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
 from smtpbench.smtp.reply import Reply
 
@@ -140,3 +141,10 @@ def test_a_chunk_is_octets_unless_the_server_knows_no_chunks() -> None:
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"250 taken\r\n") == []
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"250 taken\r\n250 ok\r\n") == ["one-reply"]
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"500 what\r\n250 ok\r\n250 ok\r\n") == []
+
+
+def test_what_comes_in_place_of_a_handshake_is_no_reply() -> None:
+    alert = b"\x15\x03\x03\x00\x02\x02\n"
+    begun = (*HELLO, b"STARTTLS\r\n", b"220 go\r\n", b"QUIT\r\n", alert)
+    assert rules(*begun) == []
+    assert [turn.codes for turn in Dialogue.of(tape(*begun)).turns] == [[220], [250], [220], []]
