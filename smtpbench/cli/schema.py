@@ -15,10 +15,13 @@ class What(StrEnum):
 
     SCENARIO = "scenario"
     RESULT = "result"
+    JUDGEMENT = "judgement"
 
 
 def command(
-    what: Annotated[What, typer.Argument(help="Of scenario files, or of result.json.")] = What.SCENARIO,
+    what: Annotated[
+        What, typer.Argument(help="Of scenario files, of run's result.json, or of check's and fuzz's.")
+    ] = What.SCENARIO,
 ) -> None:
     """Print the JSON Schema of scenario files, for an editor, or of results, for a program.
 
@@ -26,8 +29,8 @@ def command(
       smtpbench schema > scenario.schema.json
       smtpbench schema result
     """
-    if what is What.RESULT:
-        typer.echo(files("smtpbench.measure").joinpath("result.schema.json").read_text(encoding="utf-8"), nl=False)
+    if what is not What.SCENARIO:
+        typer.echo(files("smtpbench.measure").joinpath(f"{what}.schema.json").read_text(encoding="utf-8"), nl=False)
         return
     from smtpbench.scenario.model import Scenario
 

@@ -298,7 +298,7 @@ def _slammed(offer: Offer, dialogue: Dialogue) -> str:
         return ""
     if any(turn.said.upper() == b"RSET\r\n" for turn in dialogue.turns[-2:]):
         return ""  # a rule of its own
-    if dialogue.fate == api.CONNECTION_RESET and last.said.count(b"\n") > 1:
+    if dialogue.fate == api.CONNECTION_RESET and any(turn.said.count(b"\n") > 1 for turn in dialogue.turns):
         return ""  # a reset throws away what was said before it, 421 too
     asked = next((at for at, turn in enumerate(dialogue.turns) if turn.code == 220 and at), None)
     if asked is not None and not any(turn.tls for turn in dialogue.turns[asked + 1 :]):

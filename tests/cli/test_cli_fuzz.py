@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 
 import servers
+from jsonschema import Draft202012Validator
 from runner import sink, smtpbench
+
+
+def validate(result: object) -> None:
+    schema = json.loads(smtpbench("schema", "judgement").out)
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema | {"additionalProperties": False}).validate(result)
 
 
 def test_a_bug_is_found_kept_and_replayed_until_it_is_fixed(tmp_path: Path) -> None:
@@ -18,6 +25,7 @@ def test_a_bug_is_found_kept_and_replayed_until_it_is_fixed(tmp_path: Path) -> N
         assert done.code == 1, done.out + done.err
         assert "SECURITY eod-lf-crlf (RFC 5321 §4.1.1.4)" in done.out
         result = json.loads((out / "result.json").read_text())
+        validate(result)
         assert result["rules"]["eod-lf-crlf"]["verdict"] == "violation"
         assert result["cases"]["generated"] == result["cases"]["run"] == 150
         findings = {finding["rule"]: finding for finding in result["findings"]}
@@ -40,6 +48,7 @@ def test_a_finding_of_check_is_replayed_with_its_rule(tmp_path: Path) -> None:
     with sink("--mutant", "postmaster") as (port, _):
         url = f"smtp://127.0.0.1:{port}"
         assert smtpbench("check", "-t", url, "postmaster", "noop-250", "--out", str(tmp_path)).code == 1
+        validate(json.loads((tmp_path / "result.json").read_text()))
         again = smtpbench("replay", str(tmp_path / "findings"), "-t", url)
         assert again.code == 1
         assert "RCPT TO:<Postmaster> was answered 501" in again.out
