@@ -26,7 +26,11 @@ check: $(VENV)/.ready ## types, lint and layers
 bench: $(VENV)/.ready ## CPU a message, beside smtp-source and smtp-sink
 	$(BIN)/python bench/bench.py $(BENCH)
 
-clean: ## forget the virtual environment and every cache
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+fuzzbench: $(VENV)/.ready ## cases of the fuzzer, beside boofuzz in an environment of its own
+	test -x $(VENV)-boofuzz/bin/boo || { $(PYTHON) -m venv $(VENV)-boofuzz && $(VENV)-boofuzz/bin/pip install --quiet boofuzz==0.4.2; }
+	$(BIN)/python -m bench.fuzzing --python $(abspath $(VENV)-boofuzz/bin/python) $(BENCH)
 
-.PHONY: help demo test check bench clean
+clean: ## forget the virtual environment and every cache
+	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help demo test check bench fuzzbench clean
