@@ -122,16 +122,22 @@ def _cut(octets: bytes) -> Step:
     return raw(octets, split=tuple(octets[at : at + 1] for at in range(len(octets))))
 
 
-def _cut_lines(octets: bytes) -> Step:
-    """The same, cut inside each CRLF."""
-    parts = octets.split(b"\r\n")
-    heads = [(b"\n" if at else b"") + part + b"\r" for at, part in enumerate(parts[:-1])]
-    return raw(octets, split=(*heads, b"\n" + parts[-1]))
+def _cut_in_time(octets: bytes) -> tuple[Step, ...]:
+    """The same in three pieces, the last a bare LF, with time between them: so they are read one by one."""
+    middle = len(octets) // 2
+    return raw(octets[:middle], 0), pause(_PIECE_MS), raw(octets[middle:-1], 0), pause(_PIECE_MS), raw(octets[-1:])
+
+
+_PIECE_MS = 15
 
 
 def _cuts(offer: Offer) -> Sequence[Script]:
     writes = _mailing(offer)
-    return [script(offer, *opening(offer), *map(how, writes)) for how in (raw, _cut, _cut_lines)]
+    in_time = [step for octets in writes for step in _cut_in_time(octets)]
+    return [
+        *(script(offer, *opening(offer), *map(how, writes)) for how in (raw, _cut)),
+        script(offer, *opening(offer), *in_time),
+    ]
 
 
 def _codes(dialogue: Dialogue) -> list[int]:
