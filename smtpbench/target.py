@@ -189,3 +189,23 @@ def resolve(target: Target, context: ssl.SSLContext | None, trust: Trust, *, aut
             "unless --authorized says that you may test this host"
         )
     return [Route(entry[0], entry[4], context, name) for entry in found]  # type: ignore[arg-type]  # as connect() wants it
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """A target, and what it takes to speak with it. timeout_ns: how long a reply may take."""
+
+    target: Target
+    trust: Trust = field(default_factory=Trust)
+    password: str | None = field(default=None, repr=False)
+    timeout_ns: int = 3_000_000_000
+    authorized: bool = False
+
+    @property
+    def credentials(self) -> tuple[str, str] | None:
+        """User and password, where there are both."""
+        return (self.target.user, self.password) if self.target.user and self.password is not None else None
+
+    def routes(self) -> list[Route]:
+        """Its addresses, with TLS set up. Raises CannotRun, UsageError."""
+        return resolve(self.target, tls_context(self.trust), self.trust, authorized=self.authorized)

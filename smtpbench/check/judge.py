@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from smtpbench.rules import lines
 from smtpbench.rules import rule as r
+from smtpbench.rules.discover import alive
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.rule import Judgement, Rule
 from smtpbench.session.dialogue import Dialogue
@@ -29,8 +29,6 @@ from smtpbench.session.stage import UNREACHABLE, Stage, Take
 
 #: Probes at once.
 CONCURRENCY = 8
-#: How long a process is given to die before a canary asks for it.
-DEATH_S = 0.3
 #: The rule that a server breaks by dying.
 HEALTH = "health"
 
@@ -139,7 +137,7 @@ class Court:
         for script in scripts:
             take = await self._heard_out(script)
             takes.append(take)
-            if Dialogue.of(take.tape).last_code != 221 and not await self._alive():
+            if Dialogue.of(take.tape).last_code != 221 and not await alive(self._stage, self._offer):
                 self._gone, self._killer = "the target is gone", take
                 break
         return takes
@@ -151,12 +149,6 @@ class Court:
             return take
         async with self._again:
             return await self._stage.perform(script)
-
-    async def _alive(self) -> bool:
-        """Whether the server still greets."""
-        await trio.sleep(DEATH_S)
-        take = await self._heard_out(lines.script(self._offer, lines.hello(self._offer), listen=False))
-        return Dialogue.of(take.tape).began
 
     async def _read(self, rule: Rule, probed: Outcome | None) -> Outcome:
         """An invariant over all that was spoken; a rule may have a probe as well."""

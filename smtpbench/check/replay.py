@@ -6,21 +6,17 @@ and any of an invariant, is judged by its own transcript alone. A session that d
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import trio
-
-from smtpbench.check.judge import DEATH_S
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
 from smtpbench.rules.account import audit
 from smtpbench.rules.accounted import AccountedSession
 from smtpbench.rules.differ import DIVERGENCE, differ
-from smtpbench.rules.discover import Fixture, discover
+from smtpbench.rules.discover import Fixture, alive, discover, reach
 from smtpbench.rules.finding import plain
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import BY_NAME
@@ -30,23 +26,11 @@ from smtpbench.scenario.model import Finding
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.stage import UNREACHABLE, Stage, stage
-from smtpbench.target import Target, Trust, resolve, tls_context
+from smtpbench.target import Access
 
 STILL_THERE = "STILL THERE"
 FIXED = "FIXED"
 CANNOT_TELL = "CANNOT TELL"
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Where to say them. timeout_ns: how long a reply may take. peer: the second target, for divergences."""
-
-    target: Target
-    trust: Trust = field(default_factory=Trust)
-    password: str | None = field(default=None, repr=False)
-    timeout_ns: int = 3_000_000_000
-    authorized: bool = False
-    peer: Target | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,34 +59,31 @@ def read_findings(paths: Sequence[Path]) -> list[ScenarioFile]:
     return files
 
 
-async def replay(files: Sequence[ScenarioFile], request: Request) -> list[Replayed]:
-    """Say each finding to the target, one after the other. Raises CannotRun where it cannot be reached."""
-    target = request.target
-    try:
-        context: ssl.SSLContext | None = tls_context(request.trust)
-    except ssl.SSLError as error:
-        raise CannotRun(f"TLS cannot be set up: {error}") from None
-    route = resolve(target, context, request.trust, authorized=request.authorized)[0]
-    credentials = (target.user, request.password) if target.user and request.password is not None else None
+async def replay(files: Sequence[ScenarioFile], access: Access, peer: Access | None = None) -> list[Replayed]:
+    """Say each finding to the target, one after the other. peer: a second target, for divergences.
+
+    Raises CannotRun where it cannot be reached, UsageError.
+    """
     outcomes: list[Replayed] = []
+    offers: dict[Fixture, Offer] = {}
     async with AsyncExitStack() as stages:
-        here = await stages.enter_async_context(stage(route, request.timeout_ns, credentials))
-        peer = None
-        if request.peer is not None:
-            there = resolve(request.peer, context, request.trust, authorized=request.authorized)[0]
-            peer = await stages.enter_async_context(stage(there, request.timeout_ns, credentials))
+        here, *there = [
+            await stages.enter_async_context(stage(await reach(one), one.timeout_ns, one.credentials))
+            for one in (access, peer) if one is not None
+        ]  # fmt: skip
         for file in files:
             finding = file.scenario.finding
             assert finding is not None
-            fixture = Fixture(finding.recipient, finding.sender, credentials, target.lmtp, target.implicit_tls)
+            fixture = Fixture.of(access, finding.recipient, finding.sender)
             try:
-                offer, _ = await discover(here, fixture)
+                if fixture not in offers:
+                    offers[fixture] = (await discover(here, fixture))[0]
             except CannotRun as error:
                 if not outcomes:
                     raise
                 outcomes.append(Replayed(file.path, finding.rule, CANNOT_TELL, str(error)))
                 continue
-            outcomes.append(await _again(here, peer, offer, file, finding))
+            outcomes.append(await _again(here, there[0] if there else None, offers[fixture], file, finding))
     return outcomes
 
 
@@ -125,7 +106,7 @@ async def _again(here: Stage, peer: Stage | None, offer: Offer, file: ScenarioFi
     rule = BY_NAME[finding.rule]
     if dialogue.fate in UNREACHABLE or not dialogue.began:
         return told(CANNOT_TELL, f"no greeting ({dialogue.fate})")
-    if dialogue.last_code != 221 and not await _alive(here, offer):
+    if dialogue.last_code != 221 and not await alive(here, offer):
         return told(STILL_THERE if finding.rule == "health" else CANNOT_TELL, "after it the target is gone")
     wrong = next((one.actual for one in audit(take.tape, lmtp=offer.lmtp) if one.rule == finding.rule), "")
     if not wrong and rule.invariant is not None:
@@ -152,12 +133,3 @@ async def _judged_again(here: Stage, offer: Offer, rule: r.Rule, at: int, dialog
     if judgement.verdict == r.BROKEN:
         return STILL_THERE, judgement.actual
     return (FIXED, "") if judgement.verdict == r.PASS else (CANNOT_TELL, judgement.actual)
-
-
-async def _alive(here: Stage, offer: Offer) -> bool:
-    await trio.sleep(DEATH_S)
-    try:
-        await discover(here, Fixture(offer.recipient, offer.sender, offer.credentials, offer.lmtp, offer.implicit_tls))
-    except CannotRun:
-        return False
-    return True

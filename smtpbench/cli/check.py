@@ -10,14 +10,25 @@ import trio
 import typer
 
 from smtpbench.check.trial import Request, trial
-from smtpbench.cli.fixture import Told
+from smtpbench.cli.options import (
+    Authorized,
+    Ca,
+    Cert,
+    FixtureFile,
+    Insecure,
+    Key,
+    PasswordFile,
+    Recipient,
+    ReplyTimeout,
+    Sni,
+    Told,
+)
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.measure.result import save, save_findings
 from smtpbench.report.console import wants_color
 from smtpbench.report.scorecard import counts_against, matrix, scorecard
 from smtpbench.rules.register import find
-from smtpbench.target import Trust, parse_target, read_password
-from smtpbench.units import parse_duration_ns
+from smtpbench.target import Trust
 
 VIOLATIONS = 1
 INTERRUPTED = 130
@@ -28,23 +39,19 @@ def command(
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; several make a matrix.")
     ] = None,
-    fixture: Annotated[Path | None, typer.Option(help="A file with target, recipient, sender, password-file, ca.")] = None,
-    recipient: Annotated[str, typer.Option(help="A mailbox it takes mail for.  [default: found out]")] = "",
+    fixture: FixtureFile = None,
+    recipient: Recipient = "",
     sender: Annotated[str, typer.Option(help="Whom mail comes from.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="Try SHOULDs too, and fail for them.")] = False,
-    timeout: Annotated[str, typer.Option(help="How long one reply may take.")] = "3s",
+    timeout: ReplyTimeout = "3s",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write result.json into this folder.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
-    ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file of the certificate authorities to trust.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")] = False,
-    sni: Annotated[str | None, typer.Option(help="The server name to ask for and verify.")] = None,
-    cert: Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if that is elsewhere.")] = None,
-    authorized: Annotated[
-        bool, typer.Option("--authorized", help="You may test this host, although it is not this machine.")
-    ] = False,
+    password_file: PasswordFile = None,
+    ca: Ca = None,
+    insecure: Insecure = False,
+    sni: Sni = None,
+    cert: Cert = None,
+    key: Key = None,
+    authorized: Authorized = False,
 ) -> None:
     """Try a server against the protocol's rules, and show what it breaks.
 
@@ -56,29 +63,18 @@ def command(
       SMTPBENCH_PASSWORD=… smtpbench check --target smtp://me@localhost:587 --ca ca.pem --strict
       smtpbench check --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
     """
-    told = Told(target or [], recipient, sender, password_file, ca, insecure).completed(fixture)
+    trust = Trust(ca, insecure, sni, cert, key)
+    told = Told(target or [], trust, timeout, authorized, password_file, recipient, sender).completed(fixture)
     if out is not None and len(told.targets) > 1:
         raise UsageError("--out goes with one target")
     wanted = find(rules or ())
     options = [f"--recipient={told.recipient}"] if told.recipient else []
     options += [f"--sender={told.sender}"] if told.sender else []
-    options += [f"--ca={told.ca}"] if told.ca else []
-    options += ["--insecure"] if told.insecure else []
+    options += [f"--ca={told.trust.ca}"] if told.trust.ca else []
+    options += ["--insecure"] if told.trust.insecure else []
     verdicts = []
-    for url in told.targets:
-        parsed = parse_target(url)
-        request = Request(
-            target=parsed,
-            rules=wanted,
-            trust=Trust(told.ca, told.insecure, sni, cert, key),
-            password=read_password(told.password_file) if parsed.user else None,
-            recipient=told.recipient,
-            sender=told.sender,
-            timeout_ns=parse_duration_ns(timeout),
-            strict=strict or bool(rules),
-            authorized=authorized,
-            options=options,
-        )
+    for access in told.accesses():
+        request = Request(access, wanted, told.recipient, told.sender, strict or bool(rules), options)
         verdicts.append(trio.run(trial, request))
         if verdicts[-1].stopped:
             break

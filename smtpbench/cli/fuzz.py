@@ -11,16 +11,28 @@ from typing import Annotated
 import trio
 import typer
 
-from smtpbench.cli.fixture import Told
+from smtpbench.cli.options import (
+    Authorized,
+    Ca,
+    Cert,
+    FixtureFile,
+    Insecure,
+    Key,
+    PasswordFile,
+    Recipient,
+    ReplyTimeout,
+    Sni,
+    Told,
+)
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.fuzz.campaign import Plan, Tally
-from smtpbench.fuzz.hunt import Request, hunt
+from smtpbench.fuzz.hunt import Known, Request, hunt
 from smtpbench.fuzz.strategies import families
 from smtpbench.measure.result import save, save_findings
 from smtpbench.report.console import wants_color
 from smtpbench.report.scorecard import findings_card
 from smtpbench.scenario.load import find_scenario, load_scenario
-from smtpbench.target import Trust, parse_target, read_password
+from smtpbench.target import Trust
 from smtpbench.units import parse_duration_ns
 
 FOUND = 1
@@ -39,7 +51,7 @@ def command(
     target: Annotated[
         list[str] | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; two are compared.")
     ] = None,
-    fixture: Annotated[Path | None, typer.Option(help="A file with target, recipient, sender, password-file, ca.")] = None,
+    fixture: FixtureFile = None,
     profile: Annotated[str, typer.Option(help="quick, ci or deep: how many cases, how long, how many at once.")] = "quick",
     cases: Annotated[int | None, typer.Option(min=1, help="Cases in all.  [default: the profile's]")] = None,
     duration: Annotated[str | None, typer.Option("--duration", "-d", help="How long to draw cases.")] = None,
@@ -52,21 +64,17 @@ def command(
     baseline: Annotated[
         Path | None, typer.Option(help="A folder of findings that are known: only others make it fail.")
     ] = None,
-    recipient: Annotated[str, typer.Option(help="A mailbox it takes mail for.  [default: found out]")] = "",
+    recipient: Recipient = "",
     sender: Annotated[str, typer.Option(help="Whom mail comes from.  [default: the scenario's]")] = "",
-    timeout: Annotated[str, typer.Option(help="How long one reply may take.")] = "3s",
+    timeout: ReplyTimeout = "3s",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder.  [default: results/<fuzz>]")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
-    ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file of the certificate authorities to trust.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")] = False,
-    sni: Annotated[str | None, typer.Option(help="The server name to ask for and verify.")] = None,
-    cert: Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if that is elsewhere.")] = None,
-    authorized: Annotated[
-        bool, typer.Option("--authorized", help="You may test this host, although it is not this machine.")
-    ] = False,
+    password_file: PasswordFile = None,
+    ca: Ca = None,
+    insecure: Insecure = False,
+    sni: Sni = None,
+    cert: Cert = None,
+    key: Key = None,
+    authorized: Authorized = False,
 ) -> None:
     """Mutate a scenario's session by the thousand, and show what breaks the server, as short as can be.
 
@@ -82,10 +90,9 @@ def command(
         raise UsageError(f"--profile {profile}: there are {', '.join(PROFILES)}")
     most, longest, at_once, shrink_s = PROFILES[profile]
     file = load_scenario(find_scenario(scenario))
-    told = Told(target or [], recipient, sender, password_file, ca, insecure).completed(fixture)
-    if len(told.targets) > 2:
-        raise UsageError("one target is fuzzed, or two are compared; these are more")
-    parsed, *peers = map(parse_target, told.targets)
+    trust = Trust(ca, insecure, sni, cert, key)
+    told = Told(target or [], trust, timeout, authorized, password_file, recipient, sender).completed(fixture)
+    access, *peers = told.accesses(most=2)
     plan = Plan(
         cases=cases or most,
         duration_ns=parse_duration_ns(duration or longest),
@@ -98,18 +105,14 @@ def command(
     )
     request = Request(
         file=file,
-        target=parsed,
+        access=access,
         plan=plan,
-        trust=Trust(told.ca, told.insecure, sni, cert, key),
-        password=read_password(told.password_file) if parsed.user else None,
         recipient=told.recipient,
         sender=told.sender,
-        timeout_ns=parse_duration_ns(timeout),
-        authorized=authorized,
         known=_known(baseline),
         peer=peers[0] if peers else None,
     )
-    catch = trio.run(hunt, request, _teller())
+    catch = trio.run(hunt, request, _Teller())
     typer.echo(findings_card(catch.result, color=wants_color(sys.stdout)))
     folder = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-fuzz-{file.path.stem}"
     try:
@@ -129,16 +132,16 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _known(folder: Path | None) -> frozenset[tuple[str, str]]:
+def _known(folder: Path | None) -> frozenset[Known]:
     if folder is None:
         return frozenset()
     if not folder.is_dir():
         raise UsageError(f"--baseline {folder}: there is no such folder")
     found = [load_scenario(path).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
-    return frozenset((finding.rule, finding.cause) for finding in found if finding is not None)
+    return frozenset((one.rule, None if one.by == "check" else one.cause) for one in found if one is not None)
 
 
-class _teller:  # noqa: N801  (it is used as a function)
+class _Teller:
     """One line every few seconds on stderr."""
 
     def __init__(self) -> None:

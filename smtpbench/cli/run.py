@@ -10,6 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
+from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, PasswordFile, Sni
 from smtpbench.errors import UsageError
 from smtpbench.load.run import Request, run
 from smtpbench.load.settings import Overrides, make_plan
@@ -50,17 +51,13 @@ def command(
     seed: Annotated[int | None, typer.Option(min=0, help="Makes every draw the same again.")] = None,
     size: Annotated[str | None, typer.Option(help="Generate messages of this size, not the scenario's.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: results/<run>]")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
-    ] = None,
-    ca: Annotated[Path | None, typer.Option(help="PEM file of the certificate authorities to trust.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")] = False,
-    sni: Annotated[str | None, typer.Option(help="The server name to ask for and verify.")] = None,
-    cert: Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM file of its key, if that is elsewhere.")] = None,
-    authorized: Annotated[
-        bool, typer.Option("--authorized", help="You may test this host, although it is not this machine.")
-    ] = False,
+    password_file: PasswordFile = None,
+    ca: Ca = None,
+    insecure: Insecure = False,
+    sni: Sni = None,
+    cert: Cert = None,
+    key: Key = None,
+    authorized: Authorized = False,
     progress: Annotated[str, typer.Option(help="auto, live, plain or none.")] = AUTO,
 ) -> None:
     """Load a mail server with a scenario and measure it.

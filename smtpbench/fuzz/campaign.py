@@ -17,47 +17,47 @@ shows the same thing each time is deterministic, sometimes flaky, never load-onl
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from functools import partial
+from itertools import islice
+from typing import NamedTuple
 
 import trio
 
+from smtpbench.fuzz.judging import SLOW, complete, judge, longest
 from smtpbench.fuzz.mutation import Mutation, apply, made, say
 from smtpbench.fuzz.shrink import shrink
 from smtpbench.fuzz.strategies import cases
-from smtpbench.rules import rule as r
-from smtpbench.rules.account import Wrong, audit
+from smtpbench.rules.account import Wrong
 from smtpbench.rules.accounted import AccountedSession
 from smtpbench.rules.differ import differ
+from smtpbench.rules.discover import DEATH_S
 from smtpbench.rules.offer import Offer
-from smtpbench.rules.register import RULES
 from smtpbench.session import script as s
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script, Step
 from smtpbench.session.stage import Stage, Take
-from smtpbench.session.transcript import CLIENT, SERVER
+from smtpbench.session.transcript import CLIENT
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
 CONFIRM = 3
 #: Between two canaries.
 _CANARY_S = 0.25
-#: How long a process is given to die, and a supervisor to start it again.
-_DEATH_S = 0.3
+#: How long a supervisor is given to start it again.
 _REVIVAL_S = 3.0
 #: Cases that may have killed the target: so many are kept beside the likeliest.
 _CANDIDATES = 10
-#: A case is slow from this many times the honest p99 on, and never below this.
+#: A case is slow from this many times the longest honest reply on, and never below this.
 _SLOW_TIMES = 30
-_SLOW = "slow after "
 _SLOW_NS = 500 * NS_PER_MS
-#: What comes after QUIT is waited for, where the server does not close.
-_LISTEN_NS = 200 * NS_PER_MS
+#: What comes after all is said is waited for, where the server does not close.
+_EAR = Step(s.PAUSE, pause_ns=200 * NS_PER_MS)
+#: The same while a case is shrunk.
+_QUICK_EAR = Step(s.PAUSE, pause_ns=60 * NS_PER_MS)
+#: Cases begun before others are heard.
+_TOGETHER = 16
 _DETERMINISTIC, _FLAKY, _LOAD_ONLY = "deterministic", "flaky", "load-only"
-
-#: Who was refused more often than this in a session is slowed down by many servers, and on purpose; so is a failed login.
-_TOLERATED = 2
 
 Key = tuple[str, str]
 
@@ -86,7 +86,6 @@ class Suspect:
     hits: int = 1
     seen: int = 0
     tried: int = 0
-    after: tuple[Mutation, ...] = ()
 
     @property
     def reproducibility(self) -> str:
@@ -107,44 +106,24 @@ class Tally:
     suspects: dict[Key, Suspect] = field(default_factory=dict)
     gone: bool = False
     others: list[Take] = field(default_factory=list)
-    stopped: bool = False
 
 
-def judge(offer: Offer, take: Take, *, strict: bool, slow_ns: int) -> list[Wrong]:
-    """All that is wrong with one session: by the state table, by every invariant, and by the clock."""
-    dialogue = Dialogue.of(take.tape)
-    if not dialogue.began:
-        return []
-    # its session kept the account while it spoke
-    kept = take.session.account.wrongs if isinstance(take.session, AccountedSession) else audit(take.tape, lmtp=offer.lmtp)
-    wrongs = list(kept)
-    for rule in RULES:
-        if rule.invariant is not None and (strict or rule.severity != r.ADVICE):
-            actual = rule.invariant(offer, dialogue)
-            if actual:
-                wrongs.append(Wrong(rule.name, actual, ""))
-    wait_ns, verb = _longest(take)
-    refusals = sum(one.reply.code // 100 in (4, 5) for one in dialogue.replies())
-    if wait_ns > slow_ns and refusals <= _TOLERATED:
-        wrongs.append(Wrong("health", f"a reply after {verb} took {wait_ns / 1e6:.0f} ms", f"{_SLOW}{verb}"))
-    return wrongs if strict else [one for one in wrongs if _SEVERITY.get(one.rule) != r.ADVICE]
+class _Shown(NamedTuple):
+    """A script said with nobody else there, and all that was wrong. others: what the peer said to it, where there is one."""
 
+    take: Take
+    others: tuple[Take, ...]
+    wrongs: list[Wrong]
 
-_SEVERITY = {rule.name: rule.severity for rule in RULES}
+    def settled(self, ending: Sequence[Step]) -> bool:
+        """Whether what came after all was said would come again, and is not a race between two machines.
 
-
-def _longest(take: Take) -> tuple[int, str]:
-    """The longest time between a write and what came next, and what was written."""
-    worst_ns, verb, heard = 0, "", b""
-    entries = take.tape.entries
-    for entry, following in pairwise(entries):
-        auth = entry.data[:4].upper() == b"AUTH" or heard.startswith(b"334")
-        heard = entry.data if entry.who == SERVER else heard
-        if entry.who == CLIENT and following.who == SERVER and not auth and following.at_ns - entry.at_ns > worst_ns:
-            word = entry.data[:9].split()[:1]
-            verb = word[0].decode("latin-1").upper() if word and word[0].isalpha() else "a text"
-            worst_ns = following.at_ns - entry.at_ns
-    return worst_ns, verb
+        Someone listened; or 221 came, behind which nothing comes; or every reply was owed and waited for.
+        """
+        if _EAR in ending:
+            return True
+        takes = (self.take, *self.others)
+        return all(Dialogue.of(take.tape).last_code == 221 if ending else complete(take) for take in takes)
 
 
 class Campaign:
@@ -163,8 +142,10 @@ class Campaign:
         self._offer = offer
         self._plan = plan
         self._slow_ns = _SLOW_NS
-        self._cut: list[tuple[int, Take, tuple[Mutation, ...]]] = []
-        self._room = trio.CapacityLimiter(plan.connections)
+        self._cut: list[tuple[int, Take]] = []
+        self._running = 0
+        self._low = 0
+        self._room = trio.Event()
         self._looking = trio.Lock()
         self.tally = Tally()
         self.stop = trio.Event()
@@ -174,9 +155,8 @@ class Campaign:
         await self._calm()
         deadline_s = trio.current_time() + (self._plan.duration_ns or 1 << 62) / NS_PER_S
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._canaries, nursery.cancel_scope, tell)
-            async with trio.open_nursery() as running:
-                await self._draw(running, deadline_s)
+            nursery.start_soon(self._canaries, tell)
+            await self._draw(nursery, deadline_s)
             nursery.cancel_scope.cancel()
         if self.tally.gone:
             await self._name_the_killer()
@@ -186,7 +166,7 @@ class Campaign:
                 del self.tally.suspects[key]  # it is one of several things, and one of those is shown by itself
             elif not self.tally.gone:
                 await self._confirm(key, suspect)
-                if not suspect.seen and key[1].startswith(_SLOW):
+                if not suspect.seen and key[1].startswith(SLOW):
                     del self.tally.suspects[key]  # slow under load, as everything is
         return self.tally
 
@@ -194,67 +174,96 @@ class Campaign:
 
     async def _calm(self) -> None:
         """The scenario as it is, some times: how long an honest reply takes, and whether anything is wrong even so."""
-        waits = []
+        longest_ns = 0
         for _ in range(20):
-            script = self._ended(self._script.steps)
-            take = await self._quiet.perform(script, AccountedSession)
-            waits.append(_longest(take)[0])
-            self._note(-1, take, (), await self._judge(script, take, slow_ns=1 << 62))
-        self._slow_ns = max(_SLOW_NS, _SLOW_TIMES * sorted(waits)[-1])
+            shown = await self._again(self._ended(self._script.steps), slow_ns=1 << 62)
+            longest_ns = max(longest_ns, longest(shown.take)[0])
+            self._note(-1, shown.take, shown.wrongs)
+        self._slow_ns = max(_SLOW_NS, _SLOW_TIMES * longest_ns)
 
-    async def _draw(self, running: trio.Nursery, deadline_s: float) -> None:
+    async def _draw(self, nursery: trio.Nursery, deadline_s: float) -> None:
+        """Cases, as long as there may be more, and until the last of them is over."""
+        most = self._plan.connections
         for number, mutations in enumerate(islice(cases(self._plan.families, self._plan.seed), self._plan.cases)):
+            while self._running >= most:
+                # not for each that ends: a few are begun together
+                await self._until(most - max(1, most // 8))
             enough = len(self.tally.suspects) >= self._plan.max_findings
             if self.stop.is_set() or self.tally.gone or enough or trio.current_time() > deadline_s:
-                return
+                break
             self.tally.generated += 1
-            await self._room.acquire_on_behalf_of(number)
-            running.start_soon(self._case, number, mutations)
+            self._begin(nursery, number, mutations)
+            if number % _TOGETHER == 0:
+                await trio.lowlevel.checkpoint()
+        await self._until(0)
 
-    async def _case(self, number: int, mutations: tuple[Mutation, ...]) -> None:
+    async def _until(self, count: int) -> None:
+        """Until no more cases than this are under way."""
+        while self._running > count:
+            self._room, self._low = trio.Event(), count
+            await self._room.wait()
+
+    def _begin(self, nursery: trio.Nursery, number: int, mutations: tuple[Mutation, ...]) -> None:
+        """One case; what comes then happens when it is over. Tasks are dear, so it is none."""
         script = self._ended(apply(self._script.steps, mutations))
-        try:
-            take = await self._stage.perform(script, AccountedSession)
-            wrongs = await self._judge(script, take)
-            dialogue = Dialogue.of(take.tape)
-            if not dialogue.began:
-                await self._look()  # and meanwhile nobody takes its place
-        finally:
-            self._room.release_on_behalf_of(number)
-        self.tally.run += 1
-        if dialogue.began and dialogue.hung_up:
-            self._cut.append((number, take, mutations))
-            del self._cut[: -2 * self._plan.connections]
-        self._note(number, take, mutations, wrongs)
+        self._running += 1
 
-    async def _judge(self, script: Script, take: Take, slow_ns: int = 0, timeout_ns: int | None = None) -> list[Wrong]:
+        def over(take: Take) -> None:
+            if self._peer is None:
+                self._case(nursery, number, take)
+            else:
+                self._peer.begin(script, partial(self._case, nursery, number, take), AccountedSession)
+
+        self._stage.begin(script, over, AccountedSession)
+
+    def _case(self, nursery: trio.Nursery, number: int, take: Take, *others: Take) -> None:
+        """A case is over: judge it."""
+        dialogue = Dialogue.of(take.tape)
+        self._note(number, take, self._judge(take, dialogue, others, self._slow_ns))
+        self.tally.run += 1
+        if not dialogue.began and not nursery.cancel_scope.cancel_called:
+            nursery.start_soon(self._look_first)
+            return
+        if dialogue.hung_up:
+            self._cut.append((number, take))
+            del self._cut[: -2 * self._plan.connections]
+        self._leave()
+
+    def _leave(self) -> None:
+        self._running -= 1
+        if self._running <= self._low:
+            self._room.set()
+
+    async def _look_first(self) -> None:
+        """Is it still there? Until that is known, nobody takes this one's place."""
+        await self._look()
+        self._leave()
+
+    def _judge(self, take: Take, dialogue: Dialogue, others: tuple[Take, ...], slow_ns: int) -> list[Wrong]:
         """All that is wrong with a take, and where the peer differs."""
-        wrongs = judge(self._offer, take, strict=self._plan.strict, slow_ns=slow_ns or self._slow_ns)
-        if self._peer is not None:
-            other = await self._peer.perform(script, AccountedSession, timeout_ns)
-            difference = differ(Dialogue.of(take.tape), Dialogue.of(other.tape))
-            wrongs += [difference] if difference else []
-        return wrongs
+        wrongs = judge(self._offer, take, dialogue, strict=self._plan.strict, slow_ns=slow_ns)
+        differences = (differ(dialogue, Dialogue.of(other.tape)) for other in others)
+        return [*wrongs, *(difference for difference in differences if difference)]
 
     def _ended(self, steps: Sequence[Step]) -> Script:
         """With QUIT at its end, and an ear for what comes too late."""
         farewell = [] if steps and steps[-1].wire == b"QUIT\r\n" else [say(b"QUIT\r\n")]
-        return made(self._script, [*steps, *farewell, Step(s.PAUSE, pause_ns=_LISTEN_NS)])
+        return made(self._script, [*steps, *farewell, _EAR])
 
-    def _note(self, number: int, take: Take, mutations: tuple[Mutation, ...], wrongs: Sequence[Wrong]) -> None:
+    def _note(self, number: int, take: Take, wrongs: Sequence[Wrong]) -> None:
         for wrong in wrongs:
             key = (wrong.rule, wrong.cause)
             known = self.tally.suspects.get(key)
             if known is None:
-                self.tally.suspects[key] = Suspect(number, take, wrong, after=mutations)
+                self.tally.suspects[key] = Suspect(number, take, wrong)
             else:
                 known.hits += 1
                 if number < known.number:
-                    known.number, known.take, known.wrong, known.after = number, take, wrong, mutations
+                    known.number, known.take, known.wrong = number, take, wrong
 
     # -- the target's health ---------------------------------------------------------------------------------------
 
-    async def _canaries(self, scope: trio.CancelScope, tell: Callable[[Tally], None]) -> None:
+    async def _canaries(self, tell: Callable[[Tally], None]) -> None:
         while True:
             await trio.sleep(_CANARY_S)
             tell(self.tally)
@@ -265,12 +274,12 @@ class Campaign:
         async with self._looking:
             if self.tally.gone or await self._greets():
                 return
-            await trio.sleep(_DEATH_S)
+            await trio.sleep(DEATH_S)
             self.tally.gone = not await self._greets()
 
     async def _greets(self) -> bool:
         take = await self._quiet.perform(self._ended(self._script.steps), AccountedSession)
-        return Dialogue.of(take.tape).began
+        return bool(take.tape.heard())
 
     async def _name_the_killer(self) -> None:
         """Of those that were cut off, the likeliest: what it said last is no part of the scenario, and was said last of all.
@@ -283,33 +292,38 @@ class Campaign:
 
         meant = {step.wire for step in self._script.steps} | {b"QUIT\r\n"}
 
-        def likelihood(one: tuple[int, Take, tuple[Mutation, ...]]) -> tuple[bool, bool, int]:
+        def likelihood(one: tuple[int, Take]) -> tuple[bool, bool, int]:
             entries = one[1].tape.entries[:-1]
             last = max((entry for entry in entries if entry.who == CLIENT), key=lambda entry: entry.at_ns, default=None)
             if last is None:
                 return False, False, 0
             return entries[-1] is last, last.data not in meant, last.at_ns
 
-        end_ns = max(take.tape.entries[-1].at_ns for _, take, _ in cut)
+        end_ns = max(take.tape.entries[-1].at_ns for _, take in cut)
         near = [one for one in cut if one[1].tape.entries[-1].at_ns > end_ns - NS_PER_S]
         near.sort(key=likelihood, reverse=True)
-        number, take, mutations = near[0]
-        self.tally.others = [take for _, take, _ in near[1 : _CANDIDATES + 1]]
+        killer, *others = near[: _CANDIDATES + 1]
         if await self._revived():
-            for number, take, mutations in near[: _CANDIDATES + 1]:  # noqa: B007  (the one at which it ends is the one)
-                await self._again(take.script)
-                await trio.sleep(_DEATH_S)
-                if not await self._greets():
-                    self.tally.others = []
-                    break
+            asked = await self._killer_of([killer, *others])
+            killer, others = (asked, []) if asked is not None else (killer, others)
+        self.tally.others = [take for _, take in others]
         wrong = Wrong("health", "the target is gone: this session was cut off when it died", "the target is gone")
-        self.tally.suspects["health", wrong.cause] = Suspect(number, take, wrong, after=mutations)
+        self.tally.suspects["health", wrong.cause] = Suspect(*killer, wrong)
+
+    async def _killer_of(self, near: Sequence[tuple[int, Take]]) -> tuple[int, Take] | None:
+        """The one that ends it again."""
+        for number, take in near:
+            await self._quiet.perform(take.script, AccountedSession)
+            await trio.sleep(DEATH_S)
+            if not await self._greets():
+                return number, take
+        return None
 
     async def _revived(self) -> bool:
         """Whether somebody starts it again: then it can be asked what it died of."""
         with trio.move_on_after(_REVIVAL_S):
             while not await self._greets():  # noqa: ASYNC110  (no event tells of another process)
-                await trio.sleep(_DEATH_S)
+                await trio.sleep(DEATH_S)
             return True
         return False
 
@@ -319,27 +333,41 @@ class Campaign:
         """Say it again, with nobody else there; if it shows each time, make it small."""
         for _ in range(CONFIRM):
             suspect.tried += 1
-            suspect.seen += (await self._shows(key, suspect.take.script))[1] is not None
+            suspect.seen += _of(key, await self._again(suspect.take.script, self._slow_ns)) is not None
         if suspect.seen < CONFIRM:
             return
 
+        farewell = [step for step in suspect.take.script.steps[-2:-1] if step.wire == b"QUIT\r\n"]
+        core = made(self._script, suspect.take.script.steps[: -1 - len(farewell)])
+
         async def shows(script: Script) -> bool:
             # a hang is waited for at full length only where it counts
-            return (await self._shows(key, script, self._slow_ns))[1] is not None
+            return (
+                _of(key, await self._again(_with(script, *farewell, _QUICK_EAR), self._slow_ns, self._slow_ns)) is not None
+            )
 
-        began_s = time.monotonic()
-        small = await shrink(suspect.take.script, shows, self._plan.shrink_s)
-        take, found = await self._shows(key, small)
-        if found is None and time.monotonic() - began_s < self._plan.shrink_s:
-            take, found = await self._shows(key, small)
-        if found is not None:
-            suspect.take, suspect.wrong = take, found
+        meant = frozenset(step.wire for step in self._script.steps if step.slot != "message")
+        small = await shrink(core, shows, self._plan.shrink_s, meant)
+        # what the replies that are owed tell needs no end; behind 221 nothing comes; else somebody must listen
+        for ending in ([], farewell, [_EAR], [*farewell, _EAR]):
+            shown = await self._again(_with(small, *ending), self._slow_ns)
+            wrong = _of(key, shown)
+            if wrong is not None and shown.settled(ending):
+                suspect.take, suspect.wrong = shown.take, wrong
+                return
 
-    async def _again(self, script: Script, timeout_ns: int | None = None) -> Take:
-        return await self._quiet.perform(script, AccountedSession, timeout_ns)
+    async def _again(self, script: Script, slow_ns: int, timeout_ns: int | None = None) -> _Shown:
+        """Say a script with nobody else there, to the peer as well."""
+        take = await self._quiet.perform(script, AccountedSession, timeout_ns)
+        others = (await self._peer.perform(script, AccountedSession, timeout_ns),) if self._peer is not None else ()
+        return _Shown(take, others, self._judge(take, Dialogue.of(take.tape), others, slow_ns))
 
-    async def _shows(self, key: Key, script: Script, timeout_ns: int | None = None) -> tuple[Take, Wrong | None]:
-        """Say a script again: what came, and whether it shows what the key says."""
-        take = await self._again(script, timeout_ns)
-        wrongs = await self._judge(script, take, timeout_ns=timeout_ns)
-        return take, next((wrong for wrong in wrongs if (wrong.rule, wrong.cause) == key), None)
+
+def _of(key: Key, shown: _Shown) -> Wrong | None:
+    """What the key says, where it was shown."""
+    return next((wrong for wrong in shown.wrongs if (wrong.rule, wrong.cause) == key), None)
+
+
+def _with(script: Script, *steps: Step) -> Script:
+    """The script with these steps behind it."""
+    return made(script, [*script.steps, *steps])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,8 +21,8 @@ from smtpbench.measure.result import figures, latency_section, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.account import AUDITED, Wrong
 from smtpbench.rules.differ import DIVERGENCE
-from smtpbench.rules.discover import Fixture, discover
-from smtpbench.rules.finding import SHOWN, Finding, rule_data
+from smtpbench.rules.discover import Fixture, discover, reach
+from smtpbench.rules.finding import Finding, circumstances, rule_data, target_data
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import BY_NAME, RULES
 from smtpbench.scenario.compile import Options, compile_scenario
@@ -31,32 +30,31 @@ from smtpbench.scenario.load import ScenarioFile
 from smtpbench.session import script as s
 from smtpbench.session.script import Script
 from smtpbench.session.stage import interruptible, stage
-from smtpbench.smtp.reply import Reply
-from smtpbench.target import Target, Trust, resolve, tls_context
+from smtpbench.target import Access
 from smtpbench.text import visible
 
 #: The message of a case: small, for what is tried is the protocol.
 MESSAGE_BYTES = 300
 
 
+#: A finding as a baseline has it: its rule, and its cause; None where a rule was found broken as such, by `check`.
+Known = tuple[str, str | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to fuzz, and with what. known: (rule, cause) of findings that are not new; an empty cause is any.
+    """What to fuzz, and with what. known: the findings that are not new.
 
     peer: a second target, which every case is said to as well.
     """
 
     file: ScenarioFile
-    target: Target
+    access: Access
     plan: Plan
-    trust: Trust = field(default_factory=Trust)
-    password: str | None = field(default=None, repr=False)
     recipient: str = ""
     sender: str = ""
-    timeout_ns: int = 3_000_000_000
-    authorized: bool = False
-    known: frozenset[tuple[str, str]] = frozenset()
-    peer: Target | None = None
+    known: frozenset[Known] = frozenset()
+    peer: Access | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,27 +70,21 @@ class Catch:
 
 async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: None) -> Catch:
     """Fuzz a target until its plan is done, it is gone, or somebody interrupts. Raises CannotRun, UsageError."""
-    target = request.target
-    try:
-        context: ssl.SSLContext | None = tls_context(request.trust)
-    except ssl.SSLError as error:
-        raise CannotRun(f"TLS cannot be set up: {error}") from None
-    route = resolve(target, context, request.trust, authorized=request.authorized)[0]
-    credentials = (target.user, request.password) if target.user and request.password is not None else None
-    fixture = Fixture(request.recipient, request.sender, credentials, target.lmtp, target.implicit_tls)
+    access, url = request.access, request.access.target.url
+    route = await reach(access)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
     book, calm = Book(), Book()
     async with AsyncExitStack() as stages:
-        here = await stages.enter_async_context(stage(route, request.timeout_ns, credentials, book))
-        quiet = await stages.enter_async_context(stage(route, request.timeout_ns, credentials, calm))
+        here = await stages.enter_async_context(stage(route, access.timeout_ns, access.credentials, book))
+        quiet = await stages.enter_async_context(stage(route, access.timeout_ns, access.credentials, calm))
         peer = None
         if request.peer is not None:
-            there = resolve(request.peer, context, request.trust, authorized=request.authorized)[0]
-            peer = await stages.enter_async_context(stage(there, request.timeout_ns, credentials))
+            there = stage(await reach(request.peer), access.timeout_ns, request.peer.credentials)
+            peer = await stages.enter_async_context(there)
         try:
-            offer, banner = await discover(quiet, fixture)
+            offer, banner = await discover(quiet, Fixture.of(access, request.recipient, request.sender))
         except CannotRun as error:
-            raise CannotRun(f"cannot fuzz {target.url}: {error}") from None
+            raise CannotRun(f"cannot fuzz {url}: {error}") from None
         campaign = Campaign(here, quiet, _script(request, offer), offer, request.plan, peer)
 
         def on_signal(came: int, scope: trio.CancelScope) -> None:
@@ -102,22 +94,30 @@ async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: N
 
         stopped = await interruptible(lambda: campaign.run(tell), on_signal) > 0
         tally = campaign.tally
-        findings = [_finding(request, offer, banner, started, suspect) for suspect in tally.suspects.values()]
+        about = circumstances(url, offer, banner, started) | {"seed": request.plan.seed, "versions": versions()}
+        if request.peer is not None:
+            about["peer"] = visible(request.peer.target.url)
+        findings = [_finding(suspect, about) for suspect in tally.suspects.values()]
         died = Wrong("health", "it may be this session that the target died of", "the target is gone")
-        others = [Suspect(-1, take, died) for take in tally.others]
-        candidates = [_finding(request, offer, banner, started, suspect) for suspect in others]
+        candidates = [_finding(Suspect(-1, take, died), about) for take in tally.others]
         findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
-        result = _result(request, started, offer, banner, tally, findings)
-        result |= figures(book.drain(), began, here.connections_peak)
-        result["outcome"] = "interrupted" if stopped else "complete"
-        result["latency_canary"] = latency_section(calm.drain(), ok=True)
+        result = {
+            **_result(request, tally, findings),
+            "started": started.isoformat(timespec="seconds"),
+            "outcome": "interrupted" if stopped else "complete",
+            "target": target_data(url, offer, banner) | {"gone": tally.gone},
+            "machine": machine(),
+            "versions": versions(),
+            **figures(book.drain(), began, here.connections_peak),
+            "latency_canary": latency_section(calm.drain(), ok=True),
+        }
     new = sum(not _is_known(request.known, finding) and _counts(finding, request.plan.strict) for finding in findings)
     return Catch(result, findings, candidates, new, stopped)
 
 
 def _script(request: Request, offer: Offer) -> Script:
     """The scenario's steps for one pass, to the recipient that is known."""
-    target = request.target
+    target = request.access.target
     options = Options(
         lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
         credentials=offer.credentials is not None, message_bytes=MESSAGE_BYTES,
@@ -134,8 +134,8 @@ def _script(request: Request, offer: Offer) -> Script:
     return made(base, steps)
 
 
-def _is_known(known: frozenset[tuple[str, str]], finding: Finding) -> bool:
-    return (finding.rule, finding.cause) in known or (finding.rule, "") in known
+def _is_known(known: frozenset[Known], finding: Finding) -> bool:
+    return (finding.rule, finding.cause) in known or (finding.rule, None) in known
 
 
 def _counts(finding: Finding, strict: bool) -> bool:
@@ -145,28 +145,16 @@ def _counts(finding: Finding, strict: bool) -> bool:
     return finding.severity in (r.SECURITY, r.VIOLATION) or (strict and finding.severity == r.ADVICE)
 
 
-def _finding(request: Request, offer: Offer, banner: Reply, started: datetime, suspect: Suspect) -> Finding:
+def _finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:
     rule = BY_NAME.get(suspect.wrong.rule, DIVERGENCE)
-    about = {
-        "recipient": offer.recipient, "sender": offer.sender, "seed": request.plan.seed,
-        "found": started.isoformat(timespec="seconds"), "target": visible(request.target.url),
-        "banner": visible(banner.raw.rstrip(b"\r\n"), SHOWN),
-        "peer": visible(request.peer.url) if request.peer else None, "versions": versions(),
-    }  # fmt: skip
     return Finding(
         rule.name, rule.severity, suspect.wrong.actual, suspect.take.script, suspect.take.tape, "fuzz",
         reproducibility=suspect.reproducibility, hits=suspect.hits, cause=suspect.wrong.cause, about=about,
     )  # fmt: skip
 
 
-def _result(
-    request: Request,
-    started: datetime,
-    offer: Offer,
-    banner: Reply,
-    tally: Tally,
-    findings: Sequence[Finding],
-) -> dict[str, Any]:
+def _result(request: Request, tally: Tally, findings: Sequence[Finding]) -> dict[str, Any]:
+    """What is told of the cases, the rules and the findings."""
     broken: Mapping[str, str] = {finding.rule: finding.actual for finding in reversed(findings)}
     rules = (*RULES, DIVERGENCE) if request.peer else RULES
     read = {DIVERGENCE.name} | {rule.name for rule in RULES if rule.invariant is not None} | AUDITED
@@ -175,21 +163,13 @@ def _result(
         else (r.PASS if rule.name in read and tally.run else r.NOT_RUN, "")
         for rule in rules
     }  # fmt: skip
-    target = request.target
-    urls = ["--target", target.url, *(["--target", request.peer.url] if request.peer else [])]
+    urls = [one.target.url for one in (request.access, request.peer) if one is not None]
+    again = ["smtpbench", "replay", *(word for url in urls for word in ("--target", url))]
     return {
         "schema": "smtpbench-fuzz/1",
         "kind": "fuzz",
-        "started": started.isoformat(timespec="seconds"),
         "scenario": {"name": request.file.name},
-        "target": {
-            "url": visible(target.url),
-            "banner": visible(banner.raw.rstrip(b"\r\n"), SHOWN),
-            "extensions": [visible(keyword) for keyword in sorted(offer.clear)],
-            "recipient": visible(offer.recipient),
-            "gone": tally.gone,
-        },
-        "peer": visible(request.peer.url) if request.peer else "",
+        "peer": visible(urls[1]) if request.peer else "",
         "seed": request.plan.seed,
         "families": list(request.plan.families),
         "cases": {
@@ -201,10 +181,8 @@ def _result(
         "strict": request.plan.strict,
         "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in rules},
         "findings": [
-            finding.to_data(shlex.join(["smtpbench", "replay", *urls, f"findings/{finding.id}.yaml"]))
+            finding.to_data(shlex.join([*again, f"findings/{finding.id}.yaml"]))
             | {"known": _is_known(request.known, finding)}
             for finding in findings
         ],
-        "machine": machine(),
-        "versions": versions(),
     }

@@ -13,13 +13,13 @@ from typing import Final, NamedTuple
 
 from smtpbench.session import script as s
 from smtpbench.session.script import Ask, Script, Step
+from smtpbench.smtp.command import verb_of
 from smtpbench.units import NS_PER_MS
 
 #: What can be mutated; `--only` and `--skip` name these.
 FAMILIES: Final = (
     "order", "argument", "line", "end", "dots", "chunk", "pipeline", "segment", "pause", "close", "tls", "sasl",
 )  # fmt: skip
-_ANY = (2, 3, 4, 5)
 #: How long a text is left at a doubtful end, for a server that takes it as ended to say so.
 _SILENCE_NS = 300 * NS_PER_MS
 
@@ -37,9 +37,8 @@ class Mutation(NamedTuple):
 
 def say(octets: bytes) -> Step:
     """A step that writes octets; how many replies follow is the account's to say."""
-    word = octets[:9].split()[:1]
-    verb = word[0].upper().decode("latin-1") if word and word[0].isalpha() else "other"
-    return Step(s.SAY, octets, asks=(Ask(verb, _ANY),), slot=verb)
+    verb = verb_of(octets) or "other"
+    return Step(s.SAY, octets, asks=(Ask(verb, s.ANY),), slot=verb)
 
 
 def concrete(script: Script, n: int = 0) -> Script:
@@ -54,7 +53,7 @@ def concrete(script: Script, n: int = 0) -> Script:
         elif step.kind == s.JUMP:
             at = step.targets[0]
         elif step.kind in (s.AUTH, s.STARTTLS):
-            steps.append(replace(step, otherwise=s.GO_ON, asks=tuple(Ask(ask.verb, _ANY) for ask in step.asks)))
+            steps.append(replace(step, otherwise=s.GO_ON, asks=tuple(Ask(ask.verb, s.ANY) for ask in step.asks)))
         elif step.kind < s.STARTTLS:
             wire = step.wire if step.render is None else step.render(n)
             octets = wire if isinstance(wire, bytes) else b"".join(wire)
@@ -66,7 +65,7 @@ def concrete(script: Script, n: int = 0) -> Script:
 
 def made(script: Script, steps: Sequence[Step]) -> Script:
     """A script of these steps, as the other one in all else."""
-    greeting = None if script.greeting is None else Ask("banner", _ANY)
+    greeting = None if script.greeting is None else s.ANY_GREETING
     # its asks are not numbered: a session with a transcript keeps no memo of them
     return Script(
         script.name, tuple(steps), farewell=len(steps), greeting=greeting, rows=2,
@@ -219,7 +218,7 @@ def _close(steps: list[Step], m: Mutation) -> None:
 def _starttls(steps: list[Step], m: Mutation) -> None:
     """STARTTLS with octets behind it, in place of one that is there or anywhere."""
     there = [at for at, step in enumerate(steps) if step.kind == s.STARTTLS]
-    step = Step(s.STARTTLS, b"STARTTLS\r\n" + m.octets, asks=(Ask("STARTTLS", _ANY),), slot="STARTTLS")
+    step = Step(s.STARTTLS, b"STARTTLS\r\n" + m.octets, asks=(Ask("STARTTLS", s.ANY),), slot="STARTTLS")
     if there:
         steps[there[0]] = step
     else:

@@ -7,7 +7,7 @@ bug; it ends when none does, or when its time or its tries are used up. The smal
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -27,11 +27,16 @@ _PAUSE_NS = 20 * NS_PER_MS
 Steps = tuple[Step, ...]
 
 
-async def shrink(script: Script, shows: Callable[[Script], Awaitable[bool]], budget_s: float) -> Script:
-    """The smallest script found that still `shows` it, by the time the budget is used up."""
+async def shrink(
+    script: Script, shows: Callable[[Script], Awaitable[bool]], budget_s: float, meant: Collection[object] = ()
+) -> Script:
+    """The smallest script found that still `shows` it, by the time the budget is used up.
+
+    meant: what a person wrote, which goes or stays as a whole.
+    """
     best, tries = script, 0
     with trio.move_on_after(budget_s):
-        candidates = smaller(best.steps)
+        candidates = smaller(best.steps, meant)
         while tries < TRIES:
             batch = [made(best, steps) for steps in islice(candidates, min(_AT_ONCE, TRIES - tries))]
             if not batch:
@@ -40,7 +45,7 @@ async def shrink(script: Script, shows: Callable[[Script], Awaitable[bool]], bud
             found = await _first(batch, shows)
             if found is not None:
                 best = found
-                candidates = smaller(best.steps)
+                candidates = smaller(best.steps, meant)
     return best
 
 
@@ -58,7 +63,7 @@ async def _first(batch: Sequence[Script], shows: Callable[[Script], Awaitable[bo
     return batch[min(shown)] if shown else None
 
 
-def smaller(steps: Sequence[Step]) -> Iterator[Steps]:
+def smaller(steps: Sequence[Step], meant: Collection[object] = ()) -> Iterator[Steps]:
     """Scripts that are smaller by one thing, the boldest first."""
     size = len(steps)
     block = max(1, size // 2)
@@ -74,7 +79,7 @@ def smaller(steps: Sequence[Step]) -> Iterator[Steps]:
         if step.split:
             yield _with(steps, at, replace(step, split=()))
     for at, step in sorted(enumerate(steps), key=lambda place: -len(place[1].wire)):  # the longest has most to lose
-        if step.kind in (s.SAY, s.STARTTLS):
+        if step.kind in (s.SAY, s.STARTTLS) and step.wire not in meant:
             wire = step.wire if isinstance(step.wire, bytes) else b"".join(step.wire)
             for octets in shorter(wire):
                 changed = replace(step, wire=octets) if step.kind == s.STARTTLS else say(octets)

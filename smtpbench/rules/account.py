@@ -33,7 +33,7 @@ _END: Final = b"\r\n.\r\n"
 #: Beyond this a server may refuse a line, cut it, or hang up.
 _SURE_BYTES: Final = c.COMMAND_LINE_BYTES
 _REFUSED_AS_ORDER: Final = frozenset({500, 502, 503})
-#: What ends a text for a server that is wrong about it, and the rule that says so; tried in this order.
+#: What ends a text for a server that is wrong about it, and the rule that says so.
 _WRONG_ENDS: Final = (
     (re.compile(rb"(?<!\r)\n\.\r\n"), "eod-lf-crlf"),
     (re.compile(rb"(?<!\r)\n\.\n"), "eod-lf-lf"),
@@ -43,18 +43,22 @@ _WRONG_ENDS: Final = (
 )
 
 
-#: The rules that an audit can find broken.
-AUDITED: Final = frozenset({
-    "eod-lf-crlf", "eod-lf-lf", "eod-crlf-lf", "eod-cr", "eod-odd", "data-desync", "one-reply", "tls-inject", "health",
-    "rcpt-first", "bad-mail-state", "post-data-clear", "rset-clears", "nested-mail", "auth-order", "bdat-mix", "bdat-reject",
-    "tls-reset", "tls-partial", "no-rcpt", "rset-250", "noop-250", "quit", "re-ehlo", "ehlo-refused-state", "no-side-effect",
-})  # fmt: skip
-
-
 #: Those of a server that says more than is owed.
 _MISALIGNING: Final = frozenset({
     "eod-lf-crlf", "eod-lf-lf", "eod-crlf-lf", "eod-cr", "eod-odd", "data-desync", "one-reply", "tls-inject", "tls-partial",
 })  # fmt: skip
+#: The rules that an account can find broken.
+AUDITED: Final = _MISALIGNING | frozenset({
+    "health", "rcpt-first", "bad-mail-state", "post-data-clear", "rset-clears", "nested-mail", "auth-order", "bdat-mix",
+    "bdat-reject", "tls-reset", "no-rcpt", "rset-250", "noop-250", "quit", "re-ehlo", "ehlo-refused-state", "no-side-effect",
+})  # fmt: skip
+#: The rule that RCPT breaks in state READY, by what came before it; where it is none of these, `rcpt-first`.
+_RCPT_AFTER: Final = {
+    "MAIL 4": "bad-mail-state",
+    "MAIL 5": "bad-mail-state",
+    "message 2": "post-data-clear",
+    "RSET 2": "rset-clears",
+}
 
 
 class Wrong(NamedTuple):
@@ -84,7 +88,15 @@ class Account:
         self._owed: deque[_Due] = deque([_Due(state.BANNER, b"")])
         self._blocked = True
         self._leaving = False
+        self._chunk_left = 0
+        self._chunk_last = False
+        self._chunk_line = b""
+        self._junk = b""
+        self._handshake_due = False
+        self._closed = False
         self._extra: list[Reply] = []
+        self._inside_extra = False
+        self._in_text = False
         self._extra_text = b""
         self._last = ""
         self._taken = 0
@@ -98,6 +110,11 @@ class Account:
     def due(self) -> int:
         """How many replies are owed."""
         return len(self._owed)
+
+    @property
+    def even(self) -> bool:
+        """Whether each reply that came was owed, and each that was owed came; False where nobody can say."""
+        return not (self._owed or self._extra or self.loose)
 
     # -- what is written ---------------------------------------------------------------------------------------
 
@@ -153,10 +170,6 @@ class Account:
         for _ in range(max(1, self._taken) if self._lmtp and verb == state.MESSAGE else 1):
             self._owed.append(_Due(verb, self._chunk_line))
         return True
-
-    _chunk_left = 0
-    _chunk_last = False
-    _chunk_line = b""
 
     def _parse_line(self) -> bool:
         end = self._buffer.find(b"\n") + 1
@@ -220,12 +233,6 @@ class Account:
         self._closed = reply.code == 421
         self._parse()
 
-    _junk = b""
-    _handshake_due = False
-    _inside_extra = False
-    _in_text = False
-    _closed = False
-
     def _advance(self, due: _Due, code: int) -> None:
         verb, before = due.verb, self._state
         self._blocked = bool(self._owed)  # what blocks is always the last that a reply is owed for
@@ -255,7 +262,7 @@ class Account:
         good = code // 100 in (2, 3)
         if good and verb not in state.IN_ORDER[at]:
             self._out_of_order(verb, at, code)
-        elif verb == state.MESSAGE and good and code // 100 == 2 and self._no_recipient:
+        elif verb == state.MESSAGE and code // 100 == 2 and self._no_recipient:
             self._note("no-rcpt", "a message without a recipient was taken", "message")
         elif not good and code in _REFUSED_AS_ORDER and verb in state.IN_ORDER[at]:
             self._refused_in_order(due, at, code)
@@ -263,13 +270,7 @@ class Account:
     def _out_of_order(self, verb: str, at: state.State, code: int) -> None:
         rule = ""
         if verb == "RCPT" and at == state.READY:
-            after = {
-                "MAIL 5": "bad-mail-state",
-                "MAIL 4": "bad-mail-state",
-                "message 2": "post-data-clear",
-                "RSET 2": "rset-clears",
-            }
-            rule = after.get(self._last, "rcpt-first")
+            rule = _RCPT_AFTER.get(self._last, "rcpt-first")
         elif verb == "MAIL" and at in (state.MAIL, state.RCPT):
             rule = "nested-mail"
         elif verb == "AUTH" and at in (state.MAIL, state.RCPT):
@@ -303,7 +304,7 @@ class Account:
             self._note("re-ehlo", "EHLO said again was answered 503", "EHLO again")
         elif verb == "RCPT" and code == 503:
             spoiler = self._last.split(" ")[0]
-            rule = {"EHLO": "ehlo-refused-state"}.get(spoiler, "no-side-effect")
+            rule = "ehlo-refused-state" if spoiler == "EHLO" else "no-side-effect"
             if spoiler in ("VRFY", "EXPN", "HELP", "NOOP", "EHLO"):
                 self._note(rule, f"RCPT was answered 503 after MAIL and {spoiler}", f"RCPT after {spoiler}")
 

@@ -56,10 +56,9 @@ class AccountedSession(ClientSession):
         ok = ask.satisfied(reply.code)
         samples = self._book.samples(ask.verb, step.slot, reply.raw, ok)
         samples.append(now_ns - self._sent_ns + self._late)
-        if step.kind == s.AUTH and reply.code == 334 and self._sasl is not None:
-            self.account.heard(reply)
-            return self._challenged(reply, now_ns)
         self.account.heard(reply)
+        if step.kind == s.AUTH and reply.code == 334 and self._sasl is not None:
+            return self._challenged(reply, now_ns)
         self._owed = self.account.due
         if self._owed:
             self._stay_patient(now_ns)

@@ -6,13 +6,14 @@ the codes of syntax count: 500, 501 and 555. Where a plain address of the same k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
 from smtpbench.rules.lines import (
     END,
     HEADER,
+    NOOP,
     accepted,
     envelope,
     hello,
@@ -20,7 +21,9 @@ from smtpbench.rules.lines import (
     mail,
     message,
     opening,
+    oversize,
     pause,
+    probing,
     raw,
     rcpt,
     ready_for_text,
@@ -31,7 +34,7 @@ from smtpbench.rules.lines import (
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.rule import Judgement, Rule
 from smtpbench.session.dialogue import Dialogue
-from smtpbench.session.script import Script, Step
+from smtpbench.session.script import Script
 from smtpbench.smtp.command import (
     COMMAND_LINE_BYTES,
     LOCAL_PART_BYTES,
@@ -42,9 +45,6 @@ from smtpbench.smtp.command import (
 )
 
 _SYNTAX = (500, 501, 555)
-_NOOP = line("NOOP")
-#: A message beyond the limit is tried where the limit is no more than this.
-_TRY_BYTES = 4 * 1024 * 1024
 _OVERLONG_BYTES = 4_000_000
 _WAIT_MS = 300
 
@@ -145,7 +145,7 @@ def _routes(offer: Offer) -> Sequence[Script]:
 
 def _long_noops(offer: Offer) -> Sequence[Script]:
     full = b"NOOP " + b"x" * (COMMAND_LINE_BYTES - 7)
-    return [script(offer, *opening(offer), line(b"NOOP x")), script(offer, *opening(offer), line(full), _NOOP)]
+    return [script(offer, *opening(offer), line(b"NOOP x")), script(offer, *opening(offer), line(full), NOOP)]
 
 
 def _longest_command(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
@@ -208,7 +208,7 @@ def _overlong(offer: Offer) -> Sequence[Script]:
     arguments = b"MAIL FROM:" + blank, b"<" + offer.sender.encode() + b">\r\n", verb + blank, offer.client.encode() + b"\r\n"
 
     def ended(head: bytes, tail: bytes) -> Script:
-        return script(offer, *opening(offer), raw(head, 0), pause(_WAIT_MS), raw(tail), pause(_WAIT_MS), _NOOP)
+        return script(offer, *opening(offer), raw(head, 0), pause(_WAIT_MS), raw(tail), pause(_WAIT_MS), NOOP)
 
     return [ended(b"VRFY " + b"x" * _OVERLONG_BYTES, b"\r\n"), ended(*arguments[:2]), ended(*arguments[2:])]
 
@@ -231,12 +231,12 @@ def _in_step(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
 
 
 def _oversize(offer: Offer) -> Sequence[Script]:
-    if not 0 < offer.limit_bytes <= _TRY_BYTES:
+    body = oversize(offer)
+    if not body:
         return []
-    body = HEADER + (b"x" * 70 + b"\r\n") * (offer.limit_bytes // 72 + 1000)
     begin = (*envelope(offer), line("DATA"))
     apart = (raw(body, 0), pause(_WAIT_MS), raw(b"NOOP\r\n.\r\n"))
-    return [script(offer, *begin, *apart, _NOOP), script(offer, *begin, raw(body + END[2:]), _NOOP)]
+    return [script(offer, *begin, *apart, NOOP), script(offer, *begin, raw(body + END[2:]), NOOP)]
 
 
 def _refused_at_the_end(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
@@ -282,7 +282,7 @@ def _size_keyword(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
 
 
 def _underdeclared(offer: Offer) -> Sequence[Script]:
-    steps = (*opening(offer), mail(offer, "SIZE=60"), rcpt(offer), line("DATA"), message(b"NOOP\r\n" * 40), _NOOP)
+    steps = (*opening(offer), mail(offer, "SIZE=60"), rcpt(offer), line("DATA"), message(b"NOOP\r\n" * 40), NOOP)
     return [script(offer, *steps)]
 
 
@@ -301,10 +301,6 @@ def _bare_lf(offer: Offer) -> Sequence[Script]:
 def _lf_taken(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
     turn = dialogues[0].after(b"NOOP\n")
     return r.held_unless(accepted(turn), "a command that ends in a bare LF was answered 250")
-
-
-def _probe(*dialogues: Callable[[Offer], tuple[Step, ...]]) -> r.Probe:
-    return lambda offer: [script(offer, *steps(offer)) for steps in dialogues]
 
 
 RULES = (
@@ -378,7 +374,7 @@ RULES = (
     Rule(
         "R61", "size-argument", "RFC 1870 §3", r.VIOLATION,
         "SIZE is offered with a number of up to 20 digits, or with none.",
-        "SIZE and a number", needs=("SIZE",), probe=_probe(lambda offer: (hello(offer),)), judge=_size_keyword,
+        "SIZE and a number", needs=("SIZE",), probe=probing(lambda offer: (hello(offer),)), judge=_size_keyword,
     ),
     Rule(
         "R62", "size-552", "RFC 1870 §6.1", r.ADVICE, "MAIL with a SIZE above the limit is refused at once.", "552",

@@ -11,6 +11,7 @@ from smtpbench.rules import rule as r
 from smtpbench.rules.account import Wrong
 from smtpbench.rules.rule import Rule
 from smtpbench.session.dialogue import Dialogue
+from smtpbench.smtp.command import verb_of
 
 #: No rule of the protocol, so it stands beside the register; its findings are reported like those of rules.
 DIVERGENCE = Rule(
@@ -47,8 +48,7 @@ def _wrong(actual: str, cause: str) -> Wrong:
 def _classes(dialogue: Dialogue) -> list[tuple[str, int]]:
     found = []
     for turn in dialogue.turns:
-        word = turn.said[:9].split()[:1]
-        verb = word[0].decode("latin-1").upper() if word and word[0].isalpha() else "octets" if turn.said else "connecting"
+        verb = verb_of(turn.said) or ("octets" if turn.said else "connecting")
         found += [(verb, code // 100) for code in turn.codes]
     return found
 

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import trio
+
+from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun
 from smtpbench.rules import lines
 from smtpbench.rules.offer import Offer, keywords
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Step
-from smtpbench.session.stage import UNREACHABLE, Stage
+from smtpbench.session.stage import UNREACHABLE, Stage, stage
 from smtpbench.smtp.reply import Reply
+from smtpbench.target import Access
 
 #: Whom to try where nobody says who takes mail there. Reserved names first (RFC 2606); every host must take Postmaster.
 RECIPIENTS = ("user@recipient.example", "Postmaster", "postmaster@localhost", "test@example.com", "root@localhost")
+
+
+#: How long a process is given to die, before it is asked whether it is still there.
+DEATH_S = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,36 @@ class Fixture:
     credentials: tuple[str, str] | None = None
     lmtp: bool = False
     implicit_tls: bool = False
+
+    @classmethod
+    def of(cls, access: Access, recipient: str = "", sender: str = "") -> Fixture:
+        """What its address says, and these mailboxes."""
+        return cls(recipient, sender, access.credentials, access.target.lmtp, access.target.implicit_tls)
+
+
+async def reach(access: Access) -> Route:
+    """The first of its addresses where it greets; where it does so at none, the last. Raises CannotRun, UsageError."""
+    *others, last = access.routes()
+    offer = Offer(lmtp=access.target.lmtp, implicit_tls=access.target.implicit_tls)
+    for route in others:
+        async with stage(route, access.timeout_ns) as here:
+            if await greets(here, offer):
+                return route
+    return last
+
+
+async def greets(stage: Stage, offer: Offer) -> bool:
+    """Whether a new connection is greeted."""
+    return (await _speak(stage, offer)).began
+
+
+async def alive(stage: Stage, offer: Offer) -> bool:
+    """Whether it is still there after something that it may die of: asked twice, with time to die before each."""
+    for _ in range(2):
+        await trio.sleep(DEATH_S)
+        if await greets(stage, offer):
+            return True
+    return False
 
 
 async def discover(stage: Stage, fixture: Fixture) -> tuple[Offer, Reply]:

@@ -11,6 +11,7 @@ from smtpbench.rules import rule as r
 from smtpbench.rules.lines import (
     END,
     HEADER,
+    NOOP,
     accepted,
     envelope,
     hello,
@@ -31,7 +32,6 @@ from smtpbench.rules.rule import Judgement, Rule
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script, Step
 
-_NOOP = line("NOOP")
 _NOT_KNOWN = (500, 502)
 _PARAMETER_REFUSED = (501, 504, 555)
 
@@ -141,7 +141,7 @@ def _cuts(offer: Offer) -> Sequence[Script]:
 
 
 def _codes(dialogue: Dialogue) -> list[int]:
-    """Codes of all replies but the last, the one to QUIT."""
+    """The codes of all replies."""
     return [one.reply.code for one in dialogue.replies()]
 
 
@@ -176,8 +176,8 @@ def _bdat(chunk: bytes, *, last: bool = True, behind: bytes = b"", replies: int 
 def _full_chunks(offer: Offer) -> Sequence[Script]:
     chunk = HEADER + b"\r\n.\r\nNOOP\r\nRSET\r\nMAIL FROM:<>\r\n.\r\n"
     return [
-        script(offer, *envelope(offer), _bdat(chunk), _NOOP),
-        script(offer, *envelope(offer), _bdat(chunk[:40], last=False), _bdat(chunk[40:]), _NOOP),
+        script(offer, *envelope(offer), _bdat(chunk), NOOP),
+        script(offer, *envelope(offer), _bdat(chunk[:40], last=False), _bdat(chunk[40:]), NOOP),
     ]
 
 
@@ -196,7 +196,7 @@ def _chunks_counted(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
 
 
 def _stray_chunks(offer: Offer) -> Sequence[Script]:
-    return [script(offer, *opening(offer), _bdat(b"NOOP\r\nNOOP\r\n"), _NOOP)]
+    return [script(offer, *opening(offer), _bdat(b"NOOP\r\nNOOP\r\n"), NOOP)]
 
 
 def _stray_refused(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
@@ -304,7 +304,7 @@ def _rare_read(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
 
 def _lmtp(offer: Offer) -> Sequence[Script]:
     # who says one reply where two are due is heard by the NOOP behind it
-    two = (*opening(offer), mail(offer), rcpt(offer), rcpt(offer), line("DATA"), message(), pause(_SECOND_MS), _NOOP)
+    two = (*opening(offer), mail(offer), rcpt(offer), rcpt(offer), line("DATA"), message(), pause(_SECOND_MS), NOOP)
     return [script(offer, line("EHLO client.example")), script(offer, *two), script(offer, hello(offer))]
 
 

@@ -11,13 +11,16 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+from smtpbench.rules.offer import Offer
 from smtpbench.rules.rule import Rule
 from smtpbench.session import script as s
 from smtpbench.session.script import Ask, Script, Step
-from smtpbench.session.transcript import EVENT, SERVER, Transcript
+from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
+from smtpbench.smtp.reply import Reply
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS
 
@@ -28,7 +31,6 @@ LINES = 40
 _PLAIN = re.compile(rb"[A-Z][A-Z0-9-]*(?: [\x21-\x7a|~](?:[\x20-\x7a|~]*[\x21-\x7a|~])?)?\r\n")
 #: Verbs that a scenario's line means more by than its octets.
 _MEANT = (b"AUTH", b"STARTTLS", b"EHLO", b"HELO")
-_ANY = (2, 3, 4, 5)
 _WORDS = {s.TLS: "tls", s.CLOSE: "close", s.RESET: "reset", s.HALF_CLOSE: "half-close"}
 
 
@@ -54,9 +56,9 @@ class Finding:
 
     @property
     def id(self) -> str:
-        """The rule's name and a digest of what was said."""
-        said = b"".join(entry.data for entry in self.tape.entries if entry.who == "C")
-        return f"{self.rule}-{hashlib.sha256(said).hexdigest()[:8]}"
+        """The rule's name and a digest of what was said and of what it showed."""
+        said = b"".join(entry.data for entry in self.tape.entries if entry.who == CLIENT)
+        return f"{self.rule}-{hashlib.sha256(said + self.cause.encode()).hexdigest()[:8]}"
 
     def to_data(self, repeat: str) -> dict[str, Any]:
         """`findings[]` of a result. repeat: the command that says it again."""
@@ -112,6 +114,29 @@ def _step(step: Step, lmtp: bool) -> str:
     return "{" + ", ".join(parts) + "}"
 
 
+def target_data(url: str, offer: Offer, banner: Reply) -> dict[str, Any]:
+    """`target` of a result: what is known of it."""
+    return {
+        "url": visible(url),
+        "banner": _shown(banner),
+        "extensions": [visible(keyword) for keyword in sorted(offer.clear)],
+        "extensions_inside_tls": [visible(keyword) for keyword in sorted(offer.inside)],
+        "recipient": visible(offer.recipient),
+    }
+
+
+def circumstances(url: str, offer: Offer, banner: Reply, started: datetime) -> dict[str, Any]:
+    """`about` of a finding: where and when it was found."""
+    return {
+        "recipient": offer.recipient, "sender": offer.sender, "found": started.isoformat(timespec="seconds"),
+        "target": visible(url), "banner": _shown(banner),
+    }  # fmt: skip
+
+
+def _shown(banner: Reply) -> str:
+    return visible(banner.raw.rstrip(b"\r\n"), SHOWN)
+
+
 def rule_data(rule: Rule, verdict: str, actual: str) -> dict[str, str]:
     """`rules.<name>` of a result."""
     return {
@@ -127,9 +152,9 @@ def plain(script: Script) -> Script:
         kind = s.SAY if step.kind in (s.MAIL, s.RCPT, s.GROUP) else step.kind
         if kind == s.BODY and not script.lmtp:
             kind = s.SAY
-        asks = tuple(Ask(ask.verb, (220,) if kind == s.STARTTLS else _ANY) for ask in step.asks)
+        asks = tuple(Ask(ask.verb, (220,) if kind == s.STARTTLS else s.ANY) for ask in step.asks)
         steps.append(replace(step, kind=kind, asks=asks, otherwise=s.GO_ON))
-    greeting = None if script.greeting is None else Ask("banner", _ANY)
+    greeting = None if script.greeting is None else s.ANY_GREETING
     return Script.of(
         script.name, tuple(steps), greeting=greeting, implicit_tls=script.implicit_tls, lmtp=script.lmtp
     )  # fmt: skip

@@ -10,30 +10,27 @@ from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
-from smtpbench.rules.lines import END, HEADER, envelope, line, mail, opening, raw, script
+from smtpbench.rules.lines import END, NOOP, envelope, line, mail, opening, oversize, raw, script
 from smtpbench.rules.offer import Offer
 from smtpbench.rules.rule import Judgement, Rule
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script
 
 _MANY = 10_000
-#: A message beyond the limit is tried where the limit is no more than this.
-_TRY_BYTES = 4 * 1024 * 1024
 #: Parameters whose value is missing, or is not what it should be.
 _PARAMETERS = ("BODY", "BODY=", "SIZE", "SIZE=", "SIZE=-1", "SMTPUTF8=", "AUTH", "AUTH=", "RET", "ENVID=+", "=", "=X", "X=")
 _PATHS = ("<@>", '<"', "<>", "<a@[>", "<@,@:a@b.example>", "<a@b.example", "<" + "(" * 200 + ">", "<a@xn--\u00fc.example>")
 
 
 def _ordeals(offer: Offer) -> Sequence[Script]:
-    scripts = [script(offer, *opening(offer), raw(b"NOOP\r\n" * _MANY, _MANY), line("NOOP"))]
-    scripts += [script(offer, *opening(offer), mail(offer, parameter), line("NOOP")) for parameter in _PARAMETERS]
-    scripts += [script(offer, *opening(offer), line(f"MAIL FROM:{path}"), line("NOOP")) for path in _PATHS]
+    scripts = [script(offer, *opening(offer), raw(b"NOOP\r\n" * _MANY, _MANY), NOOP)]
+    scripts += [script(offer, *opening(offer), mail(offer, parameter), NOOP) for parameter in _PARAMETERS]
+    scripts += [script(offer, *opening(offer), line(f"MAIL FROM:{path}"), NOOP) for path in _PATHS]
     if offer.recipient:
-        scripts.append(script(offer, *envelope(offer), line("DATA"), raw(b".\r\n"), line("NOOP")))
-        limit_bytes = offer.limit_bytes
-        if 0 < limit_bytes <= _TRY_BYTES:
-            text = HEADER + (b"x" * 70 + b"\r\n") * (limit_bytes // 72 + 1000)
-            scripts.append(script(offer, *envelope(offer), line("DATA"), raw(text + END[2:]), line("NOOP")))
+        scripts.append(script(offer, *envelope(offer), line("DATA"), raw(b".\r\n"), NOOP))
+        text = oversize(offer)
+        if text:
+            scripts.append(script(offer, *envelope(offer), line("DATA"), raw(text + END[2:]), NOOP))
     return scripts
 
 

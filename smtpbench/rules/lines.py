@@ -5,17 +5,19 @@ Every step goes on whatever is answered: a probe says its dialogue to the end, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from smtpbench.rules.offer import Offer
 from smtpbench.session import script as s
 from smtpbench.session.dialogue import Dialogue, Turn
 from smtpbench.session.script import Ask, Script, Step
-from smtpbench.smtp.command import EXPECTED
+from smtpbench.smtp.command import EXPECTED, verb_of
 from smtpbench.units import NS_PER_MS
 
 HEADER = b"From: <probe@sender.example>\r\nSubject: probe\r\n\r\n"
 END = b"\r\n.\r\n"
-_ANY = (2, 3, 4, 5)
-_GREETING = Ask("banner", _ANY)
+#: A message beyond the limit is tried where the limit is no more than this.
+OVERSIZE_TRY_BYTES = 4 * 1024 * 1024
 #: How long a probe listens for what it did not ask for, once all is said.
 LISTEN_MS = 400
 
@@ -23,7 +25,7 @@ LISTEN_MS = 400
 def raw(octets: bytes, replies: int = 1, *, split: tuple[bytes, ...] = ()) -> Step:
     """Any octets, and how many replies to wait for. split: write them in these segments instead."""
     verb = _verb(octets)
-    asks = (Ask(verb, _ANY),) * replies
+    asks = (Ask(verb, s.ANY),) * replies
     return Step(s.SAY, octets, asks=asks, slot=verb if replies == 1 else "pipeline", split=split)
 
 
@@ -31,8 +33,7 @@ def _verb(octets: bytes) -> str:
     """What its replies are counted under: a verb, `message`, or `other`."""
     if octets.startswith(HEADER) or octets.endswith(END):
         return "message"
-    word = octets[:9].split()[:1]
-    verb = word[0].upper().decode("latin-1") if word else ""
+    verb = verb_of(octets)
     return verb if verb in EXPECTED else "other"
 
 
@@ -97,6 +98,13 @@ def message(body: bytes = b"text", replies: int = 1) -> Step:
     return raw(HEADER + body + END, replies)
 
 
+def oversize(offer: Offer) -> bytes:
+    """A text beyond the limit that is offered, without its end; nothing where it names no limit or one too high to try."""
+    limit_bytes = offer.limit_bytes
+    return HEADER + (b"x" * 70 + b"\r\n") * (limit_bytes // 72 + 1000) if 0 < limit_bytes <= OVERSIZE_TRY_BYTES else b""
+
+
+NOOP = line("NOOP")
 QUIT = line("QUIT")
 LISTEN = pause(LISTEN_MS)
 
@@ -104,9 +112,14 @@ LISTEN = pause(LISTEN_MS)
 def script(offer: Offer, *steps: Step, listen: bool = True) -> Script:
     """A probe's script. listen: after QUIT, hear what else comes until the server closes (or `LISTEN_MS` are over)."""
     return Script.of(
-        "probe", (*steps, QUIT, *((LISTEN,) if listen else ())), greeting=_GREETING, implicit_tls=offer.implicit_tls,
+        "probe", (*steps, QUIT, *((LISTEN,) if listen else ())), greeting=s.ANY_GREETING, implicit_tls=offer.implicit_tls,
         lmtp=offer.lmtp,
     )  # fmt: skip
+
+
+def probing(*dialogues: Callable[[Offer], tuple[Step, ...]]) -> Callable[[Offer], list[Script]]:
+    """A probe that is a script for each of these."""
+    return lambda offer: [script(offer, *steps(offer)) for steps in dialogues]
 
 
 # -- judging -----------------------------------------------------------------------------------------------------

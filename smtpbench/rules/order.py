@@ -7,13 +7,14 @@ must not be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
 from smtpbench.rules.lines import (
     END,
     HEADER,
+    NOOP,
     accepted,
     envelope,
     hello,
@@ -22,6 +23,7 @@ from smtpbench.rules.lines import (
     message,
     opening,
     pause,
+    probing,
     raw,
     rcpt,
     refused,
@@ -33,14 +35,7 @@ from smtpbench.rules.rule import Judgement, Rule
 from smtpbench.session.dialogue import Dialogue, Turn
 from smtpbench.session.script import Script, Step
 
-Steps = Callable[[Offer], tuple[Step, ...]]
 _RESET = line("RSET")
-_NOOP = line("NOOP")
-
-
-def _probe(*dialogues: Steps) -> r.Probe:
-    """A script for each."""
-    return lambda offer: [script(offer, *steps(offer)) for steps in dialogues]
 
 
 def _turns(dialogue: Dialogue, said: bytes) -> list[Turn]:
@@ -93,7 +88,7 @@ def _rsets(offer: Offer) -> Sequence[Script]:
 
 
 def _noops(offer: Offer) -> Sequence[Script]:
-    return [script(offer, _NOOP, *opening(offer), _NOOP, mail(offer), _NOOP)]
+    return [script(offer, NOOP, *opening(offer), NOOP, mail(offer), NOOP)]
 
 
 def _stays_open(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
@@ -173,7 +168,7 @@ def _case_ignored(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
 
 
 def _unknown(offer: Offer) -> Sequence[Script]:
-    return [script(offer, *opening(offer), line("XYZZY"), _NOOP)]
+    return [script(offer, *opening(offer), line("XYZZY"), NOOP)]
 
 
 def _unknown_survived(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
@@ -278,10 +273,10 @@ _ODD = (
 
 
 def _odd_lines(offer: Offer) -> Sequence[Script]:
-    scripts = [script(offer, *opening(offer), line(text), _NOOP) for text in _ODD]
+    scripts = [script(offer, *opening(offer), line(text), NOOP) for text in _ODD]
     if offer.recipient:
         text = raw(HEADER + b"caf\xe9 \xff" + END)
-        scripts.append(script(offer, *envelope(offer), line("DATA"), text, _NOOP))
+        scripts.append(script(offer, *envelope(offer), line("DATA"), text, NOOP))
     return scripts
 
 
@@ -315,10 +310,6 @@ def _slammed(offer: Offer, dialogue: Dialogue) -> str:
     return "the connection was closed without 421, in place of a reply"
 
 
-def _fine(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    return r.HELD
-
-
 RULES = (
     Rule(
         "R16", "rset-250", "RFC 5321 §4.1.1.5", r.VIOLATION, "RSET, at any time, does what it is for and is answered 250.",
@@ -327,12 +318,12 @@ RULES = (
     Rule(
         "R17", "rset-clears", "RFC 5321 §4.1.1.5", r.VIOLATION, "RSET throws away the sender and all recipients.",
         "RCPT is refused after MAIL and RSET", needs=("recipient",),
-        probe=_probe(lambda offer: (*opening(offer), mail(offer), _RESET, rcpt(offer))),
+        probe=probing(lambda offer: (*opening(offer), mail(offer), _RESET, rcpt(offer))),
         judge=_must_fail(b"RCPT", "after MAIL and RSET", given=b"RSET"),
     ),
     Rule(
         "R18", "rset-open", "RFC 5321 §4.1.1.5", r.VIOLATION, "No server closes the connection because of RSET.",
-        "a reply to the next command", probe=_probe(lambda offer: (*opening(offer), _RESET, _NOOP)), judge=_stays_open,
+        "a reply to the next command", probe=probing(lambda offer: (*opening(offer), _RESET, NOOP)), judge=_stays_open,
     ),
     Rule(
         "R19", "re-ehlo", "RFC 5321 §4.1.4", r.VIOLATION,
@@ -349,7 +340,7 @@ RULES = (
     ),
     Rule(
         "R22", "noop-arg", "RFC 5321 §4.1.1.9", r.ADVICE, "What is said behind NOOP is ignored.", "250",
-        probe=_probe(lambda offer: (*opening(offer), line("NOOP some words"))), judge=_always_250(b"NOOP"),
+        probe=probing(lambda offer: (*opening(offer), line("NOOP some words"))), judge=_always_250(b"NOOP"),
     ),
     Rule(
         "R23", "quit", "RFC 5321 §4.1.1.10", r.VIOLATION, "QUIT is answered 221, and then the server closes the connection.",
@@ -357,22 +348,22 @@ RULES = (
     ),
     Rule(
         "R24", "rcpt-first", "RFC 5321 §3.3", r.VIOLATION, "RCPT without a MAIL before it is refused.", "503",
-        needs=("recipient",), probe=_probe(lambda offer: (*opening(offer), rcpt(offer))),
+        needs=("recipient",), probe=probing(lambda offer: (*opening(offer), rcpt(offer))),
         judge=_must_fail(b"RCPT", "before MAIL"),
     ),
     Rule(
         "R25", "no-rcpt", "RFC 5321 §3.3", r.VIOLATION, "A message is for somebody: without a recipient none is taken.",
-        "503 or 554 to DATA, or to the end of the data", probe=_probe(_no_recipient), judge=_nothing_sent,
+        "503 or 554 to DATA, or to the end of the data", probe=probing(_no_recipient), judge=_nothing_sent,
     ),
     Rule(
         "R26", "nested-mail", "RFC 5321 §4.1.4", r.ADVICE, "MAIL inside a mail transaction is refused.", "503",
-        probe=_probe(lambda offer: (*opening(offer), mail(offer), mail(offer))),
+        probe=probing(lambda offer: (*opening(offer), mail(offer), mail(offer))),
         judge=_must_fail(b"MAIL", "after MAIL", given=b"MAIL", nth=1),
     ),
     Rule(
         "R27", "bad-mail-state", "RFC 5321 §4.1.4", r.VIOLATION, "A MAIL that is refused begins no transaction.",
         "RCPT is refused", needs=("recipient",),
-        probe=_probe(*((lambda offer, text=text: (*opening(offer), line(text), rcpt(offer)))
+        probe=probing(*((lambda offer, text=text: (*opening(offer), line(text), rcpt(offer)))
                        for text in ("MAIL FROM:<", "MAIL", "MAIL FROM:<a@b.example> NO@SUCH=1"))),
         judge=_bad_mail,
     ),
@@ -398,20 +389,20 @@ RULES = (
     Rule(
         "R32", "close-without-421", "RFC 5321 §3.8", r.VIOLATION,
         "A server closes a connection after QUIT, after 421, or when it waited too long; never in place of a reply.",
-        "a reply, or 421 and the end of the connection", probe=_odd_lines, judge=_fine, invariant=_slammed,
+        "a reply, or 421 and the end of the connection", probe=_odd_lines, judge=r.provoked, invariant=_slammed,
     ),
     Rule(
         "R33", "arg-501", "RFC 5321 §4.3.2", r.ADVICE, "An argument where none may be is refused.", "501",
-        probe=_probe(lambda offer: (*opening(offer), line("RSET now"))), judge=_must_fail(b"RSET", "with an argument"),
+        probe=probing(lambda offer: (*opening(offer), line("RSET now"))), judge=_must_fail(b"RSET", "with an argument"),
     ),
     Rule(
         "R34", "pre-ehlo", "RFC 5321 §4.1.4", r.ADVICE, "NOOP, HELP, VRFY and EXPN are taken before EHLO.",
         "any reply but 503",
-        needs=("clear",), probe=_probe(lambda offer: (_NOOP, line("HELP"), line("VRFY postmaster"), line("EXPN staff"))),
+        needs=("clear",), probe=probing(lambda offer: (NOOP, line("HELP"), line("VRFY postmaster"), line("EXPN staff"))),
         judge=_no_503,
     ),
     Rule(
         "R35", "post-data-clear", "RFC 5321 §4.1.1.4", r.VIOLATION, "With the end of a message its envelope is gone.",
-        "RCPT is refused", needs=("recipient",), probe=_probe(_after_message), judge=_cleared,
+        "RCPT is refused", needs=("recipient",), probe=probing(_after_message), judge=_cleared,
     ),
 )  # fmt: skip

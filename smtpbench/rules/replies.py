@@ -16,7 +16,7 @@ from smtpbench.rules.offer import Offer
 from smtpbench.rules.rule import Judgement, Rule
 from smtpbench.session.dialogue import Dialogue, Heard, Turn
 from smtpbench.session.script import Script
-from smtpbench.smtp.command import REPLY_LINE_BYTES, Refusal, parse_hello
+from smtpbench.smtp.command import REPLY_LINE_BYTES, Refusal, parse_hello, verb_of
 from smtpbench.smtp.reply import enhanced_code
 
 _CODE = re.compile(rb"([0-9]{3})(?:[ -]|$)")
@@ -51,9 +51,7 @@ def _all_lines(dialogue: Dialogue) -> Iterator[tuple[Turn, bytes]]:
 
 def _after(turn: Turn) -> str:
     """Which reply is meant, for `actual`."""
-    word = turn.said[:9].split()[:1]
-    verb = word[0].decode("latin-1").upper() if word and word[0].isalpha() else "what was sent"
-    return f"after {verb}" if turn.said else "in the greeting"
+    return f"after {verb_of(turn.said) or 'what was sent'}" if turn.said else "in the greeting"
 
 
 def _syntax(offer: Offer, dialogue: Dialogue) -> str:
@@ -192,11 +190,6 @@ def _enhanced_lines(offer: Offer, dialogue: Dialogue) -> str:
 # -- what provokes replies worth a look ----------------------------------------------------------------------------
 
 
-def _fine(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    """The invariant judges; the probe only provokes."""
-    return r.HELD
-
-
 def _echoes(offer: Offer) -> Sequence[Script]:
     long = b"x" * 490
     names = b".".join([b"x" * 60] * 4)
@@ -279,7 +272,7 @@ def _invariant(
     id_: str, name: str, section: str, requirement: str, expected: str, invariant: r.Invariant, *,
     probe: r.Probe = _lists, severity: str = r.VIOLATION, needs: tuple[str, ...] = (),
 ) -> Rule:  # fmt: skip
-    return Rule(id_, name, section, severity, requirement, expected, needs, probe, _fine, invariant)
+    return Rule(id_, name, section, severity, requirement, expected, needs, probe, r.provoked, invariant)
 
 
 RULES = (

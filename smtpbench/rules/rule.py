@@ -57,6 +57,11 @@ def held_unless(wrong: bool, actual: str, take: int = 0) -> Judgement:
     return broken(actual, take) if wrong else HELD
 
 
+def provoked(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
+    """What an invariant's own probe judges: nothing, for it only provokes."""
+    return HELD
+
+
 Probe = Callable[[Offer], Sequence[Script]]
 Judge = Callable[[Offer, Sequence[Dialogue]], Judgement]
 Invariant = Callable[[Offer, Dialogue], str]

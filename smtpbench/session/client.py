@@ -32,6 +32,7 @@ from smtpbench.session import memo
 from smtpbench.session import script as s
 from smtpbench.session.cast import GO, LATE_SHIFT, LEAVE, WAIT, Cast, Scores
 from smtpbench.session.memo import HEADS, IDLE, NO_HEADS, Entry
+from smtpbench.session.out import joined, segments, text, visible
 from smtpbench.session.script import Ask, Step
 from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
 from smtpbench.smtp import sasl
@@ -233,7 +234,7 @@ class ClientSession:
                 if out:
                     if not reader.pending and isinstance(out, tuple):
                         return out
-                    outs += _segments(out)
+                    outs += segments(out)
                     self._fresh = True
             elif not self._done:
                 self._unasked(reply)
@@ -241,7 +242,7 @@ class ClientSession:
             self._fail("reply_too_long", f"{len(reader.pending)} octets without an end")
         if reader.pending:
             self._memo = IDLE
-        return _joined(outs)
+        return joined(outs)
 
     def _reply(self, reply: Reply, now_ns: int) -> api.Out:
         """The reply to the ask that is open."""
@@ -348,7 +349,7 @@ class ClientSession:
             if begun and self._taken:
                 return self._enter(now_ns)
             self._settle(False, now_ns)
-            return self._recover(_EMPTY_MESSAGE, step.escape, now_ns)
+            return self._recover(s.EMPTY_MESSAGE, step.escape, now_ns)
         if begun and self._taken and "DATA" not in by_verb:
             return self._enter(now_ns)
         self._settle(False, now_ns)
@@ -361,11 +362,11 @@ class ClientSession:
                 self._settle(False, now_ns)
             return self._enter(now_ns)
         if reply.code == 0:
-            return self._fail("malformed_reply", _text(reply))
+            return self._fail("malformed_reply", text(reply))
         if reply.code == 421:
             if step.otherwise == s.ABANDON:
                 self._settle(False, now_ns)
-            return self._fail("closed_421", _text(reply))
+            return self._fail("closed_421", text(reply))
         if step.otherwise == s.GIVE_UP:
             return self._give_up(step, reply, now_ns)
         if step.kind == s.RCPT:
@@ -378,7 +379,7 @@ class ClientSession:
     def _give_up(self, step: Step, reply: Reply, now_ns: int) -> api.Out:
         """The session has no future (no greeting, no AUTH, no TLS): its messages failed; QUIT and close."""
         self.broken = True
-        self._book.error(f"{step.slot.lower()}_refused", _text(reply))
+        self._book.error(f"{step.slot.lower()}_refused", text(reply))
         self._book.failed += self._unsettled
         self._unsettled = 0
         self._passing = False
@@ -397,12 +398,12 @@ class ClientSession:
         """A reply that no command asked for."""
         if reply.code == 421:
             if not self._idle:
-                self._fail("closed_421", _text(reply))
+                self._fail("closed_421", text(reply))
             else:
-                self._book.error("closed_idle", _text(reply))
+                self._book.error("closed_idle", text(reply))
                 self._finish()
         else:
-            self._book.error("unsolicited_reply", _text(reply))
+            self._book.error("unsolicited_reply", text(reply))
 
     # -- steps ---------------------------------------------------------------------------------------------
 
@@ -430,7 +431,7 @@ class ClientSession:
             if at == script.farewell and self._passing:
                 verdict = self._gate(now_ns)
                 if verdict == WAIT:
-                    return _joined(outs)
+                    return joined(outs)
                 if verdict == GO:
                     continue
             elif at == script.gate and script.repeats and self._passes_left == script.passes:
@@ -438,7 +439,7 @@ class ClientSession:
             if at >= len(steps):
                 self._time_session(now_ns)
                 self._finish()
-                return _joined(outs)
+                return joined(outs)
             step = steps[at]
             self._at = at + 1
             kind = step.kind
@@ -448,23 +449,23 @@ class ClientSession:
                     self._taken = self._refused = 0
                 elif self._refused and not self._taken and step.needs_recipient:
                     self._settle(False, now_ns)
-                    return _joined(outs, self._recover(script.rset, step.escape, now_ns))
+                    return joined(outs, self._recover(script.rset, step.escape, now_ns))
                 wire = step.wire if step.render is None else step.render(self._n)
                 if self.tape is not None:
                     self._note_sent(wire, now_ns)
                 if step.asks:
                     self._await(step, now_ns)
-                    return _joined(outs, list(step.split)) if step.split else _joined(outs, wire) if outs else wire
-                outs += step.split or _segments(wire)
+                    return joined(outs, list(step.split)) if step.split else joined(outs, wire) if outs else wire
+                outs += step.split or segments(wire)
             elif kind == s.CHOOSE:
                 self._at = s.choose(step, script.draw(self._n, at))
             elif kind == s.JUMP:
                 self._at = step.targets[0]
             elif kind == s.AUTH:
-                return _joined(outs, self._authenticate(step, now_ns))
+                return joined(outs, self._authenticate(step, now_ns))
             else:
                 self._wish(step, now_ns)
-                return _joined(outs)
+                return joined(outs)
 
     def _gate(self, now_ns: int) -> int:
         """A pass is over: GO with the next one begun, WAIT for it, or LEAVE."""
@@ -528,7 +529,7 @@ class ClientSession:
     def _handshake(self, now_ns: int) -> api.Out:
         """Ask for TLS. What the server said behind its 220 is not carried over (RFC 3207 §4.2)."""
         if self._reader.pending:
-            self._book.error("injected_before_tls", _visible(self._reader.pending))
+            self._book.error("injected_before_tls", visible(self._reader.pending))
             self._reader = ReplyReader()
         self._owed = 0
         self._memo = IDLE
@@ -595,32 +596,3 @@ class ClientSession:
     def _note_sent(self, wire: s.Wire, now_ns: int) -> None:
         if self.tape is not None:
             self.tape.add(now_ns, CLIENT, wire if isinstance(wire, bytes) else b"".join(wire))
-
-
-#: What a server that took DATA without a recipient is given (RFC 2920 §3.1).
-_EMPTY_MESSAGE = Step(asks=(Ask("message", (2, 4, 5)),), wire=b".\r\n", otherwise=s.GIVE_UP, first_row=memo.RSET_ROW)
-
-
-def _text(reply: Reply) -> str:
-    return _visible(reply.raw)
-
-
-def _visible(raw: bytes) -> str:
-    """The first 200 octets as text; what shows them escapes them."""
-    return raw[:200].decode("utf-8", "surrogateescape").rstrip("\r\n")
-
-
-def _segments(out: api.Out) -> list[bytes]:
-    if isinstance(out, list):
-        return out
-    if isinstance(out, tuple):
-        return [b"".join(out)]
-    return [out] if out else []
-
-
-def _joined(outs: list[bytes], last: api.Out = b"") -> api.Out:
-    """Several writes as the engine takes them: one stays what it is, more are segments of their own."""
-    if not outs:
-        return last
-    outs = outs + _segments(last)
-    return outs[0] if len(outs) == 1 else outs

@@ -118,7 +118,12 @@ def command(text: bytes, verb: str, *expect: int, otherwise: int = GO_ON) -> Ste
 
 
 GREETING = Ask("banner", (220,))
+#: Any reply at all, for who says a script to its end whatever is answered.
+ANY = (2, 3, 4, 5)
+ANY_GREETING = Ask("banner", ANY)
 RSET = Step(SAY, b"RSET\r\n", asks=(Ask("RSET", (2,)),), slot="RSET", otherwise=GIVE_UP)
+#: What a server that took DATA without a recipient is given (RFC 2920 §3.1); it has the row of RSET.
+EMPTY_MESSAGE = Step(SAY, b".\r\n", asks=(Ask("message", (2, 4, 5)),), otherwise=GIVE_UP, first_row=1)
 
 
 @dataclass(frozen=True, slots=True)

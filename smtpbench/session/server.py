@@ -33,8 +33,7 @@ MAX_LINE_BYTES = 4096
 #: What a client may send ahead while a reply is held back.
 MAX_AHEAD_BYTES = 16 * 1024 * 1024
 
-COMMAND_MODE = _COMMAND = 0
-_TEXT, _CHUNK, _SASL, _SKIP = range(1, 5)
+_COMMAND, _TEXT, _CHUNK, _SASL, _SKIP = range(5)
 
 _ADDRESS = rb"<[A-Za-z0-9][A-Za-z0-9+=_-]{0,60}@[A-Za-z0-9]{1,60}(?:\.[A-Za-z0-9]{1,60}){1,3}>"
 _PLAIN_MAIL = re.compile(rb"MAIL FROM:(" + _ADDRESS + rb")\r\n")
@@ -57,7 +56,12 @@ _FIXED = {
 
 
 class ServerSession:
-    """One client's connection; implements `engine.api.Session`."""
+    """One client's connection; implements `engine.api.Session`.
+
+    max_line_bytes: the longest command line that is read.
+    """
+
+    max_line_bytes = MAX_LINE_BYTES
 
     __slots__ = (
         "_authenticated", "_buffer", "_chunk_last", "_chunk_left", "_chunk_refused", "_counts", "_held", "_idle_ns",
@@ -177,7 +181,7 @@ class ServerSession:
         if mode == _CHUNK:
             return self._chunk(now_ns)
         end = buffer.find(b"\n") + 1
-        limit = sasl.MAX_LINE_BYTES if mode == _SASL else MAX_LINE_BYTES
+        limit = sasl.MAX_LINE_BYTES if mode == _SASL else self.max_line_bytes
         if mode == _SKIP:
             self._buffer = buffer[end:] if end else b""
             if not end:

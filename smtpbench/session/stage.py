@@ -60,16 +60,20 @@ class Take:
 
 
 class _Solo:
-    """The conductor of one session."""
+    """The conductor of one session: tells when it is over."""
 
-    def __init__(self) -> None:
-        self.done = trio.Event()
+    def __init__(self, script: Script, then: Callable[[Take], None]) -> None:
+        self._script = script
+        self._then = then
+        self.tape = Transcript()
+        self.errors = NoBook(script.rows)
 
     def at_gate(self, session: ClientSession, now_ns: int) -> int:
         return LEAVE
 
     def over(self, session: ClientSession, now_ns: int) -> None:
-        self.done.set()
+        session.connection = None
+        self._then(Take(self._script, self.tape, self.errors.first, session))
 
 
 class Stage:
@@ -97,20 +101,36 @@ class Stage:
         speaker: the class of the session, for who speaks otherwise than by the script's asks. timeout_ns: another patience
         than the stage's.
         """
-        solo, tape, errors = _Solo(), Transcript(), NoBook(script.rows)
-        session = speaker(Cast(script, solo, timeout_ns or self._timeout_ns, self._credentials), tape)
-        session.assign(0, UNSCHEDULED, errors if self._book is None else self._book)
-        session.open(time.monotonic_ns())
-        session.connection = self._shard.connect(session, self._route)
-        self.connections_peak = max(self.connections_peak, self._shard.connections_open)
+        done, takes = trio.Event(), list[Take]()
+
+        def over(take: Take) -> None:
+            takes.append(take)
+            done.set()
+
+        session = self.begin(script, over, speaker, timeout_ns)
         try:
-            await solo.done.wait()
+            await done.wait()
         except trio.Cancelled:
             if session.connection is not None:
                 self._shard.stop(session.connection)
             raise
-        session.connection = None
-        return Take(script, tape, errors.first, session)
+        return takes[0]
+
+    def begin(
+        self,
+        script: Script,
+        over: Callable[[Take], None],
+        speaker: type[ClientSession] = ClientSession,
+        timeout_ns: int | None = None,
+    ) -> ClientSession:
+        """The same for who does not wait: `over` is called when all is over, from within the shard's loop."""
+        solo = _Solo(script, over)
+        session = speaker(Cast(script, solo, timeout_ns or self._timeout_ns, self._credentials), solo.tape)
+        session.assign(0, UNSCHEDULED, solo.errors if self._book is None else self._book)
+        session.open(time.monotonic_ns())
+        session.connection = self._shard.connect(session, self._route)
+        self.connections_peak = max(self.connections_peak, self._shard.connections_open)
+        return session
 
 
 @asynccontextmanager

@@ -52,6 +52,12 @@ def expected(verb: str) -> tuple[int, ...]:
     return EXPECTED.get(verb.upper(), (2,))
 
 
+def verb_of(octets: bytes) -> str:
+    """The word that octets begin with, in upper case, be it a verb or not; empty where they begin otherwise."""
+    word = octets[:9].split(None, 1)[:1]
+    return word[0].decode("latin-1").upper() if word and word[0].isalpha() else ""
+
+
 #: Verbs that take no argument: one is refused with 501 (RFC 5321 §4.3.2).
 WITHOUT_ARGUMENT: Final = frozenset({"DATA", "RSET", "QUIT", "STARTTLS"})
 #: Verbs that need one.

@@ -9,7 +9,7 @@ import trio
 
 from smtpbench.engine import api
 from smtpbench.fuzz.campaign import Plan
-from smtpbench.fuzz.hunt import Catch, Request, hunt
+from smtpbench.fuzz.hunt import Catch, Known, Request, hunt
 from smtpbench.fuzz.mutation import FAMILIES
 from smtpbench.scenario.compile import Options, compile_scenario
 from smtpbench.scenario.load import find_scenario, load_scenario, load_text
@@ -17,7 +17,11 @@ from smtpbench.session.server import ServerSession
 from smtpbench.session.service import Service
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
-from smtpbench.target import parse_target
+from smtpbench.target import Access, parse_target
+
+
+def access(port: int) -> Access:
+    return Access(parse_target(f"smtp://127.0.0.1:{port}"))
 
 
 def fuzzed(
@@ -27,8 +31,7 @@ def fuzzed(
 
     async def main() -> Catch:
         async with sink_running(Service(size_bytes=100_000), session=session) as sink:
-            target = parse_target(f"smtp://127.0.0.1:{sink.port}")
-            return await hunt(Request(load_scenario(find_scenario("relay")), target, plan))
+            return await hunt(Request(load_scenario(find_scenario("relay")), access(sink.port), plan))
 
     return trio.run(main)
 
@@ -111,10 +114,9 @@ def test_the_case_that_killed_the_target_is_kept() -> None:
 def test_a_baseline_lets_what_is_known_pass() -> None:
     plan = Plan(100, None, 1, 30, ("order",), 20, shrink_s=1.0)
 
-    async def main(known: frozenset[tuple[str, str]]) -> Catch:
+    async def main(known: frozenset[Known]) -> Catch:
         async with sink_running(session=MUTANTS["rcpt-first"]) as sink:
-            target = parse_target(f"smtp://127.0.0.1:{sink.port}")
-            return await hunt(Request(load_scenario(find_scenario("relay")), target, plan, known=known))
+            return await hunt(Request(load_scenario(find_scenario("relay")), access(sink.port), plan, known=known))
 
     first = trio.run(partial(main, frozenset()))
     assert first.new == len(first.findings) > 0
@@ -126,8 +128,9 @@ def test_two_servers_that_differ_are_told_apart() -> None:
 
     async def main(session: type[ServerSession]) -> Catch:
         async with sink_running(session=session) as sink, sink_running() as other:
-            targets = [parse_target(f"smtp://127.0.0.1:{one.port}") for one in (sink, other)]
-            return await hunt(Request(load_scenario(find_scenario("relay")), targets[0], plan, peer=targets[1]))
+            return await hunt(
+                Request(load_scenario(find_scenario("relay")), access(sink.port), plan, peer=access(other.port))
+            )
 
     assert found(trio.run(main, ServerSession)) == []
     catch = trio.run(main, MUTANTS["required-verbs"])

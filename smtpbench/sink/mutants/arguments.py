@@ -57,14 +57,12 @@ class _Bottomless(ServerSession):
 
     __slots__ = ()
 
-    def _unit(self, now_ns: int) -> bytes | None:
-        end = self._buffer.find(b"\n") + 1
-        if end > server.MAX_LINE_BYTES and self._mode == server.COMMAND_MODE:
-            line, self._buffer = self._buffer[:end], self._buffer[end:]
-            return self._command(re.sub(rb" {9,}", b"" if line[:4] == b"MAIL" else b" ", line))
-        if not end and self._mode == server.COMMAND_MODE:
-            return None
-        return super()._unit(now_ns)
+    max_line_bytes = 1 << 62
+
+    def _command(self, line: bytes) -> bytes:
+        if len(line) > server.MAX_LINE_BYTES:
+            line = re.sub(rb" {9,}", b"" if line[:4] == b"MAIL" else b" ", line)
+        return super()._command(line)
 
 
 class _InterruptsTexts(ServerSession):
