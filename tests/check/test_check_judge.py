@@ -6,13 +6,14 @@ import socket
 
 import trio
 from judging import judged
+from servers import free_port
 
 from smtpbench.check.judge import Court, Outcome
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.rules import lines
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import Fixture, discover
+from smtpbench.rules.discover import Fixture, discover, reach
 from smtpbench.rules.offer import Offer, keywords
 from smtpbench.rules.rule import Rule
 from smtpbench.session.dialogue import Dialogue
@@ -23,6 +24,7 @@ from smtpbench.session.stage import stage
 from smtpbench.sink.behaviour import Behaviour, parse_rule
 from smtpbench.sink.serve import sink_running
 from smtpbench.smtp.reply import Reply
+from smtpbench.target import Access, parse_target
 
 
 def court(rules: list[Rule], session: type[ServerSession] = ServerSession, offer: Offer | None = None) -> dict[str, Outcome]:
@@ -117,6 +119,22 @@ def test_judging_again_gives_the_same() -> None:
     assert {name: outcome.judgement for name, outcome in first.items()} == {
         name: outcome.judgement for name, outcome in second.items()
     }
+
+
+def test_the_address_that_greets_is_taken() -> None:
+    class Twofold(Access):
+        """Its first address is nobody's."""
+
+        def routes(self) -> list[Route]:
+            (route,) = super().routes()
+            return [route_to(free_port()), route]
+
+    async def main() -> bool:
+        async with sink_running() as sink:
+            access = Twofold(parse_target(f"smtp://127.0.0.1:{sink.port}"))
+            return (await reach(access)).address == ("127.0.0.1", sink.port)
+
+    assert trio.run(main)
 
 
 # -- what is offered -----------------------------------------------------------------------------------------------

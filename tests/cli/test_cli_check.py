@@ -55,6 +55,27 @@ def test_server_text_is_escaped() -> None:
     assert r"220 \x1b[2J<b>" in done.out
 
 
+def test_a_fixture_file_says_what_the_options_leave_out(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("secret\n")
+    with sink("--user", "me", "--require-auth", SMTPBENCH_SINK_PASSWORD="secret") as (port, _):
+        file = tmp_path / "target.yaml"
+        url = f"smtp://me@127.0.0.1:{port}"
+        file.write_text(f"target: {url}\nrecipient: b@recipient.example\npassword-file: password\n")
+        done = smtpbench("check", "--fixture", str(file), "postmaster", "auth-order", "--out", str(tmp_path / "out"))
+        assert done.code == 0, done.out + done.err
+        result = json.loads((tmp_path / "out" / "result.json").read_text())
+        assert result["target"]["recipient"] == "b@recipient.example"
+        assert result["rules"]["postmaster"]["verdict"] == result["rules"]["auth-order"]["verdict"] == "pass"
+        unnamed = smtpbench("check", "postmaster")
+        misspelt = tmp_path / "misspelt.yaml"
+        misspelt.write_text("targets: x\n")
+        wrong = smtpbench("check", "--fixture", str(misspelt))
+    assert (unnamed.code, wrong.code) == (2, 2)
+    assert "--target URL" in unnamed.err
+    assert "misspelt.yaml:1:1" in wrong.err
+    assert "secret" not in done.out + json.dumps(result)
+
+
 def test_mistakes() -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
     for argv, code, words in (

@@ -82,13 +82,19 @@ def test_a_finding_is_a_scenario_and_reads_back_to_the_same_octets() -> None:
 
 
 class _Mortal(ServerSession):
-    """VRFY ends the whole server."""
+    """VRFY ends the whole server, and where it has revivals left, somebody starts it again after some connections."""
 
     __slots__ = ()
     dead = False
+    revivals = 0
+    knocks = 0
 
     def opened(self, now_ns: int) -> api.Out:
         if _Mortal.dead:
+            _Mortal.knocks += 1
+            if _Mortal.revivals and _Mortal.knocks > 9:
+                _Mortal.revivals, _Mortal.knocks, _Mortal.dead = _Mortal.revivals - 1, 0, False
+                return super().opened(now_ns)
             self.wants = api.RESET
             return b""
         return super().opened(now_ns)
@@ -105,10 +111,21 @@ class _Mortal(ServerSession):
 def test_the_case_that_killed_the_target_is_kept() -> None:
     _Mortal.dead = False
     catch = fuzzed(_Mortal, families=("order",), connections=1, cases=400)
+    assert not _Mortal.revivals
     (finding,) = [one for one in catch.findings if one.cause == "the target is gone"]
     assert catch.result["target"]["gone"]
     assert any(b"VRFY" in entry.data for entry in finding.tape.entries)
     assert catch.result["cases"]["generated"] < 400
+
+
+def test_where_the_target_is_started_again_the_killer_is_asked_for() -> None:
+    _Mortal.dead, _Mortal.knocks, _Mortal.revivals = False, 0, 1
+    catch = fuzzed(_Mortal, families=("order",), connections=4, cases=400)
+    (finding,) = [one for one in catch.findings if one.cause == "the target is gone"]
+    assert any(b"VRFY" in entry.data for entry in finding.tape.entries)
+    assert _Mortal.revivals == 0
+    assert catch.result["cases"]["may_have_killed_it"] == 0
+    assert catch.candidates == []
 
 
 def test_a_baseline_lets_what_is_known_pass() -> None:
