@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import trio
 
-from smtpbench.fuzz.judging import SLOW, complete, judge, longest
+from smtpbench.fuzz.judging import SLOW, Reader, complete, longest
 from smtpbench.fuzz.mutation import Mutation, apply, made, say
 from smtpbench.fuzz.shrink import shrink
 from smtpbench.fuzz.strategies import cases
@@ -55,6 +55,8 @@ _SLOW_NS = 500 * NS_PER_MS
 _EAR = Step(s.PAUSE, pause_ns=200 * NS_PER_MS)
 #: The same while a case is shrunk.
 _QUICK_EAR = Step(s.PAUSE, pause_ns=60 * NS_PER_MS)
+#: Honest sessions before the first case: so many at once, and so many times.
+_CALM = 4
 #: Cases begun before others are heard.
 _TOGETHER = 16
 _DETERMINISTIC, _FLAKY, _LOAD_ONLY = "deterministic", "flaky", "load-only"
@@ -139,7 +141,7 @@ class Campaign:
         self._quiet = quiet
         self._peer = peer
         self._script = script
-        self._offer = offer
+        self._reader = Reader(offer, strict=plan.strict)
         self._plan = plan
         self._slow_ns = _SLOW_NS
         self._cut: list[tuple[int, Take]] = []
@@ -174,12 +176,18 @@ class Campaign:
 
     async def _calm(self) -> None:
         """The scenario as it is, some times: how long an honest reply takes, and whether anything is wrong even so."""
-        longest_ns = 0
-        for _ in range(20):
-            shown = await self._again(self._ended(self._script.steps), slow_ns=1 << 62)
-            longest_ns = max(longest_ns, longest(shown.take)[0])
-            self._note(-1, shown.take, shown.wrongs)
-        self._slow_ns = max(_SLOW_NS, _SLOW_TIMES * longest_ns)
+        waits_ns = []
+
+        async def honest() -> None:
+            for _ in range(_CALM):
+                shown = await self._again(self._ended(self._script.steps), slow_ns=1 << 62)
+                waits_ns.append(longest(shown.take)[0])
+                self._note(-1, shown.take, shown.wrongs)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_CALM):
+                nursery.start_soon(honest)
+        self._slow_ns = max(_SLOW_NS, _SLOW_TIMES * max(waits_ns))
 
     async def _draw(self, nursery: trio.Nursery, deadline_s: float) -> None:
         """Cases, as long as there may be more, and until the last of them is over."""
@@ -241,7 +249,7 @@ class Campaign:
 
     def _judge(self, take: Take, dialogue: Dialogue, others: tuple[Take, ...], slow_ns: int) -> list[Wrong]:
         """All that is wrong with a take, and where the peer differs."""
-        wrongs = judge(self._offer, take, dialogue, strict=self._plan.strict, slow_ns=slow_ns)
+        wrongs = self._reader.judge(take, dialogue, slow_ns)
         differences = (differ(dialogue, Dialogue.of(other.tape)) for other in others)
         return [*wrongs, *(difference for difference in differences if difference)]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -92,7 +93,8 @@ async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: N
             if came > 1:
                 scope.cancel()  # the second the confirming too
 
-        stopped = await interruptible(lambda: campaign.run(tell), on_signal) > 0
+        with _rarely_collecting():
+            stopped = await interruptible(lambda: campaign.run(tell), on_signal) > 0
         tally = campaign.tally
         about = circumstances(url, offer, banner, started) | {"seed": request.plan.seed, "versions": versions()}
         if request.peer is not None:
@@ -113,6 +115,20 @@ async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: N
         }
     new = sum(not _is_known(request.known, finding) and _counts(finding, request.plan.strict) for finding in findings)
     return Catch(result, findings, candidates, new, stopped)
+
+
+@contextmanager
+def _rarely_collecting() -> Iterator[None]:
+    """What is loaded by now stays, and a case leaves next to no cycles: the collector need not walk again and again."""
+    gc.collect()
+    gc.freeze()
+    thresholds = gc.get_threshold()
+    gc.set_threshold(50_000, *thresholds[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _script(request: Request, offer: Offer) -> Script:

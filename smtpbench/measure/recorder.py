@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
 from smtpbench.session.cast import LATE_SHIFT
-from smtpbench.smtp.reply import enhanced_code, first_code
+from smtpbench.smtp.reply import HEAD_BYTES, enhanced_code, first_code
 
 _SERVICE_MASK = (1 << LATE_SHIFT) - 1
 
@@ -37,6 +38,12 @@ EXAMPLE_BYTES = 200
 STEP_SAMPLES = 4000
 #: How many refusals are kept an example of; kinds of error are few, and each has its own.
 EXAMPLES = 200
+
+
+@lru_cache(maxsize=1024)
+def _codes(head: bytes) -> tuple[int, str]:
+    """Code and enhanced code of a reply that begins with these octets."""
+    return first_code(head.partition(b"\n")[0]), enhanced_code(head)
 
 
 class Book:
@@ -61,7 +68,7 @@ class Book:
         Appending counts the reply and, where slot is not empty, records the latency under it. The list stays the
         same one for the book's life.
         """
-        code, enhanced = first_code(raw.partition(b"\n")[0]), enhanced_code(raw)
+        code, enhanced = _codes(raw[:HEAD_BYTES])
         key = (verb, code, enhanced, ok, slot)
         found = self._replies.get(key)
         if found is None and enhanced and len(self._replies) >= REPLY_KINDS:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from smtpbench.engine import api
@@ -59,6 +60,10 @@ _RCPT_AFTER: Final = {
     "message 2": "post-data-clear",
     "RSET 2": "rset-clears",
 }
+
+
+#: Verbs whose reply decides how what follows is read.
+_BLOCKING: Final = frozenset({"DATA", "AUTH", "STARTTLS", "RCPT", "EHLO", "LHLO", "HELO", "QUIT"})
 
 
 class Wrong(NamedTuple):
@@ -184,14 +189,14 @@ class Account:
             self._mode, self._blocked = "command", True
             self._owed.append(_Due("AUTH", line))
             return True
-        verb = line[:-2].split(b" ")[0].upper().decode("latin-1")
-        if verb not in c.EXPECTED and _lenient(line) in c.EXPECTED:
+        verb = _verb(line)
+        if verb is None:
             self.loose = True  # a server may see a command in it, and it may change what follows
             return False
         if verb == "BDAT":
             return self._begin_chunk(line)
         self._owed.append(_Due(verb, line))
-        self._blocked = verb in ("DATA", "AUTH", "STARTTLS", "RCPT", "EHLO", "LHLO", "HELO", "QUIT")
+        self._blocked = verb in _BLOCKING
         return True
 
     def _begin_chunk(self, line: bytes) -> bool:
@@ -355,6 +360,13 @@ def _of_ends(ends: list[str], actual: str) -> Wrong:
     return Wrong("data-desync", actual, " or ".join(ends))
 
 
+@lru_cache(maxsize=4096)  # the same few lines are said again and again
+def _verb(line: bytes) -> str | None:
+    """The verb of a command line; None where it is none, but a tolerant server may read one in it."""
+    verb = line[:-2].split(b" ")[0].upper().decode("latin-1")
+    return None if verb not in c.EXPECTED and _lenient(line) in c.EXPECTED else verb
+
+
 def _lenient(line: bytes) -> str:
     """The verb that a tolerant server may read in a line: behind white space, before a tab or a control character."""
     words = re.split(rb"[\x00-\x20:=]+", line.strip(b"\0\t\r\n\v\f "))
@@ -371,6 +383,7 @@ def _beside_the_point(due: _Due, code: int) -> bool:
     return due.verb != meant or (code == 220 and due.verb not in ("STARTTLS", state.BANNER))
 
 
+@cache
 def _by_its_account(at: state.State, verb: str, code: int) -> state.State:
     """The state after a reply, as the server has it: one that takes what is out of order is where it then says it is."""
     if code // 100 == 2 and verb in ("MAIL", "RCPT") and at in (state.GREETED, state.READY, state.MAIL, state.RCPT):

@@ -272,7 +272,7 @@ def _invariant(
     id_: str, name: str, section: str, requirement: str, expected: str, invariant: r.Invariant, *,
     probe: r.Probe = _lists, severity: str = r.VIOLATION, needs: tuple[str, ...] = (),
 ) -> Rule:  # fmt: skip
-    return Rule(id_, name, section, severity, requirement, expected, needs, probe, r.provoked, invariant)
+    return Rule(id_, name, section, severity, requirement, expected, needs, probe, r.provoked, invariant, by_turn=True)
 
 
 RULES = (

@@ -74,7 +74,8 @@ class Rule:
     id, name: `R51`, `eod-lf-lf`. section: `RFC 5321 §4.1.1.4`. requirement: in our own words. expected: what a server that
     keeps it does. needs: what the target must offer, see `Offer.lacks`. probe, judge: of a probe. invariant: what is wrong
     with a dialogue, in words, or nothing. alone: it may end the server or take long, so nothing else is tried meanwhile.
-    turned_away: it can be judged of a server that greets with a refusal.
+    turned_away: it can be judged of a server that greets with a refusal. by_turn: its invariant judges each write and the
+    replies to it by themselves, but for whether EHLO or HELO was taken before, and whether anything asked for SMTPUTF8.
     """
 
     id: str
@@ -89,3 +90,4 @@ class Rule:
     invariant: Invariant | None = None
     alone: bool = False
     turned_away: bool = False
+    by_turn: bool = False

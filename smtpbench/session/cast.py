@@ -72,8 +72,9 @@ class Cast:
         asks = () if script.greeting is None else (script.greeting,)
         self.greet = Step(s.SAY, asks=asks, slot="banner", otherwise=s.GIVE_UP, first_row=0)
         self.opening = opening(script)
-        varies = any(step.kind == s.CHOOSE for step in script.steps)
-        self.messages: int | None = None if varies else script.messages(0)
+        kinds = {step.kind for step in script.steps}
+        #: mail transactions of one arrival; None where it varies
+        self.messages: int | None = None if s.CHOOSE in kinds else script.messages(0) if s.BODY in kinds else 0
 
     def __repr__(self) -> str:
         return f"Cast({self.script.name!r})"

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from smtpbench.engine import api
 from smtpbench.session.transcript import CLIENT, SERVER, Transcript
@@ -26,8 +27,7 @@ SHUT_EVENT = b"half-close"
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """One reply. tls: whether it came inside TLS."""
 
     reply: Reply

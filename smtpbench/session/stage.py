@@ -62,18 +62,18 @@ class Take:
 class _Solo:
     """The conductor of one session: tells when it is over."""
 
-    def __init__(self, script: Script, then: Callable[[Take], None]) -> None:
+    def __init__(self, script: Script, errors: NoBook | None, then: Callable[[Take], None]) -> None:
         self._script = script
         self._then = then
         self.tape = Transcript()
-        self.errors = NoBook(script.rows)
+        self.errors = errors
 
     def at_gate(self, session: ClientSession, now_ns: int) -> int:
         return LEAVE
 
     def over(self, session: ClientSession, now_ns: int) -> None:
         session.connection = None
-        self._then(Take(self._script, self.tape, self.errors.first, session))
+        self._then(Take(self._script, self.tape, self.errors.first if self.errors else None, session))
 
 
 class Stage:
@@ -124,9 +124,12 @@ class Stage:
         timeout_ns: int | None = None,
     ) -> ClientSession:
         """The same for who does not wait: `over` is called when all is over, from within the shard's loop."""
-        solo = _Solo(script, over)
+        errors = NoBook(script.rows) if self._book is None else None
+        book = self._book if errors is None else errors
+        assert book is not None
+        solo = _Solo(script, errors, over)
         session = speaker(Cast(script, solo, timeout_ns or self._timeout_ns, self._credentials), solo.tape)
-        session.assign(0, UNSCHEDULED, solo.errors if self._book is None else self._book)
+        session.assign(0, UNSCHEDULED, book)
         session.open(time.monotonic_ns())
         session.connection = self._shard.connect(session, self._route)
         self.connections_peak = max(self.connections_peak, self._shard.connections_open)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 CLIENT = "C"
 SERVER = "S"
 EVENT = "*"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """Octets of one side (`C`, `S`), as one write or one read had them; or an event (`*`) such as `tls`."""
 
     at_ns: int

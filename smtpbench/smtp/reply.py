@@ -94,7 +94,8 @@ class ReplyReader:
         while (end := buffer.find(b"\n", max(self._scanned, line_start))) >= 0:
             self._scanned = 0
             if buffer[line_start + 3 : line_start + 4] != b"-" or not _LINE.match(buffer[line_start:end]):
-                replies.append(_reply(buffer[start : end + 1]))
+                raw = buffer[start : end + 1]
+                replies.append(_known(raw) if len(raw) <= _READ_BYTES else _reply(raw))
                 start = end + 1
             line_start = end + 1
         self.pending = buffer[start:]
@@ -117,3 +118,6 @@ def _reply(raw: bytes) -> Reply:
     lines = raw.split(b"\n")[:-1]
     codes = [first_code(line) for line in lines]
     return Reply(codes[0], raw, malformed=0 in codes or len(set(codes)) > 1)
+
+
+_known = lru_cache(maxsize=4096)(_reply)
