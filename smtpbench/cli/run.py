@@ -13,7 +13,7 @@ import typer
 from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, PasswordFile, Sni
 from smtpbench.errors import UsageError
 from smtpbench.load.run import Request, run
-from smtpbench.load.settings import Overrides, make_plan
+from smtpbench.load.settings import Overrides, hostile_share, make_plan
 from smtpbench.measure.result import to_text
 from smtpbench.report.console import final_table, wants_color
 from smtpbench.report.live import AUTO, LIVE, NONE, PLAIN, view
@@ -21,6 +21,7 @@ from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Trust, parse_target, read_password
 from smtpbench.units import parse_size_bytes
 
+FOUND = 1
 INTERRUPTED = 130
 _VIEWS = (AUTO, LIVE, PLAIN, NONE)
 
@@ -50,6 +51,9 @@ def command(
     workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the load.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Makes every draw the same again.")] = None,
     size: Annotated[str | None, typer.Option(help="Generate messages of this size, not the scenario's.")] = None,
+    hostile: Annotated[
+        str | None, typer.Option(help="Mutate this share of all sessions in the second half: 5%.  See `fuzz`.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: results/<run>]")] = None,
     password_file: PasswordFile = None,
     ca: Ca = None,
@@ -69,6 +73,8 @@ def command(
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 500/s -d 30s
     Submission with STARTTLS and a login:
       SMTPBENCH_PASSWORD=… smtpbench run submission --target smtp://me@localhost:587 --ca ca.pem
+    What mutated sessions do to the latency of the others, and what they break (exit code 1):
+      smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 60s --hostile 5%
     """
     if progress not in _VIEWS:
         raise UsageError(f"--progress {progress}: there are {', '.join(_VIEWS)}")
@@ -76,7 +82,9 @@ def command(
     _one_of("when-busy", when_busy, "wait", "drop")
     file = load_scenario(find_scenario(scenario))
     parsed = parse_target(target)
-    given = Overrides(connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed)
+    given = Overrides(
+        connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed, hostile
+    )
     request = Request(
         file=file,
         target=parsed,
@@ -86,6 +94,7 @@ def command(
         password=read_password(password_file) if parsed.user else None,
         authorized=authorized,
         message_bytes=None if size is None else parse_size_bytes(size),
+        hostile=hostile_share(hostile),
     )
     with view(progress) as shown:
         outcome = trio.run(run, request, shown)
@@ -95,6 +104,8 @@ def command(
         typer.echo(to_text(outcome.result))
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if outcome.findings:
+        raise typer.Exit(FOUND)
 
 
 def _one_of(option: str, value: str | None, *allowed: str) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
@@ -128,18 +128,30 @@ class _Shown(NamedTuple):
         return all(Dialogue.of(take.tape).last_code == 221 if ending else complete(take) for take in takes)
 
 
+class Pace(Protocol):
+    """Who says when cases may begin, where that is not as soon as there is room."""
+
+    async def begin(self) -> None:
+        """All is prepared: wait until there may be cases."""
+
+    async def turn(self, number: int) -> bool:
+        """Wait until case `number` may begin; whether it may at all."""
+
+
 class Campaign:
     """See the module. quiet: a stage for the canary, counted apart. stop: set it, and no more cases begin.
 
-    peer: where every case is said as well, to find where two servers differ.
+    peer: where every case is said as well, to find where two servers differ. pace: None for as soon as there is room.
     """
 
     def __init__(
-        self, stage: Stage, quiet: Stage, script: Script, offer: Offer, plan: Plan, peer: Stage | None = None
-    ) -> None:
+        self, stage: Stage, quiet: Stage, script: Script, offer: Offer, plan: Plan, peer: Stage | None = None,
+        pace: Pace | None = None,
+    ) -> None:  # fmt: skip
         self._stage = stage
         self._quiet = quiet
         self._peer = peer
+        self._pace = pace
         self._script = script
         self._reader = Reader(offer, strict=plan.strict)
         self._plan = plan
@@ -155,6 +167,8 @@ class Campaign:
     async def run(self, tell: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """Everything: calm, cases, confirmation, shrinking. tell: called now and then."""
         await self._calm()
+        if self._pace is not None:
+            await self._pace.begin()
         deadline_s = trio.current_time() + (self._plan.duration_ns or 1 << 62) / NS_PER_S
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._canaries, tell)
@@ -197,6 +211,8 @@ class Campaign:
                 # not for each that ends: a few are begun together
                 await self._until(most - max(1, most // 8))
             enough = len(self.tally.suspects) >= self._plan.max_findings
+            if self._pace is not None and not await self._pace.turn(number):
+                break
             if self.stop.is_set() or self.tally.gone or enough or trio.current_time() > deadline_s:
                 break
             self.tally.generated += 1

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from smtpbench.errors import CannotRun
-from smtpbench.fuzz.campaign import Campaign, Plan, Suspect, Tally
+from smtpbench.fuzz.campaign import Campaign, Pace, Plan, Suspect, Tally
 from smtpbench.fuzz.mutation import concrete, made, say
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Book
@@ -69,7 +69,7 @@ class Catch:
     stopped: bool
 
 
-async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: None) -> Catch:
+async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: None, pace: Pace | None = None) -> Catch:
     """Fuzz a target until its plan is done, it is gone, or somebody interrupts. Raises CannotRun, UsageError."""
     access, url = request.access, request.access.target.url
     route = await reach(access)
@@ -86,7 +86,7 @@ async def hunt(request: Request, tell: Callable[[Tally], None] = lambda tally: N
             offer, banner = await discover(quiet, Fixture.of(access, request.recipient, request.sender))
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {url}: {error}") from None
-        campaign = Campaign(here, quiet, _script(request, offer), offer, request.plan, peer)
+        campaign = Campaign(here, quiet, _script(request, offer), offer, request.plan, peer, pace)
 
         def on_signal(came: int, scope: trio.CancelScope) -> None:
             campaign.stop.set()  # the first ends the drawing of cases

@@ -19,21 +19,12 @@ from typing import Any
 
 import trio
 
+from smtpbench.engine.pipe import lines
 from smtpbench.errors import CannotRun
 from smtpbench.load.job import Job, prepare
 from smtpbench.load.meter import Meter, Report
 from smtpbench.load.worker import HEAD_START_NS, Controls, Worker
 from smtpbench.measure.health import raise_descriptor_limit
-
-
-async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
-    """The lines of a stream."""
-    rest = bytearray()
-    async for data in stream:
-        rest += data
-        while (end := rest.find(b"\n")) >= 0:
-            yield bytes(rest[:end])
-            del rest[: end + 1]
 
 
 class Fleet:

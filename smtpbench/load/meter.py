@@ -22,17 +22,21 @@ from smtpbench.units import NS_PER_MS, NS_PER_S
 WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
 
 
+_BOOKS = ("warmup", "quiet", "book")
+
+
 @dataclass(slots=True)
 class Report:
     """What one worker did since its last report.
 
-    end_ns, length_ns: the stretch, on the monotonic clock. warmup, book: what was counted in each.
+    end_ns, length_ns: the stretch, on the monotonic clock. warmup, quiet, book: what was counted in each.
     """
 
     worker: int
     end_ns: int
     length_ns: int
     warmup: Interval
+    quiet: Interval
     book: Interval
     connections_open: int
     busy: int
@@ -49,12 +53,12 @@ class Report:
     def to_data(self) -> dict[str, Any]:
         """Data that JSON holds; `from_data` reads it."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        return values | {"warmup": self.warmup.to_data(), "book": self.book.to_data(), "late": self.late.to_data()}
+        return values | {name: getattr(self, name).to_data() for name in (*_BOOKS, "late")}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Report:
         """The report of a `to_data`."""
-        read = {name: Interval.from_data(data[name]) for name in ("warmup", "book")}
+        read = {name: Interval.from_data(data[name]) for name in _BOOKS}
         return cls(**(data | read | {"late": Histogram.from_data(data["late"])}))
 
 
@@ -77,11 +81,12 @@ class Meter:
         user_s, system_s, wait_s = (now - before for now, before in zip(cpu_s, self._last_cpu_s, strict=True))
         self._last_ns, self._last_cpu_s, self._last_waited = now_ns, cpu_s, conductor.waited
         report = Report(
-            self._worker, now_ns, length_ns, Interval(), Interval(), len(conductor.sessions), conductor.busy,
+            self._worker, now_ns, length_ns, Interval(), Interval(), Interval(), len(conductor.sessions), conductor.busy,
             conductor.waiting, waited, user_s, system_s, wait_s, lag_ns, Histogram.of(late_ns), conductor.connections_peak,
             peak_rss_bytes(),
         )  # fmt: skip
         await in_steps(worker.warmup.drain_steps(report.warmup))
+        await in_steps(worker.quiet.drain_steps(report.quiet))
         await in_steps(worker.book.drain_steps(report.book))
         return report
 
@@ -95,7 +100,8 @@ async def in_steps(steps: Iterator[None]) -> None:
 class Collector:
     """The run's totals: the sum of all reports, of all workers.
 
-    totals, warmup: what was counted in the measured window and before it. health: what the generator used for it.
+    totals, warmup: what was counted in the measured window and before it. quiet, beside: the totals' two parts, before the
+    first hostile session and beside them. health: what the generator used for it.
     """
 
     def __init__(self, plan: Plan, start_ns: int) -> None:
@@ -103,6 +109,8 @@ class Collector:
         self.start_ns = start_ns
         self.totals = Interval()
         self.warmup = Interval()
+        self.quiet = Interval()
+        self.beside = Interval()
         self.health = Health()
         self._pending: list[Report] = []
         self._flushed_ns = start_ns
@@ -124,6 +132,10 @@ class Collector:
     def add(self, report: Report) -> None:
         """Take a worker's report."""
         self._pending.append(report)
+        if self._plan.quiet_ns:
+            self.quiet.add(report.quiet)
+            self.beside.add(report.book)
+        report.book.add(report.quiet)
         self.totals.add(report.book)
         self.warmup.add(report.warmup)
         health = self.health

@@ -26,7 +26,8 @@ class Plan:
     stages: the open model's rates; empty for the closed model. poisson: exponential gaps instead of even ones.
     drop: an arrival that finds no free connection is dropped instead of waiting.
     warmup_ns: issued and served before what is measured. drain_ns: what is under way at the end may take this long.
-    timeout_ns: how long one reply may take.
+    timeout_ns: how long one reply may take. quiet_ns: how long after the warm-up no hostile session begins; 0 for a run
+    without any.
     """
 
     connections: int = 10
@@ -40,6 +41,7 @@ class Plan:
     timeout_ns: int = 30 * NS_PER_S
     seed: int = 0
     workers: int = 1
+    quiet_ns: int = 0
 
     @property
     def open_model(self) -> bool:

@@ -21,6 +21,7 @@ import trio
 from smtpbench.engine.api import NEVER
 from smtpbench.errors import CannotRun
 from smtpbench.load.fleet import Fleet
+from smtpbench.load.hostile import Hostile, section
 from smtpbench.load.job import Job, compile_job, credentials_of, prepare, speaks_tls
 from smtpbench.load.meter import Collector, Meter, in_steps
 from smtpbench.load.plan import Plan
@@ -47,7 +48,8 @@ COMPLETED, INTERRUPTED, COULD_NOT_RUN = "completed", "interrupted", "could-not-r
 class Request:
     """What the user asked for, checked as far as it can be without the network.
 
-    out: the run's folder. password: for AUTH. authorized: whether the target may be another machine.
+    out: the run's folder. password: for AUTH. authorized: whether the target may be another machine. hostile: the share of
+    sessions that are mutated, from 0 to 1.
     """
 
     file: ScenarioFile
@@ -58,6 +60,7 @@ class Request:
     password: str | None = field(default=None, repr=False)
     authorized: bool = False
     message_bytes: int | None = None
+    hostile: float = 0.0
 
 
 class Observer(Protocol):
@@ -72,11 +75,15 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A result, and where it was saved: None where no disk took it. interrupted: by a signal."""
+    """A result, and where it was saved: None where no disk took it. interrupted: by a signal.
+
+    findings: how many of the hostile sessions' findings count.
+    """
 
     result: dict[str, Any]
     saved: Path | None
     interrupted: bool
+    findings: int = 0
 
 
 async def run(request: Request, observer: Observer) -> Outcome:
@@ -130,21 +137,31 @@ class _Run:
         self._signals = 0
         self._notes: list[str] = []
         self._end_ns = 0
+        self._hostile = Hostile(request.hostile) if request.hostile else None
 
     async def go(self, job: Job, found: Findings) -> Outcome:
         """Run the workers, then save."""
         self._files = RunFiles(self._request.out, self._started)
         self._end_ns = self._collector.start_ns
         outcome, reason = COMPLETED, ""
+        if self._hostile is not None:
+            self._observer.say("hostile sessions are prepared")
         async with trio.open_nursery() as nursery:
             await nursery.start(self._mind_signals)
             try:
+                if self._hostile is not None:
+                    await self._hostile.start(job, authorized=self._request.authorized)
                 if job.plan.workers == 1:
                     await self._alone(job)
                 else:
                     await self._together(job)
+                if self._hostile is not None:
+                    await self._confirm(self._hostile)
             except CannotRun as error:
                 outcome, reason = COULD_NOT_RUN, str(error)
+            finally:
+                if self._hostile is not None:
+                    await self._hostile.close()
             nursery.cancel_scope.cancel()
         await self._flush()
         if self._signals:
@@ -153,6 +170,22 @@ class _Run:
         if outcome == COULD_NOT_RUN:
             raise CannotRun(reason)
         return finished
+
+    async def _confirm(self, hostile: Hostile) -> None:
+        """The hostile sessions end; what they found is said again while nothing else is. A second signal cuts that off."""
+        self._observer.say("the load is over; what the hostile sessions found is tried again")
+        async with trio.open_nursery() as nursery:
+
+            async def kill() -> None:
+                await self._controls.stop.wait()
+                await hostile.close()
+
+            nursery.start_soon(kill)
+            try:
+                await hostile.end()
+            except CannotRun as error:
+                self._notes.append(f"{error}; what they found is lost.")
+            nursery.cancel_scope.cancel()
 
     async def _alone(self, job: Job) -> None:
         script, route, credentials = prepare(job)
@@ -190,6 +223,8 @@ class _Run:
             if self._files is not None:
                 await in_steps(self._files.add_steps(tick))
             self._observer.tick(tick, self._collector.totals)
+            if self._hostile is not None:
+                await self._hostile.follow(self._collector.beside)
 
     async def _mind_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -212,41 +247,59 @@ class _Run:
             self._observer.say(f"not everything could be saved: {visible(trouble)}")
         try:
             saved = results.save(result, self._files.folder if self._files else self._request.out)
+            if self._hostile is not None:
+                for place in ("findings", "candidates"):
+                    results.save_findings(self._hostile.answer.get(place, []), saved.parent / place)
         except OSError as error:
             self._observer.say(f"the result could not be saved: {visible(error.strerror or str(error))}")
         else:
             if saved.parent != self._request.out:
                 self._observer.say(f"{self._request.out} could not be written; the result is in {saved}")
-        return Outcome(result, saved, outcome == INTERRUPTED)
+        new = self._hostile.answer.get("new", 0) if self._hostile is not None else 0
+        return Outcome(result, saved, outcome == INTERRUPTED, new)
 
     def _build(self, outcome: str, reason: str, run_id: str, found: Findings | None) -> dict[str, Any]:
         request, collector = self._request, self._collector
         text = request.file.text
         window_ns = max(0, self._end_ns - collector.start_ns - request.plan.warmup_ns)
         collector.totals.examples = {visible(what): visible(said) for what, said in collector.totals.examples.items()}
-        return results.build(
-            run_id=run_id,
-            started=self._started.isoformat(timespec="milliseconds"),
-            scenario={
-                "name": request.file.name,
-                "file": str(request.file.path),
-                "sha256": hashlib.sha256(text.encode()).hexdigest(),
-                "text": text,
-            },
-            target={
-                "url": request.target.url,
-                "banner": visible(found.banner.rstrip(b"\r\n")) if found else "",
-                "ehlo": _lines(found.ehlo) if found else [],
-            },
-            load=_load(request.plan, request.message_bytes),
-            seed=request.plan.seed,
-            outcome={"status": outcome, "reason": visible(reason)},
-            totals=collector.totals,
-            warmup=collector.warmup,
-            health=collector.health,
-            window_s=window_ns / NS_PER_S,
-            notes=[*_caveats(request.plan, self._script, found), *self._notes],
+        return (
+            results.build(
+                run_id=run_id,
+                started=self._started.isoformat(timespec="milliseconds"),
+                scenario={
+                    "name": request.file.name,
+                    "file": str(request.file.path),
+                    "sha256": hashlib.sha256(text.encode()).hexdigest(),
+                    "text": text,
+                },
+                target={
+                    "url": request.target.url,
+                    "banner": visible(found.banner.rstrip(b"\r\n")) if found else "",
+                    "ehlo": _lines(found.ehlo) if found else [],
+                },
+                load=_load(request.plan, request.message_bytes),
+                seed=request.plan.seed,
+                outcome={"status": outcome, "reason": visible(reason)},
+                totals=collector.totals,
+                warmup=collector.warmup,
+                health=collector.health,
+                window_s=window_ns / NS_PER_S,
+                notes=[*_caveats(request.plan, self._script, found), *self._notes],
+            )
+            | self._beside()
         )
+
+    def _beside(self) -> dict[str, Any]:
+        """What a run with hostile sessions has more."""
+        collector, plan = self._collector, self._request.plan
+        if self._hostile is None:
+            return {}
+        ended_ns = self._end_ns - collector.start_ns - plan.warmup_ns
+        quiet_ns = min(max(0, ended_ns), plan.quiet_ns)
+        windows_s = quiet_ns / NS_PER_S, max(0, ended_ns - quiet_ns) / NS_PER_S
+        parts = collector.quiet, collector.beside
+        return {"hostile": section(self._hostile.share, self._hostile.answer, *parts, windows_s)}
 
 
 def _lines(raw: bytes) -> list[str]:

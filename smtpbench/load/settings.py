@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from smtpbench.engine.pacing import Stage
 from smtpbench.errors import UsageError
 from smtpbench.load.plan import UNENDING_NS, Plan
 from smtpbench.scenario.model import Load
-from smtpbench.units import NS_PER_S, parse_duration_ns, parse_ends, parse_rate_per_s
+from smtpbench.units import NS_PER_S, parse_duration_ns, parse_ends, parse_rate_per_s, parse_share
 
 DEFAULT_CONNECTIONS = {"closed": 10, "open": 100}
+HOSTILE_MOST = 0.5
 DEFAULT_DURATION_NS = 10 * NS_PER_S
 
 
@@ -31,6 +32,7 @@ class Overrides:
     timeout: str | None = None
     workers: int | None = None
     seed: int | None = None
+    hostile: str | None = None
 
 
 def make_plan(load: Load, given: Overrides) -> Plan:
@@ -49,19 +51,33 @@ def make_plan(load: Load, given: Overrides) -> Plan:
     timeout_ns = _first(_duration("timeout", given.timeout), load.timeout, 30 * NS_PER_S)
     if timeout_ns == 0:
         raise UsageError("--timeout must be more than 0")
-    return Plan(
+    warmup_ns = _first(_duration("warmup", given.warmup), load.warmup, 0)
+    plan = Plan(
         connections=connections,
         arrivals=messages,
         duration_ns=None if stages else duration_ns,
         stages=stages,
         poisson=_first(given.arrivals, load.arrivals, "uniform") == "poisson",
         drop=_first(given.when_busy, load.when_busy, "wait") == "drop",
-        warmup_ns=_first(_duration("warmup", given.warmup), load.warmup, 0),
+        warmup_ns=warmup_ns,
         drain_ns=_first(_duration("drain", given.drain), load.drain, 5 * NS_PER_S),
         timeout_ns=timeout_ns,
         seed=_first(given.seed, load.seed, secrets.randbits(32)),
         workers=workers,
     )
+    if given.hostile is None:
+        return plan
+    if plan.issuing_ns >= UNENDING_NS:
+        raise UsageError("--hostile needs a --duration: its first half is quiet, to compare with")
+    return replace(plan, quiet_ns=(plan.issuing_ns - warmup_ns) // 2)
+
+
+def hostile_share(text: str | None) -> float:
+    """The share of sessions that are mutated, 0 where none was named. Raises UsageError."""
+    share = 0.0 if text is None else parse_share(text)
+    if text is not None and not 0 < share <= HOSTILE_MOST:
+        raise UsageError(f"--hostile {text}: more than nothing, and {HOSTILE_MOST:.0%} at most")
+    return share
 
 
 T = TypeVar("T")

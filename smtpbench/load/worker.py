@@ -49,17 +49,20 @@ OnTick = Callable[["Worker", int, int], Awaitable[None]]
 class Worker:
     """One process's share of a plan.
 
-    warmup, book: what was counted before and after the warm-up's end. The times are of `time.monotonic_ns`.
+    warmup, book: what was counted before and after the warm-up's end. quiet: what would be in the book, but came before
+    the first hostile session. The times are of `time.monotonic_ns`.
     """
 
     def __init__(self, script: Script, route: Route, plan: Plan, worker: int, credentials: tuple[str, str] | None) -> None:
         self.plan = plan
         self.warmup = Book(script.rows)
+        self.quiet = Book(script.rows)
         self.book = Book(script.rows)
         self.shard = Shard(alone=True)
         self.start_ns = 0
         self.end_ns = 0
         self._measure_ns = 0
+        self._hostile_ns = 0
         self._script = script
         self._route = route
         self._number = worker
@@ -75,7 +78,9 @@ class Worker:
         gc.freeze()
 
     def _book_for(self, when_ns: int) -> Book:
-        return self.book if when_ns >= self._measure_ns else self.warmup
+        if when_ns >= self._hostile_ns:
+            return self.book
+        return self.quiet if when_ns >= self._measure_ns else self.warmup
 
     def _conduct(self) -> Conductor:
         plan, worker = self.plan, self._number
@@ -99,6 +104,7 @@ class Worker:
         """
         self.start_ns = start_ns
         self._measure_ns = start_ns + self.plan.warmup_ns
+        self._hostile_ns = self._measure_ns + self.plan.quiet_ns
         self.conductor = self._conduct()
         self.conductor.cast = Cast(self._script, self.conductor, self.plan.timeout_ns, self._credentials)
         thresholds = gc.get_threshold()

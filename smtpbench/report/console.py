@@ -38,7 +38,7 @@ def final_table(result: dict[str, Any], saved: str, *, color: bool = False) -> s
     saved: where the result is, in words; the only line that may be longer. color: with ANSI escapes.
     """
     head = _headline(result)
-    foot = [*_generator(result), *_notes(result)]
+    foot = [*_beside(result), *_generator(result), *_notes(result)]
     saved = f"saved: {visible(saved, 1000)}"
     room = HEIGHT - len(head) - len(foot) - (cells(saved) + WIDTH - 1) // WIDTH
     found = _troubles(result)
@@ -187,6 +187,26 @@ def _fold(lines: list[str], room: int, what: str) -> list[str]:
     if len(lines) <= room:
         return lines
     return [*lines[: room - 1], f"and {len(lines) - room + 1} more {what}; see result.json"]
+
+
+def _beside(result: dict[str, Any]) -> list[str]:
+    """What hostile sessions did to honest ones, and what they found; the findings themselves stand in their files."""
+    hostile = result.get("hostile")
+    if hostile is None:
+        return []
+    kind = "response" if result["load"]["model"] == "open" else "service"
+    slots = [slot for slot in _FIRST if all(slot in hostile[phase]["latency"] for phase in ("quiet", "beside"))]
+    found = [f"{_safe(one['severity'])} {_safe(one['rule'])}" for one in hostile["findings"]]
+    lines = [f"hostile: {hostile['cases']['run']:,} sessions, {hostile['share']:.1%} of all in the second half"]
+    for slot in slots[:1]:
+        for phase, words in (("quiet", "before"), ("beside", "beside")):
+            times = hostile[phase]["latency"][slot][kind]
+            percentiles = ", ".join(f"{name} {_ms(times[f'{name}_ms'])}" for name in ("p50", "p99", "max"))
+            lines.append(f"  {words}: {hostile[phase]['messages_per_s']:,.1f} msg/s, {slot} {kind} {percentiles}")
+    if hostile["target_gone"]:
+        lines.append("  the target died of one of them")
+    lines.append(f"  findings: {', '.join(found[:4]) or 'none'}" + (f" and {len(found) - 4} more" if len(found) > 4 else ""))
+    return lines
 
 
 def _generator(result: dict[str, Any]) -> list[str]:
