@@ -47,7 +47,7 @@ class Hostile:
             raise CannotRun(self._trouble())
 
     async def follow(self, honest: Interval) -> None:
-        """So much was honest since it may begin: allow its share of that, and of as much again as came since the last time."""
+        """So much was honest since it may begin: allow its share of that, and of what the next second will bring."""
         sessions = honest.latencies.get(("session", True))
         arrivals = max(honest.attempted, sessions.service.count if sessions else 0)
         if arrivals:
