@@ -103,6 +103,7 @@ def command(
         strict=strict,
         shrink_s=shrink_s,
     )
+    folder = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-fuzz-{file.path.stem}"
     request = Request(
         file=file,
         access=access,
@@ -111,10 +112,10 @@ def command(
         sender=told.sender,
         known=_known(baseline),
         peer=peers[0] if peers else None,
+        folder=folder / "findings",
     )
     catch = trio.run(hunt, request, _Teller())
     typer.echo(findings_card(catch.result, color=wants_color(sys.stdout)))
-    folder = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-fuzz-{file.path.stem}"
     try:
         where = save(catch.result, folder)
         for place, found in (("findings", catch.findings), ("candidates", catch.candidates)):

@@ -1,9 +1,10 @@
 """The hostile part of a load: a process that fuzzes beside the workers of `smtpbench run --hostile`.
 
-`python -m smtpbench.fuzz.hostile`. Its standard input carries a job (the worker's, with the password, and whether the
-target may be another machine), then how many cases may have begun by now, `{"allow": 120}`, about once a second, and at
-last `"end"`; where it ends before that, so does the process. Its standard output carries `{"ready": true}` once the
-target is known and honest sessions were timed, and at last the result: what `fuzz` would say, and its findings.
+`python -m smtpbench.fuzz.hostile`. Its standard input carries a job (the worker's, with the password, whether the target
+may be another machine, and where findings will be kept), then how many cases may have begun a second from now,
+`{"allow": 120}`, about once a second, and at last `"end"`; where it ends before that, so does the process. Its standard
+output carries `{"ready": true}` once the target is known and honest sessions were timed, and at last the result: what
+`fuzz` would say, and its findings.
 
 A campaign is drawn in a process of its own so that it takes no turn in the loop of the honest sessions: their latency is
 what is measured.
@@ -85,13 +86,13 @@ class Allowance:
 
 
 def request_of(job: dict[str, Any]) -> Request:
-    """What a job asks for; its keys are those of `smtpbench.load.job.Job`, and `authorized`."""
+    """What a job asks for; its keys are those of `smtpbench.load.job.Job`, `authorized` and `folder`."""
     ca, certificate, key = (None if job[name] is None else Path(job[name]) for name in ("ca", "certificate", "key"))
     trust = Trust(ca, job["insecure"], job["server_name"], certificate, key)
     target = parse_target(job["target"])
     access = Access(target, trust, job["password"], job["plan"]["timeout_ns"], job["authorized"])
     plan = Plan(_MOST, None, job["plan"]["seed"], _CONNECTIONS, families(), _MOST)
-    return Request(load_text(job["text"], Path(job["path"])), access, plan)
+    return Request(load_text(job["text"], Path(job["path"])), access, plan, folder=Path(job["folder"]))
 
 
 def told(catch: Catch) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -46,7 +47,8 @@ Known = tuple[str, str | None]
 class Request:
     """What to fuzz, and with what. known: the findings that are not new.
 
-    peer: a second target, which every case is said to as well.
+    peer: a second target, which every case is said to as well. folder: where the findings' files will be, for the command
+    that says one again.
     """
 
     file: ScenarioFile
@@ -56,6 +58,7 @@ class Request:
     sender: str = ""
     known: frozenset[Known] = frozenset()
     peer: Access | None = None
+    folder: Path = Path("findings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +200,7 @@ def _result(request: Request, tally: Tally, findings: Sequence[Finding]) -> dict
         "strict": request.plan.strict,
         "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in rules},
         "findings": [
-            finding.to_data(shlex.join([*again, f"findings/{finding.id}.yaml"]))
+            finding.to_data(shlex.join([*again, str(request.folder / f"{finding.id}.yaml")]))
             | {"known": _is_known(request.known, finding)}
             for finding in findings
         ],

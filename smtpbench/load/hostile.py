@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -33,8 +34,8 @@ class Hostile:
         self._process: trio.Process | None = None
         self._lines: AsyncIterator[bytes] | None = None
 
-    async def start(self, job: Job, *, authorized: bool) -> None:
-        """Start it, and wait until it knows the target. Raises CannotRun."""
+    async def start(self, job: Job, *, authorized: bool, folder: Path) -> None:
+        """Start it, and wait until it knows the target. folder: where its findings will be. Raises CannotRun."""
         # a session of its own: Ctrl-C on the terminal is for the main process
         self._process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "smtpbench.fuzz.hostile"],
@@ -42,7 +43,7 @@ class Hostile:
         )  # fmt: skip
         assert self._process.stdout is not None
         self._lines = lines(self._process.stdout)
-        await self._tell(asdict(job) | {"authorized": authorized})
+        await self._tell(asdict(job) | {"authorized": authorized, "folder": str(folder)})
         if "ready" not in await self._hear():
             raise CannotRun(self._trouble())
 

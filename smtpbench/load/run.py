@@ -150,7 +150,8 @@ class _Run:
             await nursery.start(self._mind_signals)
             try:
                 if self._hostile is not None:
-                    await self._hostile.start(job, authorized=self._request.authorized)
+                    folder = self._request.out / "findings"
+                    await self._hostile.start(job, authorized=self._request.authorized, folder=folder)
                 if job.plan.workers == 1:
                     await self._alone(job)
                 else:

@@ -34,6 +34,7 @@ def test_a_bug_is_found_kept_and_replayed_until_it_is_fixed(tmp_path: Path) -> N
         file = out / finding["file"]
         again = smtpbench("replay", str(file), "-t", url)
         assert (again.code, again.out.split("  ")[0]) == (1, "STILL THERE")
+        assert finding["repeat"] == f"smtpbench replay --target {url} {file}"
         assert smtpbench("validate", str(file)).code == 0
         known = smtpbench("fuzz", "relay", "-t", url, *options, "--baseline", str(out / "findings"))
         assert known.code == 0, known.out
