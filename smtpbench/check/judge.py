@@ -29,6 +29,7 @@ from smtpbench.session.stage import UNREACHABLE, Stage, Take
 
 #: Probes at once.
 CONCURRENCY = 8
+_UNGREETED = "no greeting"
 #: The rule that a server breaks by dying.
 HEALTH = "health"
 
@@ -76,6 +77,9 @@ class Court:
                 if rule.probe is not None and not rule.alone:
                     nursery.start_soon(one, rule)
         for rule in rules:
+            if rule.name in outcomes and outcomes[rule.name].judgement.actual.startswith(_UNGREETED):
+                outcomes[rule.name] = await self._try(rule)  # it was too much at once for the server
+        for rule in rules:
             if rule.probe is not None and rule.alone:
                 outcomes[rule.name] = await self._try(rule)
         for rule in rules:
@@ -110,7 +114,7 @@ class Court:
         self._spoken += zip(takes, dialogues, strict=True)
         for at, dialogue in enumerate(dialogues):
             if dialogue.fate in UNREACHABLE or not dialogue.began:
-                return Outcome(rule, r.unclear(self._gone or f"no greeting ({dialogue.fate})"), takes[at])
+                return Outcome(rule, r.unclear(self._gone or f"{_UNGREETED} ({dialogue.fate})"), takes[at])
             banner = dialogue.turns[0].code
             if banner // 100 in (4, 5) and not rule.turned_away:
                 return Outcome(rule, r.unclear(f"it greets with {banner}"), takes[at])

@@ -68,6 +68,24 @@ def test_what_is_not_offered_is_inconclusive() -> None:
     assert outcomes["tls"].judgement == r.unclear("STARTTLS is not offered")
 
 
+class _Overwhelmed(ServerSession):
+    """It greets its first three connections, and is too busy for the next eight."""
+
+    __slots__ = ()
+    came = 0
+
+    def opened(self, now_ns: int) -> api.Out:
+        _Overwhelmed.came += 1
+        return b"" if 3 < _Overwhelmed.came <= 11 else super().opened(now_ns)
+
+
+def test_who_was_not_greeted_is_tried_again_when_others_are_done() -> None:
+    _Overwhelmed.came = 0
+    outcomes = court([rule(name, lambda offer, dialogues: r.HELD) for name in "abcdefgh"], _Overwhelmed)
+    assert {outcome.judgement for outcome in outcomes.values()} == {r.HELD}
+    assert _Overwhelmed.came > 11
+
+
 class _Mortal(ServerSession):
     """Its whole server falls silent once somebody says DIE."""
 
