@@ -1,7 +1,8 @@
 """boofuzz on an SMTP server, as its examples do it: EHLO, MAIL, RCPT, DATA and a text, one value of them fuzzed at a time.
 
-Run by `fuzzing.py` with the Python of an environment that has boofuzz: PORT CASES FIRST DATABASE. The first case says how
-deep it goes: boofuzz begins with EHLO and comes to the text last. Prints cases, CPU and wall seconds as JSON.
+Run by `fuzzing.py` with the Python of an environment that has boofuzz: PORT CASES FIRST DATABASE LOG. The first case says
+how deep it goes: boofuzz begins with EHLO and comes to the text last. What it mutates it sends as the last thing: no QUIT.
+LOG is `text` for the log that it writes unless told not to, and `none` for none. Prints cases, CPU and wall seconds as JSON.
 """
 
 import json
@@ -20,15 +21,15 @@ from boofuzz import (  # type: ignore[import-not-found,unused-ignore]  # it has 
 )
 
 
-def line(name: str, verb: str, value: str) -> Request:
-    return Request(name, children=(Static("verb", verb), String("value", value), Static("end", "\r\n")))
+def line(name: str, verb: str, value: str, end: str = "\r\n") -> Request:
+    return Request(name, children=(Static("verb", verb), String("value", value), Static("end", end)))
 
 
 def main() -> None:
     port, cases, first = map(int, sys.argv[1:4])
     session = Session(
         target=Target(connection=TCPSocketConnection("127.0.0.1", port, recv_timeout=1.0)),
-        fuzz_loggers=[],
+        fuzz_loggers=None if sys.argv[5] == "text" else [],
         sleep_time=0,
         receive_data_after_each_request=True,
         receive_data_after_fuzz=True,
@@ -44,7 +45,7 @@ def main() -> None:
         line("mail", "MAIL FROM:", "<a@client.example>"),
         line("rcpt", "RCPT TO:", "<b@recipient.example>"),
         Request("data", children=(Static("line", "DATA\r\n"),)),
-        line("text", "Subject: ", "fuzz\r\n.\r\n"),
+        line("text", "Subject: ", "fuzz", "\r\n.\r\n"),
     ]
     session.connect(steps[0])
     for before, after in pairwise(steps):
