@@ -29,7 +29,7 @@ from smtpbench.fuzz.judging import SLOW, Reader, complete, longest
 from smtpbench.fuzz.mutation import Mutation, apply, made, say
 from smtpbench.fuzz.shrink import shrink
 from smtpbench.fuzz.strategies import cases
-from smtpbench.rules.account import Wrong
+from smtpbench.rules.account import AUDITED, Wrong
 from smtpbench.rules.accounted import AccountedSession
 from smtpbench.rules.differ import differ
 from smtpbench.rules.discover import DEATH_S
@@ -125,7 +125,7 @@ class _Shown(NamedTuple):
         if _EAR in ending:
             return True
         takes = (self.take, *self.others)
-        return all(Dialogue.of(take.tape).last_code == 221 if ending else complete(take) for take in takes)
+        return all(complete(take) or (ending and Dialogue.of(take.tape).last_code == 221) for take in takes)
 
 
 class Pace(Protocol):
@@ -374,11 +374,21 @@ class Campaign:
         small = await shrink(core, shows, self._plan.shrink_s, meant)
         # what the replies that are owed tell needs no end; behind 221 nothing comes; else somebody must listen
         for ending in ([], farewell, [_EAR], [*farewell, _EAR]):
-            shown = await self._again(_with(small, *ending), self._slow_ns)
+            whole = _with(small, *ending)
+            shown = await self._again(whole, self._slow_ns)
             wrong = _of(key, shown)
-            if wrong is not None and shown.settled(ending):
+            if wrong is not None and (shown.settled(ending) or await self._stays(key, whole)):
                 suspect.take, suspect.wrong = shown.take, wrong
                 return
+
+    async def _stays(self, key: Key, script: Script) -> bool:
+        """Whether it is a reply, and no reply too many or too few, that is wrong, and each time: then it will come again."""
+        if key[0] in AUDITED or self._peer is not None:
+            return False
+        for _ in range(CONFIRM):
+            if _of(key, await self._again(script, self._slow_ns)) is None:
+                return False
+        return True
 
     async def _again(self, script: Script, slow_ns: int, timeout_ns: int | None = None) -> _Shown:
         """Say a script with nobody else there, to the peer as well."""

@@ -285,7 +285,8 @@ class Account:
         elif verb == "BDAT" and at == state.READY:
             rule = "bdat-reject"
         elif verb in ("RCPT", "DATA") and at == state.GREETED and self._tls:
-            rule = "tls-reset"
+            # what was said before TLS may have been kept, or be answered only now: without it, it is told apart
+            rule = "" if self._junk else "tls-reset"
         if rule:
             self._note(rule, f"{verb} was answered {code}, which is out of order in state {at!r}", verb)
 
@@ -327,6 +328,8 @@ class Account:
             count = len(self._extra)
             if self._inside_extra:
                 self._note("tls-inject", f"{count} replies came inside TLS before anything was said there", "inside TLS")
+            elif self._tls and b"\n" in self._junk and not (self._in_text or _wrong_ends(self._extra_text)):
+                self._note("tls-inject", f"{count} replies came inside TLS to what was said before it", "inside TLS")
             else:
                 where = "inside a text" if self._in_text else "that nothing asked for"
                 self._note(*self._of_extra(f"{count} replies came {where}, the first {self._extra[0].code}"))
