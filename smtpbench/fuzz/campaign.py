@@ -46,6 +46,8 @@ CONFIRM = 3
 _CANARY_S = 0.25
 #: How long a supervisor is given to start it again.
 _REVIVAL_S = 3.0
+#: Who was not greeted says nothing about a case: so long is waited for room, each time.
+_ROOM_S = (0.2, 1.0, 3.0)
 #: Cases that may have killed the target: so many are kept beside the likeliest.
 _CANDIDATES = 10
 #: A case is slow from this many times the longest honest reply on, and never below this.
@@ -393,8 +395,15 @@ class Campaign:
     async def _again(self, script: Script, slow_ns: int, timeout_ns: int | None = None) -> _Shown:
         """Say a script with nobody else there, to the peer as well."""
         take = await self._quiet.perform(script, AccountedSession, timeout_ns)
+        dialogue = Dialogue.of(take.tape)
+        for wait_s in _ROOM_S:
+            if dialogue.began:
+                break
+            await trio.sleep(wait_s)
+            take = await self._quiet.perform(script, AccountedSession, timeout_ns)
+            dialogue = Dialogue.of(take.tape)
         others = (await self._peer.perform(script, AccountedSession, timeout_ns),) if self._peer is not None else ()
-        return _Shown(take, others, self._judge(take, Dialogue.of(take.tape), others, slow_ns))
+        return _Shown(take, others, self._judge(take, dialogue, others, slow_ns))
 
 
 def _of(key: Key, shown: _Shown) -> Wrong | None:
