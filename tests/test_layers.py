@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent / "smtpbench"
 FLOORS = (
     {"errors"},
     {"units", "text"},
+    {"threshold"},
     {"smtp"},
     {"engine"},
     {"session", "target"},
@@ -24,7 +25,7 @@ FLOORS = (
     {"cli"},
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
-STANDARD_LIBRARY_ONLY = {"smtp", "errors", "units", "text"}
+STANDARD_LIBRARY_ONLY = {"smtp", "errors", "units", "text", "threshold"}
 #: Libraries that belong to one floor.
 OWNERS = {
     "typer": {"cli"}, "rich": {"report"}, "yaml": {"scenario", "sink"}, "pydantic": {"scenario"}, "hdrh": {"measure"},

@@ -14,14 +14,17 @@ from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, PasswordF
 from smtpbench.errors import UsageError
 from smtpbench.load.run import Request, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
+from smtpbench.load.watch import Watch
 from smtpbench.measure.result import to_text
 from smtpbench.report.console import final_table, wants_color
 from smtpbench.report.live import AUTO, LIVE, NONE, PLAIN, view
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Trust, parse_target, read_password
-from smtpbench.units import parse_size_bytes
+from smtpbench.threshold import parse_threshold
+from smtpbench.units import parse_duration_ns, parse_size_bytes
 
 FOUND = 1
+THRESHOLD_FAILED = 99
 INTERRUPTED = 130
 _VIEWS = (AUTO, LIVE, PLAIN, NONE)
 
@@ -54,6 +57,11 @@ def command(
     hostile: Annotated[
         str | None, typer.Option(help="Mutate this share of all sessions in the second half: 5%.  See `fuzz`.")
     ] = None,
+    threshold: Annotated[
+        list[str] | None, typer.Option(help="What must hold, or exit code 99: 'message.p99<200ms'.  May be repeated.")
+    ] = None,
+    abort_on_fail: Annotated[bool, typer.Option("--abort-on-fail", help="End the run when a threshold fails.")] = False,
+    abort_grace: Annotated[str, typer.Option(help="Not in this time after the warm-up.")] = "5s",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: results/<run>]")] = None,
     password_file: PasswordFile = None,
     ca: Ca = None,
@@ -73,6 +81,8 @@ def command(
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 500/s -d 30s
     Submission with STARTTLS and a login:
       SMTPBENCH_PASSWORD=… smtpbench run submission --target smtp://me@localhost:587 --ca ca.pem
+    A build that must not get slower (exit code 99 where it has):
+      smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s --threshold 'message.p99<50ms' --threshold 'failed<0.1%'
     What mutated sessions do to the latency of the others, and what they break (exit code 1):
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 60s --hostile 5%
     """
@@ -95,6 +105,10 @@ def command(
         authorized=authorized,
         message_bytes=None if size is None else parse_size_bytes(size),
         hostile=hostile_share(hostile),
+        watch=Watch(
+            [*file.scenario.thresholds, *map(parse_threshold, threshold or ())],
+            parse_duration_ns(abort_grace) if abort_on_fail else None,
+        ),
     )
     with view(progress) as shown:
         outcome = trio.run(run, request, shown)
@@ -104,6 +118,8 @@ def command(
         typer.echo(to_text(outcome.result))
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if not all(one["passed"] for one in outcome.result["thresholds"]):
+        raise typer.Exit(THRESHOLD_FAILED)
     if outcome.findings:
         raise typer.Exit(FOUND)
 

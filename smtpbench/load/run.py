@@ -26,6 +26,7 @@ from smtpbench.load.job import Job, compile_job, credentials_of, prepare, speaks
 from smtpbench.load.meter import Collector, Meter, in_steps
 from smtpbench.load.plan import Plan
 from smtpbench.load.preflight import Findings, preflight
+from smtpbench.load.watch import Watch
 from smtpbench.load.worker import HEAD_START_NS, Controls, Worker
 from smtpbench.measure import result as results
 from smtpbench.measure.files import RunFiles, Tick
@@ -41,7 +42,7 @@ from smtpbench.units import NS_PER_S
 #: Descriptors that are not connections: files, pipes, epolls.
 SPARE_DESCRIPTORS = 64
 
-COMPLETED, INTERRUPTED, COULD_NOT_RUN = "completed", "interrupted", "could-not-run"
+COMPLETED, INTERRUPTED, ABORTED, COULD_NOT_RUN = "completed", "interrupted", "aborted", "could-not-run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Request:
     """What the user asked for, checked as far as it can be without the network.
 
     out: the run's folder. password: for AUTH. authorized: whether the target may be another machine. hostile: the share of
-    sessions that are mutated, from 0 to 1.
+    sessions that are mutated, from 0 to 1. watch: the thresholds.
     """
 
     file: ScenarioFile
@@ -61,6 +62,7 @@ class Request:
     authorized: bool = False
     message_bytes: int | None = None
     hostile: float = 0.0
+    watch: Watch = field(default_factory=Watch)
 
 
 class Observer(Protocol):
@@ -98,6 +100,7 @@ async def run(request: Request, observer: Observer) -> Outcome:
            for name in ("ca", "certificate", "key")},
     )  # fmt: skip
     script = compile_job(job)
+    request.watch.check(script)
     _check_descriptors(request.plan)
     context = tls_context(request.trust) if speaks_tls(script) else None
     run = _Run(request, script, started, observer)
@@ -135,6 +138,7 @@ class _Run:
         self._collector = Collector(request.plan, time.monotonic_ns())
         self._files: RunFiles | None = None
         self._signals = 0
+        self._broken = ""
         self._notes: list[str] = []
         self._end_ns = 0
         self._hostile = Hostile(request.hostile) if request.hostile else None
@@ -167,6 +171,8 @@ class _Run:
         await self._flush()
         if self._signals:
             outcome, reason = INTERRUPTED, "by a signal"
+        elif self._broken and outcome == COMPLETED:
+            outcome, reason = ABORTED, self._broken
         finished = self.save(outcome, reason, job.run_id, found)
         if outcome == COULD_NOT_RUN:
             raise CannotRun(reason)
@@ -224,6 +230,11 @@ class _Run:
             if self._files is not None:
                 await in_steps(self._files.add_steps(tick))
             self._observer.tick(tick, self._collector.totals)
+            if not self._broken:
+                self._broken = self._request.watch.broken(self._collector, self._request.plan, tick.end_s)
+                if self._broken:
+                    self._observer.say(f"ending: {visible(self._broken)}")
+                    self._controls.drain.set()
             if self._hostile is not None:
                 await self._hostile.follow(self._collector.beside)
 
@@ -288,6 +299,7 @@ class _Run:
                 window_s=window_ns / NS_PER_S,
                 notes=[*_caveats(request.plan, self._script, found), *self._notes],
             )
+            | {"thresholds": request.watch.verdicts(collector, request.plan, window_ns / NS_PER_S)}
             | self._beside()
         )
 

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
+from smtpbench.measure.verdict import sentence
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS, format_bytes, format_duration
 
@@ -38,7 +39,7 @@ def final_table(result: dict[str, Any], saved: str, *, color: bool = False) -> s
     saved: where the result is, in words; the only line that may be longer. color: with ANSI escapes.
     """
     head = _headline(result)
-    foot = [*_beside(result), *_generator(result), *_notes(result)]
+    foot = [*_thresholds(result), *_beside(result), *_generator(result), *_notes(result)]
     saved = f"saved: {visible(saved, 1000)}"
     room = HEIGHT - len(head) - len(foot) - (cells(saved) + WIDTH - 1) // WIDTH
     found = _troubles(result)
@@ -49,7 +50,7 @@ def final_table(result: dict[str, Any], saved: str, *, color: bool = False) -> s
     styled = [(line, _BOLD if at == 1 else _PLAIN) for at, line in enumerate(head)]
     styled += [(line, _PLAIN) for line in slots]
     styled += [(line, _YELLOW) for line in troubles]
-    styled += [(line, _RED if line.startswith("GENERATOR") else _PLAIN) for line in foot]
+    styled += [(line, _RED if line.startswith(("GENERATOR", "FAILED")) else _PLAIN) for line in foot]
     return "\n".join([*(_styled(cut(line, WIDTH), style if color else _PLAIN) for line, style in styled), saved])
 
 
@@ -187,6 +188,12 @@ def _fold(lines: list[str], room: int, what: str) -> list[str]:
     if len(lines) <= room:
         return lines
     return [*lines[: room - 1], f"and {len(lines) - room + 1} more {what}; see result.json"]
+
+
+def _thresholds(result: dict[str, Any]) -> list[str]:
+    """What was to hold, the failed ones first."""
+    entries = sorted(result.get("thresholds", ()), key=lambda entry: bool(entry["passed"]))
+    return _fold([f"{'held' if one['passed'] else 'FAILED'}: {_safe(sentence(one))}" for one in entries], 6, "thresholds")
 
 
 def _beside(result: dict[str, Any]) -> list[str]:

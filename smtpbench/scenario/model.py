@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from smtpbench import units
 from smtpbench.errors import UsageError
+from smtpbench.threshold import Threshold, parse_threshold
 
 COMMAND_LINE = re.compile(r"[A-Z][A-Z0-9-]*(?: .*)?", re.DOTALL)
 ACTIONS = ("message", "tls", "close", "reset", "half-close")
@@ -58,6 +59,11 @@ Range = Annotated[
     tuple[int, int],
     _quantity(lambda text: units.parse_range(text, units.parse_count)),
     _schema(r"^[0-9]+\.\.[0-9]+$", "1..1000"),
+]
+ThresholdText = Annotated[
+    Threshold,
+    _quantity(parse_threshold),
+    WithJsonSchema({"type": "string", "examples": ["message.p99 < 200ms", "failed < 0.1%", "throughput > 450/s"]}),
 ]
 
 
@@ -373,5 +379,5 @@ class Scenario(_Model):
     values: dict[str, Value] = Field(default_factory=dict)
     message: Message = Field(default_factory=Message)  # type: ignore[arg-type]  # pydantic fills in the defaults
     load: Load = Field(default_factory=Load)  # type: ignore[arg-type]  # as above
-    thresholds: list[str] = Field(default_factory=list)
+    thresholds: list[ThresholdText] = Field(default_factory=list, description="what must hold, or exit code 99")
     finding: Finding | None = None

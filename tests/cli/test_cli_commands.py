@@ -103,6 +103,10 @@ def test_targets_that_cannot_be_used(tmp_path: Path, target: str, code: int, wor
         (("--progress", "loud"), "auto, live, plain, none"),
         (("--ca", "/nowhere"), ""),
         (("--timeout", "0s"), "more than 0"),
+        (("--threshold", "message.p99 is low"), "is not a threshold"),
+        (("--threshold", "message.p99 < 5"), "is a time, like 200ms"),
+        (("--threshold", "mesage.p99 < 5ms"), "nothing is timed as 'mesage'"),
+        (("--abort-on-fail", "--abort-grace", "soon"), "not a duration"),
     ],
 )
 def test_options_that_cannot_be_meant(tmp_path: Path, options: tuple[str, ...], words: str) -> None:

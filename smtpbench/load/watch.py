@@ -1,0 +1,52 @@
+"""A run's thresholds while it goes on, and when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smtpbench.errors import UsageError
+from smtpbench.load.meter import Collector
+from smtpbench.load.plan import Plan
+from smtpbench.measure.result import generator_section
+from smtpbench.measure.verdict import Figures, broken_for_good, judge, sentence
+from smtpbench.session.script import Script
+from smtpbench.threshold import Threshold
+from smtpbench.units import NS_PER_S
+
+#: What is timed in every script.
+_SLOTS = ("connect", "tls", "banner", "transaction", "session")
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """thresholds: what must hold. grace_ns: after the warm-up, from when on a run that breaks one is ended; None: never."""
+
+    thresholds: Sequence[Threshold] = ()
+    grace_ns: int | None = None
+
+    def check(self, script: Script) -> None:
+        """Raises UsageError for a slot that the script has not."""
+        slots = [*_SLOTS, *dict.fromkeys(step.slot for step in script.steps if step.slot)]
+        for threshold in self.thresholds:
+            if threshold.slot and threshold.slot not in slots:
+                raise UsageError(f"{threshold.text!r}: nothing is timed as {threshold.slot!r}; there are {', '.join(slots)}")
+
+    def broken(self, collector: Collector, plan: Plan, end_s: float) -> str:
+        """Why the run, end_s seconds old, should go no further; empty where it may."""
+        window_s = end_s - plan.warmup_ns / NS_PER_S
+        if self.grace_ns is None or not self.thresholds or window_s < self.grace_ns / NS_PER_S:
+            return ""
+        return "; ".join(
+            sentence(one.to_data()) for one in broken_for_good(self.thresholds, _figures(collector, plan, window_s))
+        )
+
+    def verdicts(self, collector: Collector, plan: Plan, window_s: float) -> list[dict[str, Any]]:
+        """The result's `thresholds`."""
+        return [one.to_data() for one in judge(self.thresholds, _figures(collector, plan, window_s))]
+
+
+def _figures(collector: Collector, plan: Plan, window_s: float) -> Figures:
+    generator = generator_section(collector.health, collector.totals, window_s, closed_model=not plan.open_model)
+    return Figures(collector.totals, window_s, generator)

@@ -1,0 +1,117 @@
+"""What became of a run's thresholds: each with the value that was measured, and how far that is from the limit.
+
+A threshold whose metric was never measured fails: nothing was shown to hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.recorder import Interval
+from smtpbench.threshold import COUNT, GENERATOR, SHARE, Threshold, format_value, percent_of
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What thresholds are read from. window_s: of the totals. generator: as in the result (`result.generator_section`)."""
+
+    totals: Interval
+    window_s: float
+    generator: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """value: in the unit of the threshold's kind; None where nothing was measured."""
+
+    threshold: Threshold
+    value: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether it held."""
+        return self.value is not None and self.threshold.holds(self.value)
+
+    def to_data(self) -> dict[str, Any]:
+        """An entry of the result's `thresholds`."""
+        threshold, value = self.threshold, self.value
+        return {
+            "threshold": threshold.text,
+            "metric": ".".join(threshold.path),
+            "unit": threshold.kind,
+            "limit": threshold.limit,
+            "value": value,
+            "margin_share": None if value is None else threshold.margin(value),
+            "passed": self.passed,
+        }
+
+
+def judge(thresholds: Sequence[Threshold], figures: Figures) -> list[Verdict]:
+    """Each threshold with what was measured."""
+    return [Verdict(threshold, value_of(threshold, figures)) for threshold in thresholds]
+
+
+def broken_for_good(thresholds: Sequence[Threshold], figures: Figures) -> list[Verdict]:
+    """Those that fail while a run is under way, and are not only waiting for more to come."""
+    verdicts = judge([one for one in thresholds if not one.only_at_the_end], figures)
+    return [verdict for verdict in verdicts if verdict.value is not None and not verdict.passed]
+
+
+def value_of(threshold: Threshold, figures: Figures) -> float | None:
+    """What was measured of its metric; None where nothing was."""
+    head, *rest = threshold.path
+    totals = figures.totals
+    if head == "throughput":
+        return totals.messages["accepted"] / figures.window_s if figures.window_s else None
+    if head == "generator":
+        return float(figures.generator[GENERATOR[rest[0]][1]])
+    if head == "recipients":
+        accepted, rejected = totals.recipients()
+        return _of(threshold.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)
+    if head == "replies":
+        counts = [(str(code), count) for (verb, code, _, _), count in totals.replies.items() if verb == rest[0]]
+        wanted = rest[1].rstrip("x") if len(rest) > 1 else ""
+        return _of(threshold.kind, sum(n for code, n in counts if code.startswith(wanted)), sum(n for _, n in counts))
+    if head == "errors":
+        found = totals.errors[rest[0]] if rest else sum(totals.errors.values())
+        return _of(threshold.kind, found, totals.attempted)
+    if rest:
+        return _latency(totals, *threshold.path)
+    return _of(threshold.kind, totals.attempted if head == "attempted" else totals.messages[head], totals.attempted)
+
+
+def _of(kind: str, count: int, whole: int) -> float | None:
+    if kind == SHARE:
+        return count / whole if whole else None
+    return float(count)
+
+
+def _latency(totals: Interval, slot: str, time: str, statistic: str) -> float | None:
+    latency = totals.latencies.get((slot, True))
+    if latency is None:
+        return 0.0 if statistic == COUNT else None
+    histogram: Histogram = getattr(latency, time)
+    if statistic == COUNT:
+        return float(histogram.count)
+    if not histogram.count:
+        return None
+    percent = percent_of(statistic)
+    if percent is not None:
+        return histogram.percentiles_ms([percent])[percent]
+    value_ns = {"min": histogram.min_ns, "mean": histogram.sum_ns / histogram.count, "max": histogram.max_ns}[statistic]
+    return value_ns / 1e6
+
+
+def sentence(entry: Mapping[str, Any]) -> str:
+    """An entry of the result's `thresholds` in words: `message.p99 < 200ms: 34.1 ms, 83 % to spare`."""
+    value, unit, margin = entry["value"], entry["unit"], entry["margin_share"]
+    if value is None:
+        return f"{entry['threshold']}: nothing of it was measured"
+    said = f"{entry['threshold']}: {format_value(unit, value)}"
+    if margin is None or math.isinf(margin):
+        return said
+    return f"{said}, {abs(margin):.0%} {'to spare' if entry['passed'] else 'beyond it'}"

@@ -1,0 +1,152 @@
+"""Thresholds as users write them: `message.p99 < 200ms`, `failed < 0.1%`, `throughput > 450/s`.
+
+This is the grammar and the arithmetic; what was measured is looked up by `measure.verdict`. A metric is a slot of latency
+with a statistic (`message.p99`, `RCPT.service.max`; response time unless service is asked for), an outcome of messages, a
+count of replies, recipients or errors, the throughput, or the generator's own health.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from smtpbench.errors import UsageError
+from smtpbench.units import NS_PER_MS, parse_duration_ns, parse_rate_per_s
+
+#: Kinds of value: milliseconds, a share from 0 to 1, events a second, a number of things.
+TIME, SHARE, RATE, COUNT = "ms", "share", "per_s", "count"
+OUTCOMES: Final = ("attempted", "accepted", "rejected", "failed", "dropped", "interrupted")
+#: Metric of the generator → its kind, and how many of the result's unit make one of ours.
+GENERATOR: Final[Mapping[str, tuple[str, str]]] = {
+    "late_p50": (TIME, "late_p50_ms"),
+    "late_p99": (TIME, "late_p99_ms"),
+    "late_max": (TIME, "late_max_ms"),
+    "loop_lag": (TIME, "loop_lag_max_ms"),
+    "cpu": (SHARE, "busiest_worker_share"),
+    "limited": (COUNT, "limited"),
+}
+_OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
+}  # fmt: skip
+_SHAPE = re.compile(r"\s*(?P<metric>[^\s<>=]+)\s*(?P<operator><=|>=|==|<|>)\s*(?P<limit>\S.*?)\s*")
+_LATENCY_PARTS = 3
+_PERCENTILE = re.compile(r"p(?P<percent>\d{1,2}(?:\.\d{1,4})?|100)")
+_CODE = re.compile(r"[2-5](?:xx|[0-9]{2})")
+_EXAMPLES = (
+    "such as message.p99 < 200ms, failed < 0.1%, throughput > 450/s, replies.RCPT.4xx < 5 or generator.late_p99 < 10ms"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """What must hold.
+
+    path: the metric's parts, in full: a slot's are (slot, `response` or `service`, statistic). kind: of the limit, which is
+    in its unit.
+    """
+
+    text: str
+    path: tuple[str, ...]
+    operator: str
+    limit: float
+    kind: str
+
+    def holds(self, value: float) -> bool:
+        """Whether a value keeps to it."""
+        return _OPERATORS[self.operator](value, self.limit)
+
+    @property
+    def slot(self) -> str:
+        """The slot of latency it is about; empty for another metric."""
+        return self.path[0] if len(self.path) == _LATENCY_PARTS and self.path[1] in ("service", "response") else ""
+
+    @property
+    def only_at_the_end(self) -> bool:
+        """Whether what fails now may still come to hold: a count has more to come."""
+        return self.kind == COUNT and self.operator not in ("<", "<=")
+
+    def margin(self, value: float) -> float | None:
+        """How far the value is on the right side of the limit, as a share of it; negative on the wrong one."""
+        if not self.limit or math.isnan(value):
+            return None
+        return (self.limit - value if self.operator.startswith("<") else value - self.limit) / self.limit
+
+
+def parse_threshold(text: str) -> Threshold:
+    """Read one. Raises UsageError that says what was expected."""
+    shape = _SHAPE.fullmatch(text)
+    if not shape:
+        raise UsageError(f"{text!r} is not a threshold; write a metric, one of < <= > >= ==, and a limit, {_EXAMPLES}")
+    path, kinds = _metric(shape["metric"])
+    kind, limit = _limit(shape["limit"])
+    if kind not in kinds:
+        wanted = " or ".join(_UNITS[one] for one in kinds)
+        raise UsageError(f"{text!r}: the limit of {shape['metric']} is {wanted}")
+    return Threshold(" ".join(shape.group("metric", "operator", "limit")), path, shape["operator"], limit, kind)
+
+
+_UNITS = {TIME: "a time, like 200ms", SHARE: "a share, like 0.1%", RATE: "a rate, like 450/s", COUNT: "a number"}
+
+
+def _metric(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Its full path, and the kinds of value it has."""
+    head, *rest = text.split(".", 1)
+    tail = rest[0] if rest else ""
+    if head in OUTCOMES and not tail:
+        return (head,), (COUNT, SHARE) if head != "attempted" else (COUNT,)
+    if head == "throughput" and not tail:
+        return (head,), (RATE,)
+    if head == "errors":
+        return (head, tail) if tail else (head,), (COUNT, SHARE)
+    if head == "recipients" and tail in ("accepted", "rejected"):
+        return (head, tail), (COUNT, SHARE)
+    if head == "replies" and tail:
+        verb, _, code = tail.rpartition(".") if _CODE.fullmatch(tail.rpartition(".")[2]) else (tail, "", "")
+        if verb:
+            return (head, verb, code) if code else (head, verb), (COUNT, SHARE) if code else (COUNT,)
+    if head == "generator" and tail in GENERATOR:
+        return (head, tail), (GENERATOR[tail][0],)
+    return _latency(text)
+
+
+def _latency(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    match = re.fullmatch(r"(?P<slot>.+?)(?:\.(?P<time>service|response))?\.(?P<what>p\d{1,3}(?:\.\d{1,4})?|[a-z]+)", text)
+    if match:
+        path = (match["slot"], match["time"] or "response", match["what"])
+        if _PERCENTILE.fullmatch(match["what"]) or match["what"] in ("min", "mean", "max"):
+            return path, (TIME,)
+        if match["what"] == "count":
+            return path, (COUNT,)
+    raise UsageError(f"{text!r} is not a metric; there are {_EXAMPLES}")
+
+
+def percent_of(statistic: str) -> float | None:
+    """`p99.9` → 99.9; None for what is no percentile."""
+    match = _PERCENTILE.fullmatch(statistic)
+    return float(match["percent"]) if match else None
+
+
+def _limit(text: str) -> tuple[str, float]:
+    if text.endswith("%"):
+        try:
+            return SHARE, float(text[:-1]) / 100
+        except ValueError:
+            raise UsageError(f"{text!r} is not a share; write a percentage, like 0.1%") from None
+    if "/" in text:
+        return RATE, parse_rate_per_s(text)
+    if re.fullmatch(r"\d{1,15}", text):
+        return COUNT, float(text)
+    return TIME, parse_duration_ns(text) / NS_PER_MS
+
+
+def format_value(kind: str, value: float) -> str:
+    """A value as a reader wants it: `12.3 ms`, `0.12 %`, `450.1/s`, `17`."""
+    if kind == TIME:
+        return f"{value:.4g} ms" if value < 10_000 else f"{value / 1000:.4g} s"
+    if kind == SHARE:
+        return f"{100 * value:.4g} %"
+    return f"{value:,.1f}/s" if kind == RATE else f"{value:,.0f}"

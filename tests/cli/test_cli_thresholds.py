@@ -1,0 +1,53 @@
+"""Thresholds from the command line and the scenario: exit code 99, and the end of a run that has failed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner import run, sink
+
+SCENARIO = """\
+session:
+  - EHLO {client}
+  - MAIL FROM:<{sender}>
+  - RCPT TO:<{recipient}>
+  - DATA
+  - message
+  - QUIT
+load: {connections: 2, messages: 10}
+thresholds: ["message.p99 < 30s", "%s"]
+"""
+
+
+def test_a_threshold_that_failed_is_99_and_each_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO % "accepted == 11")
+    with sink() as (port, _):
+        done = run(tmp_path / "scenario.yaml", f"smtp://127.0.0.1:{port}", tmp_path, "--threshold", "failed<1%")
+    assert done.code == 99
+    assert [one["passed"] for one in done.result["thresholds"]] == [True, False, True]
+    assert done.result["outcome"]["status"] == "completed"
+    assert "FAILED: accepted == 11: 10" in done.out
+    assert "held: failed < 1%: 0 %, 100% to spare" in done.out
+
+
+def test_thresholds_that_hold_are_0(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO % "accepted == 10")
+    with sink() as (port, _):
+        assert run(tmp_path / "scenario.yaml", f"smtp://127.0.0.1:{port}", tmp_path).code == 0
+
+
+def test_a_mistake_in_the_scenario_has_its_place(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(SCENARIO % "accepted == lots")
+    done = run(tmp_path / "scenario.yaml", "smtp://127.0.0.1:1", tmp_path)
+    assert done.code == 2
+    assert "scenario.yaml:9:" in done.err
+
+
+def test_a_run_that_fails_is_ended_where_that_is_wanted(tmp_path: Path) -> None:
+    options = ("-c", "2", "-d", "60s", "--threshold", "rejected < 1%", "--abort-on-fail", "--abort-grace", "0s")
+    with sink("--on", "RCPT=550") as (port, _):
+        done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path, *options)
+    assert done.code == 99
+    assert done.result["outcome"]["status"] == "aborted"
+    assert "rejected < 1%" in done.result["outcome"]["reason"]
+    assert done.result["load"]["window_s"] < 50

@@ -1,0 +1,98 @@
+"""Thresholds: what is one, and when it holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from smtpbench.errors import UsageError
+from smtpbench.threshold import COUNT, RATE, SHARE, TIME, format_value, parse_threshold
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "limit", "kind"),
+    [
+        ("message.p99<200ms", ("message", "response", "p99"), 200.0, TIME),
+        ("message.service.p99.9 <= 1.5s", ("message", "service", "p99.9"), 1500.0, TIME),
+        ("RCPT.response.mean < 500us", ("RCPT", "response", "mean"), 0.5, TIME),
+        ("my.slot.max < 1m", ("my.slot", "response", "max"), 60_000.0, TIME),
+        ("tls.count > 10", ("tls", "response", "count"), 10.0, COUNT),
+        ("failed < 0.1%", ("failed",), 0.001, SHARE),
+        ("dropped == 0", ("dropped",), 0.0, COUNT),
+        ("attempted >= 1000", ("attempted",), 1000.0, COUNT),
+        ("throughput > 30/m", ("throughput",), 0.5, RATE),
+        ("replies.RCPT.4xx < 5", ("replies", "RCPT", "4xx"), 5.0, COUNT),
+        ("replies.RCPT.550 < 1%", ("replies", "RCPT", "550"), 0.01, SHARE),
+        ("replies.NOOP > 3", ("replies", "NOOP"), 3.0, COUNT),
+        ("recipients.rejected < 2%", ("recipients", "rejected"), 0.02, SHARE),
+        ("errors < 3", ("errors",), 3.0, COUNT),
+        ("errors.closed_421 < 3", ("errors", "closed_421"), 3.0, COUNT),
+        ("generator.late_p99 < 10ms", ("generator", "late_p99"), 10.0, TIME),
+        ("generator.cpu < 80%", ("generator", "cpu"), 0.8, SHARE),
+    ],
+)
+def test_what_is_a_threshold(text: str, path: tuple[str, ...], limit: float, kind: str) -> None:
+    read = parse_threshold(text)
+    assert (read.path, read.kind) == (path, kind)
+    assert read.limit == pytest.approx(limit)
+    assert parse_threshold(read.text) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "is not a threshold"),
+        ("message.p99", "is not a threshold"),
+        ("message.p99 ~ 5ms", "is not a threshold"),
+        ("message.p99 < 5", "is a time"),
+        ("message.p999 < 5ms", "is not a metric"),
+        ("message.p101 < 5ms", "is not a metric"),
+        ("message < 5ms", "is not a metric"),
+        ("failed < 5ms", "is a number or a share"),
+        ("attempted < 5%", "is a number"),
+        ("throughput > 5", "is a rate"),
+        ("failed < x%", "is not a share"),
+        ("failed < many", "is not a duration"),
+        ("generator.mood < 5", "is not a metric"),
+        ("replies.4xx < 5", "is not a metric"),
+    ],
+)
+def test_what_is_none(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        parse_threshold(text)
+
+
+@pytest.mark.parametrize(
+    ("operator", "below", "at", "above"),
+    [("<", True, False, False), ("<=", True, True, False), (">", False, False, True), (">=", False, True, True),
+     ("==", False, True, False)],
+)  # fmt: skip
+def test_when_it_holds(operator: str, below: bool, at: bool, above: bool) -> None:
+    threshold = parse_threshold(f"failed {operator} 10")
+    assert [threshold.holds(value) for value in (9.0, 10.0, 11.0)] == [below, at, above]
+
+
+def test_the_margin_is_positive_on_the_right_side() -> None:
+    assert parse_threshold("message.p99 < 200ms").margin(50) == pytest.approx(0.75)
+    assert parse_threshold("message.p99 < 200ms").margin(300) == pytest.approx(-0.5)
+    assert parse_threshold("throughput > 100/s").margin(150) == pytest.approx(0.5)
+    assert parse_threshold("failed < 0%").margin(0.5) is None
+
+
+def test_only_counts_that_should_grow_wait_for_the_end() -> None:
+    assert parse_threshold("accepted > 10").only_at_the_end
+    assert not parse_threshold("failed < 10").only_at_the_end
+    assert not parse_threshold("throughput > 10/s").only_at_the_end
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "text"),
+    [
+        (TIME, 12.345, "12.35 ms"),
+        (TIME, 12_000, "12 s"),
+        (SHARE, 0.00123, "0.123 %"),
+        (RATE, 450, "450.0/s"),
+        (COUNT, 17, "17"),
+    ],
+)
+def test_values_as_text(kind: str, value: float, text: str) -> None:
+    assert format_value(kind, value) == text
