@@ -24,6 +24,7 @@ MAX_NODES = 100_000
 MAX_DEPTH = 40
 MAX_PLACES = 5_000
 
+_TOO_DEEP = f"nested more than {MAX_DEPTH} deep"
 _INT = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _FLOAT = re.compile(r"-?[0-9]{1,15}\.[0-9]{1,15}")
 _STANDARD_TAGS = ("!", "tag:yaml.org,2002:")
@@ -98,7 +99,10 @@ def parse(text: str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
-        raise ScenarioError([Problem(file, line, column, f"not YAML: {error.problem or error}")]) from None
+        problem = str(error.problem or error)
+        # libyaml reads ahead of its events, so that its own limit (PyYAML 6.0.4 on) may be met before ours.
+        text = _TOO_DEEP if "nesting depth" in problem else f"not YAML: {problem}"
+        raise ScenarioError([Problem(file, line, column, text)]) from None
     except yaml.YAMLError as error:
         raise ScenarioError([Problem(file, 0, 0, f"not YAML: {' '.join(str(error).split())[:200]}")]) from None
     except _Stop as stop:
@@ -132,7 +136,7 @@ class _Reader:
         if self._nodes > MAX_NODES:
             raise _Stop(mark, f"more than {MAX_NODES:,} values, aliases written out; that is no scenario")
         if depth > MAX_DEPTH:
-            raise _Stop(mark, f"nested more than {MAX_DEPTH} deep")
+            raise _Stop(mark, _TOO_DEEP)
         self._document.places.setdefault(path, (mark.line + 1, mark.column + 1))
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, path)
