@@ -21,15 +21,16 @@ FLOORS = (
     {"session", "target"},
     {"measure", "scenario", "sink", "rules"},
     {"load", "check", "fuzz"},
+    {"study"},
     {"report"},
-    {"cli"},
+    {"cli", "pytest_plugin"},
 )
 FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
 STANDARD_LIBRARY_ONLY = {"smtp", "errors", "units", "text", "threshold"}
 #: Libraries that belong to one floor.
 OWNERS = {
     "typer": {"cli"}, "rich": {"report"}, "yaml": {"scenario", "sink"}, "pydantic": {"scenario"}, "hdrh": {"measure"},
-    "hypothesis": {"fuzz"},
+    "hypothesis": {"fuzz"}, "jinja2": {"report"}, "prometheus_client": {"report"}, "pytest": {"pytest_plugin"},
 }  # fmt: skip
 
 

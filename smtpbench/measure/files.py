@@ -193,17 +193,17 @@ def hlog_lines(tick: Tick) -> Iterator[str]:
     measured = tick.interval if tick.measured is None else tick.measured
     start_s = max(0.0, tick.end_s - tick.length_s)
     for (slot, ok), latency in sorted(measured.latencies.items()):
-        tag = _tag(slot if ok else f"{slot}.failed")
+        name = tag(slot if ok else f"{slot}.failed")
         service = _figures(latency.service)
         response = service if latency.response is latency.service else _figures(latency.response)
         for kind, figures in (("service", service), ("response", response)):
-            yield f"Tag={tag}.{kind},{start_s:.3f},{tick.length_s:.3f},{figures}\n"
+            yield f"Tag={name}.{kind},{start_s:.3f},{tick.length_s:.3f},{figures}\n"
 
 
 def _figures(histogram: Histogram) -> str:
     return f"{histogram.max_ns / NS_PER_MS:.3f},{histogram.encode()}"
 
 
-def _tag(text: str) -> str:
+def tag(text: str) -> str:
     """A tag as the format allows it, no comma and no white space, and ASCII for whoever reads it."""
     return re.sub(r"[^A-Za-z0-9._+-]", "_", text)

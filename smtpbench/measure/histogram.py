@@ -19,7 +19,7 @@ import base64
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -35,6 +35,8 @@ _SUB_BUCKETS = 1 << _SUB_BITS  # below this many microseconds every one has a bu
 
 _V2_COOKIE = 0x1C849303 | 0x10
 _V2_COMPRESSED_COOKIE = 0x1C849304 | 0x10
+_HEADER = ">iiiiqqd"  # cookie, size of what follows, normalizing offset, digits, lowest, highest, conversion ratio
+_HEADER_BYTES = struct.calcsize(_HEADER)
 
 
 def _index(value_us: int) -> int:
@@ -44,6 +46,14 @@ def _index(value_us: int) -> int:
     value_us = min(value_us, HIGHEST_US)
     bucket = value_us.bit_length() - _SUB_BITS
     return (bucket << _HALF_BITS) + (value_us >> bucket)
+
+
+def _lowest_us(index: int) -> int:
+    """The least value of a bucket."""
+    if index < _SUB_BUCKETS:
+        return index
+    bucket = (index >> _HALF_BITS) - 1
+    return (index - (bucket << _HALF_BITS)) << bucket
 
 
 @cache
@@ -143,9 +153,41 @@ class Histogram:
                 payload.append(2 * count)
             else:
                 _append_varint(payload, 2 * count)
-        header = struct.pack(">iiiiqqd", _V2_COOKIE, len(payload), 0, DIGITS, LOWEST_US, HIGHEST_US, 1.0)
+        header = struct.pack(_HEADER, _V2_COOKIE, len(payload), 0, DIGITS, LOWEST_US, HIGHEST_US, 1.0)
         packed = zlib.compress(header + bytes(payload), 1)
         return base64.b64encode(struct.pack(">ii", _V2_COMPRESSED_COOKIE, len(packed)) + packed).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> Histogram:
+        """The histogram of an `encode`, or of any HdrHistogram's V2 text with the same range and digits.
+
+        Of sum and extremes it knows what the buckets tell. Raises ValueError for anything else.
+        """
+        try:
+            packed = base64.b64decode(text, validate=True)
+            cookie, length = struct.unpack_from(">ii", packed)
+            payload = zlib.decompress(packed[8 : 8 + length])
+            inner, size, _, digits, lowest, highest, _ = struct.unpack_from(_HEADER, payload)
+        except (ValueError, struct.error, zlib.error) as error:
+            raise ValueError(f"no HdrHistogram text: {error}") from None
+        if (cookie, inner, digits, lowest, highest) != (_V2_COMPRESSED_COOKIE, _V2_COOKIE, DIGITS, LOWEST_US, HIGHEST_US):
+            raise ValueError("an HdrHistogram of another encoding, range or number of digits")
+        histogram = cls()
+        at = 0
+        for number in _varints(payload[_HEADER_BYTES : _HEADER_BYTES + size]):
+            if number & 1:
+                at += (number + 1) >> 1
+            else:
+                if number:
+                    histogram.counts[at] = number >> 1
+                at += 1
+        if histogram.counts:
+            lows_us = {index: _lowest_us(index) for index in histogram.counts}
+            histogram.count = histogram.counts.total()
+            histogram.sum_ns = sum(lows_us[index] * count for index, count in histogram.counts.items()) * 1000
+            histogram.min_ns = min(lows_us.values()) * 1000
+            histogram.max_ns = (_lowest_us(max(lows_us) + 1) - 1) * 1000
+        return histogram
 
     def to_data(self) -> list[Any]:
         """Plain data for a pipe; `from_data` reads it."""
@@ -166,3 +208,14 @@ def _append_varint(out: bytearray, number: int) -> None:
         out.append(number & 0x7F | 0x80)
         number >>= 7
     out.append(number)
+
+
+def _varints(octets: bytes) -> Iterator[int]:
+    number = shift = 0
+    for octet in octets:
+        number |= (octet & 0x7F) << shift
+        if octet < 0x80:
+            yield number
+            number = shift = 0
+        else:
+            shift += 7

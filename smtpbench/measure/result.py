@@ -17,26 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from smtpbench import __version__
-from smtpbench.errors import UsageError
 from smtpbench.measure.health import Health, cpu_times_s, limits, machine, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
-from smtpbench.text import visible
 
 #: Goes up when a program that reads results must change; `result.schema.json` describes this version.
 VERSION = 1
-_SCHEMA_NAME = "smtpbench-result/"
-SCHEMA = f"{_SCHEMA_NAME}{VERSION}"
-#: What every result has, and without which no report of it can be made.
-_SECTIONS = (
-    "outcome", "scenario", "target", "load", "messages", "recipients", "throughput", "latency", "latency_failed", "replies",
-    "enhanced", "errors", "examples", "warmup", "generator", "machine", "versions",
-)  # fmt: skip
+SCHEMA = f"smtpbench-result/{VERSION}"
 _PERCENTS = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p99_9_ms": 99.9}
 
 
-def summary(histogram: Histogram) -> dict[str, float]:
-    """`latency.<slot>.service`: count, and milliseconds."""
+def summary(histogram: Histogram) -> dict[str, float | str]:
+    """`latency.<slot>.service`: count, milliseconds, and the whole histogram in HdrHistogram's own encoding."""
     found = histogram.percentiles_ms(_PERCENTS.values())
     return {
         "count": histogram.count,
@@ -45,6 +37,7 @@ def summary(histogram: Histogram) -> dict[str, float]:
         **{name: found[percent] for name, percent in _PERCENTS.items()},
         "max_ms": histogram.max_ns / 1e6,
         "out_of_range": histogram.out_of_range,
+        "histogram": histogram.encode(),
     }
 
 
@@ -221,22 +214,3 @@ def save_findings(files: Iterable[tuple[str, str]], folder: Path) -> None:
     for name, text in files:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
-
-
-def load(path: Path) -> dict[str, Any]:
-    """Read a result back, from its file or its folder. Raises UsageError."""
-    file = path / "result.json" if path.is_dir() else path
-    try:
-        result = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except (ValueError, RecursionError):
-        raise UsageError(f"{file}: not a result of smtpbench, nor JSON at all") from None
-    if not isinstance(result, dict) or not str(result.get("schema")).startswith(_SCHEMA_NAME):
-        raise UsageError(f'{file}: not a result of smtpbench, which says "schema": "{SCHEMA}"')
-    if result["schema"] != SCHEMA:
-        raise UsageError(f"{file}: its version is {visible(result['schema'])}; this smtpbench reads {SCHEMA} only")
-    missing = [name for name in _SECTIONS if not isinstance(result.get(name), dict)]
-    if missing:
-        raise UsageError(f"{file}: incomplete, it lacks {', '.join(missing)}")
-    return result

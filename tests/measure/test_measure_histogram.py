@@ -152,3 +152,29 @@ def test_the_table_of_indices_is_what_the_arithmetic_says() -> None:
     far_of_near = Histogram.of([1000 * value_us for value_us in values_us if value_us >= 65_536])
     near.add(far_of_near)
     assert near.counts == far.counts
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_what_was_encoded_is_decoded(name: str) -> None:
+    samples = [min(sample, HOUR_NS - 1) for sample in distribution(name, 2000)]
+    histogram, read = Histogram.of(samples), Histogram.decode(Histogram.of(samples).encode())
+    assert read.counts == histogram.counts
+    assert read.count == 2000
+    # a bucket tells its samples to three digits, and to a microsecond
+    for one, other in ((read.min_ns, min(samples)), (read.max_ns, max(samples)), (read.sum_ns, sum(samples))):
+        assert abs(one - other) <= 0.001 * other + 2000 * 1000
+    assert Histogram.decode(Histogram().encode()).count == 0
+
+
+def test_what_the_library_encoded_is_decoded() -> None:
+    hdr = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
+    values_us = [1, 5, 2047, 2048, 70_000, 3_000_000]
+    for value_us in values_us:
+        hdr.record_value(value_us)
+    assert Histogram.decode(hdr.encode().decode()).counts == Histogram.of([value_us * 1000 for value_us in values_us]).counts
+
+
+@pytest.mark.parametrize("text", ["", "no base64", "AAAA", "HISTFAAAAB542pNp", HdrHistogram(1, 99, 1).encode().decode()])
+def test_what_is_no_such_encoding_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="HdrHistogram"):
+        Histogram.decode(text)

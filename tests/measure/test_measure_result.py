@@ -20,6 +20,7 @@ from smtpbench.measure import result as results
 from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Book, Interval
+from smtpbench.measure.saved import load
 
 SCHEMA = json.loads(files("smtpbench.measure").joinpath("result.schema.json").read_text(encoding="utf-8"))
 TIMES = ("count", "min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
@@ -169,14 +170,14 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     saved = results.save(result, tmp_path / "new" / "run")
     assert saved == tmp_path / "new" / "run" / "result.json"
     assert [path.name for path in saved.parent.iterdir()] == ["result.json"]
-    assert results.load(saved) == results.load(saved.parent) == json.loads(json.dumps(result))
+    assert load(saved).result == load(saved.parent).result == json.loads(json.dumps(result))
 
 
 def test_a_folder_that_cannot_be_written_sends_the_result_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     saved = results.save(result_of(Interval()), tmp_path / "file" / "run")
     assert saved.parent.parent == elsewhere
-    assert results.load(saved)["seed"] == 7
+    assert load(saved).result["seed"] == 7
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -191,7 +192,7 @@ def test_a_full_disk_leaves_the_result_that_was_there(tmp_path: Path) -> None:
 def test_text_that_is_not_unicode_does_not_stop_a_save(tmp_path: Path) -> None:
     scenario = {"name": "relay", "file": "caf\udce9.yaml", "sha256": "0" * 64, "text": "é → 日本"}
     saved = results.save(result_of(Interval(), scenario=scenario), tmp_path)
-    assert results.load(saved)["scenario"] == scenario
+    assert load(saved).result["scenario"] == scenario
     assert "é → 日本" in saved.read_text(encoding="utf-8")
 
 
@@ -218,7 +219,7 @@ def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, content: bytes
     file = tmp_path / "result.json"
     file.write_bytes(content)
     with pytest.raises(UsageError) as caught:
-        results.load(tmp_path)
+        load(tmp_path)
     message = str(caught.value)
     assert message.startswith(f"{file}: ")
     assert complaint in message
@@ -227,6 +228,6 @@ def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, content: bytes
 
 def test_a_result_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere: no such file or directory"):
-        results.load(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"result\.json: no such file or directory"):
-        results.load(tmp_path)
+        load(tmp_path)

@@ -1,0 +1,76 @@
+"""Saved results, read back: whole, cut short, made up."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figures import busy_book, result_of, tick
+
+from smtpbench.errors import UsageError
+from smtpbench.measure import result as results
+from smtpbench.measure.files import HLOG, TIMELINE, RunFiles
+from smtpbench.measure.recorder import Interval
+from smtpbench.measure.saved import CHECK, RUN, SCHEMAS, load
+
+
+def run_folder(folder: Path, seconds: int = 3) -> Interval:
+    """A run's folder with all its files; what the run counted."""
+    files, totals = RunFiles(folder, datetime(2026, 1, 2, tzinfo=UTC)), Interval()
+    for number in range(seconds):
+        interval = busy_book(50, late_us=900).drain()
+        for _ in files.add_steps(tick(interval, end_s=number + 1.0)):
+            pass
+        totals.add(interval)
+    results.save(result_of(totals), folder)
+    return totals
+
+
+def test_a_run_is_read_back_whole(tmp_path: Path) -> None:
+    totals = run_folder(tmp_path / "one")
+    saved = load(tmp_path / "one")
+    assert (saved.kind, saved.label, saved.folder) == (RUN, "one", tmp_path / "one")
+    rows = saved.timeline()
+    assert [row["t_s"] for row in rows] == [1.0, 2.0, 3.0]
+    assert {row["phase"] for row in rows} == {"steady"}
+    for ok in (True, False):
+        seconds = list(saved.seconds("message", "service", ok=ok))
+        assert [second.start_s for second in seconds] == [0.0, 1.0, 2.0]
+        assert sum(second.histogram.count for second in seconds) == totals.latencies["message", ok].service.count
+    assert list(saved.seconds("messag")) == []
+
+
+def test_what_is_missing_or_broken_is_left_out(tmp_path: Path) -> None:
+    run_folder(tmp_path)
+    saved = load(tmp_path)
+    whole = (tmp_path / HLOG).read_text()
+    (tmp_path / HLOG).write_text("Tag=message.response,no,1,2,x\n" + whole[: len(whole) - 40])
+    (tmp_path / TIMELINE).write_text("t_s,phase,accepted\n1,steady,nan\n2,steady,\n3,steady,7,8,9\n")
+    assert 0 < len(list(saved.seconds("message"))) <= 3
+    assert [row["accepted"] for row in saved.timeline()] == [None, None, 7.0]
+    (tmp_path / HLOG).unlink()
+    (tmp_path / TIMELINE).unlink()
+    assert (list(saved.seconds("message")), saved.timeline()) == ([], [])
+
+
+@pytest.mark.parametrize("kind", list(SCHEMAS))
+def test_each_kind_is_told_by_its_schema(tmp_path: Path, kind: str) -> None:
+    schema, sections = SCHEMAS[kind]
+    result: dict[str, Any] = {"schema": schema, **{name: {} for name in sections}}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(result))
+    assert (load(path).kind, load(path).label) == (kind, "mine")
+    del result[sections[0]]
+    path.write_text(json.dumps(result))
+    with pytest.raises(UsageError, match=f"lacks {sections[0]}"):
+        load(path)
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"schema": SCHEMAS[CHECK][0].replace("1", "9\x1b")}))
+    with pytest.raises(UsageError, match=r"its version is smtpbench-check/9\\x1b"):
+        load(path)
