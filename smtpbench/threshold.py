@@ -42,6 +42,28 @@ _EXAMPLES = (
 
 
 @dataclass(frozen=True, slots=True)
+class Metric:
+    """Something that is measured, without a limit.
+
+    text: as it was written. path: its parts, in full, see `Threshold`. kind: of its values; a share where there is one.
+    """
+
+    text: str
+    path: tuple[str, ...]
+    kind: str
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether a greater value is the better one."""
+        return self.path[0] in ("throughput", "accepted") or self.path == ("recipients", "accepted")
+
+    @property
+    def slot(self) -> str:
+        """The slot of latency it is about; empty for another metric."""
+        return slot_of(self.path)
+
+
+@dataclass(frozen=True, slots=True)
 class Threshold:
     """What must hold.
 
@@ -62,7 +84,7 @@ class Threshold:
     @property
     def slot(self) -> str:
         """The slot of latency it is about; empty for another metric."""
-        return self.path[0] if len(self.path) == _LATENCY_PARTS and self.path[1] in ("service", "response") else ""
+        return slot_of(self.path)
 
     @property
     def only_at_the_end(self) -> bool:
@@ -76,6 +98,11 @@ class Threshold:
         return (self.limit - value if self.operator.startswith("<") else value - self.limit) / self.limit
 
 
+def slot_of(path: tuple[str, ...]) -> str:
+    """The slot of latency a metric is about; empty for another metric."""
+    return path[0] if len(path) == _LATENCY_PARTS and path[1] in ("service", "response") else ""
+
+
 def parse_threshold(text: str) -> Threshold:
     """Read one. Raises UsageError that says what was expected."""
     shape = _SHAPE.fullmatch(text)
@@ -87,6 +114,12 @@ def parse_threshold(text: str) -> Threshold:
         wanted = " or ".join(_UNITS[one] for one in kinds)
         raise UsageError(f"{text!r}: the limit of {shape['metric']} is {wanted}")
     return Threshold(" ".join(shape.group("metric", "operator", "limit")), path, shape["operator"], limit, kind)
+
+
+def parse_metric(text: str) -> Metric:
+    """Read what stands before a threshold's operator. Raises UsageError."""
+    path, kinds = _metric(text.strip())
+    return Metric(text.strip(), path, SHARE if SHARE in kinds else kinds[0])
 
 
 _UNITS = {TIME: "a time, like 200ms", SHARE: "a share, like 0.1%", RATE: "a rate, like 450/s", COUNT: "a number"}

@@ -12,7 +12,7 @@ from typing import Any
 
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval
-from smtpbench.threshold import COUNT, GENERATOR, SHARE, Threshold, format_value, percent_of
+from smtpbench.threshold import COUNT, GENERATOR, SHARE, Metric, Threshold, format_value, percent_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,9 @@ def broken_for_good(thresholds: Sequence[Threshold], figures: Figures) -> list[V
     return [verdict for verdict in verdicts if verdict.value is not None and not verdict.passed]
 
 
-def value_of(threshold: Threshold, figures: Figures) -> float | None:
+def value_of(asked: Threshold | Metric, figures: Figures) -> float | None:
     """What was measured of its metric; None where nothing was."""
-    head, *rest = threshold.path
+    head, *rest = asked.path
     totals = figures.totals
     if head == "throughput":
         return totals.messages["accepted"] / figures.window_s if figures.window_s else None
@@ -71,17 +71,17 @@ def value_of(threshold: Threshold, figures: Figures) -> float | None:
         return float(figures.generator[GENERATOR[rest[0]][1]])
     if head == "recipients":
         accepted, rejected = totals.recipients()
-        return _of(threshold.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)
+        return _of(asked.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)
     if head == "replies":
         counts = [(str(code), count) for (verb, code, _, _), count in totals.replies.items() if verb == rest[0]]
         wanted = rest[1].rstrip("x") if len(rest) > 1 else ""
-        return _of(threshold.kind, sum(n for code, n in counts if code.startswith(wanted)), sum(n for _, n in counts))
+        return _of(asked.kind, sum(n for code, n in counts if code.startswith(wanted)), sum(n for _, n in counts))
     if head == "errors":
         found = totals.errors[rest[0]] if rest else sum(totals.errors.values())
-        return _of(threshold.kind, found, totals.attempted)
+        return _of(asked.kind, found, totals.attempted)
     if rest:
-        return _latency(totals, *threshold.path)
-    return _of(threshold.kind, totals.attempted if head == "attempted" else totals.messages[head], totals.attempted)
+        return _latency(totals, *asked.path)
+    return _of(asked.kind, totals.attempted if head == "attempted" else totals.messages[head], totals.attempted)
 
 
 def _of(kind: str, count: int, whole: int) -> float | None:
