@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -18,7 +20,9 @@ from typing import Any, Final, NamedTuple
 from smtpbench.errors import UsageError
 from smtpbench.measure.files import HLOG, TIMELINE, tag
 from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.text import visible
+from smtpbench.units import NS_PER_MS
 
 RUN, CHECK, FUZZ, COMPARISON, CAPACITY = "run", "check", "fuzz", "comparison", "capacity"
 #: The schema of each kind of result, and the sections without which nothing can be made of it.
@@ -89,6 +93,33 @@ class Saved:
                             yield second
         except OSError:
             return
+
+
+def totals_of(result: Mapping[str, Any]) -> Interval:
+    """What a run counted, out of its result: messages, replies without enhanced codes, errors, latencies.
+
+    Slots whose histogram the result does not hold are left out.
+    """
+    totals = Interval(
+        Counter({name: int(result["messages"].get(name, 0)) for name in MESSAGE_COUNTS}), errors=Counter(result["errors"])
+    )
+    for verb, codes in result["replies"].items():
+        for code, count in codes.items():
+            totals.replies[verb, int(code) if code.isdecimal() else 0, "", True] += count
+    for section, ok in (("latency", True), ("latency_failed", False)):
+        for slot, times in result[section].items():
+            with suppress(KeyError, ValueError, TypeError):
+                totals.latencies[slot, ok] = Latency(*(_histogram(times[time]) for time in ("service", "response")))
+    return totals
+
+
+def _histogram(times: Mapping[str, Any]) -> Histogram:
+    """The histogram of a slot's time, and what is known of it exactly."""
+    histogram = Histogram.decode(times["histogram"])
+    histogram.min_ns, histogram.max_ns = (round(float(times[name]) * NS_PER_MS) for name in ("min_ms", "max_ms"))
+    histogram.sum_ns = round(float(times["mean_ms"]) * histogram.count * NS_PER_MS)
+    histogram.out_of_range = int(times["out_of_range"])
+    return histogram
 
 
 def _number(text: object) -> float | None:

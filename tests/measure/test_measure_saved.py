@@ -14,7 +14,7 @@ from smtpbench.errors import UsageError
 from smtpbench.measure import result as results
 from smtpbench.measure.files import HLOG, TIMELINE, RunFiles
 from smtpbench.measure.recorder import Interval
-from smtpbench.measure.saved import CHECK, RUN, SCHEMAS, load
+from smtpbench.measure.saved import CHECK, RUN, SCHEMAS, load, totals_of
 
 
 def run_folder(folder: Path, seconds: int = 3) -> Interval:
@@ -74,3 +74,20 @@ def test_another_version_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps({"schema": SCHEMAS[CHECK][0].replace("1", "9\x1b")}))
     with pytest.raises(UsageError, match=r"its version is smtpbench-check/9\\x1b"):
         load(path)
+
+
+def test_the_totals_of_a_result_are_those_it_was_made_of(tmp_path: Path) -> None:
+    totals = run_folder(tmp_path)
+    result = load(tmp_path).result
+    read = totals_of(result)
+    assert read.messages == totals.messages
+    assert read.errors == totals.errors
+    assert read.recipients() == totals.recipients()
+    for key, latency in totals.latencies.items():
+        for time in ("service", "response"):
+            mine, other = getattr(read.latencies[key], time), getattr(latency, time)
+            assert mine.percentiles_ms([50, 99, 100]) == other.percentiles_ms([50, 99, 100])
+            assert (mine.count, mine.min_ns, mine.max_ns) == (other.count, other.min_ns, other.max_ns)
+            assert mine.sum_ns == pytest.approx(other.sum_ns)
+    del result["latency"]["message"]["service"]["histogram"]
+    assert ("message", True) not in totals_of(result).latencies
