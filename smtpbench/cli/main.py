@@ -21,6 +21,8 @@ COMMANDS = {
     "run": "Load a mail server with a scenario and measure it.",
     "check": "Try a server against the protocol's rules.",
     "fuzz": "Mutate a scenario by the thousand and show what breaks a server.",
+    "compare": "Run candidates in turns and say what differs, and how sure that is.",
+    "diff": "Hold saved results against each other.",
     "replay": "Say findings again: STILL THERE, FIXED or CANNOT TELL.",
     "rules": "List the protocol rules, or explain one.",
     "sink": "Run a mail server that takes everything, or misbehaves on request.",

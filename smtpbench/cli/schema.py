@@ -14,26 +14,31 @@ class What(StrEnum):
     """What there is a schema of."""
 
     SCENARIO = "scenario"
+    COMPARISON = "comparison"
     RESULT = "result"
     JUDGEMENT = "judgement"
+    COMPARED = "compared"
 
 
 def command(
     what: Annotated[
-        What, typer.Argument(help="Of scenario files, of run's result.json, or of check's and fuzz's.")
+        What, typer.Argument(help="Of scenario or comparison files; of run's result.json, check's and fuzz's, or compare's.")
     ] = What.SCENARIO,
 ) -> None:
-    """Print the JSON Schema of scenario files, for an editor, or of results, for a program.
+    """Print the JSON Schema of scenario and comparison files, for an editor, or of results, for a program.
 
     \b
       smtpbench schema > scenario.schema.json
+      smtpbench schema comparison > comparison.schema.json
       smtpbench schema result
     """
-    if what is not What.SCENARIO:
+    if what not in (What.SCENARIO, What.COMPARISON):
         typer.echo(files("smtpbench.measure").joinpath(f"{what}.schema.json").read_text(encoding="utf-8"), nl=False)
         return
+    from smtpbench.scenario.comparison import Comparison
     from smtpbench.scenario.model import Scenario
 
-    schema = Scenario.model_json_schema(by_alias=True)
-    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "smtpbench scenario"}
+    model = Scenario if what is What.SCENARIO else Comparison
+    schema = model.model_json_schema(by_alias=True)
+    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"smtpbench {what}"}
     typer.echo(json.dumps(schema, indent=2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,19 +12,16 @@ from smtpbench.load.plan import Plan
 from smtpbench.measure.result import generator_section
 from smtpbench.measure.verdict import Figures, broken_for_good, judge, sentence
 from smtpbench.session.script import Script
-from smtpbench.threshold import Metric, Threshold
+from smtpbench.threshold import Threshold
 from smtpbench.units import NS_PER_S
 
 #: What is timed in every script.
 _SLOTS = ("connect", "tls", "banner", "transaction", "session")
 
 
-def check_slots(wanted: Iterable[Threshold | Metric], script: Script) -> None:
-    """Raises UsageError for a slot that the script has not."""
-    slots = [*_SLOTS, *dict.fromkeys(step.slot for step in script.steps if step.slot)]
-    for one in wanted:
-        if one.slot and one.slot not in slots:
-            raise UsageError(f"{one.text!r}: nothing is timed as {one.slot!r}; there are {', '.join(slots)}")
+def slots_of(script: Script) -> list[str]:
+    """Everything that is timed when this script is run."""
+    return [*_SLOTS, *dict.fromkeys(step.slot for step in script.steps if step.slot)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +33,10 @@ class Watch:
 
     def check(self, script: Script) -> None:
         """Raises UsageError for a slot that the script has not."""
-        check_slots(self.thresholds, script)
+        slots = slots_of(script)
+        for threshold in self.thresholds:
+            if threshold.slot and threshold.slot not in slots:
+                raise UsageError(f"{threshold.text!r}: nothing is timed as {threshold.slot!r}; there are {', '.join(slots)}")
 
     def broken(self, collector: Collector, plan: Plan, end_s: float) -> str:
         """Why the run, end_s seconds old, should go no further; empty where it may."""

@@ -218,8 +218,15 @@ def verdict(metric: Metric, change: Change | None, least: float = LEAST_CHANGE) 
     return FASTER if grew is metric.more_is_better else SLOWER
 
 
-def worse(entry: dict[str, Any]) -> bool:
+def worse(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of `differences` says that the candidate is worse than the baseline."""
     if entry["verdict"] in (MORE, FEWER):
         return bool((entry["verdict"] == MORE) != (entry["better"] == "higher"))
     return bool(entry["verdict"] == SLOWER)
+
+
+def any_worse(result: Mapping[str, Any]) -> bool:
+    """Whether a comparison says that a candidate is worse than the first: by a figure, or by a rule that it alone breaks."""
+    grave = [entry for entry in result["rule_differences"] if entry["severity"] in ("security", "violation")]
+    rules = any(next(iter(entry["verdicts"].values())) != "violation" for entry in grave)
+    return rules or any(map(worse, result["differences"]))

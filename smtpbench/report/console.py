@@ -47,11 +47,11 @@ def final_table(result: dict[str, Any], saved: str, *, color: bool = False) -> s
     slots = _latency(result, room - len(troubles))
     if len(found) > len(troubles):
         troubles = _fold(found, room - len(slots), "kinds")
-    styled = [(line, _BOLD if at == 1 else _PLAIN) for at, line in enumerate(head)]
-    styled += [(line, _PLAIN) for line in slots]
-    styled += [(line, _YELLOW) for line in troubles]
-    styled += [(line, _RED if line.startswith(("GENERATOR", "FAILED")) else _PLAIN) for line in foot]
-    return "\n".join([*(_styled(cut(line, WIDTH), style if color else _PLAIN) for line, style in styled), saved])
+    lines = [(line, _BOLD if at == 1 else _PLAIN) for at, line in enumerate(head)]
+    lines += [(line, _PLAIN) for line in slots]
+    lines += [(line, _YELLOW) for line in troubles]
+    lines += [(line, _RED if line.startswith(("GENERATOR", "FAILED")) else _PLAIN) for line in foot]
+    return "\n".join([*(styled(cut(line, WIDTH), style if color else _PLAIN) for line, style in lines), saved])
 
 
 def wants_color(out: TextIO) -> bool:
@@ -98,11 +98,13 @@ def _cells_of(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _styled(line: str, style: str) -> str:
+def styled(line: str, style: str) -> str:
+    """The line in an ANSI style such as `1;31`; as it is where the style is empty."""
     return f"\x1b[{style}m{line}\x1b[0m" if style else line
 
 
-def _safe(text: Any) -> str:
+def safe(text: Any) -> str:
+    """Text of a result, for a terminal: whatever the file held, no control character is in it."""
     # a visible text has its backslashes doubled; making it visible again would double them once more
     return visible(str(text), 10_000).replace("\\\\", "\\")
 
@@ -110,9 +112,9 @@ def _safe(text: Any) -> str:
 def _headline(result: dict[str, Any]) -> list[str]:
     messages, load, recipients = result["messages"], result["load"], result["recipients"]
     status = result["outcome"]["status"]
-    title = f"{_safe(result['scenario']['name'])} → {_safe(result['target']['url'])}"
+    title = f"{safe(result['scenario']['name'])} → {safe(result['target']['url'])}"
     if status != "completed":
-        ending = f"   {_safe(status).upper()}"
+        ending = f"   {safe(status).upper()}"
         title = cut(title, WIDTH - cells(ending)) + ending
     rate = f"{result['throughput']['messages_per_s']:,.1f} messages/s accepted over {load['window_s']:.1f} s"
     rate += f"  (recipients {recipients['accepted']:,}, refused {recipients['rejected']:,})"
@@ -149,7 +151,7 @@ def _latency(result: dict[str, Any], room: int) -> list[str]:
         service, response = latency[slot]["service"], latency[slot]["response"]
         row = f"{service['count']:>10,}" + "".join(f"{_ms(service[f'{name}_ms']):>9}" for name in percentiles)
         row += "".join(f"{_ms(response[f'{name}_ms']):>11}" for name in ("p50", "p99")) if is_open else ""
-        name = cut(_safe(slot), _SLOT_CELLS)
+        name = cut(safe(slot), _SLOT_CELLS)
         rows.append(name + " " * (_SLOT_CELLS - cells(name)) + row)
     if len(shown) < len(latency):
         rows.append(f"and {len(latency) - len(shown)} more slots; see result.json")
@@ -173,12 +175,12 @@ def _troubles(result: dict[str, Any]) -> list[str]:
     found: list[tuple[int, str]] = []
     examples = result["examples"]
     for kind, count in result["errors"].items():
-        found.append((count, f"{_safe(kind)}: {_safe(examples.get(kind, ''))}"))
+        found.append((count, f"{safe(kind)}: {safe(examples.get(kind, ''))}"))
     for verb, codes in result["replies"].items():
         for code, count in codes.items():
             example = next((said for what, said in examples.items() if f"{what} ".startswith(f"{verb} {code} ")), None)
             if example is not None:
-                found.append((count, f"{_safe(verb)} refused: {_safe(example)}"))
+                found.append((count, f"{safe(verb)} refused: {safe(example)}"))
     found.sort(key=lambda entry: -entry[0])
     return [f"{count:>9,} × {text}" for count, text in found]
 
@@ -193,7 +195,7 @@ def _fold(lines: list[str], room: int, what: str) -> list[str]:
 def _thresholds(result: dict[str, Any]) -> list[str]:
     """What was to hold, the failed ones first."""
     entries = sorted(result.get("thresholds", ()), key=lambda entry: bool(entry["passed"]))
-    return _fold([f"{'held' if one['passed'] else 'FAILED'}: {_safe(sentence(one))}" for one in entries], 6, "thresholds")
+    return _fold([f"{'held' if one['passed'] else 'FAILED'}: {safe(sentence(one))}" for one in entries], 6, "thresholds")
 
 
 def _beside(result: dict[str, Any]) -> list[str]:
@@ -203,7 +205,7 @@ def _beside(result: dict[str, Any]) -> list[str]:
         return []
     kind = "response" if result["load"]["model"] == "open" else "service"
     slots = [slot for slot in _FIRST if all(slot in hostile[phase]["latency"] for phase in ("quiet", "beside"))]
-    found = [f"{_safe(one['severity'])} {_safe(one['rule'])}" for one in hostile["findings"]]
+    found = [f"{safe(one['severity'])} {safe(one['rule'])}" for one in hostile["findings"]]
     lines = [f"hostile: {hostile['cases']['run']:,} sessions, {hostile['share']:.1%} of all in the second half"]
     for slot in slots[:1]:
         for phase, words in (("quiet", "before"), ("beside", "beside")):
@@ -222,10 +224,10 @@ def _generator(result: dict[str, Any]) -> list[str]:
     if result["load"]["model"] == "open":
         text += f", late p99 {_ms(g['late_p99_ms'])}"
     text += f", {format_bytes(g['peak_rss_bytes'])}, {g['connections_peak']:,} connections at most"
-    return [text, *_fold([f"GENERATOR LIMITED: {_safe(reason)}" for reason in g["limited_reasons"]], 3, "reasons")]
+    return [text, *_fold([f"GENERATOR LIMITED: {safe(reason)}" for reason in g["limited_reasons"]], 3, "reasons")]
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
     """What a reader must know; the headline has said it of the closed model."""
-    notes = [f"note: {_safe(note)}" for note in result["notes"] if not note.startswith("Closed model")]
+    notes = [f"note: {safe(note)}" for note in result["notes"] if not note.startswith("Closed model")]
     return _fold(notes, 2, "notes")

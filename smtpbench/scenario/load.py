@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -76,40 +77,40 @@ def load_scenario(path: Path) -> ScenarioFile:
 def load_text(text: str, path: Path) -> ScenarioFile:
     """The same from text; path is where relative file names begin, and what messages call it."""
     document = parse(text, str(path))
-    scenario = None
-    if not isinstance(document.data, dict):
-        document.problem((), "a scenario is a mapping with at least the key `session`")
-    else:
-        try:
-            scenario = Scenario.model_validate(document.data)
-        except ValidationError as error:
-            for mistake in error.errors(include_url=False):
-                _explain(document, mistake)
-    if document.problems or scenario is None:
-        raise ScenarioError(sorted(set(document.problems), key=lambda problem: (problem.line, problem.column)))
-    return ScenarioFile(path, text, scenario, document)
+    return ScenarioFile(
+        path, text, checked(document, Scenario, "a scenario is a mapping with at least the key `session`"), document
+    )
 
 
 def load_fixture(path: Path) -> FixtureFile:
     """Read what a file says of a target, its paths made absolute. Raises ScenarioError with every mistake in it."""
     document = parse(read_text(path), str(path))
+    return checked(document, FixtureFile, "a fixture is a mapping with keys like `recipient`").beside(path.resolve().parent)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def checked(document: Document, whole: type[M], otherwise: str, parts: Mapping[str, type[BaseModel]] = _MODELS) -> M:
+    """What a document says, as a model. Raises ScenarioError with every mistake in it.
+
+    otherwise: said of a document that is no mapping. parts: the models below certain keys, for what is said of unknown ones.
+    """
     found = None
     if not isinstance(document.data, dict):
-        document.problem((), "a fixture is a mapping with keys like `recipient`")
+        document.problem((), otherwise)
     else:
         try:
-            found = FixtureFile.model_validate(document.data)
+            found = whole.model_validate(document.data)
         except ValidationError as error:
             for mistake in error.errors(include_url=False):
-                _explain(document, mistake, FixtureFile)
+                _explain(document, mistake, whole, parts)
     if document.problems or found is None:
         raise ScenarioError(sorted(set(document.problems), key=lambda problem: (problem.line, problem.column)))
-    folder = path.resolve().parent
-    paths = {name: str(folder / text) for name in ("password_file", "ca") if (text := getattr(found, name))}
-    return found.model_copy(update=paths)
+    return found
 
 
-def _explain(document: Document, mistake: Any, whole: type[BaseModel] = Scenario) -> None:
+def _explain(document: Document, mistake: Any, whole: type[BaseModel], parts: Mapping[str, type[BaseModel]]) -> None:
     """One of pydantic's findings in our words, at its place."""
     kind, context = mistake["type"], mistake.get("ctx", {})
     path, names = _path(document.data, mistake["loc"])
@@ -117,7 +118,7 @@ def _explain(document: Document, mistake: Any, whole: type[BaseModel] = Scenario
     if kind == "missing":
         text = f"the key `{mistake['loc'][-1]}` is missing here"
     elif kind == "extra_forbidden":
-        text, key = _unknown_key(str(mistake["loc"][-1]), names, whole), True
+        text, key = _unknown_key(str(mistake["loc"][-1]), names, whole, parts), True
     elif kind.startswith("union_tag"):
         text = _unknown_form(_at(document.data, path), path)
     elif kind == "literal_error":
@@ -164,9 +165,9 @@ def _at(data: Any, path: tuple[Any, ...]) -> Any:
     return data
 
 
-def _unknown_key(key: str, names: list[str], whole: type[BaseModel]) -> str:
-    kinds = [name for name in names if name in _MODELS and name != key]
-    found = _MODELS[kinds[-1]] if kinds else whole
+def _unknown_key(key: str, names: list[str], whole: type[BaseModel], parts: Mapping[str, type[BaseModel]]) -> str:
+    kinds = [name for name in names if name in parts and name != key]
+    found = parts[kinds[-1]] if kinds else whole
     allowed = [field.alias or name for name, field in found.model_fields.items()]
     close = difflib.get_close_matches(key, allowed, 1)
     hint = f"did you mean {close[0]!r}? " if close else ""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -25,7 +26,9 @@ MAX_STEPS = 100_000
 FOREVER = 1 << 60
 
 
-def _quantity(parse: Callable[[str], Any]) -> BeforeValidator:
+def quantity(parse: Callable[[str], Any]) -> BeforeValidator:
+    """What makes a field's text a quantity; its UsageError becomes a mistake with a place."""
+
     def read(value: Any) -> Any:
         try:
             return parse(str(value))
@@ -44,25 +47,27 @@ _D = r"([0-9]+(\.[0-9]+)?(us|µs|ms|s|m|h))+"
 _S = r"[0-9]+(\.[0-9]+)? ?(B|KB|MB|GB|KiB|MiB|GiB)?"
 _R = r"[0-9]+(\.[0-9]+)? ?/ ?[smh]"
 
-DurationNs = Annotated[int, _quantity(units.parse_duration_ns), _schema(f"^{_D}$", "30s", "1m30s")]
+DurationNs = Annotated[int, quantity(units.parse_duration_ns), _schema(f"^{_D}$", "30s", "1m30s")]
 SizesBytes = Annotated[
     tuple[int, int],
-    _quantity(lambda text: units.parse_range(text, units.parse_size_bytes)),
+    quantity(lambda text: units.parse_range(text, units.parse_size_bytes)),
     _schema(rf"^{_S}(\.\.{_S})?$", "4KiB", "4KiB..64KiB", number=True),
 ]
+SizeBytes = Annotated[int, quantity(units.parse_size_bytes), _schema(f"^{_S}$", "4KiB", number=True)]
+Share = Annotated[float, quantity(units.parse_share), _schema(r"^[0-9]+(\.[0-9]+)? ?%$", "95%")]
 RatesPerS = Annotated[
     tuple[float, float],
-    _quantity(lambda text: units.parse_ends(text, units.parse_rate_per_s)),
+    quantity(lambda text: units.parse_ends(text, units.parse_rate_per_s)),
     _schema(rf"^{_R}(\.\.{_R})?$", "500/s", "10/s..500/s"),
 ]
 Range = Annotated[
     tuple[int, int],
-    _quantity(lambda text: units.parse_range(text, units.parse_count)),
+    quantity(lambda text: units.parse_range(text, units.parse_count)),
     _schema(r"^[0-9]+\.\.[0-9]+$", "1..1000"),
 ]
 ThresholdText = Annotated[
     Threshold,
-    _quantity(parse_threshold),
+    quantity(parse_threshold),
     WithJsonSchema({"type": "string", "examples": ["message.p99 < 200ms", "failed < 0.1%", "throughput > 450/s"]}),
 ]
 
@@ -89,14 +94,16 @@ Codes = Annotated[
 ]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """Whatever may stand in one of our files: no key that is not known, no text that is silently made a number."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
-class Csv(_Model):
+class Csv(Model):
     """A column of a CSV file with a header line."""
 
     csv: str = Field(description="the file, relative to the scenario")
@@ -104,14 +111,14 @@ class Csv(_Model):
     order: Literal["sequential", "random"] = "sequential"
 
 
-class Lines(_Model):
+class Lines(Model):
     """The lines of a text file."""
 
     lines: str = Field(description="the file, relative to the scenario")
     order: Literal["sequential", "random"] = "sequential"
 
 
-class Pick(_Model):
+class Pick(Model):
     """One of a list."""
 
     pick: list[str | int] = Field(min_length=1)
@@ -119,14 +126,14 @@ class Pick(_Model):
     order: Literal["sequential", "random"] = "random"
 
 
-class Numbers(_Model):
+class Numbers(Model):
     """A whole number of a range, its ends included."""
 
     range: Range
     order: Literal["sequential", "random"] = "random"
 
 
-class Random(_Model):
+class Random(Model):
     """Random characters."""
 
     random: int = Field(ge=1, le=1000, description="how many characters")
@@ -161,7 +168,7 @@ Value = Annotated[
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
-class Message(_Model):
+class Message(Model):
     """What DATA carries. One of size, eml and text."""
 
     size: SizesBytes | None = Field(None, description="octets of content with its header: a size, or a range of sizes")
@@ -175,7 +182,7 @@ class Message(_Model):
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 
-class Send(_Model):
+class Send(Model):
     """A line with more to say about it than its text: CRLF is added, {values} are filled in."""
 
     send: str = Field(description="the line")
@@ -183,7 +190,7 @@ class Send(_Model):
     as_: str | None = Field(None, alias="as", description="the name it is counted and timed under")
 
 
-class Raw(_Model):
+class Raw(Model):
     """Exact octets: nothing added, nothing filled in. Escapes: \\r \\n \\t \\0 \\\\ \\xNN."""
 
     raw: str = Field(description="octets, one a character up to U+00FF")
@@ -194,7 +201,7 @@ class Raw(_Model):
     tls: bool = Field(False, description="a TLS handshake follows if it is answered 220, as behind STARTTLS")
 
 
-class Auth(_Model):
+class Auth(Model):
     """AUTH with other credentials than the target's, for those that must be refused."""
 
     auth: str = Field(description="the mechanism")
@@ -217,14 +224,14 @@ Passes = Annotated[
 ]
 
 
-class Repeat(_Model):
+class Repeat(Model):
     """Steps said again and again. The outermost one is what arrivals are made of."""
 
     repeat: Passes
     steps: list[Step] = Field(min_length=1)
 
 
-class Pipeline(_Model):
+class Pipeline(Model):
     """Commands in one write, timed as a group (RFC 2920)."""
 
     pipeline: list[PipelineItem] = Field(min_length=2)
@@ -242,32 +249,32 @@ PipelineItem = Annotated[
 ]
 
 
-class Pause(_Model):
+class Pause(Model):
     """Silence."""
 
     pause: DurationNs
 
 
-class Branch(_Model):
+class Branch(Model):
     """One way to go on."""
 
     weight: float | int = Field(1, ge=0)
     steps: list[Step] = Field(default_factory=list)
 
 
-class Choose(_Model):
+class Choose(Model):
     """One of several ways, drawn for each arrival."""
 
     choose: list[Branch] = Field(min_length=1)
 
 
-class MessageStep(_Model):
+class MessageStep(Model):
     """The message, with content of its own."""
 
     message: Message
 
 
-class Bdat(_Model):
+class Bdat(Model):
     """The message by BDAT, in chunks (RFC 3030)."""
 
     bdat: SizesBytes
@@ -313,14 +320,14 @@ Step = Annotated[
 # -- load --------------------------------------------------------------------------------------------------------------
 
 
-class LoadStage(_Model):
+class LoadStage(Model):
     """A stretch of the schedule."""
 
     for_: DurationNs = Field(alias="for", description="how long")
     rate: RatesPerS = Field(description="arrivals: a rate, or from one to another")
 
 
-class Load(_Model):
+class Load(Model):
     """How much of it; every option of `smtpbench run` with the same name overrides it."""
 
     connections: int | None = Field(None, ge=1, le=1_000_000)
@@ -337,7 +344,7 @@ class Load(_Model):
     seed: int | None = Field(None, ge=0)
 
 
-class Finding(_Model):
+class Finding(Model):
     """What a scenario shows, where it was written by `check` or `fuzz`; `smtpbench replay` reads it."""
 
     version: Literal[1]
@@ -359,7 +366,7 @@ class Finding(_Model):
     dialogue: list[str] = Field(default_factory=list, description="what was said and heard, made visible")
 
 
-class FixtureFile(_Model):
+class FixtureFile(Model):
     """What is known of a target, for `check`, `fuzz` and `replay`; options of the same name win."""
 
     recipient: str = Field("", description="a mailbox it takes mail for")
@@ -369,8 +376,13 @@ class FixtureFile(_Model):
     ca: str | None = Field(None, description="PEM file of the certificate authorities to trust, relative to this file")
     insecure: bool = False
 
+    def beside(self, folder: Path) -> Self:
+        """The same with its paths made absolute, from the folder that they are relative to."""
+        names = ("password_file", "ca")
+        return self.model_copy(update={name: str(folder / text) for name in names if (text := getattr(self, name))})
 
-class Scenario(_Model):
+
+class Scenario(Model):
     """A scripted SMTP session, its values, its message and its load."""
 
     name: str | None = Field(None, min_length=1, max_length=100)
