@@ -13,8 +13,13 @@ stall must neither make a difference nor hide one.
 The intervals are a studentised bootstrap over the repeats: a resample's distance from the estimate is taken in units of
 the resample's own standard error. All metrics are resampled together, and of each resample the farthest counts, so that
 the intervals of a comparison hold all at once with the confidence that is asked for, and metrics that move together are not
-punished for being many. What was tried: the plain percentile bootstrap calls a difference where there is none in 10 to 18
-of 100 single trials of 5 to 10 repeats, this one in 1 to 5.
+punished for being many. A few repeats drawn twice may look as if they had no error at all: a resample's is taken as no
+less than a third of the real one.
+
+What was tried, on 6 independent metrics with even, skewed and stalling noise of 3 %, asking for 95 %: the plain percentile
+bootstrap calls a difference where there is none in 10 to 18 of 100 trials of one metric with 5 to 10 repeats; this one in 1
+to 4 of 100 trials of all six. Without the floor it finds a tenth in 86 of 100 with 12 repeats and even noise, with it in 95;
+with a floor of one half it is wrong in up to 11.
 
 Sources: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 12; J. Romano and M. Wolf, Exact and
 approximate stepdown methods for multiple hypothesis testing (2005); K. K. Yuen, The two-sample trimmed t for unequal
@@ -37,6 +42,7 @@ RESAMPLES: Final = 4000
 LEAST_REPEATS: Final = 5
 _TRIMMED_FROM = 8
 _TRIMMED = 6  # one of so many, at each end
+_ERROR_FLOOR = 1 / 3  # of a resample's error, as a share of the real one
 _ROUNDING = 1e-12
 _ALL = ""
 #: Ratios nearer to 1 than this are not called a difference, unless asked for.
@@ -198,8 +204,7 @@ def _reach(contests: Sequence[_Contest], confidence: float, rng: random.Random) 
             resample = {name: [sample[at] for at in drawn[name]] for name, sample in contest.samples.items()}
             if all(sum(value is not None for value in sample) >= 2 for sample in resample.values()):
                 mean, error = _estimate(resample)
-                if error:  # else all that was drawn is one and the same value, which says nothing of how far it lies
-                    distance = max(distance, abs(mean - contest.mean) / error)
+                distance = max(distance, abs(mean - contest.mean) / max(error, _ERROR_FLOOR * contest.error))
         farthest.append(distance)
     farthest.sort()
     return farthest[min(RESAMPLES, math.ceil(confidence * (RESAMPLES + 1))) - 1]

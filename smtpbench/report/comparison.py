@@ -35,6 +35,8 @@ def comparison_table(result: Mapping[str, Any], *, color: bool = False) -> str:
     else:
         how = f"{plan['repeats_done']} values a side"
     lines.append(f"{how}; all intervals together hold with {plan['confidence']:.0%}")
+    if not plan["paired"]:
+        lines.append(safe(plan["method"]))
     if outcome["reason"]:
         lines.append(f"ended: {safe(outcome['reason'])}")
     one = ""

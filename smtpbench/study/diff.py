@@ -221,7 +221,12 @@ def _figures(sides: Sequence[Side], metrics: Sequence[Metric]) -> tuple[list[tup
             values = part_values(side.results[0], metric, parts)
             by_name[side.name] = Series(values, [bool(side.results[0].result["generator"]["limited"])] * len(values))
         figures.append((metric, by_name))
-    return figures, _METHODS["parts"].format(parts=parts)
+    short = (
+        ""
+        if parts >= LEAST_REPEATS
+        else f" These are too short for it: {LEAST_REPEATS} s are the least that shows anything."
+    )
+    return figures, _METHODS["parts"].format(parts=parts) + short
 
 
 def _parts(saved: Saved) -> int:
