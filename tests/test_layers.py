@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent / "smtpbench"
 FLOORS = (
     {"errors"},
     {"units", "text"},
-    {"threshold"},
     {"smtp"},
+    {"threshold"},
     {"engine"},
     {"session", "target"},
     {"measure", "scenario", "sink", "rules"},
