@@ -12,6 +12,7 @@ from smtpbench.smtp.command import parse_path
 from smtpbench.smtp.domain import canonical
 
 _RCPT = re.compile(rb"^RCPT TO: *", re.IGNORECASE | re.MULTILINE)
+_MAY_NAME = (s.RCPT, s.GROUP, s.SAY)
 
 
 def domain_of(script: Script) -> Callable[[int], str]:
@@ -41,17 +42,20 @@ def domain_of(script: Script) -> Callable[[int], str]:
 def _recipient(step: Step, n: int) -> bytes | None:
     """What stands behind the first `RCPT TO:` of a step; None where there is none."""
     # a command that is filled in is what its kind says; octets that are fixed, in a raw step, may be anything
-    if step.kind not in (s.RCPT, s.GROUP) and (step.kind != s.SAY or step.render is not None):
+    if step.kind not in _MAY_NAME or (step.kind == s.SAY and step.render is not None):
         return None
     wire = step.wire if step.render is None else step.render(n)
     octets = wire if isinstance(wire, bytes) else b"".join(wire)
-    match = _RCPT.search(octets)
+    match = _RCPT.match(octets) or _RCPT.search(octets)
     return octets[match.end() :] if match else None
 
 
 def _domain(recipient: bytes) -> str:
-    read = parse_path(recipient, reverse=False)
-    return "" if isinstance(read, str) else _canonical(read[0].domain)
+    if b'"' in recipient:  # in quotes, an @ or > may mean nothing
+        read = parse_path(recipient, reverse=False)
+        return "" if isinstance(read, str) else _canonical(read[0].domain)
+    _, at, domain = recipient.partition(b">")[0].rpartition(b"@")
+    return _canonical(domain) if at else ""
 
 
 @lru_cache(maxsize=10_000)

@@ -48,6 +48,9 @@ def mail(*to: str) -> list[str]:
         (mail("<@relay.example:u{n}@one.example".removeprefix("<")), {}, {"one.example"}, {"one.example"}),
         (mail("\"a@b>c\"@one.example".replace('"', '\\"')), {}, {""}, None),
         (mail("postmaster"), {}, {""}, set()),
+        (mail("u{n}@[192.0.2.001]"), {}, {"[192.0.2.1]"}, {"[192.0.2.1]"}),
+        (mail("no one@bad domain"), {}, {""}, set()),
+        (["MAIL FROM:<{sender}>", "RCPT TO:postmaster", "RCPT TO:<u@one.example>"], {}, {""}, set()),
         (["EHLO c.example", "NOOP", "QUIT"], {}, {""}, set()),
         ([r"{raw: 'RCPT TO:<u@raw.example>\r\n'}", *mail("u@one.example")], {}, {"raw.example"}, None),
         (
