@@ -21,7 +21,7 @@ FLOORS = (
     {"session", "target"},
     {"measure", "scenario", "sink", "rules"},
     {"load", "check", "fuzz"},
-    {"study"},
+    {"study", "doctor"},
     {"report"},
     {"cli", "pytest_plugin"},
 )
