@@ -56,15 +56,12 @@ def command(
         if sys.stderr.isatty():
             typer.echo(f"doctor: {text} …", err=True)
 
-    try:
-        report, interrupted = trio.run(examine, Request(out, access), say)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    report = trio.run(examine, Request(out, access), say)
+    if report is None:
+        raise typer.Exit(INTERRUPTED)
     if as_json:
         typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         typer.echo(examination(report, color=wants_color(sys.stdout)))
-    if interrupted:
-        raise typer.Exit(INTERRUPTED)
     if report["verdict"] == BAD:
         raise typer.Exit(FOUND)

@@ -23,7 +23,9 @@ from smtpbench.doctor.measured import cost_diagnosis, timers_diagnosis
 from smtpbench.doctor.readings import read_build, read_disk, read_machine, read_moment
 from smtpbench.doctor.target import look, target_diagnoses
 from smtpbench.doctor.trials import cost_of_a_message, time_clock, time_timers, write_speed
+from smtpbench.errors import SmtpbenchError
 from smtpbench.measure.health import machine as machine_section
+from smtpbench.session.stage import interruptible
 from smtpbench.target import Access
 
 SCHEMA = "smtpbench-doctor/1"
@@ -39,8 +41,24 @@ class Request:
     access: Access | None = None
 
 
-async def examine(request: Request, say: Callable[[str], None]) -> tuple[dict[str, Any], bool]:
-    """The report, plain data; and whether a signal ended it early. say: told what is being done. Raises UsageError."""
+async def examine(request: Request, say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The report, plain data; None where a signal came first. say: told what is being done. Raises UsageError."""
+    found: list[dict[str, Any] | None] = []
+    trouble: list[SmtpbenchError] = []
+
+    async def work() -> None:
+        try:
+            found.append(await _examine(request, say))
+        except SmtpbenchError as error:
+            trouble.append(error)
+
+    came = await interruptible(work, lambda came, scope: scope.cancel())
+    if trouble:
+        raise trouble[0]
+    return None if came else found[0]
+
+
+async def _examine(request: Request, say: Callable[[str], None]) -> dict[str, Any] | None:
     target: list[Diagnosis] = []
     if request.access is not None:
         say("looking at the target")
@@ -61,9 +79,11 @@ async def examine(request: Request, say: Callable[[str], None]) -> tuple[dict[st
     found.append(build_diagnosis(read_build()))
     say("sending to a sink on this machine")
     cost = await cost_of_a_message()
+    if cost.interrupted:  # the signal was the run's, which listens to them as well
+        return None
     found.append(cost_diagnosis(cost))
     found.append(disk_diagnosis(read_disk(request.out, write_speed), cost.written_bytes_per_s))
-    return report(found, target, request.access.target.url if request.access else None), cost.interrupted
+    return report(found, target, request.access.target.url if request.access else None)
 
 
 def report(machine: list[Diagnosis], target: list[Diagnosis], url: str | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smtpbench.doctor.diagnosis import BAD, OK, WARN, Diagnosis, graded, unknown
+from smtpbench.doctor.diagnosis import BAD, OK, WARN, Diagnosis, graded
 from smtpbench.doctor.trials import TRIAL_MESSAGE_BYTES, Cost
 from smtpbench.measure.health import BUSY_SHARE, LATE_P99_MS, STARVED_SHARE
 from smtpbench.measure.histogram import Histogram
@@ -32,8 +32,6 @@ def cost_diagnosis(cost: Cost) -> Diagnosis:
     name = "cost of a message"
     if cost.trouble:
         return Diagnosis(name, BAD, f"not measured: {cost.trouble}", advice="a run would fail alike: mend this first")
-    if cost.interrupted:
-        return unknown(name, "it was interrupted")
     most_per_s = 1e6 / cost.cpu_us
     starved = cost.starved_share > STARVED_SHARE
     verdict = max(graded(cost.cpu_us, _DEAR_US, _TOO_DEAR_US), WARN if starved else OK, key=(OK, WARN, BAD).index)

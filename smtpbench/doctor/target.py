@@ -77,10 +77,11 @@ class _Keen(ClientSession):
         self.opened_ns, self.connect_ns = now_ns, now_ns - self._started_ns
         return super().opened(now_ns)
 
-    def secured(self, now_ns: int) -> api.Out:
-        if self.connection is not None and isinstance(self.connection.sock, ssl.SSLSocket):
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        # not in `secured`: that may come before who opened the connection could tell us which it is
+        if self.found is None and self.connection is not None and isinstance(self.connection.sock, ssl.SSLSocket):
             self.found = tls_of(self.connection.sock)
-        return super().secured(now_ns)
+        return super().receive(data, now_ns)
 
 
 def tls_of(sock: ssl.SSLSocket) -> Tls:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 from pathlib import Path
 
 import servers
-from runner import sink, smtpbench
+from runner import finish, sink, smtpbench, start
 
 NAMES = {
     "open files", "local ports", "listen queue", "cores", "CPU quota", "CPU governor", "memory", "swap", "other load",
@@ -39,6 +41,16 @@ def test_a_target_that_is_not_there_is_bad() -> None:
     assert "  bad   target" in done.out
     assert "connection refused" in done.out
     assert "\x1b" not in done.out
+
+
+def test_a_signal_ends_it(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it waits for a greeting that never comes
+        process = start("doctor", "-t", f"smtp://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "60s")
+        client, _ = silent.accept()
+        process.send_signal(signal.SIGINT)
+        done = finish(process)
+        client.close()
+    assert (done.code, done.out) == (130, "")
 
 
 def test_mistakes() -> None:

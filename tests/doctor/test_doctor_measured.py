@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from smtpbench.doctor.diagnosis import BAD, OK, UNKNOWN, WARN, graded, worst
+from smtpbench.doctor.diagnosis import BAD, OK, WARN, graded, worst
 from smtpbench.doctor.measured import cost_diagnosis, timers_diagnosis
 from smtpbench.doctor.trials import Cost, time_clock, time_timers, write_speed
 from smtpbench.measure.histogram import Histogram
@@ -30,7 +30,6 @@ def test_timers(late_ns: int, verdict: str) -> None:
         (replace(GOOD, cpu_us=400.0), WARN),
         (replace(GOOD, starved_share=0.4), WARN),
         (replace(GOOD, cpu_us=2000.0), BAD),
-        (replace(GOOD, interrupted=True), UNKNOWN),
         (Cost(trouble="nothing listens there"), BAD),
     ],
 )
