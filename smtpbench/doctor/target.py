@@ -127,6 +127,7 @@ def _script(*, lmtp: bool, implicit_tls: bool = False, starttls: bool = False, t
         steps.append(
             Step(s.STARTTLS, b"STARTTLS\r\n", asks=(Ask("STARTTLS", (220,)),), slot="STARTTLS", otherwise=s.GIVE_UP)
         )
+        steps.append(hello)  # RFC 3207 §4.2
     steps += [command(b"NOOP", "NOOP", *s.ANY)] * trips
     steps.append(command(b"QUIT", "QUIT", *s.ANY))
     return Script.of("doctor", tuple(steps), farewell=len(steps) - 1, implicit_tls=implicit_tls, lmtp=lmtp)
