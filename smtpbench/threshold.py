@@ -2,7 +2,8 @@
 
 This is the grammar and the arithmetic; what was measured is looked up by `measure.verdict`. A metric is a slot of latency
 with a statistic (`message.p99`, `RCPT.service.max`; response time unless service is asked for), an outcome of messages, a
-count of replies, recipients or errors, the throughput, or the generator's own health.
+count of replies, recipients or errors, the throughput, or the generator's own health. All but the last may be of one
+recipient domain: `message.p99@gmail.example < 500ms`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from smtpbench.errors import UsageError
+from smtpbench.smtp.domain import canonical
 from smtpbench.units import NS_PER_MS, parse_duration_ns, parse_rate_per_s
 
 #: Kinds of value: milliseconds, a share from 0 to 1, events a second, a number of things.
@@ -68,7 +70,7 @@ class Threshold:
     """What must hold.
 
     path: the metric's parts, in full: a slot's are (slot, `response` or `service`, statistic). kind: of the limit, which is
-    in its unit.
+    in its unit. domain: whose recipients it is about, as `smtp.domain.canonical` spells it; empty for the whole run.
     """
 
     text: str
@@ -76,6 +78,12 @@ class Threshold:
     operator: str
     limit: float
     kind: str
+    domain: str = ""
+
+    @property
+    def metric(self) -> str:
+        """What is measured, in full: `message.response.p99@gmail.example`."""
+        return ".".join(self.path) + (f"@{self.domain}" if self.domain else "")
 
     def holds(self, value: float) -> bool:
         """Whether a value keeps to it."""
@@ -108,16 +116,29 @@ def parse_threshold(text: str) -> Threshold:
     shape = _SHAPE.fullmatch(text)
     if not shape:
         raise UsageError(f"{text!r} is not a threshold; write a metric, one of < <= > >= ==, and a limit, {_EXAMPLES}")
-    path, kinds = _metric(shape["metric"])
+    name, at, domain_text = shape["metric"].rpartition("@")
+    path, kinds = _metric(name if at else shape["metric"])
+    domain = _domain(domain_text, path, text) if at else ""
     kind, limit = _limit(shape["limit"])
     if kind not in kinds:
         wanted = " or ".join(_UNITS[one] for one in kinds)
         raise UsageError(f"{text!r}: the limit of {shape['metric']} is {wanted}")
-    return Threshold(" ".join(shape.group("metric", "operator", "limit")), path, shape["operator"], limit, kind)
+    return Threshold(" ".join(shape.group("metric", "operator", "limit")), path, shape["operator"], limit, kind, domain)
+
+
+def _domain(domain_text: str, path: tuple[str, ...], text: str) -> str:
+    if path[0] == "generator":
+        raise UsageError(f"{text!r}: the generator's figures are of the whole run and not of a domain")
+    domain = canonical(domain_text.encode("utf-8", "surrogateescape"))
+    if domain is None:
+        raise UsageError(f"{text!r}: {domain_text!r} is not a domain; write one like gmail.example or [192.0.2.1]")
+    return domain
 
 
 def parse_metric(text: str) -> Metric:
     """Read what stands before a threshold's operator. Raises UsageError."""
+    if "@" in text:
+        raise UsageError(f"{text!r}: only a threshold may be of one domain")
     path, kinds = _metric(text.strip())
     return Metric(text.strip(), path, SHARE if SHARE in kinds else kinds[0])
 

@@ -15,13 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent / "smtpbench"
 FLOORS = (
     {"errors"},
     {"units", "text"},
-    {"threshold"},
     {"smtp"},
+    {"threshold"},
     {"engine"},
     {"session", "target"},
     {"measure", "scenario", "sink", "rules"},
     {"load", "check", "fuzz"},
-    {"study"},
+    {"study", "doctor"},
     {"report"},
     {"cli", "pytest_plugin"},
 )

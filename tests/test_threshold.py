@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smtpbench.errors import UsageError
-from smtpbench.threshold import COUNT, RATE, SHARE, TIME, format_value, parse_threshold
+from smtpbench.threshold import COUNT, RATE, SHARE, TIME, format_value, parse_metric, parse_threshold
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,43 @@ def test_what_is_a_threshold(text: str, path: tuple[str, ...], limit: float, kin
 
 
 @pytest.mark.parametrize(
+    ("text", "path", "domain"),
+    [
+        ("message.p99@gmail.example < 500ms", ("message", "response", "p99"), "gmail.example"),
+        ("RCPT.service.p99.9@X.Example<1s", ("RCPT", "service", "p99.9"), "x.example"),
+        ("rejected@slow.example < 1%", ("rejected",), "slow.example"),
+        ("throughput@x.example > 10/s", ("throughput",), "x.example"),
+        ("recipients.rejected@x.example < 5", ("recipients", "rejected"), "x.example"),
+        ("replies.RCPT.4xx@x.example < 1%", ("replies", "RCPT", "4xx"), "x.example"),
+        ("errors@x.example == 0", ("errors",), "x.example"),
+        ("errors.timeout@x.example == 0", ("errors", "timeout"), "x.example"),
+        ("failed@xn--bcher-kva.example < 1%", ("failed",), "bücher.example"),
+        ("failed@[127.0.0.1] < 1%", ("failed",), "[127.0.0.1]"),
+        ("failed@[ipv6:2001:DB8:0::1] < 1%", ("failed",), "[IPv6:2001:db8::1]"),
+    ],
+)
+def test_a_threshold_of_one_domain(text: str, path: tuple[str, ...], domain: str) -> None:
+    read = parse_threshold(text)
+    assert (read.path, read.domain) == (path, domain)
+    assert read.metric == f"{'.'.join(path)}@{domain}"
+    assert parse_threshold(read.text) == read
+
+
+def test_a_metric_alone_is_of_the_whole_run() -> None:
+    assert parse_threshold("failed < 1%").metric == "failed"
+    with pytest.raises(UsageError, match="only a threshold"):
+        parse_metric("failed@x.example")
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("generator.cpu@x.example < 80%", "of the whole run"),
+        ("failed@ < 1%", "'' is not a domain"),
+        ("failed@-x < 1%", "is not a domain"),
+        ("failed@[300.1.1.1] < 1%", "is not a domain"),
+        ("@x.example < 1%", "is not a metric"),
+        ("message@x.example < 1s", "'message' is not a metric"),
         ("", "is not a threshold"),
         ("message.p99", "is not a threshold"),
         ("message.p99 ~ 5ms", "is not a threshold"),

@@ -26,6 +26,7 @@ COMMANDS = {
     "replay": "Say findings again: STILL THERE, FIXED or CANNOT TELL.",
     "rules": "List the protocol rules, or explain one.",
     "sink": "Run a mail server that takes everything, or misbehaves on request.",
+    "doctor": "Look at this machine, and a target, before a run.",
     "demo": "Run the relay scenario against the built-in sink.",
     "validate": "Check scenario files and say what they do.",
     "schema": "Print the JSON Schema of scenario files or of results.",

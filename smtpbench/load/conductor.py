@@ -25,7 +25,15 @@ BACKOFF_MOST_NS = 1_000_000_000
 BURST = 100
 BURST_EVERY_NS = 10_000_000
 
-BookFor = Callable[[int], Scores]
+
+class Books(Protocol):
+    """Where arrivals are counted (`load.books.Books`)."""
+
+    def of(self, n: int, when_ns: int, /) -> Scores:
+        """The book of arrival n, meant to begin at that time."""
+
+    def same_until_ns(self, when_ns: int, /) -> int:
+        """Until when every arrival has the book of one that begins at when_ns; 0 where the book depends on its number."""
 
 
 class Wires(Protocol):
@@ -44,20 +52,18 @@ class Wires(Protocol):
 class Conductor:
     """What both models share: the open sessions, and knowing when all is over.
 
-    book_for: the book of an arrival that was meant to begin at a time (the warm-up's or the run's).
+    books: where arrivals are counted.
     on_finished: called once, when no arrival is to come and every connection is closed.
     late_ns: how late the generator itself began arrivals that had a connection at hand; its reader clears it.
     waited: arrivals that found no free connection.
     """
 
-    def __init__(
-        self, wires: Wires, route: Route, connections: int, book_for: BookFor, on_finished: Callable[[], None]
-    ) -> None:
+    def __init__(self, wires: Wires, route: Route, connections: int, books: Books, on_finished: Callable[[], None]) -> None:
         self.cast: Cast  # set by whoever makes both: each needs the other
         self._wires = wires
         self._route = route
         self._connections = connections
-        self._book_for = book_for
+        self._books = books
         self._on_finished = on_finished
         self._pending = 0  # sessions that a timer will open
         self._leaving = False
@@ -98,10 +104,10 @@ class Conductor:
         self._leaving = True
         return list(self.sessions)
 
-    def _open(self, n: int, intended_ns: int, now_ns: int, strikes: int = 0) -> None:
+    def _open(self, n: int, intended_ns: int, book: Scores, now_ns: int, strikes: int = 0) -> None:
         session = ClientSession(self.cast)
         session.strikes = strikes
-        session.assign(n, intended_ns, self._book_for(now_ns if intended_ns == UNSCHEDULED else intended_ns))
+        session.assign(n, intended_ns, book)
         session.open(now_ns)
         self.sessions.add(session)
         if len(self.sessions) > self.connections_peak:
@@ -134,7 +140,7 @@ class ClosedConductor(Conductor):
         wires: Wires,
         route: Route,
         connections: int,
-        book_for: BookFor,
+        books: Books,
         on_finished: Callable[[], None],
         *,
         numbers: Iterator[int],
@@ -142,7 +148,7 @@ class ClosedConductor(Conductor):
         warmup_numbers: Iterator[int] | None = None,
         measure_ns: int = 0,
     ) -> None:
-        super().__init__(wires, route, connections, book_for, on_finished)
+        super().__init__(wires, route, connections, books, on_finished)
         self._numbers = numbers if warmup_numbers is None else warmup_numbers
         self._measured_numbers = numbers
         self._switch_ns = api.NEVER if warmup_numbers is None else measure_ns
@@ -194,7 +200,7 @@ class ClosedConductor(Conductor):
     def _open_next(self, now_ns: int, strikes: int) -> None:
         n = self._next_number(now_ns)
         if n is not None:
-            self._open(n, UNSCHEDULED, now_ns, strikes)
+            self._open(n, UNSCHEDULED, self._book, now_ns, strikes)
 
     def _next_number(self, now_ns: int) -> int | None:
         if self._leaving or now_ns >= self._end_ns:
@@ -202,10 +208,12 @@ class ClosedConductor(Conductor):
             return None
         if now_ns >= self._switch_ns:
             self._numbers, self._switch_ns = self._measured_numbers, api.NEVER
-        self._book = self._book_for(now_ns)
-        self._same_until_ns = min(self._switch_ns, self._end_ns)
         n = next(self._numbers, None)
-        self._leaving = n is None
+        if n is None:
+            self._leaving = True
+            return None
+        self._book = self._books.of(n, now_ns)
+        self._same_until_ns = min(self._switch_ns, self._end_ns, self._books.same_until_ns(now_ns))
         return n
 
 
@@ -221,14 +229,14 @@ class OpenConductor(Conductor):
         wires: Wires,
         route: Route,
         connections: int,
-        book_for: BookFor,
+        books: Books,
         on_finished: Callable[[], None],
         *,
         arrivals: Iterator[tuple[int, int]],
         start_ns: int,
         drop: bool = False,
     ) -> None:
-        super().__init__(wires, route, connections, book_for, on_finished)
+        super().__init__(wires, route, connections, books, on_finished)
         self._arrivals = arrivals
         self._start_ns = start_ns
         self._drop = drop
@@ -265,7 +273,7 @@ class OpenConductor(Conductor):
     def at_gate(self, session: ClientSession, now_ns: int) -> int:
         if self._queue:
             n, intended_ns = self._queue.popleft()
-            session.assign(n, intended_ns, self._book_for(intended_ns))
+            session.assign(n, intended_ns, self._books.of(n, intended_ns))
             return GO
         if self._exhausted:
             return LEAVE
@@ -295,13 +303,13 @@ class OpenConductor(Conductor):
         if self._idle:
             self.late_ns.append(now_ns - intended_ns)
             session = self._idle.popleft()
-            session.assign(n, intended_ns, self._book_for(intended_ns))
+            session.assign(n, intended_ns, self._books.of(n, intended_ns))
             self._wires.push(session.connection, session.resume(now_ns))
         elif len(self.sessions) < self._connections and not self._queue:
             self.late_ns.append(now_ns - intended_ns)
-            self._open(n, intended_ns, now_ns)
+            self._open(n, intended_ns, self._books.of(n, intended_ns), now_ns)
         elif self._drop:
-            self._book_for(intended_ns).dropped += self._messages(n)
+            self._books.of(n, intended_ns).dropped += self._messages(n)
         else:
             self.waited += 1
             self._queue.append((n, intended_ns))
@@ -313,7 +321,7 @@ class OpenConductor(Conductor):
         self._filling = True
         while self._queue and len(self.sessions) < self._connections:
             n, intended_ns = self._queue.popleft()
-            self._open(n, intended_ns, now_ns)
+            self._open(n, intended_ns, self._books.of(n, intended_ns), now_ns)
         self._filling = False
 
     def _exhaust(self, now_ns: int) -> None:
@@ -328,7 +336,7 @@ class OpenConductor(Conductor):
     def _interrupt_queue(self) -> None:
         while self._queue:
             n, intended_ns = self._queue.popleft()
-            self._book_for(intended_ns).interrupted += self._messages(n)
+            self._books.of(n, intended_ns).interrupted += self._messages(n)
 
     def _check_finished(self) -> None:
         if not self._queue:

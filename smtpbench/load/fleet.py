@@ -117,7 +117,7 @@ async def serve() -> None:
     first = json.loads(await anext(commands))
     job, number = Job.from_json(first["job"]), first["worker"]
     script, route, credentials = prepare(job)
-    worker = Worker(script, route, job.plan, number, credentials)
+    worker = Worker(script, route, job.plan, number, credentials, job.domains)
     worker.make_ready()
     await output.send_all(b'{"ready": true}\n')
     start = json.loads(await anext(commands))

@@ -24,7 +24,8 @@ class Job:
 
     path, text: the scenario file and what stood in it when the run began. started: ISO 8601; goes into the messages.
     family, address, server_name: where to connect, found once for the run.
-    message_bytes: overrides the message's size. password: for AUTH; never shown.
+    message_bytes: overrides the message's size. domains: those whose arrivals are counted apart too. password: for AUTH;
+    never shown.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Job:
     certificate: str | None = None
     key: str | None = None
     message_bytes: int | None = None
+    domains: tuple[str, ...] = ()
     password: str | None = field(default=None, repr=False)
 
     def to_json(self) -> str:
@@ -54,6 +56,7 @@ class Job:
         plan = values.pop("plan")
         plan["stages"] = tuple(Stage(**stage) for stage in plan["stages"])
         address = values.pop("address")
+        values["domains"] = tuple(values["domains"])
         return cls(**values, plan=Plan(**plan), address=address if isinstance(address, str) else tuple(address))
 
 

@@ -6,7 +6,7 @@ A report is plain data, so it is the same whether the worker is this process or 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
@@ -29,7 +29,8 @@ _BOOKS = ("warmup", "quiet", "book")
 class Report:
     """What one worker did since its last report.
 
-    end_ns, length_ns: the stretch, on the monotonic clock. warmup, quiet, book: what was counted in each.
+    end_ns, length_ns: the stretch, on the monotonic clock. warmup, quiet, book: what was counted in each. domains: what was
+    counted apart, and belongs to quiet and book as well: by domain, each one's part of both.
     """
 
     worker: int
@@ -49,16 +50,19 @@ class Report:
     late: Histogram
     connections_peak: int
     rss_bytes: int
+    domains: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
 
     def to_data(self) -> dict[str, Any]:
         """Data that JSON holds; `from_data` reads it."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        return values | {name: getattr(self, name).to_data() for name in (*_BOOKS, "late")}
+        apart = {domain: [part.to_data() for part in parts] for domain, parts in self.domains.items()}
+        return values | {name: getattr(self, name).to_data() for name in (*_BOOKS, "late")} | {"domains": apart}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Report:
         """The report of a `to_data`."""
-        read = {name: Interval.from_data(data[name]) for name in _BOOKS}
+        read: dict[str, Any] = {name: Interval.from_data(data[name]) for name in _BOOKS}
+        read["domains"] = {domain: tuple(map(Interval.from_data, parts)) for domain, parts in data["domains"].items()}
         return cls(**(data | read | {"late": Histogram.from_data(data["late"])}))
 
 
@@ -85,9 +89,14 @@ class Meter:
             conductor.waiting, waited, user_s, system_s, wait_s, lag_ns, Histogram.of(late_ns), conductor.connections_peak,
             peak_rss_bytes(),
         )  # fmt: skip
-        await in_steps(worker.warmup.drain_steps(report.warmup))
-        await in_steps(worker.quiet.drain_steps(report.quiet))
-        await in_steps(worker.book.drain_steps(report.book))
+        books = worker.books
+        await in_steps(books.warmup.drain_steps(report.warmup))
+        await in_steps(books.quiet.drain_steps(report.quiet))
+        await in_steps(books.book.drain_steps(report.book))
+        for domain, apart in books.apart.items():
+            parts = report.domains[domain] = Interval(), Interval()
+            for book, interval in zip(apart, parts, strict=True):
+                await in_steps(book.drain_steps(interval))
         return report
 
 
@@ -101,7 +110,8 @@ class Collector:
     """The run's totals: the sum of all reports, of all workers.
 
     totals, warmup: what was counted in the measured window and before it. quiet, beside: the totals' two parts, before the
-    first hostile session and beside them. health: what the generator used for it.
+    first hostile session and beside them. domains: the totals' parts that were counted apart, by domain. health: what the
+    generator used for it.
     """
 
     def __init__(self, plan: Plan, start_ns: int) -> None:
@@ -111,6 +121,7 @@ class Collector:
         self.warmup = Interval()
         self.quiet = Interval()
         self.beside = Interval()
+        self.domains: dict[str, Interval] = {}
         self.health = Health()
         self._pending: list[Report] = []
         self._flushed_ns = start_ns
@@ -131,6 +142,17 @@ class Collector:
 
     def add(self, report: Report) -> None:
         """Take a worker's report."""
+        for _ in self.add_steps(report):
+            pass
+
+    def add_steps(self, report: Report) -> Iterator[None]:
+        """The same in steps, so that a loop may run between them."""
+        for domain, (quiet, book) in report.domains.items():
+            mine = self.domains.setdefault(domain, Interval())
+            for whole, part in ((report.quiet, quiet), (report.book, book)):
+                whole.add(part)
+                mine.add(part)
+            yield
         self._pending.append(report)
         if self._plan.quiet_ns:
             self.quiet.add(report.quiet)

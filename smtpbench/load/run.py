@@ -32,6 +32,7 @@ from smtpbench.measure import result as results
 from smtpbench.measure.files import RunFiles, Tick
 from smtpbench.measure.health import raise_descriptor_limit
 from smtpbench.measure.recorder import Interval
+from smtpbench.scenario.domains import possible_domains
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.session.script import Script
 from smtpbench.smtp.reply import ReplyReader
@@ -95,12 +96,14 @@ async def run(request: Request, observer: Observer) -> Outcome:
     job = Job(
         path=str(request.file.path), text=request.file.text, target=request.target.url, run_id=run_id,
         started=started.isoformat(), plan=request.plan, family=0, address="", password=request.password,
-        insecure=request.trust.insecure, message_bytes=request.message_bytes,
+        insecure=request.trust.insecure, message_bytes=request.message_bytes, domains=request.watch.domains,
         **{name: None if (path := getattr(request.trust, name)) is None else str(path)
            for name in ("ca", "certificate", "key")},
     )  # fmt: skip
     script = compile_job(job)
     request.watch.check(script)
+    if request.watch.domains:
+        request.watch.check_domains(possible_domains(request.file, run_id))
     _check_descriptors(request.plan)
     context = tls_context(request.trust) if speaks_tls(script) else None
     run = _Run(request, script, started, observer)
@@ -196,14 +199,14 @@ class _Run:
 
     async def _alone(self, job: Job) -> None:
         script, route, credentials = prepare(job)
-        worker = Worker(script, route, job.plan, 0, credentials)
+        worker = Worker(script, route, job.plan, 0, credentials, job.domains)
         worker.make_ready()
         meter = Meter(0)
 
         async def tick(worker: Worker, now_ns: int, lag_ns: int) -> None:
             report = await meter.read(worker, now_ns, lag_ns)
             await trio.lowlevel.checkpoint()
-            self._collector.add(report)
+            await in_steps(self._collector.add_steps(report))
             await self._flush()
 
         self._collector.restart(time.monotonic_ns() + HEAD_START_NS)
@@ -301,7 +304,13 @@ class _Run:
             )
             | {"thresholds": request.watch.verdicts(collector, request.plan, window_ns / NS_PER_S)}
             | self._beside()
+            | self._apart(window_ns / NS_PER_S)
         )
+
+    def _apart(self, window_s: float) -> dict[str, Any]:
+        """What a run whose thresholds name domains has more."""
+        counted = {domain: self._collector.domains.get(domain, Interval()) for domain in self._request.watch.domains}
+        return {"domains": results.domains_section(counted, window_s)} if counted else {}
 
     def _beside(self) -> dict[str, Any]:
         """What a run with hostile sessions has more."""

@@ -17,6 +17,8 @@ from smtpbench.units import NS_PER_S
 
 #: What is timed in every script.
 _SLOTS = ("connect", "tls", "banner", "transaction", "session")
+#: How many domains a message names.
+_SHOWN = 10
 
 
 def slots_of(script: Script) -> list[str]:
@@ -38,6 +40,22 @@ class Watch:
             if threshold.slot and threshold.slot not in slots:
                 raise UsageError(f"{threshold.text!r}: nothing is timed as {threshold.slot!r}; there are {', '.join(slots)}")
 
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains that they name."""
+        return tuple(dict.fromkeys(one.domain for one in self.thresholds if one.domain))
+
+    def check_domains(self, possible: frozenset[str] | None) -> None:
+        """Raises UsageError for a domain that is none of the possible ones, where those are known."""
+        for one in self.thresholds:
+            if possible is not None and one.domain and one.domain not in possible:
+                some = sorted(possible)
+                known = ", ".join(some[:_SHOWN]) + (" …" if len(some) > _SHOWN else "")
+                raise UsageError(
+                    f"{one.text!r}: no arrival's first recipient is at {one.domain}; "
+                    + (f"there are {known}" if known else "the scenario names no recipient")
+                )
+
     def broken(self, collector: Collector, plan: Plan, end_s: float) -> str:
         """Why the run, end_s seconds old, should go no further; empty where it may."""
         window_s = end_s - plan.warmup_ns / NS_PER_S
@@ -54,4 +72,4 @@ class Watch:
 
 def _figures(collector: Collector, plan: Plan, window_s: float) -> Figures:
     generator = generator_section(collector.health, collector.totals, window_s, closed_model=not plan.open_model)
-    return Figures(collector.totals, window_s, generator)
+    return Figures(collector.totals, window_s, generator, collector.domains)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -16,9 +16,10 @@ import trio
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.engine.shard import Shard
+from smtpbench.load.books import Books, BooksByDomain
 from smtpbench.load.conductor import ClosedConductor, Conductor, OpenConductor
+from smtpbench.load.domains import domain_of
 from smtpbench.load.plan import Plan
-from smtpbench.measure.recorder import Book
 from smtpbench.session.cast import Cast
 from smtpbench.session.script import Script
 from smtpbench.units import NS_PER_S
@@ -49,20 +50,19 @@ OnTick = Callable[["Worker", int, int], Awaitable[None]]
 class Worker:
     """One process's share of a plan.
 
-    warmup, book: what was counted before and after the warm-up's end. quiet: what would be in the book, but came before
-    the first hostile session. The times are of `time.monotonic_ns`.
+    domains: those whose arrivals are counted apart too. books: what was counted. The times are of `time.monotonic_ns`.
     """
 
-    def __init__(self, script: Script, route: Route, plan: Plan, worker: int, credentials: tuple[str, str] | None) -> None:
+    def __init__(
+        self, script: Script, route: Route, plan: Plan, worker: int, credentials: tuple[str, str] | None,
+        domains: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.plan = plan
-        self.warmup = Book(script.rows)
-        self.quiet = Book(script.rows)
-        self.book = Book(script.rows)
+        self.books = BooksByDomain(script.rows, domains, domain_of(script)) if domains else Books(script.rows)
         self.shard = Shard(alone=True)
         self.start_ns = 0
         self.end_ns = 0
         self._measure_ns = 0
-        self._hostile_ns = 0
         self._script = script
         self._route = route
         self._number = worker
@@ -77,22 +77,17 @@ class Worker:
         gc.collect()
         gc.freeze()
 
-    def _book_for(self, when_ns: int) -> Book:
-        if when_ns >= self._hostile_ns:
-            return self.book
-        return self.quiet if when_ns >= self._measure_ns else self.warmup
-
     def _conduct(self) -> Conductor:
         plan, worker = self.plan, self._number
         shard, route, connections = self.shard, self._route, plan.connections_of(worker)
         if plan.open_model:
             return OpenConductor(
-                shard, route, connections, self._book_for, self._finished.set,
+                shard, route, connections, self.books, self._finished.set,
                 arrivals=plan.schedule(worker), start_ns=self.start_ns, drop=plan.drop,
             )  # fmt: skip
         end_ns = api.NEVER if plan.issuing_ns == api.NEVER else self.start_ns + plan.issuing_ns
         return ClosedConductor(
-            shard, route, connections, self._book_for, self._finished.set, numbers=plan.numbers(worker), end_ns=end_ns,
+            shard, route, connections, self.books, self._finished.set, numbers=plan.numbers(worker), end_ns=end_ns,
             warmup_numbers=plan.warmup_numbers(worker) if plan.warmup_ns else None, measure_ns=self._measure_ns,
         )  # fmt: skip
 
@@ -104,7 +99,7 @@ class Worker:
         """
         self.start_ns = start_ns
         self._measure_ns = start_ns + self.plan.warmup_ns
-        self._hostile_ns = self._measure_ns + self.plan.quiet_ns
+        self.books.begin(self._measure_ns, self._measure_ns + self.plan.quiet_ns)
         self.conductor = self._conduct()
         self.conductor.cast = Cast(self._script, self.conductor, self.plan.timeout_ns, self._credentials)
         thresholds = gc.get_threshold()

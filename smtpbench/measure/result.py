@@ -11,7 +11,7 @@ import ssl
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,24 @@ def replies_section(totals: Interval) -> tuple[dict[str, dict[str, int]], dict[s
         if status:
             enhanced.setdefault(verb, Counter())[f"{text} {status}"] += count
     return {verb: dict(found) for verb, found in codes.items()}, {verb: dict(found) for verb, found in enhanced.items()}
+
+
+def domains_section(domains: Mapping[str, Interval], window_s: float) -> dict[str, dict[str, Any]]:
+    """What was counted of the arrivals for each of some domains."""
+    return {domain: _of_domain(counted, window_s) for domain, counted in domains.items()}
+
+
+def _of_domain(counted: Interval, window_s: float) -> dict[str, Any]:
+    accepted, rejected = counted.recipients()
+    return {
+        "messages": messages_section(counted),
+        "recipients": {"accepted": accepted, "rejected": rejected},
+        "throughput": {"messages_per_s": counted.messages["accepted"] / window_s if window_s else 0.0},
+        "latency": latency_section(counted, ok=True),
+        "latency_failed": latency_section(counted, ok=False),
+        "replies": replies_section(counted)[0],
+        "errors": dict(counted.errors),
+    }
 
 
 def generator_section(health: Health, totals: Interval, window_s: float, *, closed_model: bool) -> dict[str, Any]:

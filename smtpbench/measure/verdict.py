@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
@@ -17,11 +17,16 @@ from smtpbench.threshold import COUNT, GENERATOR, SHARE, Metric, Threshold, form
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What thresholds are read from. window_s: of the totals. generator: as in the result (`result.generator_section`)."""
+    """What thresholds are read from.
+
+    window_s: of the totals. generator: as in the result (`result.generator_section`). domains: the parts of the totals that
+    were counted apart, by recipient domain.
+    """
 
     totals: Interval
     window_s: float
     generator: Mapping[str, Any]
+    domains: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,7 @@ class Verdict:
         threshold, value = self.threshold, self.value
         return {
             "threshold": threshold.text,
-            "metric": ".".join(threshold.path),
+            "metric": threshold.metric,
             "unit": threshold.kind,
             "limit": threshold.limit,
             "value": value,
@@ -52,7 +57,7 @@ class Verdict:
 
 def judge(thresholds: Sequence[Threshold], figures: Figures) -> list[Verdict]:
     """Each threshold with what was measured."""
-    return [Verdict(threshold, value_of(threshold, figures)) for threshold in thresholds]
+    return [Verdict(threshold, _value(threshold, figures)) for threshold in thresholds]
 
 
 def broken_for_good(thresholds: Sequence[Threshold], figures: Figures) -> list[Verdict]:
@@ -61,8 +66,16 @@ def broken_for_good(thresholds: Sequence[Threshold], figures: Figures) -> list[V
     return [verdict for verdict in verdicts if verdict.value is not None and not verdict.passed]
 
 
+def _value(threshold: Threshold, figures: Figures) -> float | None:
+    """What was measured of the whole run or of a domain; of a domain that nobody wrote to, not even a count of 0 was."""
+    if not threshold.domain:
+        return value_of(threshold, figures)
+    of_domain = figures.domains.get(threshold.domain)
+    return value_of(threshold, replace(figures, totals=of_domain)) if of_domain and of_domain.counted else None
+
+
 def value_of(asked: Threshold | Metric, figures: Figures) -> float | None:
-    """What was measured of its metric; None where nothing was."""
+    """What the totals hold of its metric; None where nothing was measured."""
     head, *rest = asked.path
     totals = figures.totals
     if head == "throughput":

@@ -68,7 +68,12 @@ Range = Annotated[
 ThresholdText = Annotated[
     Threshold,
     quantity(parse_threshold),
-    WithJsonSchema({"type": "string", "examples": ["message.p99 < 200ms", "failed < 0.1%", "throughput > 450/s"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "examples": ["message.p99 < 200ms", "failed < 0.1%", "throughput > 450/s", "failed@gmail.example < 1%"],
+        }
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from bisect import bisect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import TypeVar
@@ -101,6 +101,7 @@ class Values:
             "run": lambda n, i: run_id,
         }
         self._spliced: dict[str, list[str | Provider]] = {"run": [run_id]}
+        self._choices: dict[Provider, Sequence[str]] = {}
         self._making: list[str] = []
 
     def provider(self, name: str, path: tuple[object, ...]) -> Provider | None:
@@ -146,6 +147,14 @@ class Values:
         """Whether it is the arrival number itself, for which a cheaper template will do."""
         return provider is self._providers["n"]
 
+    def choices(self, provider: Provider) -> Sequence[str] | None:
+        """All that it can give; None where those are not a list, and then letters and digits are all it is made of."""
+        return self._choices.get(provider)
+
+    def _chosen(self, provider: Provider, rows: Sequence[str]) -> Provider:
+        self._choices[provider] = rows
+        return provider
+
     def _make(self, name: str, spec: str | Csv | Lines | Pick | Numbers | Random) -> Provider | None:
         path = ("values", name)
         if isinstance(spec, str):
@@ -171,8 +180,8 @@ class Values:
     def _rows(self, name: str, rows: list[str], order: str) -> Provider:
         count = len(rows)
         if order == "sequential":
-            return lambda n, i: rows[(n + i) % count]
-        return lambda n, i: rows[mix(self._seed, name, n, i) % count]
+            return self._chosen(lambda n, i: rows[(n + i) % count], rows)
+        return self._chosen(lambda n, i: rows[mix(self._seed, name, n, i) % count], rows)
 
     def _pick(self, name: str, spec: Pick) -> Provider | None:
         rows = [str(item) for item in spec.pick]
@@ -182,7 +191,10 @@ class Values:
             self._document.problem(("values", name, "weights"), f"there must be {len(rows)} weights, not all of them 0")
             return None
         marks = list(accumulate(spec.weights))
-        return lambda n, i: rows[min(bisect(marks, draw(self._seed, name, n, i) * marks[-1]), len(rows) - 1)]
+        weighed = [row for row, weight in zip(rows, spec.weights, strict=True) if weight]
+        return self._chosen(
+            lambda n, i: rows[min(bisect(marks, draw(self._seed, name, n, i) * marks[-1]), len(rows) - 1)], weighed
+        )
 
     def _csv(self, spec: Csv, path: tuple[object, ...]) -> list[str]:
         file = self._folder / spec.csv

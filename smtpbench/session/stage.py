@@ -162,14 +162,15 @@ async def interruptible(work: Callable[[], Awaitable[object]], on_signal: Callab
     came = 0
     async with trio.open_nursery() as nursery:
 
-        async def watch() -> None:
+        async def watch(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
             nonlocal came
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                task_status.started()
                 async for _ in signals:
                     came += 1
                     on_signal(came, nursery.cancel_scope)
 
-        nursery.start_soon(watch)
+        await nursery.start(watch)  # work may not reach its first checkpoint for long
         await work()
         nursery.cancel_scope.cancel()
     return came

@@ -13,6 +13,7 @@ from fakes import FakeBook, repeated, transaction
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
+from smtpbench.load.books import Books, BooksByDomain
 from smtpbench.load.conductor import BURST, ClosedConductor, Conductor, OpenConductor
 from smtpbench.session.cast import Cast
 from smtpbench.session.client import ClientSession
@@ -74,14 +75,30 @@ class Wires:
             call(self.now_ns)
 
 
-class Stage:
-    """A conductor with its wires and book."""
+class OneBook:
+    """Every arrival is counted in one book."""
 
-    def __init__(self, model: type[Conductor], script: Script, connections: int, wires: Wires, **options: Any) -> None:
+    def __init__(self, book: FakeBook) -> None:
+        self.book = book
+
+    def of(self, n: int, when_ns: int) -> FakeBook:
+        return self.book
+
+    def same_until_ns(self, when_ns: int) -> int:
+        return api.NEVER
+
+
+class Stage:
+    """A conductor with its wires and book; or with books of its own."""
+
+    def __init__(
+        self, model: type[Conductor], script: Script, connections: int, wires: Wires, books: Books | None = None,
+        **options: Any,
+    ) -> None:  # fmt: skip
         self.wires = wires
         self.book = FakeBook(script.rows)
         self.finished = 0
-        self.conductor = model(wires, Route(2, ""), connections, lambda when_ns: self.book, self._finish, **options)
+        self.conductor = model(wires, Route(2, ""), connections, books or OneBook(self.book), self._finish, **options)
         self.conductor.cast = Cast(script, self.conductor, timeout_ns=10**9)
         wires.call_at(0, self.conductor.start)
 
@@ -204,3 +221,79 @@ def test_a_refused_connection_fails_its_arrival_and_no_other() -> None:
     counts = stage.book.messages
     assert counts["accepted"] + counts.get("failed", 0) == 20
     assert stage.finished == 1
+
+
+# -- books ------------------------------------------------------------------------------------------------------------
+
+
+def counted(books: Books) -> dict[str, dict[str, int]]:
+    """The messages in each book that has any."""
+    found: dict[str, Any] = {name: getattr(books, name).drain().messages for name in ("warmup", "quiet", "book")}
+    for domain, (quiet, book) in books.apart.items():
+        found |= {f"quiet@{domain}": quiet.drain().messages, f"book@{domain}": book.drain().messages}
+    return {name: dict(messages) for name, messages in found.items() if messages}
+
+
+def by_domain(script: Script) -> BooksByDomain:
+    """Three arrivals of ten are for a.example, one for b.example; others are for domains that nobody asked for."""
+    return BooksByDomain(script.rows, ["a.example", "b.example"], lambda n: "aaabccccc"[n % 10 : n % 10 + 1] + ".example")
+
+
+@pytest.mark.parametrize("script", [repeated(passes=7), repeated(passes=10**9), ONCE])
+def test_the_closed_model_counts_each_arrival_in_its_domain(script: Script) -> None:
+    books = by_domain(script)
+    stage = Stage(ClosedConductor, script, 3, Wires(), books, numbers=iter(range(100)))
+    stage.wires.run()
+    assert counted(books) == {
+        "book": {"accepted": 60}, "book@a.example": {"accepted": 30}, "book@b.example": {"accepted": 10}
+    }  # fmt: skip
+
+
+def test_a_clock_that_was_read_earlier_changes_no_book() -> None:
+    # a session is told the time at which its read completed; a timer that ran before it may have been told a later one
+    books = by_domain(ONCE)
+    stage = Stage(ClosedConductor, ONCE, 1, Wires(), books, numbers=count(2))
+    assigned: list[tuple[int, object]] = []
+    session: Any = SimpleNamespace(assign=lambda n, intended_ns, book: assigned.append((n, book)))
+    for now_ns in (50, 40, 30, 60):
+        stage.conductor.at_gate(session, now_ns)
+    assert assigned == [(n, books.of(n, 0)) for n in range(2, 6)]
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_the_open_model_counts_each_arrival_in_its_domain_whatever_becomes_of_it(drop: bool) -> None:
+    script = repeated(passes=10**9)
+    books = by_domain(script)
+    schedule = iter(arrivals(2 * MS, 100))
+    stage = Stage(OpenConductor, script, 1, Wires(), books, arrivals=schedule, start_ns=0, drop=drop)
+    if not drop:
+        stage.wires.call_at(150 * MS, stage.conductor.leave)
+    stage.wires.run()
+    found = counted(books)
+    sums = {name: sum(messages.values()) for name, messages in found.items()}
+    issued = 100 if drop else 75
+    expected = {domain: sum(1 for n in range(issued) if n % 10 in tens) for domain, tens in (("a", (0, 1, 2)), ("b", (3,)))}
+    assert {name: sums[f"book@{name}.example"] for name in "ab"} == expected
+    assert sum(sums.values()) == issued
+    assert found["book@a.example"]["dropped" if drop else "interrupted"] > 0
+
+
+@pytest.mark.parametrize("make", [lambda script: Books(script.rows), by_domain], ids=["whole", "by domain"])
+def test_a_session_that_goes_on_changes_its_book_with_the_phase(make: Callable[[Script], Books]) -> None:
+    script = repeated(passes=10**9)
+    books = make(script)
+    books.begin(100 * MS, 200 * MS)
+    stage = Stage(
+        ClosedConductor, script, 1, Wires(), books, numbers=count(), end_ns=300 * MS, warmup_numbers=count(10**12),
+        measure_ns=100 * MS,
+    )  # fmt: skip
+    stage.wires.run()
+    found = counted(books)
+    sums = {
+        phase: sum(messages["accepted"] for name, messages in found.items() if name.partition("@")[0] == phase)
+        for phase in ("warmup", "quiet", "book")
+    }
+    assert sums == {"warmup": 25, "quiet": 25, "book": 25}
+    if books.apart:
+        assert found["quiet@b.example"] == {"accepted": 3}
+        assert "warmup@b.example" not in found

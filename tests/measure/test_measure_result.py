@@ -48,6 +48,8 @@ def complaints(result: dict[str, Any], schema: Any = SCHEMA) -> list[str]:
 def test_a_result_is_what_its_schema_says(model: str, totals: Interval) -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert complaints(result_of(totals, model=model), closed(SCHEMA)) == []
+    domains = results.domains_section({"x.example": totals}, 30.0)
+    assert complaints(result_of(totals, model=model) | {"domains": domains}, closed(SCHEMA)) == []
 
 
 def spoil(path: str, value: Any) -> Callable[[dict[str, Any]], None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from figures import MS
 
@@ -59,6 +61,31 @@ def figures() -> Figures:
 )
 def test_each_metric_is_found(metric: str, limit: str, value: float) -> None:
     assert value_of(parse_threshold(f"{metric} < {limit}"), figures()) == pytest.approx(value, rel=0.002)
+
+
+def test_a_domain_has_its_own_figures() -> None:
+    whole = figures()
+    book = Book()
+    book.accepted, book.rejected = 8, 2
+    book.samples("RCPT", "RCPT", b"550 5.1.1 No\r\n", False).extend([MS] * 2)
+    book.samples("RCPT", "RCPT", b"250 Ok\r\n", True).extend([MS] * 8)
+    of_both = replace(whole, domains={"x.example": book.drain(), "empty.example": Interval()})
+    texts = {
+        "rejected < 5%": 0.04, "rejected@X.example < 5%": 0.2, "throughput@x.example > 1/s": 0.8,
+        "replies.RCPT.5xx@x.example < 1%": 0.2, "recipients.accepted@x.example > 1": 8.0, "errors@x.example < 1": 0.0,
+        "RCPT.max@x.example < 2ms": 1.0, "message.p99@x.example < 1ms": None, "message.count@x.example < 1": 0.0,
+        # a domain that nobody wrote to has kept to nothing, not even to a count that could not grow
+        "rejected@empty.example < 5": None, "rejected@nosuch.example < 5": None,
+    }  # fmt: skip
+    verdicts = judge([parse_threshold(text) for text in texts], of_both)
+    for verdict, value in zip(verdicts, texts.values(), strict=True):
+        assert verdict.value == (value if value is None else pytest.approx(value, rel=0.002)), verdict.threshold.text
+    assert verdicts[1].to_data()["metric"] == "rejected@x.example"
+    assert [one.passed for one in verdicts[-2:]] == [False, False]
+    broken = broken_for_good([one.threshold for one in verdicts], of_both)
+    assert [one.threshold.text.partition(" ")[0] for one in broken] == [
+        "rejected@X.example", "throughput@x.example", "replies.RCPT.5xx@x.example"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["message.p99 < 1s", "failed < 5%", "recipients.rejected < 5%", "replies.RCPT.4xx < 5%"])
