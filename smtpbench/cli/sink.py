@@ -5,20 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import trio
 import typer
 
 from smtpbench.errors import UsageError
 from smtpbench.measure.health import raise_descriptor_limit
-from smtpbench.session.server import ServerSession
-from smtpbench.session.service import Service
-from smtpbench.sink.behaviour import behaviour_of
 from smtpbench.sink.config import read_behaviour
-from smtpbench.sink.mutants import MUTANTS
-from smtpbench.sink.serve import self_signed, serve, server_tls
-from smtpbench.units import parse_duration_ns, parse_size_bytes
+from smtpbench.sink.serve import serve
+from smtpbench.sink.setup import Options, set_up
+from smtpbench.units import parse_duration_ns
 
 PASSWORD_VARIABLE = "SMTPBENCH_SINK_PASSWORD"  # the variable's name, not a password
 
@@ -73,39 +70,38 @@ def command(
       smtpbench sink --listen unix:/tmp/lmtp.sock --lmtp
       smtpbench sink --listen 127.0.0.1:2525 --mutant eod-lf-crlf
     """
-    behaviour: dict[str, Any] = read_behaviour(config) if config else {}
-    rules = list(behaviour.get("on") or []) + list(on or [])
-    rules += [_shorthand(text, "delay:") for text in delay or []]
-    for action, texts in (("reject", reject), ("tempfail", tempfail), ("drop", drop)):
-        rules += [_shorthand(text, f"{action}@") for text in texts or []]
-    given = {"stall": stall, "greylist": greylist, "seed": seed or None}
-    behaviour |= {"on": rules} | {key: value for key, value in given.items() if value is not None}
-    if self_sign and tls_cert is None:
-        tls_cert, tls_key = self_signed()
-        typer.echo(f"sink: trust it with --ca {tls_cert}", err=True)
-    tls = None if tls_cert is None else server_tls(tls_cert, tls_key)
-    if (implicit_tls or require_tls) and tls is None:
-        raise UsageError("TLS needs a certificate: give --tls-cert FILE, or --self-signed")
-    users = {user: _password(password_file)} if user else {}
-    if require_auth and not users:
-        raise UsageError("--require-auth needs somebody who may log in: give --user")
-    if mutant is not None and mutant not in MUTANTS:
-        raise UsageError(f"--mutant {mutant}: there are {', '.join(sorted(MUTANTS))}")
-    manners = behaviour_of(behaviour)
-    service = Service(
-        name=name,
-        lmtp=lmtp,
-        size_bytes=parse_size_bytes(max_size),
-        recipients=max_recipients,
-        messages=max_messages,
-        users=users,
-        starttls=tls is not None and not implicit_tls,
-        implicit_tls=implicit_tls,
-        require_tls=require_tls,
-        require_auth=require_auth,
-        idle_ns=parse_duration_ns(idle),
-        manners=manners or None,
+    setup = set_up(
+        Options(
+            lmtp=lmtp,
+            on=on or (),
+            delay=delay or (),
+            reject=reject or (),
+            tempfail=tempfail or (),
+            drop=drop or (),
+            stall=stall,
+            greylist=greylist,
+            behaviour=read_behaviour(config) if config else {},
+            seed=seed,
+            max_connections=max_connections,
+            max_messages=max_messages,
+            max_recipients=max_recipients,
+            max_size=max_size,
+            idle=idle,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            self_signed=self_sign,
+            implicit_tls=implicit_tls,
+            require_tls=require_tls,
+            user=user,
+            password=_password(password_file) if user else None,
+            require_auth=require_auth,
+            name=name,
+            mutant=mutant,
+        )
     )
+    duration_ns = None if duration is None else parse_duration_ns(duration)
+    if self_sign and tls_cert is None:
+        typer.echo(f"sink: trust it with --ca {setup.certificate}", err=True)
     raise_descriptor_limit()
 
     def ready(addresses: list[str]) -> None:
@@ -115,26 +111,18 @@ def command(
 
     async def main() -> None:
         await serve(
-            service,
+            setup.service,
             listen or ["127.0.0.1:2525"],
-            tls=tls,
-            connections=max_connections,
-            duration_ns=None if duration is None else parse_duration_ns(duration),
+            tls=setup.tls,
+            connections=setup.connections,
+            duration_ns=duration_ns,
             authorized=authorized,
             on_ready=ready,
-            session=ServerSession if mutant is None else MUTANTS[mutant],
+            session=setup.session,
         )
 
     trio.run(main)
-    typer.echo(json.dumps(service.counts.to_data(), indent=None if ready_json else 2))
-
-
-def _shorthand(text: str, action: str) -> str:
-    """`RCPT=20ms` as the rule that it stands for."""
-    verb, equals, value = text.partition("=")
-    if not equals or not value:
-        raise UsageError(f"{text!r}: write VERB=VALUE, like RCPT=20ms or message=5%")
-    return f"{verb}={action}{value}"
+    typer.echo(json.dumps(setup.service.counts.to_data(), indent=None if ready_json else 2))
 
 
 def _password(file: Path | None) -> str:

@@ -414,7 +414,8 @@ class ServerSession:
         content = b"".join(self._parts)
         if stuffed:
             content = unstuff_dots(content[:-3])
-        keep(Envelope(self._sender.strip(b"<>"), tuple(to.strip(b"<>") for to in self._recipients), content))
+        recipients = tuple(to.strip(b"<>") for to in self._recipients)
+        keep(Envelope(self._sender.strip(b"<>"), recipients, content, self._tls, self._authenticated))
 
     def _abandon(self) -> None:
         """The transaction is over without a message."""

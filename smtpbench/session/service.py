@@ -14,11 +14,16 @@ CLOSING_421 = b"421 4.3.2 Closing the connection\r\n"
 
 
 class Envelope(NamedTuple):
-    """A message that was accepted: reverse-path and forward-paths without brackets, and its content, dots unstuffed."""
+    """A message that was accepted: reverse-path and forward-paths without brackets, and its content, dots unstuffed.
+
+    tls, authenticated: how it came.
+    """
 
     sender: bytes
     recipients: tuple[bytes, ...]
     content: bytes
+    tls: bool = False
+    authenticated: bool = False
 
 
 class Act(NamedTuple):

@@ -169,9 +169,12 @@ def server_tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
     return context
 
 
-def self_signed() -> tuple[Path, Path]:
-    """A certificate of its own for localhost, made by `openssl`: the files of certificate and key. Raises CannotRun."""
-    folder = Path(tempfile.mkdtemp(prefix="smtpbench-tls-"))
+def self_signed(folder: Path | None = None) -> tuple[Path, Path]:
+    """A certificate of its own for localhost, made by `openssl`: the files of certificate and key. Raises CannotRun.
+
+    folder: where they go; None makes one.
+    """
+    folder = folder or Path(tempfile.mkdtemp(prefix="smtpbench-tls-"))
     certificate, key = folder / "cert.pem", folder / "key.pem"
     names = "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"
     what = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]

@@ -1,0 +1,114 @@
+"""A sink from options as users give them: the command line, and the fixtures of the pytest plugin."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smtpbench.errors import UsageError
+from smtpbench.session.server import ServerSession
+from smtpbench.session.service import Service
+from smtpbench.sink.behaviour import Behaviour, behaviour_of
+from smtpbench.sink.mutants import MUTANTS
+from smtpbench.sink.serve import self_signed, server_tls
+from smtpbench.units import parse_duration_ns, parse_size_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `smtpbench sink` can be told, under the names of its options; times and sizes are text, like `20ms` and `1MiB`.
+
+    behaviour: what a --config file holds. tls_folder: where a self-signed certificate goes; None makes a folder.
+    """
+
+    lmtp: bool = False
+    on: Sequence[str] = ()
+    delay: Sequence[str] = ()
+    reject: Sequence[str] = ()
+    tempfail: Sequence[str] = ()
+    drop: Sequence[str] = ()
+    stall: str | None = None
+    greylist: str | None = None
+    behaviour: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    max_connections: int | None = None
+    max_messages: int | None = None
+    max_recipients: int = 1000
+    max_size: str = "64MiB"
+    idle: str = "5m"
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    self_signed: bool = False
+    tls_folder: Path | None = None
+    implicit_tls: bool = False
+    require_tls: bool = False
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    require_auth: bool = False
+    name: str = "sink.example"
+    mutant: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What `serve` and `sink_running` are given. certificate: for its clients to trust; None without TLS."""
+
+    service: Service
+    tls: ssl.SSLContext | None
+    certificate: Path | None
+    connections: int | None
+    session: type[ServerSession]
+
+
+def set_up(options: Options) -> Setup:
+    """Check the options and make of them what a sink is made of. Raises UsageError and, for a certificate, CannotRun."""
+    if options.mutant is not None and options.mutant not in MUTANTS:
+        raise UsageError(f"--mutant {options.mutant}: there are {', '.join(sorted(MUTANTS))}")
+    if options.require_auth and not options.user:
+        raise UsageError("--require-auth needs somebody who may log in: give --user")
+    if (options.implicit_tls or options.require_tls) and not (options.self_signed or options.tls_cert):
+        raise UsageError("TLS needs a certificate: give --tls-cert FILE, or --self-signed")
+    manners = _manners(options)
+    size_bytes, idle_ns = parse_size_bytes(options.max_size), parse_duration_ns(options.idle)
+    certificate, key = options.tls_cert, options.tls_key
+    if options.self_signed and certificate is None:
+        certificate, key = self_signed(options.tls_folder)
+    tls = None if certificate is None else server_tls(certificate, key)
+    service = Service(
+        name=options.name,
+        lmtp=options.lmtp,
+        size_bytes=size_bytes,
+        recipients=options.max_recipients,
+        messages=options.max_messages,
+        users={options.user: options.password or ""} if options.user else {},
+        starttls=tls is not None and not options.implicit_tls,
+        implicit_tls=options.implicit_tls,
+        require_tls=options.require_tls,
+        require_auth=options.require_auth,
+        idle_ns=idle_ns,
+        manners=manners or None,
+    )
+    session = ServerSession if options.mutant is None else MUTANTS[options.mutant]
+    return Setup(service, tls, certificate, options.max_connections, session)
+
+
+def _manners(options: Options) -> Behaviour:
+    behaviour_of(options.behaviour)  # what a file holds is checked before anything is added to it
+    rules = [*(options.behaviour.get("on") or ()), *options.on]
+    rules += [_shorthand(text, "delay:") for text in options.delay]
+    for action, texts in (("reject", options.reject), ("tempfail", options.tempfail), ("drop", options.drop)):
+        rules += [_shorthand(text, f"{action}@") for text in texts]
+    given = {"stall": options.stall, "greylist": options.greylist, "seed": options.seed or None}
+    told = {key: value for key, value in given.items() if value is not None}
+    return behaviour_of({**options.behaviour, "on": rules, **told})
+
+
+def _shorthand(text: str, action: str) -> str:
+    """`RCPT=20ms` as the rule that it stands for."""
+    verb, equals, value = text.partition("=")
+    if not equals or not value:
+        raise UsageError(f"{text!r}: write VERB=VALUE, like RCPT=20ms or message=5%")
+    return f"{verb}={action}{value}"

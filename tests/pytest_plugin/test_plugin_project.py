@@ -1,0 +1,276 @@
+"""The plugin in a project of somebody else's: `python -m pytest` in a folder of its own, and what came of its tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from junitparser import JUnitXml
+from runner import sink
+from servers import Tls
+
+INI = "[pytest]\naddopts = --strict-markers --strict-config\nfilterwarnings = error\n"
+
+
+class Project:
+    """A folder with tests."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "pytest.ini").write_text(INI)
+
+    def write(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(textwrap.dedent(text))
+
+    def run(self, *options: str, **env: str) -> dict[str, str]:
+        """Test → `passed`, or what it failed with; whatever is wrong with the whole stands under `output`."""
+        report = self.folder / "report.xml"
+        report.unlink(missing_ok=True)
+        argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junit-xml={report}", *options]
+        done = subprocess.run(
+            argv, cwd=self.folder, capture_output=True, text=True, timeout=120, env={**os.environ, **env}, check=False
+        )
+        found = {"output": done.stdout + done.stderr, "code": str(done.returncode)}
+        for suite in JUnitXml.fromfile(str(report)) if report.exists() else ():
+            for case in suite:
+                found[case.name] = "\n".join(one.message + "\n" + one.text for one in case.result) or "passed"
+        return found
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+SENDING = '''
+    """Somebody's code that sends mail, and its tests."""
+    import smtplib
+    import ssl
+
+    import pytest
+
+    pytestmark = pytest.mark.smtpbench_sink(name="mx.mine.example")
+
+
+    def send(sink, *, to="c@d.example", tls=None, login=None):
+        with smtplib.SMTP("localhost", sink.port) as client:
+            if tls:
+                client.starttls(context=ssl.create_default_context(cafile=tls))
+            if login:
+                client.login(*login)
+            client.sendmail("a@b.example", [to, "e@d.example"], "Subject: =?utf-8?q?caf=C3=A9?=\\r\\n\\r\\n.dot\\r\\n")
+
+
+    def test_mail(smtpbench_sink):
+        send(smtpbench_sink)
+        send(smtpbench_sink, to="z@d.example")
+        one, other = smtpbench_sink.wait_for(2)
+        assert (one.sender, one.recipients) == ("a@b.example", ("c@d.example", "e@d.example"))
+        assert other.recipients[0] == "z@d.example"
+        assert one.message["Subject"] == "café" and one.message.get_content() == ".dot\\r\\n"
+        assert one.content.endswith(b"\\r\\n\\r\\n.dot\\r\\n")
+        assert not one.tls and not one.authenticated
+        assert smtpbench_sink.url == f"smtp://127.0.0.1:{smtpbench_sink.port}"
+        assert smtpbench_sink.counts["messages"] == {"accepted": 2, "rejected": 0}
+        smtpbench_sink.clear()
+        assert smtpbench_sink.mails == []
+
+
+    @pytest.mark.smtpbench_sink(self_signed=True, require_tls=True, user="u", password="secret", require_auth=True)
+    def test_tls(smtpbench_sink):
+        send(smtpbench_sink, tls=smtpbench_sink.certificate, login=("u", "secret"))
+        assert smtpbench_sink.mails[0].tls and smtpbench_sink.mails[0].authenticated
+        with pytest.raises(smtplib.SMTPSenderRefused):
+            send(smtpbench_sink)
+
+
+    @pytest.mark.smtpbench_sink(reject="RCPT=100%")
+    class TestRefused:
+        def test_by_the_class(self, smtpbench_sink):
+            with pytest.raises(smtplib.SMTPRecipientsRefused):
+                send(smtpbench_sink)
+            assert smtpbench_sink.mails == []
+
+        @pytest.mark.smtpbench_sink(reject=(), on=["message=452 4.2.2 full"])
+        def test_the_nearest_wins(self, smtpbench_sink):
+            with smtplib.SMTP("localhost", smtpbench_sink.port) as client:
+                assert b"mx.mine.example" in client.ehlo()[1]
+            with pytest.raises(smtplib.SMTPDataError, match="full"):
+                send(smtpbench_sink)
+
+
+    def test_several(smtpbench_sink_factory):
+        first, second = smtpbench_sink_factory(), smtpbench_sink_factory(keep_messages=1)
+        for to in ("one@d.example", "two@d.example"):
+            send(second, to=to)
+        assert first.mails == []
+        assert [mail.recipients[0] for mail in second.wait_for(2)] == ["two@d.example"]
+        assert second.forgotten == 1
+
+
+    def test_nothing_comes(smtpbench_sink):
+        smtpbench_sink.wait_for(1, timeout=0)
+
+
+    @pytest.mark.smtpbench_sink(dleay="RCPT=20ms")
+    def test_a_wrong_option(smtpbench_sink):
+        pass
+
+
+    @pytest.mark.smtpbench_sink(delay="RCPT")
+    def test_a_wrong_value(smtpbench_sink):
+        pass
+'''
+
+
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_somebodys_mail_arrives(project: Project, options: tuple[str, ...]) -> None:
+    project.write("test_sending.py", SENDING)
+    found = project.run(*options)
+    passed = {name for name, what in found.items() if what == "passed"}
+    assert passed == {
+        "test_mail", "test_tls", "test_by_the_class", "test_the_nearest_wins", "test_several",
+    }, found["output"]  # fmt: skip
+    assert "1 messages were to come within 0 s, and 0 did; the sink saw 0 connections" in found["test_nothing_comes"]
+    assert "a sink has no option 'dleay'; there are delay, drop" in found["test_a_wrong_option"]
+    assert "write VERB=VALUE" in found["test_a_wrong_value"]
+
+
+MEASURING = '''
+    """Runs and checks as tests."""
+    import pytest
+
+
+    @pytest.mark.smtpbench(thresholds=["message.p99 < 30s"])
+    class TestRuns:
+        @pytest.mark.smtpbench(thresholds=["failed < 1%"])
+        def test_holds(self, smtpbench_run, smtpbench_target):
+            run = smtpbench_run("relay", messages=20, connections=2, thresholds=["accepted == 20"])
+            assert run.messages["accepted"] == 20
+            assert run.result["target"]["url"] == smtpbench_target
+            assert [one["threshold"] for one in run.result["thresholds"]] == [
+                "message.p99 < 30s", "failed < 1%", "accepted == 20",
+            ]
+            assert run.value("message.p99") > 0 and run.value("failed") == 0
+            assert (run.folder / "histograms.hlog").exists()
+
+        @pytest.mark.smtpbench_sink(delay="message=20ms")
+        def test_too_slow(self, smtpbench_run):
+            smtpbench_run("relay", messages=5, connections=1, thresholds=["message.p50 < 10ms", "message.p50 < 30s"])
+
+        def test_no_run(self):
+            pass
+
+
+    @pytest.mark.smtpbench_sink(self_signed=True, implicit_tls=True)
+    def test_trusts_the_sinks_certificate(smtpbench_run, smtpbench_sink):
+        assert smtpbench_run("relay", messages=5).messages["accepted"] == 5
+        assert len(smtpbench_sink.mails) == 5
+
+
+    def test_no_scenario(smtpbench_run):
+        smtpbench_run("nowhere", messages=5)
+
+
+    def test_no_threshold(smtpbench_run):
+        smtpbench_run("relay", messages=5, thresholds=["fast"])
+
+
+    @pytest.mark.smtpbench("message.p99 < 1s")
+    def test_a_wrong_marker(smtpbench_run):
+        smtpbench_run("relay", messages=5)
+
+
+    def test_another_machine(smtpbench_run):
+        smtpbench_run("relay", messages=5, target="smtp://192.0.2.1:25")
+
+
+    def test_rules(smtpbench_check):
+        result = smtpbench_check("eod-lf-lf", "eod-lf-crlf")
+        assert result["rules"]["eod-lf-lf"]["verdict"] == "pass"
+
+
+    @pytest.mark.smtpbench_sink(mutant="eod-lf-lf")
+    def test_a_broken_rule(smtpbench_check):
+        smtpbench_check("eod-lf-lf", known=["eod-lf-lf"])
+        smtpbench_check("eod-lf-lf")
+'''
+
+
+def test_runs_and_checks(project: Project) -> None:
+    project.write("test_measuring.py", MEASURING)
+    found = project.run()
+    passed = {name for name, what in found.items() if what == "passed"}
+    assert passed == {"test_holds", "test_trusts_the_sinks_certificate", "test_rules"}, found["output"]
+    slow = found["test_too_slow"]
+    assert "did not hold: message.p50 < 10ms: 2" in slow
+    assert "beyond it" in slow
+    assert "30s" not in slow
+    assert "smtpbench_run was not called" in found["test_no_run"]
+    assert "there is no scenario 'nowhere'" in found["test_no_scenario"]
+    assert "'fast' is not a threshold" in found["test_no_threshold"]
+    assert "is written with thresholds=" in found["test_a_wrong_marker"]
+    assert "unless --smtpbench-authorized says" in found["test_another_machine"]
+    assert "it breaks eod-lf-lf (RFC 5321" in found["test_a_broken_rule"]
+    assert "to repeat: smtpbench check --target" in found["test_a_broken_rule"]
+
+
+TARGET = """
+    def test_run(smtpbench_run, smtpbench_target):
+        print(smtpbench_target)
+        assert smtpbench_run("submission" if "@" in smtpbench_target else "relay", messages=3).messages["accepted"] == 3
+"""
+
+
+def test_the_target_is_the_one_that_is_named(project: Project, tmp_path: Path) -> None:
+    project.write("test_target.py", TARGET)
+    with sink() as (port, counts):
+        project.write("pytest.ini", INI + f"smtpbench_target = smtp://127.0.0.1:{port}\n")
+        assert project.run()["test_run"] == "passed"
+        refused = project.run("--smtpbench-target", "smtp://192.0.2.1:25")
+        assert "unless --smtpbench-authorized says" in refused["test_run"]
+    assert counts["messages"]["accepted"] == 3
+
+
+def test_a_target_that_wants_tls_and_a_login(project: Project, tls: Tls, tmp_path: Path) -> None:
+    project.write("test_target.py", TARGET)
+    (tmp_path / "password").write_text("secret\n")
+    options = ("--tls-cert", str(tls.cert), "--tls-key", str(tls.key), "--require-tls")
+    with sink(*options, "--user", "u", "--require-auth", SMTPBENCH_SINK_PASSWORD="secret") as (port, counts):
+        told = ("--smtpbench-target", f"smtp://u@localhost:{port}", "--smtpbench-ca", str(tls.ca))
+        found = project.run(*told, "--smtpbench-password-file", str(tmp_path / "password"))
+        assert found["test_run"] == "passed", found["output"]
+    assert counts["messages"]["accepted"] == 3
+
+
+LAZY = """
+    import sys
+
+    def test_nothing_was_imported(pytestconfig):
+        assert pytestconfig.pluginmanager.hasplugin("smtpbench.pytest_plugin")
+        heavy = {"trio", "hypothesis", "pydantic", "typer", "rich", "yaml", "hdrh", "jinja2", "prometheus_client", "ssl"}
+        assert heavy & set(sys.modules) == set()
+        assert {name for name in sys.modules if name.startswith("smtpbench")} == {"smtpbench", "smtpbench.pytest_plugin"}
+"""
+
+
+def test_a_project_that_does_not_use_it_pays_nothing(project: Project) -> None:
+    project.write("test_lazy.py", LAZY)
+    found = project.run("-p", "smtpbench.pytest_plugin", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert found["test_nothing_was_imported"] == "passed", found["output"]
+
+
+def test_it_needs_no_other_plugin(project: Project) -> None:
+    project.write("test_sending.py", SENDING)
+    found = project.run("-p", "smtpbench.pytest_plugin", "-k", "test_mail", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert found["test_mail"] == "passed", found["output"]
+
+
+def test_the_markers_are_listed(project: Project) -> None:
+    output = project.run("--markers")["output"]
+    assert "@pytest.mark.smtpbench_sink(**options): how" in output
+    assert "@pytest.mark.smtpbench(thresholds=[...]): what" in output
