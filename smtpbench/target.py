@@ -6,8 +6,10 @@ password: that comes from a file or from SMTPBENCH_PASSWORD, and no repr shows i
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
+import re
 import socket
 import ssl
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from smtpbench.errors import CannotRun, UsageError
 PASSWORD_VARIABLE = "SMTPBENCH_PASSWORD"  # the variable's name, not a password
 
 _DEFAULT_PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
-_SCHEMES = ("smtp", "smtps", "lmtp", "lmtp+unix")
+SCHEMES = ("smtp", "smtps", "lmtp", "lmtp+unix")
 _FORM = "write it like smtp://host:25, smtps://host:465, lmtp://host:24 or lmtp+unix:///path/to/socket"
 _TLS_CHOICES = ("auto", "starttls")
 _UNIX_PATH_BYTES = 107  # sockaddr_un holds 108 with the final NUL
@@ -64,8 +66,8 @@ class Target:
 def parse_target(url: str) -> Target:
     """Read a target URL. Raises UsageError."""
     scheme, separator, _ = url.partition("://")
-    if not separator or scheme not in _SCHEMES:
-        raise UsageError(f"target {_shown(url)!r} is not understood; {_FORM}")
+    if not separator or scheme not in SCHEMES:
+        raise UsageError(f"target {_shown(url)!r} is not understood; {_meant(url)}")
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -92,6 +94,19 @@ def parse_target(url: str) -> Target:
     return Target(scheme, parts.hostname, port or _DEFAULT_PORTS[scheme], unquote(parts.username or ""), starttls)
 
 
+def _meant(url: str) -> str:
+    """What somebody who left the scheme out, or mistyped it, probably wants to say."""
+    scheme, separator, place = url.partition("://")
+    if not separator and url.startswith("/"):
+        return f"for a unix socket say lmtp+unix://{_shown(url)}"
+    if not separator and re.fullmatch(r"([^@/\s]+@)?(\[[0-9a-fA-F:.]+\]|[^@/:\s]+)(:\d+)?", url):
+        port = url.rpartition(":")[2]
+        near = {"465": "smtps", "24": "lmtp"}.get(port, "smtp")
+        return f"say {near}://{_shown(url)}"
+    near_schemes = difflib.get_close_matches(scheme.lower(), SCHEMES, 1) if separator else []
+    return f"say {near_schemes[0]}://{_shown(place)}" if near_schemes else _FORM
+
+
 def _options(url: str, query: str) -> bool:
     tls = "auto"
     for name, value in parse_qsl(query, keep_blank_values=True):
@@ -106,7 +121,7 @@ def _options(url: str, query: str) -> bool:
 def _shown(url: str) -> str:
     """The URL without what may be a password."""
     before, at, after = url.rpartition("@")
-    scheme, separator, userinfo = before.partition("://")
+    scheme, separator, userinfo = before.rpartition("://")
     return f"{scheme}{separator}{userinfo.partition(':')[0]}@{after}" if at else url
 
 

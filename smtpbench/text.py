@@ -1,8 +1,10 @@
-"""What a server says is hostile text: this makes it visible, and nothing else."""
+"""What a server says is hostile text: this makes it visible. What a user mistypes is near something that is known."""
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
 #: Categories of characters that move, hide or reorder what stands around them, or are none at all.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -18,6 +20,15 @@ def visible(text: str | bytes, limit: int = 200) -> str:
         text = text.decode("utf-8", "surrogateescape")
     shown = "".join(map(_visible_character, text[: limit + 1]))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean relay?`, or nothing where no known word is near."""
+    folded = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), folded, 1)
+    inside = [name for name in folded if len(word) > 2 and word.lower() in name]
+    found = [folded[name] for name in near or inside[:3]]
+    return f"; did you mean {', '.join(found)}?" if found else ""
 
 
 def _visible_character(character: str) -> str:

@@ -17,6 +17,7 @@ from typing import Final
 
 from smtpbench.errors import UsageError
 from smtpbench.smtp.domain import canonical
+from smtpbench.text import did_you_mean
 from smtpbench.units import NS_PER_MS, parse_duration_ns, parse_rate_per_s
 
 #: Kinds of value: milliseconds, a share from 0 to 1, events a second, a number of things.
@@ -31,6 +32,13 @@ GENERATOR: Final[Mapping[str, tuple[str, str]]] = {
     "cpu": (SHARE, "busiest_worker_share"),
     "limited": (COUNT, "limited"),
 }
+#: Metrics by the names that most runs have; slots are a scenario's own, and any percentile may be asked for.
+METRIC_NAMES: Final = (
+    "throughput", *OUTCOMES, "errors", "recipients.accepted", "recipients.rejected", "replies.RCPT.4xx", "replies.RCPT.5xx",
+    *(f"{slot}.{statistic}" for slot in ("message", "transaction", "session", "connect", "RCPT", "DATA")
+      for statistic in ("p50", "p95", "p99", "p99.9", "max", "mean", "service.p99")),
+    *(f"generator.{name}" for name in GENERATOR),
+)  # fmt: skip
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
 }  # fmt: skip
@@ -175,7 +183,7 @@ def _latency(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return path, (TIME,)
         if match["what"] == "count":
             return path, (COUNT,)
-    raise UsageError(f"{text!r} is not a metric; there are {_EXAMPLES}")
+    raise UsageError(f"{text!r} is not a metric{did_you_mean(text, METRIC_NAMES) or f'; there are {_EXAMPLES}'}")
 
 
 def percent_of(statistic: str) -> float | None:

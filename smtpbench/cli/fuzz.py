@@ -11,6 +11,7 @@ from typing import Annotated
 import trio
 import typer
 
+from smtpbench.cli.choices import PROFILES, one_of
 from smtpbench.cli.options import (
     Authorized,
     Ca,
@@ -37,12 +38,6 @@ from smtpbench.units import parse_duration_ns
 
 FOUND = 1
 INTERRUPTED = 130
-#: name → cases, duration, connections, seconds to shrink a finding
-PROFILES = {
-    "quick": (1_000, "30s", 50, 6.0),
-    "ci": (10_000, "2m", 100, 10.0),
-    "deep": (10_000_000, "1h", 500, 30.0),
-}
 _TOLD_EVERY_S = 2.0
 
 
@@ -86,8 +81,7 @@ def command(
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --only end,dots,segment --cases 5000
     """
-    if profile not in PROFILES:
-        raise UsageError(f"--profile {profile}: there are {', '.join(PROFILES)}")
+    one_of("--profile", profile, PROFILES)
     most, longest, at_once, shrink_s = PROFILES[profile]
     file = load_scenario(find_scenario(scenario))
     trust = Trust(ca, insecure, sni, cert, key)

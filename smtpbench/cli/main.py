@@ -1,31 +1,33 @@
 """The command line: names, help and exit codes. A command's module is imported only when it is called.
 
-Exit codes: 0 fine · 1 findings · 2 usage or scenario error · 3 could not run · 99 a threshold failed · 130 interrupted,
-what there was is saved.
+Exit codes stand in `cli.ending`.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from smtpbench import __version__
-from smtpbench.errors import SmtpbenchError
+from smtpbench.cli.ending import ended
+from smtpbench.errors import UsageError
+from smtpbench.text import did_you_mean, visible
 
 #: name → what `smtpbench --help` says of it; `smtpbench.cli.<name>` holds its `command`.
 COMMANDS = {
     "run": "Load a mail server with a scenario and measure it.",
     "check": "Try a server against the protocol's rules.",
     "fuzz": "Mutate a scenario by the thousand and show what breaks a server.",
-    "compare": "Run candidates in turns and say what differs, and how sure that is.",
+    "compare": "Run candidates in turns and say what differs, for sure.",
     "diff": "Hold saved results against each other.",
     "replay": "Say findings again: STILL THERE, FIXED or CANNOT TELL.",
     "rules": "List the protocol rules, or explain one.",
-    "sink": "Run a mail server that takes everything, or misbehaves on request.",
+    "sink": "Run a mail server that takes all, or misbehaves.",
     "doctor": "Look at this machine, and a target, before a run.",
     "demo": "Run the relay scenario against the built-in sink.",
     "validate": "Check scenario files and say what they do.",
@@ -36,23 +38,51 @@ COMMANDS = {
 class LazyGroup(TyperGroup):
     """A group that lists its commands from a table, and imports the one that is called."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args:
+            args = ["--help"]
+        elif args[0] == "help":
+            args = [*args[1:2], "--help"]
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        if cmd_name not in sys.argv[1:] and not ctx.resilient_parsing:
-            return TyperCommand(name=cmd_name, help=COMMANDS[cmd_name])  # it is only being listed
-        module = importlib.import_module(f"smtpbench.cli.{cmd_name}")
-        single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-        single.command(cmd_name)(module.command)
-        return typer.main.get_command(single)
+        """The command for the list of commands, without its options."""
+        return TyperCommand(name=cmd_name, help=COMMANDS[cmd_name])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
+        name, *rest = args
+        if name not in COMMANDS:
+            hint = did_you_mean(name, COMMANDS) or "; `smtpbench --help` lists them"
+            raise UsageError(f"there is no command '{visible(name)}'{hint}")
+        return name, load(name), rest
+
+
+class OneCommand(TyperCommand):
+    """A command that is named in each of its usage errors."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            if getattr(error, "ctx", None) is None:
+                vars(error)["ctx"] = ctx
+            raise
+
+
+def load(name: str) -> Any:
+    """The command of that name, with its options; imports its module."""
+    module = importlib.import_module(f"smtpbench.cli.{name}")
+    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    single.command(name, cls=OneCommand)(module.command)
+    return typer.main.get_command(single)
 
 
 app = typer.Typer(
     cls=LazyGroup,
-    no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -73,12 +103,15 @@ def callback(
 
 
 def main() -> None:
-    """The entry point: every error of ours is one message on stderr and its own exit code."""
-    try:
-        app()
-    except SmtpbenchError as error:
-        print(f"smtpbench: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """The entry point."""
+    sys.exit(ended(lambda: call(sys.argv[1:])))
+
+
+def call(arguments: Sequence[str]) -> None:
+    """Do what the arguments say. Raises what `cli.ending` makes messages and exit codes of."""
+    command: Any = typer.main.get_command(app)
+    with command.make_context("smtpbench", list(arguments)) as context:
+        command.invoke(context)
 
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from typing import Annotated
 import trio
 import typer
 
+from smtpbench.cli.choices import ARRIVALS, PROGRESS, WHEN_BUSY, one_of
 from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, PasswordFile, Sni
-from smtpbench.errors import UsageError
 from smtpbench.load.run import Request, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
 from smtpbench.load.watch import Watch
 from smtpbench.measure.result import to_text
 from smtpbench.report.console import final_table, wants_color
-from smtpbench.report.live import AUTO, LIVE, NONE, PLAIN, view
+from smtpbench.report.live import AUTO, view
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Trust, parse_target, read_password
 from smtpbench.threshold import parse_threshold
@@ -26,7 +26,6 @@ from smtpbench.units import parse_duration_ns, parse_size_bytes
 FOUND = 1
 THRESHOLD_FAILED = 99
 INTERRUPTED = 130
-_VIEWS = (AUTO, LIVE, PLAIN, NONE)
 
 
 def command(
@@ -86,10 +85,9 @@ def command(
     What mutated sessions do to the latency of the others, and what they break (exit code 1):
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 60s --hostile 5%
     """
-    if progress not in _VIEWS:
-        raise UsageError(f"--progress {progress}: there are {', '.join(_VIEWS)}")
-    _one_of("arrivals", arrivals, "uniform", "poisson")
-    _one_of("when-busy", when_busy, "wait", "drop")
+    one_of("--progress", progress, PROGRESS)
+    one_of("--arrivals", arrivals, ARRIVALS)
+    one_of("--when-busy", when_busy, WHEN_BUSY)
     file = load_scenario(find_scenario(scenario))
     parsed = parse_target(target)
     given = Overrides(
@@ -122,8 +120,3 @@ def command(
         raise typer.Exit(THRESHOLD_FAILED)
     if outcome.findings:
         raise typer.Exit(FOUND)
-
-
-def _one_of(option: str, value: str | None, *allowed: str) -> None:
-    if value is not None and value not in allowed:
-        raise UsageError(f"--{option} {value}: there are {' and '.join(allowed)}")

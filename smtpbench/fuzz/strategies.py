@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.mutation import FAMILIES, Mutation
 from smtpbench.smtp.command import COMMAND_LINE_BYTES, DOMAIN_BYTES, LOCAL_PART_BYTES, PATH_BYTES, TEXT_LINE_BYTES
+from smtpbench.text import did_you_mean
 
 #: Mutations drawn at once, and the octets that hypothesis makes them of.
 _DRAWN: Final = 60
@@ -181,7 +182,8 @@ def families(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[str, .
     """Those that are wanted. Raises UsageError for a name that is none, and where none is left."""
     for name in (*only, *skip):
         if name not in FAMILIES:
-            raise UsageError(f"there is no mutation family {name!r}; there are {', '.join(FAMILIES)}")
+            hint = did_you_mean(name, FAMILIES) or f"; there are {', '.join(FAMILIES)}"
+            raise UsageError(f"there is no mutation family {name!r}{hint}")
     wanted = tuple(name for name in FAMILIES if (not only or name in only) and name not in skip)
     if not wanted:
         raise UsageError("--only and --skip leave no mutation family")

@@ -12,6 +12,7 @@ from smtpbench.load.plan import Plan
 from smtpbench.measure.result import generator_section
 from smtpbench.measure.verdict import Figures, broken_for_good, judge, sentence
 from smtpbench.session.script import Script
+from smtpbench.text import did_you_mean
 from smtpbench.threshold import Threshold
 from smtpbench.units import NS_PER_S
 
@@ -38,7 +39,8 @@ class Watch:
         slots = slots_of(script)
         for threshold in self.thresholds:
             if threshold.slot and threshold.slot not in slots:
-                raise UsageError(f"{threshold.text!r}: nothing is timed as {threshold.slot!r}; there are {', '.join(slots)}")
+                hint = did_you_mean(threshold.slot, slots) or f"; there are {', '.join(slots)}"
+                raise UsageError(f"{threshold.text!r}: nothing is timed as {threshold.slot!r}{hint}")
 
     @property
     def domains(self) -> tuple[str, ...]:

@@ -55,8 +55,17 @@ def final_table(result: dict[str, Any], saved: str, *, color: bool = False) -> s
 
 
 def wants_color(out: TextIO) -> bool:
-    """Whether a stream is a terminal whose user wants colour (https://no-color.org)."""
-    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    """Whether to write colours to a stream: every command asks here.
+
+    `NO_COLOR` (https://no-color.org) forbids them. Else `FORCE_COLOR` (https://force-color.org) wants them, into a pipe as
+    well; 0 is its no. Else they go to a terminal that is not `TERM=dumb`.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    forced = os.environ.get("FORCE_COLOR")
+    if forced:
+        return forced != "0"
+    return out.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def progress_line(tick: Tick, totals: Interval) -> str:

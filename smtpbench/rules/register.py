@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from smtpbench.errors import UsageError
 from smtpbench.rules import arguments, auth, data, extensions, health, order, replies, tls
 from smtpbench.rules.rule import Rule
+from smtpbench.text import did_you_mean
 
 _PARTS = (replies, order, arguments, data, extensions, tls, auth, health)
 RULES: tuple[Rule, ...] = tuple(sorted((rule for part in _PARTS for rule in part.RULES), key=lambda rule: rule.id))
@@ -20,8 +21,7 @@ def find(names: Iterable[str]) -> tuple[Rule, ...]:
     for name in names:
         rule = BY_NAME.get(name.lower()) or _BY_ID.get(name.upper())
         if rule is None:
-            near = [known for known in BY_NAME if name.lower() in known or known in name.lower()]
-            hint = f"; do you mean {', '.join(near[:3])}?" if near else "; `smtpbench rules` lists them"
+            hint = did_you_mean(name, (*BY_NAME, *_BY_ID)) or "; `smtpbench rules` lists them"
             raise UsageError(f"there is no rule {name!r}{hint}")
         wanted.append(rule)
     return tuple(wanted) or RULES

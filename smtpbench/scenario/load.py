@@ -14,6 +14,8 @@ from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.scenario import model
 from smtpbench.scenario.model import COMMAND_LINE, STEP_KEYS, VALUE_KEYS, FixtureFile, Scenario
 from smtpbench.scenario.reader import Document, parse, read_text
+from smtpbench.scenario.shipped import shipped_scenarios
+from smtpbench.text import did_you_mean
 
 _WANTED = {
     "int_type": "a whole number is wanted",
@@ -56,17 +58,8 @@ def find_scenario(wanted: str) -> Path:
     shipped = shipped_scenarios()
     if wanted in shipped:
         return shipped[wanted]
-    close = difflib.get_close_matches(wanted, shipped, 1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    known = ", ".join(shipped)
-    raise UsageError(f"there is no scenario {wanted!r}: {hint}Shipped are {known}; a file is named by its path")
-
-
-def shipped_scenarios() -> dict[str, Path]:
-    """Name → file, of the scenarios that come with smtpbench."""
-    package = Path(__file__).resolve().parent.parent
-    folders = (package / "scenarios", package.parent / "scenarios")  # installed, and in a checkout
-    return {path.stem: path for folder in folders if folder.is_dir() for path in sorted(folder.glob("*.yaml"))}
+    hint = did_you_mean(wanted, shipped) or f"; shipped are {', '.join(shipped)}"
+    raise UsageError(f"there is no scenario {wanted!r}{hint}; a file is named by its path".replace("?;", "?"))
 
 
 def load_scenario(path: Path) -> ScenarioFile:

@@ -14,6 +14,7 @@ from smtpbench.session.service import Service
 from smtpbench.sink.behaviour import Behaviour, behaviour_of
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import self_signed, server_tls
+from smtpbench.text import did_you_mean
 from smtpbench.units import parse_duration_ns, parse_size_bytes
 
 
@@ -66,7 +67,8 @@ class Setup:
 def set_up(options: Options) -> Setup:
     """Check the options and make of them what a sink is made of. Raises UsageError and, for a certificate, CannotRun."""
     if options.mutant is not None and options.mutant not in MUTANTS:
-        raise UsageError(f"--mutant {options.mutant}: there are {', '.join(sorted(MUTANTS))}")
+        hint = did_you_mean(options.mutant, MUTANTS) or f"there are {', '.join(sorted(MUTANTS))}"
+        raise UsageError(f"--mutant {options.mutant}: {hint.removeprefix('; ')}")
     if options.require_auth and not options.user:
         raise UsageError("--require-auth needs somebody who may log in: give --user")
     if (options.implicit_tls or options.require_tls) and not (options.self_signed or options.tls_cert):

@@ -16,6 +16,7 @@ from smtpbench.scenario.load import ScenarioFile, find_scenario, load_scenario
 from smtpbench.scenario.model import Load
 from smtpbench.study.servers import Commands
 from smtpbench.target import Access, Trust, parse_target, read_password
+from smtpbench.text import did_you_mean
 from smtpbench.threshold import Metric
 from smtpbench.units import NS_PER_S, format_bytes, format_duration
 
@@ -132,5 +133,6 @@ def _metrics(comparison: Comparison, file: ScenarioFile, candidate: Candidate) -
     slots = slots_of(compile_scenario(file, options))
     for metric in comparison.metrics:
         if metric.slot and metric.slot not in slots and "metrics" in comparison.model_fields_set:
-            raise UsageError(f"{metric.text!r}: nothing is timed as {metric.slot!r}; there are {', '.join(slots)}")
+            hint = did_you_mean(metric.slot, slots) or f"; there are {', '.join(slots)}"
+            raise UsageError(f"{metric.text!r}: nothing is timed as {metric.slot!r}{hint}")
     return [metric for metric in comparison.metrics if not metric.slot or metric.slot in slots]

@@ -80,7 +80,7 @@ def test_mistakes() -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
     for argv, code, words in (
         (("-t", unheard), 3, "connect_refused"),
-        (("-t", unheard, "eod-lf"), 2, "do you mean eod-lf-lf"),
+        (("-t", unheard, "eod-lf"), 2, "did you mean eod-lf-lf"),
         (("-t", unheard, "nonsense"), 2, "`smtpbench rules` lists them"),
         (("-t", "smtp://192.0.2.1"), 2, "--authorized"),
     ):

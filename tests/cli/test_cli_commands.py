@@ -12,8 +12,8 @@ from runner import run, sink, smtpbench
 
 import smtpbench as package
 from smtpbench.cli.main import COMMANDS
-from smtpbench.scenario.load import shipped_scenarios
 from smtpbench.scenario.reader import parse, read_text
+from smtpbench.scenario.shipped import shipped_scenarios
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -25,9 +25,11 @@ def test_help_has_examples(command: str) -> None:
 
 def test_the_list_of_commands_and_the_version() -> None:
     done = smtpbench("--help")
-    assert all(command in done.out for command in COMMANDS)
+    assert all(f"  {command} " in done.out for command in COMMANDS)
+    assert all(" ".join(about.split()) in done.out for about in COMMANDS.values()), "a line is cut off"
     assert smtpbench("--version").out.strip() == f"smtpbench {package.__version__}"
-    assert smtpbench("rnu").code == 2
+    assert smtpbench() == smtpbench("help") == done
+    assert smtpbench("help", "rules") == smtpbench("rules", "--help")
 
 
 def test_demo_and_sink_agree(here: Path) -> None:
@@ -61,7 +63,13 @@ def test_the_scenario_schema_takes_the_shipped_ones_and_refuses_others() -> None
 @pytest.mark.parametrize(
     ("target", "code", "words"),
     [
-        ("127.0.0.1:25", 2, "write it like smtp://"),
+        ("127.0.0.1:25", 2, "say smtp://127.0.0.1:25"),
+        ("u:secret@[::1]:465", 2, "say smtps://u@[::1]:465"),
+        ("localhost", 2, "say smtp://localhost"),
+        ("/run/lmtp.sock", 2, "say lmtp+unix:///run/lmtp.sock"),
+        ("smpt://127.0.0.1:25", 2, "say smtp://127.0.0.1:25"),
+        ("SMTP://127.0.0.1:25", 2, "say smtp://127.0.0.1:25"),
+        ("a b", 2, "write it like smtp://"),
         ("http://127.0.0.1", 2, "write it like smtp://"),
         ("smtp://127.0.0.1:99999", 2, "port out of range"),
         ("smtp://127.0.0.1:0", 2, "port 0"),
@@ -98,14 +106,14 @@ def test_targets_that_cannot_be_used(tmp_path: Path, target: str, code: int, wor
         (("-d", "0s"), "more than 0"),
         (("--size", "big"), "not a size"),
         (("--when-busy", "wait"), "give a --rate too"),
-        (("--when-busy", "panic"), "wait and drop"),
+        (("--when-busy", "panic"), "wait, drop"),
         (("-c", "2", "--workers", "3"), "cannot share"),
         (("--progress", "loud"), "auto, live, plain, none"),
         (("--ca", "/nowhere"), ""),
         (("--timeout", "0s"), "more than 0"),
         (("--threshold", "message.p99 is low"), "is not a threshold"),
         (("--threshold", "message.p99 < 5"), "is a time, like 200ms"),
-        (("--threshold", "mesage.p99 < 5ms"), "nothing is timed as 'mesage'"),
+        (("--threshold", "mesage.p99 < 5ms"), "nothing is timed as 'mesage'; did you mean message?"),
         (("--abort-on-fail", "--abort-grace", "soon"), "not a duration"),
     ],
 )

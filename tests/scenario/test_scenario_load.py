@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.scenario.compile import Options, compile_scenario
-from smtpbench.scenario.load import find_scenario, load_scenario, load_text, shipped_scenarios
+from smtpbench.scenario.load import find_scenario, load_scenario, load_text
+from smtpbench.scenario.shipped import shipped_scenarios
 
 HERE = Path("f.yaml")
 

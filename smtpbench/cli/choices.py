@@ -1,0 +1,24 @@
+"""Options that take one of a few words: the words, for the commands and for the shell's completion."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from smtpbench.errors import UsageError
+from smtpbench.text import did_you_mean
+
+PROGRESS = ("auto", "live", "plain", "none")
+ARRIVALS = ("uniform", "poisson")
+WHEN_BUSY = ("wait", "drop")
+#: Of `fuzz`: name → cases, duration, connections, seconds to shrink a finding.
+PROFILES = {
+    "quick": (1_000, "30s", 50, 6.0),
+    "ci": (10_000, "2m", 100, 10.0),
+    "deep": (10_000_000, "1h", 500, 30.0),
+}
+
+
+def one_of(option: str, value: str | None, known: Collection[str]) -> None:
+    """Raises UsageError for a value, other than None, that is not known."""
+    if value is not None and value not in known:
+        raise UsageError(f"{option} {value}: there are {', '.join(known)}{did_you_mean(value, known)}")
