@@ -60,12 +60,13 @@ def command(
     \b
     A rule is VERB=ACTION[@SHARE]. Verbs: EHLO, MAIL, RCPT, DATA … and `connect`, `message` (the final dot).
     Actions: a reply such as 450 or '550 5.7.1 no', reject, tempfail, delay:20ms, drop, reset, close, 421,
-    mute, garbage, long, drip.
+    mute, garbage, long, drip, and serve:10ms/4: a queue before 4 workers of 10 ms each, so 400/s at most.
 
     \b
       smtpbench sink --listen 127.0.0.1:2525
       smtpbench sink --listen 127.0.0.1:2525 --delay RCPT=20ms --reject message=1%
       smtpbench sink --listen 127.0.0.1:2525 --on DATA=reset@1% --on EHLO=drip --stall 4s..5s
+      smtpbench sink --listen 127.0.0.1:2525 --on message=serve:10ms/4
       smtpbench sink --listen 127.0.0.1:2465 --self-signed --implicit-tls
       smtpbench sink --listen unix:/tmp/lmtp.sock --lmtp
       smtpbench sink --listen 127.0.0.1:2525 --mutant eod-lf-crlf

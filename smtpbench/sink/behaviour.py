@@ -5,6 +5,8 @@ The verbs are SMTP's, and `connect` for the greeting and `message` for the end o
     450, 550 …     this reply instead (with a text of its own: `550 5.7.1 no thanks`)
     reject         5yz, tempfail 4yz
     delay:20ms     the reply is held back; also `delay:10ms..50ms` and `delay:exp(20ms)`
+    serve:10ms/4   the reply is the work of one of 4 workers, 10 ms each, who take what there is in the order in which it
+                   came: a server that can do 400 a second and no more; the time may be written as for a delay
     drop, reset    close the connection (FIN), or reset it (RST), instead of a reply
     close          the reply, then close
     421            `421`, then close
@@ -19,6 +21,7 @@ first that applies answers, delays add up.
 
 from __future__ import annotations
 
+import heapq
 import random
 import re
 from collections import defaultdict
@@ -30,7 +33,7 @@ from smtpbench.engine import api
 from smtpbench.errors import UsageError
 from smtpbench.session.service import CLOSING_421, Act
 from smtpbench.smtp.command import EXPECTED
-from smtpbench.units import NS_PER_MS, parse_duration_ns, parse_range, parse_share
+from smtpbench.units import NS_PER_MS, parse_count, parse_duration_ns, parse_range, parse_share
 
 VERBS = (*EXPECTED, "connect", "message")
 _REPLY = re.compile(r"([2-5][0-5][0-9])(?: (.*))?")
@@ -47,7 +50,8 @@ _ACTS = {
     "long": Act(_LONG),
 }
 DRIP_NS = NS_PER_MS
-ACTIONS = ("450", "550 text", *_TEXTS, "delay:20ms", *_ACTS, "close", "drip")
+WORKERS_MOST = 10_000
+ACTIONS = ("450", "550 text", *_TEXTS, "delay:20ms", "serve:10ms/4", *_ACTS, "close", "drip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,29 @@ def parse_delay(text: str) -> Delay:
     return Delay(*parse_range(text, parse_duration_ns))
 
 
+class Crew:
+    """Workers with one queue, first come first served (a G/G/n queue in Kendall's notation), one thing each at a time."""
+
+    def __init__(self, each: Delay, workers: int) -> None:
+        self._each = each
+        self._free_ns = [0] * workers  # a heap: when each of them has done what it was given so far
+
+    def hold_ns(self, came_ns: int, rng: random.Random) -> int:
+        """How long after it came this one is done: the wait for a worker, and the work."""
+        done_ns = max(came_ns, self._free_ns[0]) + self._each.draw_ns(rng)
+        heapq.heapreplace(self._free_ns, done_ns)
+        return done_ns - came_ns
+
+
+def parse_crew(text: str) -> Crew:
+    """`10ms/4`, `10ms` (one worker), `exp(10ms)/4`. Raises UsageError."""
+    each, slash, workers_text = text.rpartition("/")
+    workers = parse_count(workers_text) if slash else 1
+    if not 1 <= workers <= WORKERS_MOST:
+        raise UsageError(f"serve:{text}: from 1 to {WORKERS_MOST:,} workers")
+    return Crew(parse_delay(each if slash else text), workers)
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """What is done to the replies to a verb, and to which share of them."""
@@ -81,6 +108,7 @@ class Rule:
     share: float
     act: Act | None = None
     delay: Delay | None = None
+    crew: Crew | None = None
     close: bool = False
     drip: bool = False
 
@@ -109,6 +137,8 @@ def _rule(verb: str, action: str, share: float, text: str) -> Rule:
         return Rule(verb, share, drip=True)
     if action.startswith("delay:"):
         return Rule(verb, share, delay=parse_delay(action.removeprefix("delay:")))
+    if action.startswith("serve:"):
+        return Rule(verb, share, crew=parse_crew(action.removeprefix("serve:")))
     match = _REPLY.fullmatch(action)
     if match is None:
         raise UsageError(f"{text!r}: the action {action!r} is not known; there are {', '.join(ACTIONS)}")
@@ -154,6 +184,8 @@ class Behaviour:
                 continue
             if rule.delay is not None:
                 hold_ns += rule.delay.draw_ns(self._rng)
+            if rule.crew is not None:
+                hold_ns += rule.crew.hold_ns(now_ns + hold_ns, self._rng)
             close, drip = close or rule.close, drip or rule.drip
             answer = answer or rule.act
         if self._greylist_ns and verb == "RCPT" and answer is None and self._is_new(sender, argument, now_ns):

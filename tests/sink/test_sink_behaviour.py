@@ -83,6 +83,33 @@ def test_delays_add_up_and_hold_only_their_reply() -> None:
     assert [answer.splitlines()[-1][:3] for _, answer in heard] == CLEAN
 
 
+def served_ms(text: str, *came_ms: float) -> list[float]:
+    """When each of these messages is answered."""
+    behaviour = Behaviour([parse_rule(text)])
+    acts = [(at_ms, behaviour.act("message", b"", b"", round(at_ms * NS_PER_MS))) for at_ms in came_ms]
+    return [at_ms + act.hold_ns / NS_PER_MS for at_ms, act in acts if act is not None]
+
+
+def test_workers_take_what_there_is_in_the_order_in_which_it_came() -> None:
+    assert served_ms("message=serve:10ms/2", 0, 0, 0, 5, 12, 100) == [10, 10, 20, 20, 30, 110]
+    assert served_ms("message=serve:10ms", 0, 1, 2, 50) == [10, 20, 30, 60]
+    assert served_ms("message=serve:10ms/3", *range(4)) == [10, 11, 12, 20]
+
+
+def test_workers_have_a_limit_that_arithmetic_knows() -> None:
+    below, above = (served_ms("message=serve:10ms/4", *(i * 1000 / rate for i in range(2000))) for rate in (399, 440))
+    assert below[-1] - 1999 * 1000 / 399 == pytest.approx(10)
+    assert 2000 / above[-1] * 1000 == pytest.approx(400, rel=0.003)  # however fast they come
+
+
+def test_a_delay_comes_before_the_work_and_other_rules_still_answer() -> None:
+    rules = ("message=delay:7ms", "message=serve:10ms/1", "message=550 5.7.1 no")
+    heard, _ = talk(Behaviour(map(parse_rule, rules)))
+    at_ms, reply = heard[5]
+    assert (at_ms, reply[:3]) == (17.0, b"550")
+    assert 800 < served_ms("message=serve:exp(10ms)", *[0.0] * 100)[-1] < 1300  # the sum of 100 draws
+
+
 def test_a_drip_takes_its_time() -> None:
     heard, _ = talk(Behaviour([parse_rule("RCPT=drip")]))
     assert heard[3][0] == len(heard[3][1]) - 1
@@ -112,7 +139,21 @@ def test_shares_are_drawn_with_the_seed() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "RCPT", "RCPT=", "FOO=450", "RCPT=teapot", "RCPT=450@5", "RCPT=4x0", "RCPT=450@500%", "RCPT=delay:9ms..2ms"],
+    [
+        "",
+        "RCPT",
+        "RCPT=",
+        "FOO=450",
+        "RCPT=teapot",
+        "RCPT=450@5",
+        "RCPT=4x0",
+        "RCPT=450@500%",
+        "RCPT=delay:9ms..2ms",
+        "message=serve:10ms/0",
+        "message=serve:/4",
+        "message=serve:10ms/x",
+        "message=serve:10ms/99999",
+    ],
 )
 def test_what_is_no_rule(text: str) -> None:
     with pytest.raises(UsageError):
