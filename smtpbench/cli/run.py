@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,12 @@ def command(
     ] = None,
     abort_on_fail: Annotated[bool, typer.Option("--abort-on-fail", help="End the run when a threshold fails.")] = False,
     abort_grace: Annotated[str, typer.Option(help="Not in this time after the warm-up.")] = "5s",
+    metrics: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus at this port of 127.0.0.1; 0 takes any.")
+    ] = None,
+    metrics_hold: Annotated[
+        str, typer.Option("--metrics-hold", help="After the run, wait so long for a last scrape of its figures.")
+    ] = "0s",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: results/<run>]")] = None,
     password_file: PasswordFile = None,
     ca: Ca = None,
@@ -82,6 +89,8 @@ def command(
       SMTPBENCH_PASSWORD=… smtpbench run submission --target smtp://me@localhost:587 --ca ca.pem
     A build that must not get slower (exit code 99 where it has):
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s --threshold 'message.p99<50ms' --threshold 'failed<0.1%'
+    Watched by Prometheus, which scrapes http://127.0.0.1:9464/metrics every 15 s:
+      smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 10m --metrics 9464 --metrics-hold 20s
     What mutated sessions do to the latency of the others, and what they break (exit code 1):
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 60s --hostile 5%
     """
@@ -108,8 +117,14 @@ def command(
             parse_duration_ns(abort_grace) if abort_on_fail else None,
         ),
     )
+    hold_ns = parse_duration_ns(metrics_hold)
     with view(progress) as shown:
-        outcome = trio.run(run, request, shown)
+        if metrics is None:
+            outcome = trio.run(run, request, shown)
+        else:
+            from smtpbench.report.metrics import about, serving  # needs a package that only this option needs
+
+            outcome = trio.run(serving, metrics, hold_ns, about(request), shown, partial(run, request))
     saved = str(outcome.saved or "nowhere, no disk took it: it stands below")
     typer.echo(final_table(outcome.result, saved, color=wants_color(sys.stdout)))
     if outcome.saved is None:

@@ -39,7 +39,7 @@ _HEADER = ">iiiiqqd"  # cookie, size of what follows, normalizing offset, digits
 _HEADER_BYTES = struct.calcsize(_HEADER)
 
 
-def _index(value_us: int) -> int:
+def index_of(value_us: int) -> int:
     """The index of a value's bucket."""
     if value_us < _SUB_BUCKETS:
         return value_us or LOWEST_US
@@ -104,7 +104,7 @@ class Histogram:
         for value_us, count in Counter([sample // 1000 for sample in samples_ns]).items():
             if value_us > HIGHEST_US:
                 self.out_of_range += count
-            self.counts[_index(value_us)] += count
+            self.counts[index_of(value_us)] += count
 
     def _widen(self, min_ns: int, max_ns: int) -> None:
         self.min_ns = min(self.min_ns, min_ns) if self.count else min_ns
