@@ -6,6 +6,7 @@ Exit codes stand in `cli.ending`.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from smtpbench import __version__
+from smtpbench.cli import completion
 from smtpbench.cli.ending import ended
 from smtpbench.errors import UsageError
 from smtpbench.text import did_you_mean, visible
@@ -35,6 +37,19 @@ COMMANDS = {
 }
 
 
+def _show_completion(shell: str = "") -> None:
+    typer.echo(completion.script_of(shell), nl=False)
+
+
+def _install_completion(shell: str = "") -> None:
+    shell, written = completion.install(shell)
+    typer.echo(f"completion for {shell} is in {' and '.join(map(str, written))}; a new shell has it")
+
+
+#: Options that may have a value or none, which typer does not know.
+_COMPLETION = {"--show-completion": _show_completion, "--install-completion": _install_completion}
+
+
 class LazyGroup(TyperGroup):
     """A group that lists its commands from a table, and imports the one that is called."""
 
@@ -43,6 +58,9 @@ class LazyGroup(TyperGroup):
             args = ["--help"]
         elif args[0] == "help":
             args = [*args[1:2], "--help"]
+        elif args[0] in _COMPLETION:
+            _COMPLETION[args[0]](*args[1:2])
+            raise typer.Exit
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: Any) -> list[str]:
@@ -97,6 +115,12 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def callback(
+    show_completion: Annotated[
+        bool, typer.Option("--show-completion", help="Print the completion for bash, zsh or fish.")
+    ] = False,
+    install_completion: Annotated[
+        bool, typer.Option("--install-completion", help="Install the completion of that shell.")
+    ] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
 ) -> None:
     """Load-test and judge SMTP and LMTP servers, with figures that can be trusted."""
@@ -104,6 +128,8 @@ def callback(
 
 def main() -> None:
     """The entry point."""
+    if completion.VARIABLE in os.environ:
+        sys.exit(ended(lambda: completion.answer(COMMANDS)))
     sys.exit(ended(lambda: call(sys.argv[1:])))
 
 
