@@ -30,7 +30,13 @@ fuzzbench: $(VENV)/.ready ## cases of the fuzzer, beside boofuzz in an environme
 	test -x $(VENV)-boofuzz/bin/boo || { $(PYTHON) -m venv $(VENV)-boofuzz && $(VENV)-boofuzz/bin/pip install --quiet boofuzz==0.4.2; }
 	$(BIN)/python -m bench.fuzzing --python $(abspath $(VENV)-boofuzz/bin/python) $(BENCH)
 
+comparebench: $(VENV)/.ready ## whether compare tells a target from itself, and from a slower one
+	$(BIN)/python -m bench.compare $(BENCH)
+
+published: $(VENV)/.ready ## the published comparisons and known bugs anew, as root; about 40 minutes
+	$(BIN)/python -m bench.published.publish $(PUBLISH)
+
 clean: ## forget the virtual environment and every cache
 	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help demo test check bench fuzzbench clean
+.PHONY: help demo test check bench fuzzbench comparebench published clean

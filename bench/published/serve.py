@@ -282,7 +282,7 @@ new SMTPServer({{
   name: {NAME!r}, size: {SIZE_LIMIT_BYTES}, authOptional: true, disableReverseLookup: true,
   key: fs.readFileSync({str(place.key)!r}), cert: fs.readFileSync({str(place.certificate)!r}),
   onData(stream, session, done) {{ stream.resume(); stream.on('end', () => done()); }},
-}}).listen({place.port}, {HOST!r});
+}}).on('error', () => {{}}).listen({place.port}, {HOST!r});
 """)  # fmt: skip
     return ["node", str(place.home / "server.cjs")]
 
@@ -328,22 +328,30 @@ asyncio.run(main())
 
 @dataclass(frozen=True)
 class Kind:
-    """A server: how it starts, what installs it, and the version that is taken where none is named."""
+    """A server: how it starts, what it does before it says 250, what installs it, and the version where none is named."""
 
     launch: Launch
+    keeps: str
     install: Callable[[str], list[list[str]]] = lambda version: []
     version: str = ""
 
 
+_POSTFIX_KEEPS = "queue on disk, fsync; the queue manager discards it afterwards"
 KINDS = {
-    "postfix": Kind(postfix("tls")),
-    "postfix-plain": Kind(postfix("plain")),
-    "postfix-hardened": Kind(postfix("hardened")),
-    "exim": Kind(exim, debian("exim4-daemon-light", "exim4-base", "libidn12")),
-    "opensmtpd": Kind(opensmtpd, debian("opensmtpd", "libevent-2.1-7")),
-    "haraka": Kind(haraka, npm("Haraka"), "3.3.4"),
-    "smtp-server": Kind(smtp_server, npm("smtp-server"), "3.21.6"),
-    "aiosmtpd": Kind(aiosmtpd, pip("aiosmtpd"), "1.4.6"),
+    "postfix": Kind(postfix("tls"), _POSTFIX_KEEPS),
+    "postfix-plain": Kind(postfix("plain"), _POSTFIX_KEEPS),
+    "postfix-hardened": Kind(postfix("hardened"), _POSTFIX_KEEPS),
+    "exim": Kind(
+        exim,
+        "queue on disk, fsync; a process a message delivers to nowhere afterwards",
+        debian("exim4-daemon-light", "exim4-base", "libidn12"),
+    ),
+    "opensmtpd": Kind(
+        opensmtpd, "queue on disk, fsync; `cat >/dev/null` a message afterwards", debian("opensmtpd", "libevent-2.1-7")
+    ),
+    "haraka": Kind(haraka, "nothing: discarded out of memory", npm("Haraka"), "3.3.4"),
+    "smtp-server": Kind(smtp_server, "nothing: read and forgotten", npm("smtp-server"), "3.21.6"),
+    "aiosmtpd": Kind(aiosmtpd, "nothing: forgotten by the handler", pip("aiosmtpd"), "1.4.6"),
 }
 
 
