@@ -37,6 +37,9 @@ _V2_COOKIE = 0x1C849303 | 0x10
 _V2_COMPRESSED_COOKIE = 0x1C849304 | 0x10
 _HEADER = ">iiiiqqd"  # cookie, size of what follows, normalizing offset, digits, lowest, highest, conversion ratio
 _HEADER_BYTES = struct.calcsize(_HEADER)
+#: What no histogram of this range goes beyond: a count is an int64, which takes ten octets at most.
+_MOST_COUNT = (1 << 63) - 1
+_MOST_SHIFT = 63
 
 
 def index_of(value_us: int) -> int:
@@ -46,6 +49,10 @@ def index_of(value_us: int) -> int:
     value_us = min(value_us, HIGHEST_US)
     bucket = value_us.bit_length() - _SUB_BITS
     return (bucket << _HALF_BITS) + (value_us >> bucket)
+
+
+_BUCKETS = ((index_of(HIGHEST_US) >> _HALF_BITS) + 1) << _HALF_BITS  # as many as the library counts in
+_MOST_BYTES = _HEADER_BYTES + 10 * _BUCKETS
 
 
 def _lowest_us(index: int) -> int:
@@ -163,24 +170,29 @@ class Histogram:
 
         Of sum and extremes it knows what the buckets tell. Raises ValueError for anything else.
         """
+        payload = _unpacked(text)
         try:
-            packed = base64.b64decode(text, validate=True)
-            cookie, length = struct.unpack_from(">ii", packed)
-            payload = zlib.decompress(packed[8 : 8 + length])
             inner, size, _, digits, lowest, highest, _ = struct.unpack_from(_HEADER, payload)
-        except (ValueError, struct.error, zlib.error) as error:
+        except struct.error as error:
             raise ValueError(f"no HdrHistogram text: {error}") from None
-        if (cookie, inner, digits, lowest, highest) != (_V2_COMPRESSED_COOKIE, _V2_COOKIE, DIGITS, LOWEST_US, HIGHEST_US):
+        if (inner, digits, lowest, highest) != (_V2_COOKIE, DIGITS, LOWEST_US, HIGHEST_US):
             raise ValueError("an HdrHistogram of another encoding, range or number of digits")
+        counts = payload[_HEADER_BYTES:]
+        if not 0 <= size <= len(counts):
+            raise ValueError("an HdrHistogram text that is cut short")
         histogram = cls()
         at = 0
-        for number in _varints(payload[_HEADER_BYTES : _HEADER_BYTES + size]):
+        for number in _varints(counts[:size]):
             if number & 1:
                 at += (number + 1) >> 1
             else:
                 if number:
                     histogram.counts[at] = number >> 1
                 at += 1
+            if at > _BUCKETS:
+                raise ValueError("an HdrHistogram with more buckets than its range has")
+        if histogram.counts.total() > _MOST_COUNT:
+            raise ValueError("an HdrHistogram that counts more than it can")
         if histogram.counts:
             lows_us = {index: _lowest_us(index) for index in histogram.counts}
             histogram.count = histogram.counts.total()
@@ -188,6 +200,11 @@ class Histogram:
             histogram.min_ns = min(lows_us.values()) * 1000
             histogram.max_ns = (_lowest_us(max(lows_us) + 1) - 1) * 1000
         return histogram
+
+    def buckets(self) -> Iterator[tuple[int, int, int]]:
+        """Lowest and highest value in microseconds and count of each bucket in use, from the lowest on."""
+        for index in sorted(self.counts):
+            yield _lowest_us(index), _lowest_us(index + 1) - 1, self.counts[index]
 
     def to_data(self) -> list[Any]:
         """Plain data for a pipe; `from_data` reads it."""
@@ -210,12 +227,35 @@ def _append_varint(out: bytearray, number: int) -> None:
     out.append(number)
 
 
+def _unpacked(text: str) -> bytes:
+    """The header and counts of an encoded text, never more than the greatest histogram has. Raises ValueError."""
+    if not isinstance(text, str) or len(text) > 2 * _MOST_BYTES:
+        raise ValueError("no HdrHistogram text, or longer than any")
+    try:
+        packed = base64.b64decode(text, validate=True)
+        cookie, length = struct.unpack_from(">ii", packed)
+        if cookie != _V2_COMPRESSED_COOKIE or length < 0:
+            raise ValueError("another encoding")
+        unpacking = zlib.decompressobj()
+        payload = unpacking.decompress(packed[8 : 8 + length], _MOST_BYTES)
+    except (ValueError, struct.error, zlib.error) as error:
+        raise ValueError(f"no HdrHistogram text: {error}") from None
+    if not unpacking.eof:
+        raise ValueError("no HdrHistogram text: cut short, or more than any holds")
+    return payload
+
+
 def _varints(octets: bytes) -> Iterator[int]:
+    """LEB128 numbers (https://en.wikipedia.org/wiki/LEB128), as HdrHistogram writes them. Raises ValueError."""
     number = shift = 0
     for octet in octets:
         number |= (octet & 0x7F) << shift
         if octet < 0x80:
             yield number
             number = shift = 0
+        elif shift >= _MOST_SHIFT:
+            raise ValueError("an HdrHistogram with a number too long")
         else:
             shift += 7
+    if shift:
+        raise ValueError("an HdrHistogram text that ends within a number")

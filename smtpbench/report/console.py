@@ -156,7 +156,7 @@ def _latency(result: dict[str, Any], room: int) -> list[str]:
     percentiles = ("p50", "p95", "p99", "max")
     heads = "".join(f"{head:>9}" for head in percentiles) + (f"{'resp. p50':>11}{'resp. p99':>11}" if is_open else "")
     rows = [f"{'service time':<{_SLOT_CELLS}}{'count':>10}{heads}"]
-    for slot in sorted(shown, key=_order):
+    for slot in sorted(shown, key=slot_order):
         service, response = latency[slot]["service"], latency[slot]["response"]
         row = f"{service['count']:>10,}" + "".join(f"{_ms(service[f'{name}_ms']):>9}" for name in percentiles)
         row += "".join(f"{_ms(response[f'{name}_ms']):>11}" for name in ("p50", "p99")) if is_open else ""
@@ -167,12 +167,13 @@ def _latency(result: dict[str, Any], room: int) -> list[str]:
     return rows
 
 
-def _order(slot: str) -> tuple[int, str]:
+def slot_order(slot: str) -> tuple[int, str]:
+    """The key that sorts slots as a session has them."""
     return _ORDER.index(slot if slot in _ORDER else "*"), slot
 
 
 def _importance(slot: str) -> tuple[int, tuple[int, str]]:
-    return _FIRST.index(slot) if slot in _FIRST else len(_FIRST), _order(slot)
+    return _FIRST.index(slot) if slot in _FIRST else len(_FIRST), slot_order(slot)
 
 
 def _ms(value: float) -> str:

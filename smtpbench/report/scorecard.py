@@ -30,7 +30,7 @@ def scorecard(result: Mapping[str, Any], *, color: bool) -> str:
     lines = [f"{target['url']}  {target['banner']}"]
     tried = {name: rule for name, rule in result["rules"].items() if rule["verdict"] != "not-run"}
     section = ""
-    for name, rule in sorted(tried.items(), key=lambda item: (_order(item[1]["section"]), item[1]["id"])):
+    for name, rule in sorted(tried.items(), key=lambda item: (section_order(item[1]["section"]), item[1]["id"])):
         if rule["section"] != section:
             section = rule["section"]
             lines.append(f"\n{section}")
@@ -89,7 +89,8 @@ def _finding(finding: Mapping[str, Any], rule: Mapping[str, str], color: bool) -
     ]
 
 
-def _order(section: str) -> tuple[int, list[int]]:
+def section_order(section: str) -> tuple[int, list[int]]:
+    """The key that sorts sections: RFC 5321 first, then the others by number."""
     rfc, _, part = section.removeprefix("RFC ").partition(" ")
     numbers = [int(piece) for piece in part.lstrip("§").split(".") if piece.isdecimal()]
     return (0 if rfc == "5321" else int(rfc) if rfc.isdecimal() else 0, numbers)

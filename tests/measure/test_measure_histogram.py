@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import random
+import struct
+import tracemalloc
+import zlib
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hdrh.histogram import HdrHistogram
@@ -178,3 +183,47 @@ def test_what_the_library_encoded_is_decoded() -> None:
 def test_what_is_no_such_encoding_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="HdrHistogram"):
         Histogram.decode(text)
+
+
+def forged(counts: bytes, size: int | None = None, length: int | None = None) -> str:
+    """A text that holds these octets of counts, and says that they are so many."""
+    header = struct.pack(
+        ">iiiiqqd", 0x1C849313, len(counts) if size is None else size, 0, DIGITS, LOWEST_US, HIGHEST_US, 1.0
+    )
+    packed = zlib.compress(header + counts)
+    return base64.b64encode(struct.pack(">ii", 0x1C849314, len(packed) if length is None else length) + packed).decode()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None, 7, ["HISTFAAAAB"], "é", "A" * 10_000_000,
+        forged(b"\x02", size=2), forged(b"\x02", size=-1), forged(b"\x02", length=-1), forged(b"\x02", length=9),
+        forged(b"\x82"), forged(b"\xff" * 10 + b"\x01\x02"), forged(b"\xff\xff\xff\x7f\x02"), forged(b"\x02" * 23_553),
+        forged((b"\xfe" + b"\xff" * 8 + b"\x01") * 2),
+        forged(b"\x02")[:-8] + "AAAA" + forged(b"\x02")[-4:],
+    ],
+)  # fmt: skip
+def test_forged_texts_are_refused_as_well(text: Any) -> None:
+    with pytest.raises(ValueError, match="HdrHistogram"):
+        Histogram.decode(text)
+    assert Histogram.decode(forged(b"\x02")).count == 1
+
+
+def test_a_text_that_unpacks_to_gigabytes_is_refused_for_the_price_of_a_histogram() -> None:
+    bomb = forged(bytes(100_000_000))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match="more than any holds"):
+        Histogram.decode(bomb)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 2_000_000
+
+
+def test_buckets_tell_their_ends_and_all_samples() -> None:
+    samples = [min(sample, HOUR_NS - 1) for sample in distribution("lognormal", 500)]
+    buckets = list(Histogram.of(samples).buckets())
+    assert sum(count for _, _, count in buckets) == 500
+    assert all(high - low <= low / 1000 for low, high, _ in buckets)
+    for sample in samples:
+        assert sum(low <= sample // 1000 <= high for low, high, _ in buckets) == 1

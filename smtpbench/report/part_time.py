@@ -1,0 +1,82 @@
+"""Runs second by second: throughput, errors, latency, connections, the heatmap, and the generator's own health."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from smtpbench.measure.saved import Saved
+from smtpbench.report.blocks import Block, Picture, Plot, Section
+from smtpbench.report.curves import Chart, mean, over_time, overlaid_time, phases, rates
+from smtpbench.report.drawing import chart_svg, heatmap_svg
+from smtpbench.report.part_common import label_of
+
+_OUTCOMES = (("accepted", "accepted", 0, "area"), ("rejected", "rejected", 1, "line"), ("failed", "failed", 4, "line"),
+             ("dropped", "dropped", 3, "line"), ("errors", "errors", 6, "dashed"))  # fmt: skip
+_HEATMAPS = 6
+
+Timeline = Sequence[Mapping[str, Any]]
+
+
+def time_section(runs: Sequence[Saved]) -> Section:
+    """What happened when."""
+    timelines = [run.timeline() for run in runs]
+    charts = _alone(timelines[0]) if len(runs) == 1 else _overlaid(runs, timelines)
+    blocks: list[Block] = [_plot(chart) for chart in charts if chart is not None]
+    for run in runs[:_HEATMAPS]:
+        who = f", {label_of(run)}" if len(runs) > 1 else ""
+        title = f"message, response time over time{who}"
+        drawing = heatmap_svg(run.seconds("message", "response"), f"Heatmap: {title}")
+        if drawing is not None:
+            about = "The stronger a cell, the larger its share of that time's messages; a faint one may be a single message."
+            blocks.append(Picture(title, drawing, about))
+    return Section("Over time", blocks)
+
+
+def health_charts(runs: Sequence[Saved]) -> Iterator[Block]:
+    """What the generator felt, second by second."""
+    timelines = [run.timeline() for run in runs]
+    for column, title, unit in (("cpu_percent", "CPU of the generator, 100 % is a core", "percent"),
+                                ("loop_lag_ms", "event loop late by", "ms")):  # fmt: skip
+        chart = overlaid_time(title, unit, [
+            (rows, [(column, label_of(run) if len(runs) > 1 else column.partition("_")[0], at, "line")])
+            for at, (run, rows) in enumerate(zip(runs, timelines, strict=True))
+        ])  # fmt: skip
+        if chart is not None:
+            yield _plot(chart)
+
+
+def _plot(chart: Chart) -> Plot:
+    return Plot(chart, chart_svg(chart, "half"), "half")
+
+
+def _alone(rows: Timeline) -> list[Chart | None]:
+    bands = phases(rows)
+    counted = [column for column, _, _, _ in _OUTCOMES]
+    some = [entry for entry in _OUTCOMES if entry[0] == "accepted" or any(row.get(entry[0]) for row in rows)]
+    percentiles = [(f"message_response_{name}_ms", name, key, "line") for key, name in ((0, "p50"), (1, "p99"), (4, "max"))]
+    held = [("connections_open", "open", 0, "line"), ("connections_busy", "busy", 2, "line"),
+            ("arrivals_waiting", "arrivals waiting", 1, "line")]  # fmt: skip
+    return [
+        over_time("messages a second", "per_s", rates(rows, counted), some, join=mean, bands=bands),
+        over_time("message, response time", "ms", rows, percentiles, log=True, bands=bands),
+        over_time("connections", "count", rows, held, bands=bands),
+    ]
+
+
+def _overlaid(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> list[Chart | None]:
+    names = [label_of(run) for run in runs]
+    numbered = list(enumerate(zip(names, timelines, strict=True)))
+
+    def of(column: str) -> list[tuple[Timeline, list[tuple[str, str, int, str]]]]:
+        return [(rows, [(column, name, at, "line")]) for at, (name, rows) in numbered]
+
+    accepted = [(rates(rows, ["accepted"]), [("accepted", name, at, "line")]) for at, (name, rows) in numbered]
+    failed = [(rates(rows, ["failed"]), [("failed", name, at, "line")]) for at, (name, rows) in numbered]
+    some_failed = any(row["failed"] for rows, _ in failed for row in rows)
+    return [
+        overlaid_time("accepted a second", "per_s", accepted, join=mean),
+        overlaid_time("failed a second", "per_s", failed, join=mean) if some_failed else None,
+        overlaid_time("message p99, response time", "ms", of("message_response_p99_ms"), log=True),
+        overlaid_time("message p50, response time", "ms", of("message_response_p50_ms"), log=True),
+    ]
