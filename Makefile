@@ -36,7 +36,10 @@ comparebench: $(VENV)/.ready ## whether compare tells a target from itself, and 
 published: $(VENV)/.ready ## the published comparisons and known bugs anew, as root; about 40 minutes
 	$(BIN)/python -m bench.published.publish $(PUBLISH)
 
+startbench: $(VENV)/.ready ## CPU of `smtpbench --help` and of a Tab, beside `import typer`
+	$(BIN)/python bench/start.py $(BENCH)
+
 clean: ## forget the virtual environment and every cache
 	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help demo test check bench fuzzbench comparebench published clean
+.PHONY: help demo test check bench fuzzbench comparebench startbench published clean

@@ -74,10 +74,10 @@ def command(
     The first candidate is what the others are held against. A file can say all of it (`smtpbench schema comparison`).
 
     \b
-      smtpbench compare relay --target old=smtp://127.0.0.1:2525 --target new=smtp://127.0.0.1:2526 -r 200/s
-      smtpbench compare relay --target smtp://127.0.0.1:2525 --with few='-c 5' --with many='-c 50' --metric throughput
-      smtpbench compare relay --target a=smtp://127.0.0.1:2525 --start a='exec ./server --fast' \\
-                              --target b=smtp://127.0.0.1:2525 --start b='exec ./server --safe' --check
+      smtpbench compare relay -t old=smtp://127.0.0.1:2525 -t new=smtp://127.0.0.1:2526 -r 200/s
+      smtpbench compare relay -t smtp://127.0.0.1:2525 --with 5='-c 5' --with 50='-c 50' -m throughput
+      smtpbench compare relay -t a=smtp://127.0.0.1:2525 --start a='exec ./server --fast' \\
+                              -t b=smtp://127.0.0.1:2525 --start b='exec ./server --safe' --check
       smtpbench compare postfix-tls.yaml --repeats 20 --fail-if-worse
     """
     load = {"connections": connections, "messages": messages, "duration": duration, "rate": rate, "warmup": warmup,

@@ -77,7 +77,7 @@ def command(
 
     \b
       smtpbench fuzz relay --target smtp://127.0.0.1:2525
-      smtpbench fuzz relay --target smtp://127.0.0.1:2525 --profile ci --seed 7 --baseline known-findings
+      smtpbench fuzz relay -t smtp://127.0.0.1:2525 --profile ci --seed 7 --baseline known-findings
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --only end,dots,segment --cases 5000
     """

@@ -88,9 +88,9 @@ def command(
     Submission with STARTTLS and a login:
       SMTPBENCH_PASSWORD=… smtpbench run submission --target smtp://me@localhost:587 --ca ca.pem
     A build that must not get slower (exit code 99 where it has):
-      smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s --threshold 'message.p99<50ms' --threshold 'failed<0.1%'
+      smtpbench run relay -t smtp://127.0.0.1:2525 -r 200/s --threshold 'message.p99<50ms'
     Watched by Prometheus, which scrapes http://127.0.0.1:9464/metrics every 15 s:
-      smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 10m --metrics 9464 --metrics-hold 20s
+      smtpbench run relay -t smtp://127.0.0.1:2525 -r 200/s -d 10m --metrics 9464 --metrics-hold 20s
     What mutated sessions do to the latency of the others, and what they break (exit code 1):
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 60s --hostile 5%
     """

@@ -58,9 +58,11 @@ def command(
     It prints what it took, as JSON, when it ends (Ctrl-C, SIGTERM or --duration).
 
     \b
-    A rule is VERB=ACTION[@SHARE]. Verbs: EHLO, MAIL, RCPT, DATA … and `connect`, `message` (the final dot).
-    Actions: a reply such as 450 or '550 5.7.1 no', reject, tempfail, delay:20ms, drop, reset, close, 421,
-    mute, garbage, long, drip, and serve:10ms/4: a queue before 4 workers of 10 ms each, so 400/s at most.
+    A rule is VERB=ACTION[@SHARE].
+    Verbs: EHLO, MAIL, RCPT, DATA … and `connect`, `message` (the final dot).
+    Actions: a reply such as 450 or '550 5.7.1 no', reject, tempfail, delay:20ms, drop, reset,
+    close, 421, mute, garbage, long, drip,
+    and serve:10ms/4: a queue before 4 workers of 10 ms each, so 400/s at most.
 
     \b
       smtpbench sink --listen 127.0.0.1:2525

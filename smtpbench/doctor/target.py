@@ -30,6 +30,10 @@ _DAY_S = 86_400
 _FEW_DAYS = 14
 _SLOW_GREETING_NS, _TOO_SLOW_GREETING_NS = NS_PER_S, 30 * NS_PER_S
 _CLIENT = "doctor.example"
+#: What OpenSSL calls a greeting in plain text where a handshake is due.
+_PLAIN_TEXT = ("wrong version number", "record layer failure", "packet length too long")
+_SILENT = "see what the server waits for: where it begins with TLS, say smtps://"
+_NO_TLS = "it speaks no TLS before its greeting: say smtp:// or lmtp://, or name the port that does"
 _TRUST = "name its authority with --ca FILE, its name with --sni, or trust anything with --insecure"
 
 
@@ -185,7 +189,7 @@ def target_diagnoses(seen: Seen, now_s: float, *, insecure: bool, starttls: bool
     if not seen.addresses:
         return [Diagnosis("target", BAD, seen.trouble, "a run could not begin", "name another --target")]
     if not seen.banner:
-        advice = _TRUST if api.TLS_FAILED in seen.trouble else "start the server, or name another --target"
+        advice = _advice(seen.trouble)
         figures = {"addresses": list(seen.addresses)}
         value = f"{', '.join(seen.addresses)}: {seen.trouble}"
         return [Diagnosis("target", BAD, value, "a run could not begin", advice, figures)]
@@ -239,6 +243,13 @@ def _trips(trips_ns: Sequence[int]) -> Diagnosis:
         "",
         {"p50_ms": middle_ns / NS_PER_MS, "p95_ms": p95_ns / NS_PER_MS, "most_messages_per_s_a_connection": most},
     )
+
+
+def _advice(trouble: str) -> str:
+    """What to do where no session came about."""
+    if api.TLS_FAILED in trouble:
+        return _NO_TLS if any(words in trouble for words in _PLAIN_TEXT) else _TRUST
+    return _SILENT if trouble.partition(":")[0] == api.TIMEOUT else "start the server, or name another --target"
 
 
 def _extensions(seen: Seen) -> Diagnosis:

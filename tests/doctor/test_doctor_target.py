@@ -64,6 +64,9 @@ def test_what_every_session_needs_must_be_trusted() -> None:
     untrusted = replace(WELL, tls=Tls(trouble="tls_failed: self-signed"))
     assert judged(untrusted, starttls=True)["TLS"].verdict == BAD
     implicit = judged(Seen(("192.0.2.1",), "tls_failed: certificate not trusted"))["target"]
+    assert "say smtp://" in judged(Seen(("192.0.2.1",), "tls_failed: wrong version number (banner)"))["target"].advice
+    assert "start the server" in judged(Seen(("192.0.2.1",), "connect_timeout"))["target"].advice
+    assert "say smtps://" in judged(Seen(("192.0.2.1",), "timeout: banner"))["target"].advice
     assert "--ca" in implicit.advice
 
 
