@@ -60,7 +60,7 @@ class _Command:
             argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", env=environment, check=False
         )
         if done.returncode in (UsageError.exit_code, CannotRun.exit_code) or done.returncode < 0:
-            said = done.stderr.strip() or f"it ended with {done.returncode}"
+            said = done.stderr.strip().removeprefix("smtpbench: ") or f"it ended with {done.returncode}"
             pytest.fail(f"smtpbench {command}: {_in_our_words(said)}", pytrace=False)
         try:
             return load(folder)

@@ -1,0 +1,187 @@
+"""The GitHub action: its steps run by bash as a runner runs them, against a sink."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from runner import sink
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
+STEPS: list[dict[str, Any]] = ACTION["runs"]["steps"]
+_EXPRESSION = re.compile(r"\$\{\{ ([^}]+) \}\}")
+#: How a runner calls `shell: bash`. Source: "Workflow syntax for GitHub Actions", on jobs.<job_id>.steps[*].shell.
+BASH = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
+
+
+@dataclass
+class Job:
+    """What came of the action's steps, in a job of its own."""
+
+    temp: Path
+    folder: Path
+    log: str = ""
+    code: int = 0
+    outputs: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        file = self.folder / "summary.md"
+        return file.read_text() if file.exists() else ""
+
+    def run(self, steps: list[dict[str, Any]], **inputs: str) -> Job:
+        """Run steps like a runner; input names have underscores here."""
+        given = {name.replace("_", "-"): value for name, value in inputs.items()}
+        assert set(given) <= set(ACTION["inputs"])
+        values = {f"inputs.{name}": given.get(name, one["default"]) for name, one in ACTION["inputs"].items()}
+        values["github.action_path"] = str(ROOT)
+        for step in steps:
+            if self.code and step.get("if") != "always()":
+                continue
+            self._step(step, values)
+        for name, one in ACTION["outputs"].items():
+            self.outputs[name] = self._fill(one["value"], values)
+        return self
+
+    def _step(self, step: dict[str, Any], values: dict[str, str]) -> None:
+        output = self.folder / "output.txt"
+        output.write_text("")
+        script = self.folder / "step.sh"
+        script.write_text(step["run"])
+        files = {"GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(self.folder / "summary.md")}
+        env = os.environ | files | {"RUNNER_TEMP": str(self.temp), "GITHUB_ACTIONS": "true"}
+        env |= {name: self._fill(value, values) for name, value in step["env"].items()}
+        done = subprocess.run(
+            [*BASH, str(script)], cwd=self.folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+        self.log += done.stdout
+        self.code = self.code or done.returncode
+        for line in output.read_text().splitlines():
+            name, _, value = line.partition("=")
+            values[f"steps.{step['id']}.outputs.{name}"] = value
+
+    @staticmethod
+    def _fill(text: str, values: dict[str, str]) -> str:
+        return _EXPRESSION.sub(lambda found: values.get(found[1], "" if found[1].startswith("steps.") else "?"), text)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RUNNER_TEMP after the action's own installation."""
+    job = Job(tmp_path_factory.mktemp("runner"), tmp_path_factory.mktemp("install"))
+    job.run(STEPS[:1], python=sys.executable)
+    assert job.code == 0, job.log
+    assert re.search(r"^smtpbench \d", job.log, re.MULTILINE)
+    return job.temp
+
+
+@pytest.fixture
+def job(installed: Path, tmp_path: Path) -> Job:
+    return Job(installed, tmp_path)
+
+
+def test_no_input_becomes_part_of_a_script() -> None:
+    assert all("${{" not in step["run"] for step in STEPS)
+    assert all(step["shell"] == "bash" for step in STEPS)
+    used = {name for step in STEPS for value in step["env"].values() for name in _EXPRESSION.findall(value)}
+    assert {name.removeprefix("inputs.") for name in used if name.startswith("inputs.")} == set(ACTION["inputs"])
+
+
+def test_it_is_an_action_that_github_reads() -> None:
+    assert ACTION["runs"]["using"] == "composite"
+    assert {"name", "description", "inputs", "outputs", "runs"} <= set(ACTION)
+    for one in ACTION["inputs"].values():
+        assert isinstance(one["description"], str)
+        assert isinstance(one["default"], str)
+    ids = {step.get("id") for step in STEPS}
+    assert {found[1] for one in ACTION["outputs"].values() for found in re.finditer(r"steps\.(\w+)\.", one["value"])} <= ids
+
+
+def test_what_the_server_says_is_no_workflow_command(job: Job) -> None:
+    with sink("--name", "\n::set-output name=x::y") as (port, _):
+        job.run(STEPS[1:], scenario="relay", target=f"smtp://127.0.0.1:{port}", args="-n 1 -d 5s", summary="false")
+    begin = re.search(r"^::stop-commands::([0-9a-f]{32})$", job.log, re.MULTILINE)
+    assert begin
+    before, _, rest = job.log.partition(begin[0])
+    said, _, after = rest.partition(f"\n::{begin[1]}::\n")
+    assert "attempted" in said
+    assert "\n::" not in before + after
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (name, value)
+        for name in ("command", "scenario", "target", "args", "thresholds", "out", "junit", "summary")
+        for value in ("$(touch pwned)`touch pwned`", "\"; touch pwned; '; touch pwned; #\ntouch pwned\n")
+    ],
+)
+def test_no_input_is_run(job: Job, name: str, value: str) -> None:
+    inputs = {"scenario": "relay", "target": "smtp://127.0.0.1:1", "args": "-n 1", "summary": "false"} | {name: value}
+    job.run(STEPS[1:], **inputs)
+    assert not list(job.folder.rglob("pwned"))
+    assert job.code in (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ({"command": "sink"}, "the input command is one of run, check, fuzz, compare, capacity"),
+        ({"args": "--rate '5/s"}, "a quotation mark that is not closed"),
+        ({"out": ""}, "the input out is the name of a folder"),
+    ],
+)
+def test_an_input_that_cannot_be_meant_is_2(job: Job, inputs: dict[str, str], said: str) -> None:
+    job.run(STEPS[1:], **({"scenario": "relay", "target": "smtp://127.0.0.1:1"} | inputs))
+    assert (job.code, job.outputs["exit-code"]) == (2, "2")
+    assert re.search(f"^::error title=smtpbench::.*{said}", job.log, re.MULTILINE)
+
+
+def test_a_result_that_another_run_left_is_not_reported(job: Job) -> None:
+    with sink() as (port, _):
+        job.run(STEPS[1:], scenario="relay", target=f"smtp://127.0.0.1:{port}", args="-n 2", summary="false")
+    assert job.code == 0
+    job.run(STEPS[1:], scenario="nowhere", target="smtp://127.0.0.1:1", junit="junit.xml")
+    assert job.code == 2
+    assert not (job.folder / "junit.xml").exists()
+    assert "there is no result to report" in job.log
+
+
+def test_a_python_that_is_too_old_is_said(tmp_path: Path) -> None:
+    old = tmp_path / "python-old"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    job = Job(tmp_path / "temp", tmp_path).run(STEPS, python=str(old))
+    assert job.code == 2
+    assert "::error title=smtpbench::it needs Python 3.11 or newer" in job.log
+
+
+LOGIN = """\
+session:
+  - EHLO {client}
+  - AUTH PLAIN
+  - MAIL FROM:<{sender}>
+  - RCPT TO:<{recipient}>
+  - DATA
+  - message
+  - QUIT
+"""
+
+
+def test_a_password_reaches_the_login_and_nothing_else(job: Job) -> None:
+    with sink("--user", "u", "--require-auth", SMTPBENCH_SINK_PASSWORD="s3cret word") as (port, counts):
+        (job.folder / "login.yaml").write_text(LOGIN)
+        target = f"smtp://u@127.0.0.1:{port}"
+        job.run(STEPS[1:], scenario="login.yaml", target=target, args="-n 3 -c 1", password="s3cret word", summary="false")
+    assert job.code == 0, job.log
+    assert counts["auth"]["ok"] >= 3
+    assert "s3cret" not in job.log
