@@ -4,9 +4,11 @@ Theory of operation
 ===================
 
 The run's loop must not wait for whoever watches it. So a tick only puts its interval aside; a task adds the intervals up,
-and answers scrapes, in steps of a millisecond or less between which the loop goes on: a histogram is one step, a dozen
-lines of the answer are one. What is added up is what the result counts (`Tick.measured`): after the last tick the counters
-are the result's figures, and the warm-up is in neither.
+and answers scrapes, in steps of less than a millisecond between which the loop goes on. In a busy loop a turn lasts for
+some hundred replies, so a scrape takes some tenths of a second, which hurts nobody.
+
+What is added up is what the result counts (`Tick.measured`): after the last tick the counters are the result's figures,
+and the warm-up is in neither.
 
 Only this machine can scrape: the listener is on 127.0.0.1.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -25,7 +28,6 @@ import trio
 
 from smtpbench import __version__
 from smtpbench.errors import CannotRun, UsageError
-from smtpbench.load.meter import in_steps
 from smtpbench.load.run import Request
 from smtpbench.measure.files import PHASES, Tick
 from smtpbench.measure.histogram import Histogram, index_of
@@ -55,6 +57,8 @@ _LAST = [index_of(round(edge_ms * 1000)) for edge_ms in EDGES_MS]
 _LABELS = [f"{edge_ms / 1000:g}" for edge_ms in EDGES_MS] + ["+Inf"]
 #: Latencies that one step of an answer writes; each has a line for every edge.
 _LATENCIES_A_STEP = 3
+#: After so long the run's loop gets its turn.
+STEP_NS = NS_PER_MS // 2
 _REQUEST_BYTES = 8192
 #: How long a scraper may take to ask, or to read the answer.
 _PATIENCE_S = 10.0
@@ -96,6 +100,19 @@ class Buckets:
         self.sum_ns += histogram.sum_ns
 
 
+class _Pause:
+    """Lets the run's loop go on once enough time was spent: its turn may last for many replies, so not oftener."""
+
+    def __init__(self) -> None:
+        self._since_ns = 0
+
+    async def if_due(self) -> None:
+        """Between two steps."""
+        if time.monotonic_ns() - self._since_ns > STEP_NS:
+            await trio.lowlevel.checkpoint()
+            self._since_ns = time.monotonic_ns()
+
+
 class Metrics:
     """What has been measured so far. labels: what the run is called, and what of it does not change."""
 
@@ -108,6 +125,7 @@ class Metrics:
         self._errors: Counter[str] = Counter()
         self._latencies: dict[tuple[str, bool, str], Buckets] = {}
         self._one_at_a_time = trio.Lock()
+        self._pause = _Pause()
         self._scraped = trio.Event()
         self.over = False
 
@@ -123,7 +141,8 @@ class Metrics:
     async def _settle(self) -> None:
         while self._pending:
             self._last = self._pending.popleft()
-            await in_steps(self._add_steps(self._last.interval if self._last.measured is None else self._last.measured))
+            for _ in self._add_steps(self._last.interval if self._last.measured is None else self._last.measured):
+                await self._pause.if_due()
 
     def _add_steps(self, interval: Interval) -> Iterator[None]:
         self._messages.update(interval.messages)
@@ -131,9 +150,9 @@ class Metrics:
         for (verb, code, _, _), count in interval.replies.items():
             self._replies[verb, f"{code // 100}xx" if code else "malformed"] += count
         for (slot, expected), latency in interval.latencies.items():
-            for time in ("service", "response"):
+            for which in ("service", "response"):
                 yield
-                self._latencies.setdefault((slot, expected, time), Buckets()).add(getattr(latency, time))
+                self._latencies.setdefault((slot, expected, which), Buckets()).add(getattr(latency, which))
 
     async def answer(self, accept: str) -> tuple[str, bytes]:
         """Content type and text, of the format that an Accept header asks for."""
@@ -152,7 +171,7 @@ class Metrics:
                     text = b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(b"#"))
                 name = family.name
                 lines.append(text)
-                await trio.lowlevel.checkpoint()
+                await self._pause.if_due()
             if last:
                 self._scraped.set()
         return content_type, b"".join(lines) + (b"# EOF\n" if "openmetrics" in content_type else b"")
@@ -185,9 +204,9 @@ class Metrics:
                 "Service and response times by slot; expected: whether what was timed went as the scenario says.",
                 labels=["slot", "expected", "time"],
             )
-            for (slot, expected, time), buckets in found[start : start + _LATENCIES_A_STEP]:
+            for (slot, expected, which), buckets in found[start : start + _LATENCIES_A_STEP]:
                 family.add_metric(
-                    [visible(slot), str(expected).lower(), time],
+                    [visible(slot), str(expected).lower(), which],
                     list(zip(_LABELS, map(float, accumulate(buckets.counts)), strict=True)),
                     buckets.sum_ns / NS_PER_S,
                 )
