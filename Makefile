@@ -39,7 +39,10 @@ published: $(VENV)/.ready ## the published comparisons and known bugs anew, as r
 startbench: $(VENV)/.ready ## CPU of `smtpbench --help` and of a Tab, beside `import typer`
 	$(BIN)/python bench/start.py $(BENCH)
 
+reportbench: $(VENV)/.ready ## CPU seconds and size of the HTML report of a long run
+	PYTHONPATH=tests $(BIN)/python -m bench.report
+
 clean: ## forget the virtual environment and every cache
 	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help demo test check bench fuzzbench comparebench startbench published clean
+.PHONY: help demo test check bench fuzzbench comparebench startbench reportbench published clean

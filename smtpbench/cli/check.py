@@ -15,6 +15,7 @@ from smtpbench.cli.options import (
     Ca,
     Cert,
     FixtureFile,
+    Html,
     Insecure,
     Key,
     PasswordFile,
@@ -22,6 +23,7 @@ from smtpbench.cli.options import (
     ReplyTimeout,
     Sni,
     Told,
+    saved_words,
 )
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.measure.result import save, save_findings
@@ -45,6 +47,7 @@ def command(
     strict: Annotated[bool, typer.Option("--strict", help="Try SHOULDs too, and fail for them.")] = False,
     timeout: ReplyTimeout = "3s",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write result.json into this folder.")] = None,
+    html: Html = True,
     password_file: PasswordFile = None,
     ca: Ca = None,
     insecure: Insecure = False,
@@ -88,7 +91,7 @@ def command(
         try:
             where = save(results[0], out)
             save_findings(((one.id, one.to_text()) for one in verdicts[0].findings), where.parent / "findings")
-            typer.echo(f"saved: {where}")
+            typer.echo(f"saved: {saved_words(where, html)}")
         except OSError as error:
             raise CannotRun(f"the result could not be saved: {error.strerror}") from None
     if verdicts[-1].stopped:

@@ -11,7 +11,19 @@ from typing import Annotated, Any
 import trio
 import typer
 
-from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, PasswordFile, Recipient, ReplyTimeout, Sni
+from smtpbench.cli.options import (
+    Authorized,
+    Ca,
+    Cert,
+    Html,
+    Insecure,
+    Key,
+    PasswordFile,
+    Recipient,
+    ReplyTimeout,
+    Sni,
+    saved_words,
+)
 from smtpbench.errors import CannotRun
 from smtpbench.measure.difference import any_worse
 from smtpbench.measure.result import save
@@ -61,6 +73,7 @@ def command(
     seed: Annotated[int | None, typer.Option(min=0, help="Makes every draw the same again.")] = None,
     timeout: ReplyTimeout = "3s",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder.  [default: results/<comparison>]")] = None,
+    html: Html = True,
     password_file: PasswordFile = None,
     ca: Ca = None,
     insecure: Insecure = False,
@@ -95,7 +108,7 @@ def command(
     result = trio.run(compare, request, _tell)
     typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
     try:
-        typer.echo(f"saved: {save(result, where)}")
+        typer.echo(f"saved: {saved_words(save(result, where), html)}")
     except OSError as error:
         raise CannotRun(f"the result could not be saved: {error.strerror}") from None
     status = result["outcome"]["status"]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from smtpbench.cli.options import Html, saved_words
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.measure.difference import any_worse
 from smtpbench.measure.result import save
@@ -34,6 +35,7 @@ def command(
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the resampling: the same intervals again.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write result.json into this folder.")] = None,
+    html: Html = True,
 ) -> None:
     """Hold saved results against the first: what differs, by how much, and how sure that is.
 
@@ -53,7 +55,7 @@ def command(
     typer.echo(comparison_table(found, color=wants_color(sys.stdout)))
     if out is not None:
         try:
-            typer.echo(f"saved: {save(found, out)}")
+            typer.echo(f"saved: {saved_words(save(found, out), html)}")
         except OSError as error:
             raise CannotRun(f"the result could not be saved: {error.strerror}") from None
     if fail_if_worse and any_worse(found):

@@ -17,6 +17,7 @@ from smtpbench.cli.options import (
     Ca,
     Cert,
     FixtureFile,
+    Html,
     Insecure,
     Key,
     PasswordFile,
@@ -24,6 +25,7 @@ from smtpbench.cli.options import (
     ReplyTimeout,
     Sni,
     Told,
+    saved_words,
 )
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.fuzz.campaign import Plan, Tally
@@ -63,6 +65,7 @@ def command(
     sender: Annotated[str, typer.Option(help="Whom mail comes from.  [default: the scenario's]")] = "",
     timeout: ReplyTimeout = "3s",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder.  [default: results/<fuzz>]")] = None,
+    html: Html = True,
     password_file: PasswordFile = None,
     ca: Ca = None,
     insecure: Insecure = False,
@@ -116,7 +119,7 @@ def command(
             save_findings(((finding.id, finding.to_text()) for finding in found), where.parent / place)
     except OSError as error:
         raise CannotRun(f"the result could not be saved: {error.strerror}") from None
-    typer.echo(f"saved: {where}")
+    typer.echo(f"saved: {saved_words(where, html)}")
     if catch.stopped:
         raise typer.Exit(INTERRUPTED)
     if catch.new:

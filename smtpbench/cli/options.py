@@ -24,7 +24,18 @@ Insecure = Annotated[bool, typer.Option("--insecure", help="Trust any certificat
 Sni = Annotated[str | None, typer.Option(help="The server name to ask for and verify.")]
 Cert = Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")]
 Key = Annotated[Path | None, typer.Option(help="PEM file of its key, if that is elsewhere.")]
+Html = Annotated[bool, typer.Option("--html/--no-html", help="Write report.html beside the result.")]
 Authorized = Annotated[bool, typer.Option("--authorized", help="You may test this host, although it is not this machine.")]
+
+
+def saved_words(where: Path, html: bool) -> str:
+    """What is said behind `saved:` of a result that was just written, with the report that is written beside it here."""
+    if not html:
+        return str(where)
+    # the page's template language is imported when the measuring is over: no command that only needs options pays for it
+    from smtpbench.report.page import report_beside
+
+    return ", ".join(name for name in (str(where), report_beside(where)) if name)
 
 
 @dataclass(frozen=True, slots=True)

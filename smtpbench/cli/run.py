@@ -12,7 +12,7 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, PROGRESS, WHEN_BUSY, one_of
-from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, PasswordFile, Sni
+from smtpbench.cli.options import Authorized, Ca, Cert, Html, Insecure, Key, PasswordFile, Sni, saved_words
 from smtpbench.load.run import Request, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
 from smtpbench.load.watch import Watch
@@ -69,6 +69,7 @@ def command(
         str, typer.Option("--metrics-hold", help="After the run, wait so long for a last scrape of its figures.")
     ] = "0s",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: results/<run>]")] = None,
+    html: Html = True,
     password_file: PasswordFile = None,
     ca: Ca = None,
     insecure: Insecure = False,
@@ -125,7 +126,8 @@ def command(
             from smtpbench.report.metrics import about, serving  # needs a package that only this option needs
 
             outcome = trio.run(serving, metrics, hold_ns, about(request), shown, partial(run, request))
-    saved = str(outcome.saved or "nowhere, no disk took it: it stands below")
+    nowhere = "nowhere, no disk took it: it stands below"
+    saved = nowhere if outcome.saved is None else saved_words(outcome.saved, html)
     typer.echo(final_table(outcome.result, saved, color=wants_color(sys.stdout)))
     if outcome.saved is None:
         typer.echo(to_text(outcome.result))

@@ -28,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """heads: of the columns; the first column holds the rows' heads."""
+    """heads: of the columns; the first column holds the rows' heads. A row of one cell alone heads those below it."""
 
     heads: Sequence[Cell]
     rows: Sequence[Sequence[Cell]]

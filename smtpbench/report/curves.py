@@ -23,7 +23,7 @@ _MOST_NINES = 7.0
 POINTS: Final = 600
 _LEAST_MS = 0.001
 _SHORT_TICK_S = 0.25
-NINES, TIME, LINEAR, LOG = "nines", "time", "linear", "log"
+NINES, TIME, RATE, LINEAR, LOG = "nines", "time", "rate", "linear", "log"
 _QUANTILES = ((0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"), (0.99999, "99.999"),
               (0.999999, "99.9999"), (0.9999999, "99.99999"))  # fmt: skip
 
@@ -32,7 +32,7 @@ Points = tuple[float | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """kind: NINES, TIME, LINEAR or LOG. unit: ms, s, per_s, count, percent or nothing. ticks: where, and their text."""
+    """kind: NINES, TIME, RATE, LINEAR or LOG. unit: ms, s, per_s, count, percent or nothing. ticks: (where, text)."""
 
     kind: str
     unit: str
@@ -109,10 +109,10 @@ def _short(value_ms: float) -> str:
 
 
 def linear(unit: str, high: float, low: float = 0.0, kind: str = LINEAR, *, most: int = 6) -> Axis:
-    """From low to high, with up to `most` round ticks; upwards it ends at one, but for time."""
+    """From low to high, with up to `most` round ticks; an axis that is LINEAR ends at one."""
     span = high - low if high > low else 1.0
     step = _round_step(span / most, sixties=kind == TIME)
-    top = low + span if kind == TIME else math.ceil((low + span) / step - 1e-9) * step
+    top = low + span if kind != LINEAR else math.ceil((low + span) / step - 1e-9) * step
     first = math.ceil(low / step - 1e-9)
     places = [round(at * step, 9) for at in range(first, math.floor(top / step + 1e-9) + 1)]
     return Axis(kind, unit, low, top, tuple((place, said(unit, place)) for place in places))

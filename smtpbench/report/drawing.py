@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 from markupsafe import Markup, escape
 
@@ -19,7 +20,9 @@ from smtpbench.report.sift import seconds
 
 HEIGHTS = {"small": 170, "half": 230, "wide": 320}
 COLOURS = 8
-_WIDTH = 1000  # of the inner SVG, in its own units
+#: The inner SVG's own units: so wide, and so many to a pixel of its height, that whole numbers are fine enough.
+_WIDTH = 2000
+_FINE = 4
 _TOP, _FOOT = 14, 22
 _LEVELS = 9
 
@@ -28,23 +31,24 @@ def chart_svg(chart: Chart, size: str) -> Markup:
     """The whole chart."""
     height = HEIGHTS[size]
     room = height - _TOP - _FOOT
+    deep = room * _FINE
     parts = [
         f'<svg class="chart" width="100%" height="{height}" role="img" aria-label="{escape(chart.about or chart.title)}">',
-        f'<svg x="0" y="{_TOP}" width="100%" height="{room}" viewBox="0 0 {_WIDTH} {room}" preserveAspectRatio="none">',
+        f'<svg x="0" y="{_TOP}" width="100%" height="{room}" viewBox="0 0 {_WIDTH} {deep}" preserveAspectRatio="none">',
     ]
     for band in chart.bands:
         low, high = _across(chart.x, band.low), _across(chart.x, band.high)
-        parts.append(f'<rect class="band" x="{low}" y="0" width="{max(1, high - low)}" height="{room}"/>')
-    parts += [_line("grid", 0, y, _WIDTH, y) for y in (_down(chart.y, place, room) for place, _ in chart.y.ticks)]
-    parts += [_line("grid", x, 0, x, room) for x in (_across(chart.x, place) for place, _ in chart.x.ticks)]
+        parts.append(f'<rect class="band" x="{low}" y="0" width="{max(1, high - low):g}" height="{deep}"/>')
+    parts += [_line("grid", 0, y, _WIDTH, y) for y in (_down(chart.y, place, deep) for place, _ in chart.y.ticks)]
+    parts += [_line("grid", x, 0, x, deep) for x in (_across(chart.x, place) for place, _ in chart.x.ticks)]
     for series in chart.series:
-        parts += _series(chart, series, room)
+        parts += _series(chart, series, deep)
     for mark in chart.marks:
         if mark.upright:
             x = _across(chart.x, mark.place)
-            parts.append(_line(f"mark {mark.tone}", x, 0, x, room))
+            parts.append(_line(f"mark {mark.tone}", x, 0, x, deep))
         else:
-            y = _down(chart.y, mark.place, room)
+            y = _down(chart.y, mark.place, deep)
             parts.append(_line(f"mark {mark.tone}", 0, y, _WIDTH, y))
     parts += ["</svg>", *_words(chart, room, height), "</svg>"]
     return Markup("".join(parts))
@@ -60,9 +64,6 @@ def _words(chart: Chart, room: int, height: int) -> Iterable[str]:
     for place, text in chart.y.ticks:
         y = _TOP + _down(chart.y, place, room)
         yield f'<text class="tick halo" x="2" y="{y - 3:g}">{escape(text)}</text>'
-    for band in chart.bands:
-        x = (chart.x.place(band.low) + chart.x.place(band.high)) * 50
-        yield f'<text class="tick" x="{x:.2f}%" y="{_TOP - 3}" text-anchor="middle">{escape(band.text)}</text>'
     for at, mark in enumerate(chart.marks):
         if mark.upright:
             share = chart.x.place(mark.place)
@@ -90,24 +91,35 @@ def _line(cls: str, x1: float, y1: float, x2: float, y2: float) -> str:
 
 
 def _series(chart: Chart, series: Series, room: int) -> Iterable[str]:
-    stretches: list[list[str]] = [[]]
+    stretches: list[list[tuple[int, int]]] = [[]]
     for x, y in zip(chart.xs, series.points, strict=True):
         if y is None:
             stretches.append([])
         else:
-            stretches[-1].append(f"{_across(chart.x, x):g} {_down(chart.y, y, room):g}")
+            stretches[-1].append((round(_across(chart.x, x)), round(_down(chart.y, y, room))))
     drawn = [stretch for stretch in stretches if stretch]
     colour = f"c{series.key % COLOURS}"
     if series.look == "area":
         for stretch in drawn:
-            first, last = stretch[0].split()[0], stretch[-1].split()[0]
-            yield f'<path class="area {colour}" d="M{first} {room}L{"L".join(stretch)}L{last} {room}z"/>'
-    # a point of its own is a line of no length, which round caps make a dot
-    path = "".join("M" + "L".join(stretch if len(stretch) > 1 else stretch * 2) for stretch in drawn)
-    if path:
-        yield f'<path class="line {colour} {series.look}" d="{path}"/>'
+            yield f'<path class="area {colour}" d="M{stretch[0][0]} {room}{_path(stretch, "L")}V{room}z"/>'
+    if drawn:
+        yield f'<path class="line {colour} {series.look}" d="{"".join(_path(stretch, "M") for stretch in drawn)}"/>'
     if series.look == "dotted":
-        yield f'<path class="dots {colour}" d="{"".join(f"M{point}h0" for stretch in drawn for point in stretch)}"/>'
+        dots = "".join(f"M{x} {y}h0" for stretch in drawn for x, y in stretch)
+        yield f'<path class="dots {colour}" d="{dots}"/>'
+
+
+def _path(points: Sequence[tuple[int, int]], first: str) -> str:
+    """A polyline, in relative steps, which are short; the middle of what is level is left out."""
+    (last_x, last_y), rest = points[0], points[1:]
+    parts = [f"{first}{last_x} {last_y}"]
+    for at, (x, y) in enumerate(rest):
+        if y == last_y and at + 1 < len(rest) and rest[at + 1][1] == y:
+            continue
+        parts.append(f"l{x - last_x} {y - last_y}")
+        last_x, last_y = x, y
+    # a point of its own is a line of no length, which round caps make a dot
+    return "".join(parts) if rest else f"{parts[0]}h0"
 
 
 def heatmap_svg(samples: Iterable[Second], about: str, *, columns: int = 110, rows: int = 34) -> Markup | None:
@@ -138,12 +150,15 @@ def _heat(counts: Sequence[Counter[int]], rows: int, axis: Axis, end_s: float, a
     height = HEIGHTS["wide"]
     room = height - _TOP - _FOOT
     paths: list[list[str]] = [[] for _ in range(_LEVELS)]
-    for at, column in enumerate(counts):
-        total = column.total()
-        for row, count in column.items():
-            # by the square root of its share: the few slow ones, which matter, stay visible beside the many
-            level = min(_LEVELS - 1, int(math.sqrt(count / total) * _LEVELS))
-            paths[level].append(f"M{at} {rows - 1 - row}h1v1h-1z")
+    totals = [column.total() for column in counts]
+    for row in range(rows):
+        levels = (_level(column[row], total) for column, total in zip(counts, totals, strict=True))
+        at = 0
+        for level, cells in groupby(levels):
+            width = len(list(cells))
+            if level is not None:
+                paths[level].append(f"M{at} {rows - 1 - row}h{width}v1h-{width}z")
+            at += width
     drawn = "".join(f'<path class="h{level}" d="{"".join(path)}"/>' for level, path in enumerate(paths) if path)
     ticks = [
         f'<text class="tick halo" x="2" y="{_TOP + _down(axis, place, room) - 3:g}">{escape(text)}</text>'
@@ -158,6 +173,11 @@ def _heat(counts: Sequence[Counter[int]], rows: int, axis: Axis, end_s: float, a
         f'<svg x="0" y="{_TOP}" width="100%" height="{room}" viewBox="0 0 {len(counts)} {rows}" preserveAspectRatio="none">'
         f"{drawn}</svg>{''.join(ticks)}{''.join(times)}</svg>"
     )
+
+
+def _level(count: int, total: int) -> int | None:
+    """By the square root of its share: the few slow ones, which matter, stay visible beside the many."""
+    return min(_LEVELS - 1, int(math.sqrt(count / total) * _LEVELS)) if count else None
 
 
 def interval_svg(low: float, value: float, high: float, ends: tuple[float, float], tone: str, about: str) -> Markup:
@@ -181,6 +201,13 @@ def bar_svg(share: float, tone: str = "") -> Markup:
         f'<svg class="bar" width="72" height="10" aria-hidden="true"><rect class="rail" width="100%" height="10" rx="3"/>'
         f'<rect class="fill {tone}" width="{width:.1f}%" height="10" rx="3"/></svg>'
     )
+
+
+def scale_svg(texts: Sequence[str]) -> Markup:
+    """The head of a column of intervals: a text at its start, its middle and its end."""
+    places = zip(texts, ("0%", "50%", "100%"), ("start", "middle", "end"), strict=True)
+    words = "".join(f'<text x="{x}" y="12" text-anchor="{anchor}">{escape(text)}</text>' for text, x, anchor in places)
+    return Markup(f'<svg class="interval scale" width="100%" height="16">{words}</svg>')
 
 
 def strip_svg(values: Sequence[float], ends: tuple[float, float], key: int, about: str) -> Markup:

@@ -81,6 +81,8 @@ def report_beside(result_path: Path) -> str:
         return _warned(f"{path}: {(error.strerror or str(error)).lower()}")
     except UsageError as error:
         return _warned(str(error))
+    except Exception as error:  # a mistake in here must not cost a user the table, nor a build the exit code, of a run
+        return _warned(f"a bug in smtpbench, the result is whole: {type(error).__name__}: {error}")
     return REPORT
 
 

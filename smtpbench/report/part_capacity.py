@@ -9,7 +9,7 @@ from smtpbench.errors import UsageError
 from smtpbench.measure.saved import Saved
 from smtpbench.report import sift
 from smtpbench.report.blocks import Block, Card, Cards, Cell, Heading, Notice, Plot, Section
-from smtpbench.report.curves import Chart, Mark, Series, linear, logarithmic
+from smtpbench.report.curves import RATE, Chart, Mark, Series, linear, logarithmic
 from smtpbench.report.drawing import chart_svg
 from smtpbench.report.part_common import (
     ending,
@@ -94,7 +94,7 @@ def _charts(saved: Saved, steps: Sequence[Mapping[str, Any]]) -> list[Chart]:
             series.append(Series(name, kept, key, "dashed" if name == "max" else "dotted"))
     values = [point for one in series for point in one.points if point is not None]
     charts = []
-    x = linear("per_s", rates[-1] * 1.02)
+    x = linear("per_s", rates[-1] * 1.02, kind=RATE)
     if values:
         y = logarithmic("ms", [*values, *(max(_LEAST_MS, limit) for limit, _ in limits)])
         lines = [Mark(limit, text, upright=False, tone="bad") for limit, text in limits]

@@ -17,15 +17,24 @@ _STATUS_TONES = {"completed": "good", "complete": "good", "interrupted": "warn",
 
 
 def table(
-    heads: Sequence[str], rows: Iterable[Sequence[Cell | str]], *, caption: str = "", about: str = "", numbers: int = 1
+    heads: Sequence[Cell | str],
+    rows: Iterable[Sequence[Cell | str]],
+    *,
+    caption: str = "",
+    about: str = "",
+    numbers: int = 1,
 ) -> Table:
-    """A table whose columns from `numbers` on hold numbers."""
+    """A table whose columns from `numbers` on hold numbers, where no cell says otherwise; heads are as their columns."""
+    made = [
+        [cell if isinstance(cell, Cell) else Cell(cell, number=at >= numbers) for at, cell in enumerate(row)] for row in rows
+    ]
+    firsts = made[0] if made else []
     return Table(
-        [Cell(head, number=at >= numbers) for at, head in enumerate(heads)],
         [
-            [cell if isinstance(cell, Cell) else Cell(cell, number=at >= numbers) for at, cell in enumerate(row)]
-            for row in rows
+            head if isinstance(head, Cell) else Cell(head, number=at < len(firsts) and firsts[at].number)
+            for at, head in enumerate(heads)
         ],
+        made,
         caption,
         about,
     )

@@ -11,7 +11,7 @@ from smtpbench.measure.saved import Saved
 from smtpbench.report import sift
 from smtpbench.report.blocks import Block, Cell, Heading, Notice, Pairs, Section
 from smtpbench.report.comparison import change_text
-from smtpbench.report.drawing import interval_svg, strip_svg
+from smtpbench.report.drawing import interval_svg, scale_svg, strip_svg
 from smtpbench.report.part_common import ending, machine_section, notes_of, scenario_texts, started, status_of, table
 from smtpbench.report.scorecard import mark
 from smtpbench.threshold import format_value
@@ -67,7 +67,8 @@ def _limited(saved: Saved) -> Iterator[Block]:
     for side in sift.records(saved.result.get("candidates"), 20):
         runs = sift.natural(side.get("limited_runs"))
         if runs:
-            yield Notice(f"{sift.text(side.get('name'), 60)}: GENERATOR LIMITED in {runs:,} runs", (), "bad")
+            of = len(sift.entries(side.get("runs"), 10_000)) or runs
+            yield Notice(f"{sift.text(side.get('name'), 60)}: GENERATOR LIMITED in {runs:,} of {of:,} runs", (), "bad")
 
 
 def _sifted(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,9 +92,9 @@ def _differences(saved: Saved) -> Iterator[Block]:
         # an interval that cannot be told must not make all others invisible
         widest = min(2.0, max(relative, default=0.1) * 1.05 or 0.1)
         rows = [_difference(one, widest) for one in group]
-        heads = ["metric", baseline, candidate, "change and its interval", f"−{widest:.0%} … 0 … +{widest:.0%}", "verdict"]
-        made = table(heads, rows, caption=f"{candidate} against {baseline}, medians")
-        yield made
+        scale = Cell("", drawing=scale_svg([f"−{widest:.0%}", "0", f"+{widest:.0%}"]))
+        heads = ["metric", baseline, candidate, "change and its interval", scale, "verdict"]
+        yield table(heads, rows, caption=f"{candidate} against {baseline}, medians")
 
 
 def _difference(entry: Mapping[str, Any], widest: float) -> list[Cell | str]:

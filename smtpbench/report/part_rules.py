@@ -117,15 +117,12 @@ def _scorecard(saved: Saved) -> Section:
     """Every rule that was tried, by section of its RFC."""
     tried = [(name, rule) for name, rule in _rules(saved).items() if rule["verdict"] != "not-run"]
     tried.sort(key=lambda item: (section_order(item[1]["section"]), item[1]["id"]))
-    blocks: list[Block] = []
+    rows: list[list[Cell | str]] = []
     for section, found in groupby(tried, key=lambda item: item[1]["section"]):
-        rows: list[list[Cell | str]] = [
-            [Cell(sift.text(name, 80)), _cell(rule), rule["requirement"], rule["actual"]] for name, rule in found
-        ]
-        blocks.append(
-            table(["rule", "", "what is required", "what was seen"], rows, caption=section or "no section", numbers=9)
-        )
-    return Section("Rules", blocks)
+        rows.append([Cell(section or "no section")])
+        rows += [[Cell(sift.text(name, 80)), _cell(rule), rule["requirement"], rule["actual"]] for name, rule in found]
+    heads = ["rule", "", "what is required", "what was seen"]
+    return Section("Rules", [table(heads, rows, numbers=99)] if rows else [])
 
 
 def _matrix(several: Sequence[Saved]) -> Section:
@@ -138,9 +135,8 @@ def _matrix(several: Sequence[Saved]) -> Section:
             rows.append(
                 [Cell(sift.text(name, 80)), Cell(next(one[name]["section"] for one in rules if name in one)), *cells]
             )
-    made = table(["rule", "section", *map(label_of, several)], rows, numbers=99)
-    heads = [Cell(cell.text, key=at - 2 if at >= 2 else None) for at, cell in enumerate(made.heads)]
-    return Section("Rules by targets", [type(made)(heads, made.rows)] if rows else [])
+    heads: list[Cell | str] = ["rule", "section", *(Cell(label_of(saved), key=at) for at, saved in enumerate(several))]
+    return Section("Rules by targets", [table(heads, rows, numbers=99)] if rows else [])
 
 
 def _target(saved: Saved, who: str) -> Section:

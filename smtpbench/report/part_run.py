@@ -9,6 +9,7 @@ from typing import Any
 from smtpbench.measure.saved import Saved
 from smtpbench.report import sift
 from smtpbench.report.blocks import Block, Card, Cards, Cell, Heading, Notice, Section
+from smtpbench.report.console import slot_order
 from smtpbench.report.drawing import bar_svg
 from smtpbench.report.part_common import (
     dialogues,
@@ -146,9 +147,7 @@ def _summary_table(runs: Sequence[Saved]) -> Block:
         ["generator, busiest core", *(sift.share(share, 0) for share in busiest)],
         ["ended", *(status_of(run)[0] for run in runs)],
     ]
-    made = table(["figure", *map(label_of, runs)], rows)
-    heads = [Cell(cell.text, number=cell.number, key=at - 1 if at else None) for at, cell in enumerate(made.heads)]
-    return type(made)(heads, made.rows)
+    return table(["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))], rows)
 
 
 def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:
@@ -181,7 +180,7 @@ def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
         caption = label_of(run) if len(runs) > 1 else ""
         result, examples = run.result, dict(sift.items(run.result.get("examples")))
         rows: list[list[Cell | str]] = []
-        for verb, codes in sift.items(result.get("replies"), 60):
+        for verb, codes in sorted(sift.items(result.get("replies"), 60), key=lambda item: slot_order(item[0])):
             total = sum(sift.natural(count) for _, count in sift.items(codes))
             for code, count in sift.items(codes, 30):
                 tone = {"2": "good", "3": "good", "4": "warn"}.get(code[:1], "bad")

@@ -11,8 +11,9 @@ from smtpbench.report.curves import Chart, mean, over_time, overlaid_time, phase
 from smtpbench.report.drawing import chart_svg, heatmap_svg
 from smtpbench.report.part_common import label_of
 
-_OUTCOMES = (("accepted", "accepted", 0, "area"), ("rejected", "rejected", 1, "line"), ("failed", "failed", 4, "line"),
-             ("dropped", "dropped", 3, "line"), ("errors", "errors", 6, "dashed"))  # fmt: skip
+_ACCEPTED = ("accepted", "accepted", 0, "area")
+_TROUBLES = (("rejected", "rejected", 1, "line"), ("failed", "failed", 4, "line"), ("dropped", "dropped", 3, "line"),
+             ("errors", "errors", 6, "dashed"))  # fmt: skip
 _HEATMAPS = 6
 
 Timeline = Sequence[Mapping[str, Any]]
@@ -22,7 +23,10 @@ def time_section(runs: Sequence[Saved]) -> Section:
     """What happened when."""
     timelines = [run.timeline() for run in runs]
     charts = _alone(timelines[0]) if len(runs) == 1 else _overlaid(runs, timelines)
-    blocks: list[Block] = [_plot(chart) for chart in charts if chart is not None]
+    drawn = [chart for chart in charts if chart is not None]
+    # two a row: of an odd number the first has a row of its own
+    sizes = ["wide" if at == 0 and len(drawn) % 2 else "half" for at in range(len(drawn))]
+    blocks: list[Block] = [Plot(chart, chart_svg(chart, size), size) for chart, size in zip(drawn, sizes, strict=True)]
     for run in runs[:_HEATMAPS]:
         who = f", {label_of(run)}" if len(runs) > 1 else ""
         title = f"message, response time over time{who}"
@@ -43,22 +47,19 @@ def health_charts(runs: Sequence[Saved]) -> Iterator[Block]:
             for at, (run, rows) in enumerate(zip(runs, timelines, strict=True))
         ])  # fmt: skip
         if chart is not None:
-            yield _plot(chart)
-
-
-def _plot(chart: Chart) -> Plot:
-    return Plot(chart, chart_svg(chart, "half"), "half")
+            yield Plot(chart, chart_svg(chart, "half"), "half")
 
 
 def _alone(rows: Timeline) -> list[Chart | None]:
     bands = phases(rows)
-    counted = [column for column, _, _, _ in _OUTCOMES]
-    some = [entry for entry in _OUTCOMES if entry[0] == "accepted" or any(row.get(entry[0]) for row in rows)]
+    counted = rates(rows, ["accepted", *(column for column, _, _, _ in _TROUBLES)])
+    troubles = [entry for entry in _TROUBLES if any(row[entry[0]] for row in counted)]
     percentiles = [(f"message_response_{name}_ms", name, key, "line") for key, name in ((0, "p50"), (1, "p99"), (4, "max"))]
     held = [("connections_open", "open", 0, "line"), ("connections_busy", "busy", 2, "line"),
             ("arrivals_waiting", "arrivals waiting", 1, "line")]  # fmt: skip
     return [
-        over_time("messages a second", "per_s", rates(rows, counted), some, join=mean, bands=bands),
+        over_time("accepted a second", "per_s", counted, [_ACCEPTED], join=mean, bands=bands),
+        over_time("not accepted, and errors, a second", "per_s", counted, troubles, join=mean, bands=bands),
         over_time("message, response time", "ms", rows, percentiles, log=True, bands=bands),
         over_time("connections", "count", rows, held, bands=bands),
     ]

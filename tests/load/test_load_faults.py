@@ -231,7 +231,7 @@ def test_an_unwritable_folder(tmp_path: Path) -> None:
         done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path / "file", "-n", "20", "-c", "2")
     assert done.code == 0
     assert "accepted 20" in done.out
-    saved = done.out.rpartition("saved: ")[2].strip()
+    saved = done.out.rpartition("saved: ")[2].partition(", report.html")[0].strip()
     assert json.loads(Path(saved).read_text())["messages"]["accepted"] == 20
 
 

@@ -87,36 +87,39 @@
     ctx.save();
     ctx.font = "600 " + 12 * ratio + "px system-ui, sans-serif";
     ctx.lineWidth = 1.5 * ratio;
+    const words = [];
     chart.m.forEach(([at, text, upright, tone], number) => {
-      const paint = colour(tone ? "--" + tone : "--soft");
       const where = plot.valToPos(at, upright ? "x" : "y", true);
       const [low, high] = upright ? [bbox.left, bbox.left + bbox.width] : [bbox.top, bbox.top + bbox.height];
       if (where < low - 1 || where > high + 1) return;
+      const paint = colour(tone ? "--" + tone : "--soft");
       ctx.strokeStyle = paint;
       ctx.setLineDash(tone === "good" ? [] : [6 * ratio, 3 * ratio]);
       ctx.beginPath();
       ctx.moveTo(upright ? where : bbox.left, upright ? bbox.top : where);
       ctx.lineTo(upright ? where : bbox.left + bbox.width, upright ? bbox.top + bbox.height : where);
       ctx.stroke();
-      ctx.setLineDash([]);
       const end = !upright || where > low + 0.6 * (high - low);
-      ctx.textAlign = end ? "right" : "left";
       const x = upright ? where + (end ? -5 : 5) * ratio : bbox.left + bbox.width - 4 * ratio;
-      const y = upright ? bbox.top + (14 + 15 * number) * ratio : where - 5 * ratio;
-      ctx.lineWidth = 3 * ratio;
-      ctx.strokeStyle = colour("--paper");
+      words.push([text, x, upright ? bbox.top + (14 + 15 * number) * ratio : where - 5 * ratio, end, paint]);
+    });
+    ctx.setLineDash([]);
+    ctx.lineJoin = "round";
+    ctx.lineWidth = 4 * ratio;
+    ctx.strokeStyle = colour("--paper");
+    for (const [text, x, y, end, paint] of words) {
+      ctx.textAlign = end ? "right" : "left";
       ctx.strokeText(text, x, y);
       ctx.fillStyle = paint;
       ctx.fillText(text, x, y);
-      ctx.lineWidth = 1.5 * ratio;
-    });
+    }
     ctx.restore();
   };
 
   // -- the legend: buttons that leave a curve out, and the values under the cursor
   const legend = (figure, chart) => {
     const list = figure.querySelector(".legend");
-    const values = [...list.children].map((item) => {
+    const values = [...list.querySelectorAll("li[class]")].map((item) => {
       const button = element("button");
       button.type = "button";
       button.setAttribute("aria-pressed", "true");
@@ -154,7 +157,7 @@
       {
         width: Math.max(120, box.clientWidth),
         height,
-        padding: [16, 12, 0, 0],
+        padding: [16, 26, 0, 0],
         legend: { show: false },
         cursor: { drag: { x: true, y: false, setScale: true }, points: { size: 7 }, sync: { key: chart.x.k, scales: ["x", null] } },
         scales: {

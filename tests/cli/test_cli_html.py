@@ -1,0 +1,31 @@
+"""`report.html` beside what `run`, `check`, `fuzz`, `compare` and `diff` save, unless it is not wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from runner import run, sink, smtpbench
+
+
+def test_every_command_that_saves_writes_the_page_beside(tmp_path: Path) -> None:
+    with sink() as (port, _):
+        url = f"smtp://127.0.0.1:{port}"
+        many = ("-n", "40", "-c", "2")
+        done = {
+            "run": run("relay", url, tmp_path / "run", *many),
+            "again": run("relay", url, tmp_path / "again", *many, "--no-html"),
+            "check": smtpbench("check", "--target", url, "--out", str(tmp_path / "check"), "rcpt-first"),
+            "fuzz": smtpbench("fuzz", "relay", "--target", url, "--cases", "5", "--out", str(tmp_path / "fuzz")),
+            "compare": smtpbench(
+                "compare", "relay", "--target", f"a={url}", "--target", f"b={url}", "--repeats", "2", *many,
+                "--warmup", "0s", "--out", str(tmp_path / "compare"),
+            ),
+            "diff": smtpbench("diff", str(tmp_path / "run"), str(tmp_path / "again"), "--out", str(tmp_path / "diff")),
+        }  # fmt: skip
+    for name, one in done.items():
+        folder = tmp_path / name
+        words = f"saved: {folder}/result.json" + (", report.html" if name != "again" else "")
+        assert one.out.rstrip().endswith(words), (name, one.out, one.err)
+        assert (folder / "report.html").exists() is (name != "again")
+    for name in ("run", "check", "fuzz", "compare", "diff"):
+        assert f"127.0.0.1:{port}" in (tmp_path / name / "report.html").read_text()
