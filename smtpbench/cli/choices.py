@@ -10,6 +10,7 @@ from smtpbench.text import did_you_mean
 PROGRESS = ("auto", "live", "plain", "none")
 ARRIVALS = ("uniform", "poisson")
 WHEN_BUSY = ("wait", "drop")
+TIMES = ("response", "service")
 #: Of `fuzz`: name → cases, duration, connections, seconds to shrink a finding.
 PROFILES = {
     "quick": (1_000, "30s", 50, 6.0),

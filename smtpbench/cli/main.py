@@ -27,6 +27,7 @@ COMMANDS = {
     "fuzz": "Mutate a scenario by the thousand and show what breaks a server.",
     "compare": "Run candidates in turns and say what differs, for sure.",
     "diff": "Hold saved results against each other.",
+    "report": "Show saved results, or write them for CI and others.",
     "replay": "Say findings again: STILL THERE, FIXED or CANNOT TELL.",
     "rules": "List the protocol rules, or explain one.",
     "sink": "Run a mail server that takes all, or misbehaves.",

@@ -12,7 +12,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from smtpbench.cli.choices import ARRIVALS, PROFILES, PROGRESS, WHEN_BUSY
+from smtpbench.cli.choices import ARRIVALS, PROFILES, PROGRESS, TIMES, WHEN_BUSY
 from smtpbench.cli.declared import Declared, declared
 
 
@@ -193,4 +193,5 @@ _VALUES: Final[Mapping[str, Callable[[str], Iterable[Word] | None]]] = {
     "arrivals": _any_of(ARRIVALS),
     "when_busy": _any_of(WHEN_BUSY),
     "profile": _any_of(PROFILES),
+    "report time": _any_of(TIMES),
 }

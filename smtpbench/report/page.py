@@ -13,7 +13,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -32,6 +31,7 @@ from smtpbench.report.part_common import label_of
 from smtpbench.report.part_comparison import comparison_heading, comparison_sections
 from smtpbench.report.part_rules import rules_heading, rules_sections
 from smtpbench.report.part_run import run_heading, run_sections
+from smtpbench.report.writing import write_whole
 from smtpbench.text import visible
 
 #: The file beside a result.
@@ -57,19 +57,8 @@ def html_report(saved: Sequence[Saved]) -> str:
 
 
 def write_report(saved: Sequence[Saved], path: Path) -> None:
-    """Write the page, whole or not at all. Raises OSError."""
-    text = html_report(saved)
-    if path.exists() and not path.is_file():  # a device or a pipe is written to and never replaced
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink()
-        raise
+    """Write the page. Raises OSError."""
+    write_whole(html_report(saved), path)
 
 
 def report_beside(result_path: Path) -> str:

@@ -63,7 +63,7 @@ class Finding:
     def to_data(self, repeat: str) -> dict[str, Any]:
         """`findings[]` of a result. repeat: the command that says it again."""
         return {
-            "id": self.id, "rule": self.rule, "severity": self.severity, "actual": self.actual,
+            "id": self.id, "rule": self.rule, "severity": self.severity, "actual": self.actual, "cause": self.cause,
             "reproducibility": self.reproducibility, "hits": self.hits, "file": f"findings/{self.id}.yaml",
             "dialogue": dialogue_lines(self.tape), "repeat": repeat,
         }  # fmt: skip

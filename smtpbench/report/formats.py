@@ -1,0 +1,44 @@
+"""The registry of formats: what `smtpbench report` can make of saved results.
+
+A format is a pure function of results to text, and its module is imported when it is asked for. It reads results by
+`report.facts` and believes nothing in them; what it stumbles over nevertheless becomes one clear error.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from smtpbench.errors import UsageError
+from smtpbench.measure.saved import Saved
+
+Format = Callable[..., str]
+
+#: name → `module:function`.
+FORMATS: Final[dict[str, str]] = {
+    "html": "smtpbench.report.page:html_report",
+    "junit": "smtpbench.report.junit:junit",
+    "sarif": "smtpbench.report.sarif:sarif",
+    "markdown": "smtpbench.report.markdown:markdown",
+    "csv": "smtpbench.report.tabular:csv_table",
+    "jsonl": "smtpbench.report.tabular:json_lines",
+    "hgrm": "smtpbench.report.hgrm:hgrm",
+    "openmetrics": "smtpbench.report.openmetrics:openmetrics",
+    "annotations": "smtpbench.report.github:workflow_commands",
+    "summary": "smtpbench.report.github:summary",
+    "console": "smtpbench.report.view:view",
+}
+#: What reading a result of the wrong shape raises.
+_MISSHAPEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
+
+
+def render(name: str, saved: Sequence[Saved], **options: Any) -> str:
+    """The results in that format; options: of its function. Raises UsageError for what cannot be shown so."""
+    module, _, function = FORMATS[name].partition(":")
+    make: Format = getattr(importlib.import_module(module), function)
+    try:
+        return make(saved, **options)
+    except _MISSHAPEN as error:
+        where = ", ".join(str(one.path) for one in saved[:3]) + (" …" if len(saved) > 3 else "")
+        raise UsageError(f"{where}: not as smtpbench writes a result ({type(error).__name__}: {error}): {name}") from None

@@ -1,0 +1,138 @@
+"""What results say of rules: the verdicts of `check` and `fuzz`, and the findings; of a run, those of hostile sessions.
+
+As in `facts`, nothing in a result is believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, NamedTuple
+
+from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
+from smtpbench.report.console import safe
+from smtpbench.report.reading import entries, section, texts, whole, words
+from smtpbench.report.scorecard import counts_against
+from smtpbench.rules.register import BY_NAME
+from smtpbench.rules.rule import ADVICE, BROKEN, PASS, SECURITY, SEVERITIES, UNCLEAR, VIOLATION, WARNING
+
+#: Severities in words of one scale, for formats that have three: error, warning, note.
+LEVELS: Final = {SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
+
+
+class Ruling(NamedTuple):
+    """What came of a rule. counts: whether it makes a build fail. grave: its place in SEVERITIES."""
+
+    name: str
+    id: str
+    section: str
+    severity: str
+    verdict: str
+    requirement: str
+    actual: str
+    counts: bool
+
+    @property
+    def grave(self) -> int:
+        """0 for the gravest."""
+        return SEVERITIES.index(self.severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding. file: the scenario that says it again, else the result's own file. counts: it makes a build fail.
+
+    key: what it has in common with the same finding of another day: the rule and the cause, no time, port or random data.
+    """
+
+    id: str
+    rule: str
+    section: str
+    severity: str
+    requirement: str
+    actual: str
+    reproducibility: str
+    hits: int
+    file: Path
+    dialogue: Sequence[str]
+    repeat: str
+    known: bool
+    counts: bool
+    key: str
+
+
+def rulings(saved: Saved) -> list[Ruling]:
+    """What came of every rule that was tried, the gravest severity first; of a run: of the hostile sessions beside it."""
+    holder = section(saved.result, "hostile") if saved.kind == RUN else saved.result
+    if saved.kind not in (RUN, CHECK, FUZZ):
+        return []
+    strict = holder.get("strict") is True
+    found = []
+    for name, data in section(holder, "rules").items():
+        verdict = words(section(data).get("verdict"))
+        if verdict not in (PASS, BROKEN, UNCLEAR):
+            continue
+        told = {key: words(section(data).get(key)) for key in ("id", "section", "requirement", "actual")}
+        severity = severity_of(section(data).get("severity"))
+        counts = counts_against({"verdict": verdict, "severity": severity}, strict)
+        found.append(
+            Ruling(words(name), told["id"], told["section"], severity, verdict, told["requirement"], told["actual"], counts)
+        )
+    return sorted(found, key=lambda ruling: (ruling.grave, ruling.name))
+
+
+def severity_of(value: object) -> str:
+    """A severity; a violation's where it is none that is known."""
+    return value if isinstance(value, str) and value in SEVERITIES else VIOLATION
+
+
+def findings(saved: Saved) -> list[Found]:
+    """The findings, the gravest first; a rule that is broken without one is one."""
+    holder = section(saved.result, "hostile") if saved.kind == RUN else saved.result
+    by_name = {ruling.name: ruling for ruling in rulings(saved)}
+    listed = entries(holder.get("findings")) if saved.kind in (RUN, CHECK, FUZZ) else []
+    found = [_found(saved, entry, by_name, holder.get("strict") is True) for entry in listed]
+    shown = {one.rule for one in found}
+    found += [
+        _without_session(saved, ruling) for ruling in by_name.values()
+        if ruling.verdict == BROKEN and ruling.name not in shown
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: (one.known, SEVERITIES.index(one.severity), one.rule, one.id))
+
+
+def _without_session(saved: Saved, ruling: Ruling) -> Found:
+    return Found(
+        id=ruling.name, rule=ruling.name, section=ruling.section, severity=ruling.severity, requirement=ruling.requirement,
+        actual=ruling.actual, reproducibility="", hits=1, file=saved.path, dialogue=(), repeat="", known=False,
+        counts=ruling.counts, key=ruling.name,
+    )  # fmt: skip
+
+
+def _found(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, Ruling], strict: bool) -> Found:
+    name, severity, known = words(entry.get("rule")) or "?", severity_of(entry.get("severity")), entry.get("known") is True
+    ruling, registered = rules.get(name), BY_NAME.get(name)
+    cause = words(entry.get("cause"))
+    return Found(
+        id=words(entry.get("id")) or name,
+        rule=name,
+        section=ruling.section if ruling else registered.section if registered else "",
+        severity=severity,
+        requirement=ruling.requirement if ruling else registered.requirement if registered else "",
+        actual=words(entry.get("actual")),
+        reproducibility=words(entry.get("reproducibility")),
+        hits=max(1, whole(entry.get("hits"))),
+        file=_file(saved, entry.get("file")),
+        dialogue=texts(entry.get("dialogue")),
+        repeat=words(entry.get("repeat")),
+        known=known,
+        counts=not known and counts_against({"verdict": BROKEN, "severity": severity}, strict),
+        key=f"{name}\n{cause}" if cause else name,
+    )
+
+
+def _file(saved: Saved, value: object) -> Path:
+    """A finding's file; a name that leads out of the result's folder is none."""
+    named = PurePosixPath(value) if isinstance(value, str) and safe(value) == value and len(value) < 500 else PurePosixPath()
+    inside = named.parts and not named.is_absolute() and ".." not in named.parts
+    return saved.folder / named if inside else saved.path

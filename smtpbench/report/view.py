@@ -1,0 +1,40 @@
+"""The console view of saved results: what `run`, `check`, `fuzz`, `compare` and `capacity` printed when they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smtpbench.errors import UsageError
+from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RUN, Saved
+from smtpbench.report.comparison import comparison_table
+from smtpbench.report.console import final_table, safe
+from smtpbench.report.scorecard import findings_card, matrix, scorecard
+
+
+def view(saved: Sequence[Saved], *, color: bool = False) -> str:
+    """Each result as it was shown when it was made; of several servers' `check` a matrix."""
+    if len(saved) > 1 and all(one.kind == CHECK for one in saved):
+        return matrix([_safe(one.result) for one in saved], color=color)
+    return "\n\n".join(_view(one, color) for one in saved)
+
+
+def _view(saved: Saved, color: bool) -> str:
+    if saved.kind == RUN:
+        return final_table(saved.result, str(saved.path), color=color)
+    if saved.kind == CHECK:
+        return scorecard(_safe(saved.result), color=color)
+    if saved.kind == FUZZ:
+        return findings_card(_safe(saved.result), color=color)
+    if saved.kind == COMPARISON:
+        return comparison_table(saved.result, color=color)
+    raise UsageError(f"{saved.path}: there is no view of {saved.kind} for a terminal; --markdown shows it")
+
+
+def _safe(value: Any) -> Any:
+    """A result whose texts do nothing to a terminal: scorecards show them as they are."""
+    if isinstance(value, str):
+        return safe(value)
+    if isinstance(value, Mapping):
+        return {safe(name): _safe(inner) for name, inner in value.items()}
+    return [_safe(inner) for inner in value] if isinstance(value, list) else value
