@@ -26,6 +26,7 @@ COMMANDS = {
     "check": "Try a server against the protocol's rules.",
     "fuzz": "Mutate a scenario by the thousand and show what breaks a server.",
     "compare": "Run candidates in turns and say what differs, for sure.",
+    "capacity": "Find the highest rate that holds your objectives.",
     "diff": "Hold saved results against each other.",
     "report": "Show saved results, or write them for CI and others.",
     "replay": "Say findings again: STILL THERE, FIXED or CANNOT TELL.",

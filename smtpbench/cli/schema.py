@@ -18,11 +18,15 @@ class What(StrEnum):
     RESULT = "result"
     JUDGEMENT = "judgement"
     COMPARED = "compared"
+    CAPACITY = "capacity"
 
 
 def command(
     what: Annotated[
-        What, typer.Argument(help="Of scenario or comparison files; of run's result.json, check's and fuzz's, or compare's.")
+        What,
+        typer.Argument(
+            help="Of scenario or comparison files; of the result.json of run, check and fuzz, compare, capacity."
+        ),
     ] = What.SCENARIO,
 ) -> None:
     """Print the JSON Schema of scenario and comparison files, for an editor, or of results, for a program.

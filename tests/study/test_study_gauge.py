@@ -1,0 +1,101 @@
+"""What a step showed: backlogs that grow, jump or stay, and whose fault a failure was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from smtpbench.load.plan import Plan
+from smtpbench.study.gauge import Bench, Gauge, Point, entry_of, grows, growth_per_s, overwhelmed, rises_throughout
+from smtpbench.study.steps import CONNECTIONS, GENERATOR, NEAR
+
+
+def points(*backlogs: int, waiting: int = 0, broken: frozenset[str] = frozenset()) -> list[Point]:
+    return [Point(float(at), backlog, 100.0, waiting, broken) for at, backlog in enumerate(backlogs, 1)]
+
+
+@pytest.mark.parametrize(
+    ("backlogs", "slope", "growing", "throughout"),
+    [
+        ((4, 14, 24, 34, 44, 54), 10.0, True, True),
+        ((4, 4, 3, 4, 5, 4), 0.0, False, False),
+        ((4, 5, 60, 50, 41, 30), 5.2, False, False),  # one stall, and what it left shrinks
+        ((4, 4, 16, 75, 97, 86), 22.0, True, False),  # a long one: it may be, and is not clear
+        ((0, 1, 2, 3, 4, 5), 1.0, False, True),  # 1 in 400 is within what the precision leaves room for
+        ((60, 50, 40, 30, 20, 10), -10.0, False, False),
+        ((4, 44), 40.0, False, False),  # two seconds are no trend
+        ((), 0.0, False, False),
+    ],
+)
+def test_growth(backlogs: tuple[int, ...], slope: float, growing: bool, throughout: bool) -> None:
+    found = points(*backlogs)
+    assert growth_per_s(found) == pytest.approx(slope, abs=0.1)
+    assert grows(found, 400.0, 0.05) is growing
+    assert rises_throughout(found) is throughout
+
+
+def test_a_step_is_hopeless_once_much_of_what_arrives_piles_up_second_after_second() -> None:
+    assert overwhelmed(points(100, 300, 500), 400.0) == "500 arrivals were not served yet, 50% of those that came"
+    assert overwhelmed(points(100, 300), 400.0) == ""
+    assert overwhelmed(points(4, 300, 290), 400.0) == ""
+    assert overwhelmed(points(0, 3, 6), 5.0) == ""  # a handful is no crowd
+
+
+def read(
+    found: list[Point], *, busy: float = 0.2, starved: float = 0.0, limited: bool = False, service_ms: float = 30.0,
+    value: float | None = 50.0, hopeless: str = "",
+) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+    threshold = "message.p99 < 100ms"
+    passed = value is not None and value < 100
+    result = {
+        "generator": {"limited": limited, "limited_reasons": ["its core was 95% busy"] if limited else [],
+                      "busiest_worker_share": busy, "starved_worker_share": starved},
+        "thresholds": [{"threshold": threshold, "unit": "ms", "value": value, "passed": passed,
+                        "margin_share": None if value is None else (100 - value) / 100}],
+        "latency": {"message": {"response": {"p50_ms": 10.0, "p99_ms": value, "max_ms": value},
+                                "service": {"p50_ms": service_ms}}},
+        "messages": dict.fromkeys(("accepted", "rejected", "failed", "dropped", "interrupted"), 0),
+        "load": {"window_s": 5.0},
+        "throughput": {"messages_per_s": 99.0},
+    }  # fmt: skip
+    gauge = Gauge(400.0, Plan(connections=10), (), found, hopeless)
+    return entry_of(gauge, NEAR, result, Bench(0.05, 10.0))
+
+
+STILL, RISING = (4, 4, 4, 4, 4), (4, 24, 44, 64, 84)
+
+
+def test_what_held() -> None:
+    step, entry = read(points(*STILL), limited=True)
+    assert (step.held, step.blame, entry["why"], entry["generator_limited"]) == (True, "", "every objective held", True)
+    assert entry["objectives"][-1] == {
+        "text": "the backlog does not grow", "unit": "share", "value": 0.0, "passed": True, "margin": 1.0,
+    }  # fmt: skip
+
+
+def test_a_backlog_that_grows_is_clear_and_shows_what_was_served() -> None:
+    step, entry = read(points(*RISING))
+    assert (step.held, step.clear, step.blame, step.served_per_s) == (False, True, "", 380.0)
+    assert entry["why"] == "the backlog grew by 20.0 arrivals a second"
+    assert not entry["objectives"][-1]["passed"]
+
+
+def test_a_passing_trouble_is_not_clear_and_one_that_lasts_is() -> None:
+    assert not read(points(*STILL), value=150.0)[0].clear
+    assert read(points(*STILL, broken=frozenset({"message.p99 < 100ms"})), value=150.0)[0].clear
+    assert not read(points(4, 4, 16, 75, 97, 86))[0].clear
+    assert read(points(*STILL), hopeless="300 of 600 messages failed")[0].clear
+    assert not read(points(*STILL), value=None)[0].held  # nothing was shown
+
+
+def test_whose_fault_it_was() -> None:
+    assert read(points(*STILL), value=150.0, limited=True)[0].blame == GENERATOR
+    assert read(points(*RISING), busy=0.8, starved=0.15)[0].blame == GENERATOR
+    assert read(points(*RISING), busy=0.2, starved=0.3, limited=True)[0].blame == ""
+    assert read(points(*RISING, waiting=3), service_ms=11.0)[0].blame == CONNECTIONS
+    assert read(points(*RISING, waiting=3), service_ms=20.0)[0].blame == ""
+    assert read(points(*RISING), service_ms=11.0)[0].blame == ""
+    step, entry = read(points(*RISING), busy=0.95, limited=True)
+    assert (step.clear, entry["limited_by"]) == (False, GENERATOR)
+    assert "its core was 95% busy" in entry["why"]
