@@ -72,8 +72,8 @@ def command(
 
     \b
       smtpbench capacity relay --target smtp://127.0.0.1:2525 --slo 'message.p99<100ms'
-      smtpbench capacity relay --target smtp://127.0.0.1:2525 --slo 'message.p99<50ms' --slo 'RCPT.p95<20ms' --precision 2%
-      smtpbench capacity pipelined --target smtp://127.0.0.1:2525 --from 100/s --max-rate 5000/s -c 500 --step 10s
+      smtpbench capacity relay -t smtp://127.0.0.1:2525 --slo 'message.p99<50ms' --slo 'RCPT.p95<9ms'
+      smtpbench capacity relay -t smtp://127.0.0.1:2525 --from 100/s --max-rate 5000/s -c 500
     """
     one_of("--arrivals", arrivals, ARRIVALS)
     precision_share = parse_share(precision)

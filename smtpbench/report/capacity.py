@@ -14,62 +14,70 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smtpbench.errors import UsageError
-from smtpbench.report.console import WIDTH, safe, styled
+from smtpbench.report import sift
+from smtpbench.report.console import WIDTH, styled
 from smtpbench.threshold import TIME, parse_threshold
 from smtpbench.units import NS_PER_S, format_duration
 
 _BOLD, _GREEN, _RED, _YELLOW, _PLAIN = "1", "32", "1;31", "33", ""
 #: Columns of the picture.
 _PICTURE = 30
+_ABOUT = (("scenario", "name"), ("target", "url"), ("target", "banner"))
 _LONGEST_MS = 1e9
 _WORDS = {"generator": "generator?", "connections": "too few -c"}
 
 
 def capacity_table(result: Mapping[str, Any], color: bool = False) -> str:
     """The search, a line a step, by rate. color: with ANSI escapes."""
-    found, plan = _of(result, "capacity"), _of(result, "plan")
-    target, outcome = _of(result, "target"), _of(result, "outcome")
-    scenario = _of(result, "scenario")
-    ending = "" if outcome.get("status") == "completed" else f"   {safe(outcome.get('status', '')).upper()}"
-    where = f"{safe(target.get('url', ''))}  {safe(target.get('banner', ''))}"
-    lines = [(f"{safe(scenario.get('name', ''))} against {where}", _PLAIN)]
-    lines.append((_headline(found, plan) + ending, _BOLD if number(found.get("rate_per_s")) is not None else _RED))
-    lines.append((f"limited by {safe(found.get('limited_by', ''))}: {safe(found.get('reason', ''))}",
-                  _PLAIN if found.get("limited_by") in ("objective", "max-rate") else _YELLOW))  # fmt: skip
-    objectives = f"objectives: {', '.join(_texts(plan.get('objectives')))}, and no growing backlog"
-    lines += [(line, _PLAIN) for line in textwrap.wrap(objectives, WIDTH, subsequent_indent="  ", break_long_words=False)]
-    if outcome.get("reason"):
-        lines.append((f"ended: {safe(outcome['reason'])}", _YELLOW))
-    steps = [step for step in _list(result.get("steps")) if isinstance(step, Mapping)]
+    found, plan = sift.at(result, "capacity"), sift.at(result, "plan")
+    name, url, banner = (sift.text(sift.at(result, *path)) for path in _ABOUT)
+    status, ended = (sift.text(sift.at(result, "outcome", key), 1000) for key in ("status", "reason"))
+    limited_by, reason = (sift.text(sift.at(found, key), 1000) for key in ("limited_by", "reason"))
+    objectives = sift.texts(sift.at(plan, "objectives"))
+    known = sift.number(sift.at(found, "rate_per_s")) is not None
+    headline = _headline(found) + ("" if status == "completed" else f"   {status.upper()}")
+    lines = [
+        (f"{name} against {url}  {banner}", _PLAIN),
+        (headline, _BOLD if known else _RED),
+        (f"limited by {limited_by}: {reason}", _PLAIN if limited_by in ("objective", "max-rate") else _YELLOW),
+        *((line, _PLAIN) for line in _folded(f"objectives: {', '.join([*objectives, 'no growing backlog'])}")),
+    ]
+    if ended:
+        lines.append((f"ended: {ended}", _YELLOW))
+    steps = sift.records(sift.at(result, "steps"))
     if steps:
-        lines += [("", _PLAIN), *_picture(steps, found, _limit_ms(_texts(plan.get("objectives"))))]
+        lines += [("", _PLAIN), *_picture(steps, found, _limit_ms(objectives))]
     return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
 
 
-def _headline(found: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    rate, failed, gap = (number(found.get(name)) for name in ("rate_per_s", "failed_rate_per_s", "precision_share"))
-    connections = number(plan.get("connections"))
-    over = "" if connections is None else f" over {connections:,.0f} connections at most"
+def _folded(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False)
+
+
+def _headline(found: Any) -> str:
+    rate, failed, gap = (
+        sift.number(sift.at(found, name)) for name in ("rate_per_s", "failed_rate_per_s", "precision_share")
+    )
     if rate is None:
-        return f"CAPACITY unknown: no rate held{over}"
-    more = "" if failed is None or gap is None else f" (up to {failed:g}/s, which did not hold: {gap:.1%} more)"
-    least = "" if found.get("limited_by") == "objective" else "at least "
-    return f"CAPACITY {least}{rate:,.4g}/s{more}{over if not more else ''}"
+        return "CAPACITY unknown: no rate held"
+    more = "" if failed is None or gap is None else f" ({failed:g}/s, {gap:.1%} more, did not hold)"
+    least = "" if sift.at(found, "limited_by") == "objective" else "at least "
+    return f"CAPACITY {least}{rate:,.4g}/s{more}"
 
 
-def _picture(steps: Sequence[Mapping[str, Any]], found: Mapping[str, Any], limit_ms: float | None) -> list[tuple[str, str]]:
+def _picture(steps: Sequence[Mapping[str, Any]], found: Any, limit_ms: float | None) -> list[tuple[str, str]]:
     """A row a step, by rate."""
-    order = sorted(range(len(steps)), key=lambda at: (number(steps[at].get("rate_per_s")) or 0.0, at))
+    order = sorted(range(len(steps)), key=lambda at: (sift.number(steps[at].get("rate_per_s")) or 0.0, at))
     times = [ms for step in steps for name in ("p50_ms", "p99_ms") if (ms := _time_ms(step.get(name))) is not None]
     times += [limit_ms] if limit_ms and times else []
     scale = (min(times), max(max(times), min(times) * 1.01)) if times else (1.0, 10.0)
     ends = [_ms(ms) for ms in scale]
     head = f"{ends[0]}{'response':^{_PICTURE - len(ends[0]) - len(ends[1])}}{ends[1]}" if times else ""
     lines = [(f"{'rate':>9} {'':10} {'served':>9} {'p50':>7} {'p99':>7}   {head}".rstrip(), _PLAIN)]
-    best = number(found.get("rate_per_s"))
+    best = sift.number(sift.at(found, "rate_per_s"))
     for at in order:
         step = steps[at]
-        rate, served = (number(step.get(name)) for name in ("rate_per_s", "throughput_per_s"))
+        rate, served = (sift.number(step.get(name)) for name in ("rate_per_s", "throughput_per_s"))
         median_ms, p99_ms = (_time_ms(step.get(name)) for name in ("p50_ms", "p99_ms"))
         held = step.get("held") is True
         blame = step.get("limited_by")
@@ -112,19 +120,9 @@ def _limit_ms(objectives: Iterable[str]) -> float | None:
     return None
 
 
-def number(value: object) -> float | None:
-    """A finite number of a result, None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
 def _time_ms(value: object) -> float | None:
     """A time that a run can have measured."""
-    ms = number(value)
+    ms = sift.number(value)
     return ms if ms is not None and 0 < ms < _LONGEST_MS else None
 
 
@@ -134,16 +132,3 @@ def _ms(ms: float | None) -> str:
 
 def _rate(rate_per_s: float | None) -> str:
     return "-" if rate_per_s is None else f"{rate_per_s:.4g}/s" if rate_per_s < 10_000 else f"{rate_per_s:,.0f}/s"
-
-
-def _of(result: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = result.get(name)
-    return section if isinstance(section, Mapping) else {}
-
-
-def _list(value: object) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _texts(value: object) -> Iterable[str]:
-    return (safe(text) for text in _list(value))

@@ -69,7 +69,7 @@ def meant(command: str, told: dict[str, Any]) -> None:
         assert scenario is None or scenario in shipped_scenarios() or str(scenario).endswith(".yaml"), scenario
     for target in _list(told.get("target")) if command != "compare" else ():
         parse_target(str(target))
-    for threshold in _list(told.get("threshold")):
+    for threshold in [*_list(told.get("threshold")), *_list(told.get("slo"))]:
         parse_threshold(str(threshold))
     for metric in _list(told.get("metric")):
         parse_metric(str(metric))
