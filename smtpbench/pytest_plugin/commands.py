@@ -2,7 +2,7 @@
 
 So what is measured is measured as on the command line: apart from this interpreter, from whatever loop the test runs in
 and from a sink in a thread of this process. The options are the command's, with underscores: `rate="50/s"` is `--rate 50/s`,
-`abort_on_fail=True` is `--abort-on-fail`, and a list gives an option several times.
+`abort_on_fail=True` is `--abort-on-fail`, `no_html=True` is `--no-html`, and a list gives an option several times.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ class RunScenario(_Command):
         if failed:
             limited = saved.result["generator"]["limited_reasons"]
             notes = [f"the generator was the limit: {reason}" for reason in limited]
-            pytest.fail("\n".join([*failed, *notes]), pytrace=False)
+            pytest.fail("\n".join([*failed, *notes, f"the run is in {saved.folder}"]), pytrace=False)
         return Measured(saved)
 
     def _marked(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -209,6 +210,9 @@ def test_runs_and_checks(project: Project) -> None:
     slow = found["test_too_slow"]
     assert "did not hold: message.p50 < 10ms: 2" in slow
     assert "beyond it" in slow
+    folder = re.search("^the run is in (.*)$", slow, re.MULTILINE)
+    assert folder
+    assert (Path(folder[1]) / "result.json").exists()
     assert "30s" not in slow
     assert "smtpbench_run was not called" in found["test_no_run"]
     assert "there is no scenario 'nowhere'" in found["test_no_scenario"]
