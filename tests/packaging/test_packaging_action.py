@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from junitparser import JUnitXml
 from runner import sink
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +105,44 @@ def test_it_is_an_action_that_github_reads() -> None:
         assert isinstance(one["default"], str)
     ids = {step.get("id") for step in STEPS}
     assert {found[1] for one in ACTION["outputs"].values() for found in re.finditer(r"steps\.(\w+)\.", one["value"])} <= ids
+
+
+def test_a_run_that_holds_writes_its_reports(job: Job) -> None:
+    with sink() as (port, counts):
+        job.run(
+            STEPS, scenario="relay", target=f"smtp://127.0.0.1:{port}",
+            args="-c 2 --messages 20  # not many\n--warmup '0s'", thresholds="accepted == 20\n\n  message.p99 < 30s\n",
+            junit="reports/junit.xml", sarif="smtpbench.sarif", markdown="run report.md",
+            html="run.html",
+        )  # fmt: skip
+    assert job.code == 0, job.log
+    assert job.outputs == {"exit-code": "0", "out": "smtpbench-results"}
+    assert counts["messages"]["accepted"] == 20
+    assert "could not be written" not in job.log
+    suites = JUnitXml.fromfile(str(job.folder / "reports/junit.xml"))
+    assert (suites.failures, suites.errors) == (0, 0)
+    for name in ("smtpbench-results/result.json", "smtpbench.sarif", "run report.md", "run.html"):
+        assert (job.folder / name).stat().st_size
+    assert "20" in job.summary
+
+
+def test_a_threshold_that_fails_is_the_jobs_exit_code_and_is_reported(job: Job) -> None:
+    with sink() as (port, _):
+        job.run(STEPS, scenario="relay", target=f"smtp://127.0.0.1:{port}", args="-n 5", thresholds="accepted > 5",
+                junit="junit.xml")  # fmt: skip
+    assert (job.code, job.outputs["exit-code"]) == (99, "99"), job.log
+    assert JUnitXml.fromfile(str(job.folder / "junit.xml")).failures == 1
+    assert re.search(r"^::error", job.log, re.MULTILINE)
+    assert "accepted > 5" in job.summary
+
+
+def test_a_check_with_rules_in_its_args(job: Job) -> None:
+    with sink("--mutant", "eod-lf-lf") as (port, _):
+        target = f"smtp://127.0.0.1:{port}"
+        job.run(STEPS, command="check", target=target, args="eod-lf-lf", summary="false", sarif="x.sarif")
+    assert job.code == 1, job.log
+    assert "eod-lf-lf" in (job.folder / "x.sarif").read_text()
+    assert job.summary == ""
 
 
 def test_what_the_server_says_is_no_workflow_command(job: Job) -> None:
