@@ -5,9 +5,9 @@
     2    usage or scenario error                130  interrupted, what there was is saved
     3    could not run                          141  the reader of the output has gone
 
-Theory of operation: `ended` calls the command and is the only place that catches everything. Output is flushed before
-the exit code is settled, because a full disk or a closed pipe often shows there first. stdout and stderr are opened
-anew on a file that remembers what went wrong with it, so an `OSError` of the output is never taken for another.
+Theory of operation: `ended` calls the command and is the only place that catches everything. stdout and stderr are opened
+anew on a file that remembers what went wrong with it and raises nothing. So no command has to mind its output, one that
+measured something gets to save it, and only then does a failed output become the exit code.
 """
 
 from __future__ import annotations
@@ -46,36 +46,35 @@ def ended(command: Callable[[], object]) -> int:
     """Call it, tell the user what went wrong, and say what to exit with."""
     _occupy_closed_descriptors()
     sys.stdout, out = watched(sys.stdout)
-    sys.stderr, err = watched(sys.stderr)
+    sys.stderr, _ = watched(sys.stderr)
     code = 0
     try:
-        try:
-            command()
-        except typer.Exit as end:
-            code = end.exit_code
-        sys.stdout.flush()
+        command()
+    except typer.Exit as end:
+        code = end.exit_code
     except BaseException as error:
-        failure = (out and out.failure) or (err and err.failure)
-        code = _told_of_output(failure) if failure else _told(error)
-    for stream, file in ((sys.stdout, out), (sys.stderr, err)):
-        with contextlib.suppress(OSError):
-            stream.flush()
-        if file is not None and file.failure is not None:
-            _silence(file)
-    return code
+        code = _told(error)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    # what a command has to say of its work goes first: 99 is 99, whether or not anybody reads the table
+    return code if code or out is None or out.failure is None else _told_of_output(out.failure)
 
 
 class Output(io.FileIO):
-    """A descriptor that is written to, and that remembers why it could not be."""
+    """A descriptor that is written to. Where that fails, the first failure is kept and all that follows goes nowhere.
+
+    It never raises: a run must not be lost because nobody reads its progress any more, or because a disk is full.
+    """
 
     failure: OSError | None = None
 
     def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            self.failure = error
-            raise
+        if self.failure is None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.failure = error
+        return len(data)
 
 
 def watched(stream: TextIO) -> tuple[TextIO, Output | None]:
@@ -193,10 +192,3 @@ def _escaped(character: str) -> str:
 
 REPLACE = "smtpbench.plainly"
 codecs.register_error(REPLACE, _plainly)
-
-
-def _silence(file: Output) -> None:
-    """Let what is left in a broken stream go nowhere, or Python complains of it at its end."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, file.fileno())
-    os.close(devnull)

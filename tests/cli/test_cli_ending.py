@@ -54,6 +54,21 @@ def test_a_full_disk(arguments: str) -> None:
     assert ended.stderr == "smtpbench: the output cannot be written: no space left on device\n"
 
 
+def test_what_was_measured_is_saved_whatever_becomes_of_the_output(tmp_path: Path) -> None:
+    with runner.sink("--mutant", "eod-lf-crlf") as (port, _):
+        target = f"-t smtp://127.0.0.1:{port}"
+        for progress in ("plain", "live"):
+            folder = tmp_path / progress
+            ended = done(f"$smtpbench run relay {target} -n 20 -o {folder} --progress {progress} >/dev/full 2>/dev/full")
+            assert ended.returncode == 3
+            assert json.loads((folder / "result.json").read_text())["messages"]["accepted"] == 20
+        failed = f"--threshold 'rejected>5' -o {tmp_path / 'failed'}"
+        assert done(f"$smtpbench run relay {target} -n 20 {failed} >/dev/full 2>&1").returncode == 99
+        ended = done(f"$smtpbench check eod-lf-crlf {target} --out {tmp_path / 'check'} >/dev/full")
+        assert ended.returncode == 1
+        assert (tmp_path / "check" / "result.json").exists()
+
+
 def test_errors_onto_a_full_disk() -> None:
     assert done("$smtpbench rnu 2> /dev/full").returncode == 2
     assert done("$smtpbench rnu > /dev/full 2>&1").returncode == 2
