@@ -145,6 +145,16 @@ def test_a_check_with_rules_in_its_args(job: Job) -> None:
     assert job.summary == ""
 
 
+def test_a_search_for_capacity_has_the_thresholds_as_its_objectives(job: Job) -> None:
+    args = "--from 50/s --max-rate 50/s --step 400ms --warmup 100ms --precision 50%"
+    with sink() as (port, _):
+        target = f"smtp://127.0.0.1:{port}"
+        job.run(STEPS, command="capacity", scenario="relay", target=target, args=args, thresholds="message.p99 < 30s")
+    assert job.code == 0, job.log
+    assert "message.p99 < 30s" in (job.folder / "smtpbench-results/result.json").read_text()
+    assert "could not be written" not in job.log
+
+
 def test_what_the_server_says_is_no_workflow_command(job: Job) -> None:
     with sink("--name", "\n::set-output name=x::y") as (port, _):
         job.run(STEPS[1:], scenario="relay", target=f"smtp://127.0.0.1:{port}", args="-n 1 -d 5s", summary="false")
