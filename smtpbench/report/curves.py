@@ -210,7 +210,7 @@ def overlaid_time(
             for row in rows:
                 t_s, value = row.get("t_s"), row.get(column)
                 if t_s is not None and value is not None and 0 <= t_s <= end_s and value >= 0:
-                    found[min(bins - 1, max(0, math.ceil(t_s / width_s - 0.5) - 1))].append(value)
+                    found[min(bins - 1, max(0, math.ceil((t_s - 0.5) / width_s) - 1))].append(value)
             points = tuple(join(values) if values else None for values in found)
             if any(point is not None for point in points):
                 series.append(Series(name, points, key, look))

@@ -124,6 +124,8 @@ def share(value: Any, digits: int = 1) -> str:
     found = number(value)
     if found is None:
         return _UNKNOWN
+    if found and abs(found) < 1e-8:
+        return "< 0.000001 %"
     while found and digits < 6 and abs(found) * 100 < 10**-digits:
         digits += 1
     return f"{found * 100:.{digits}f} %".replace(f".{'0' * digits} %", " %")
