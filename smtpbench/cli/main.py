@@ -138,7 +138,8 @@ def main() -> None:
 def call(arguments: Sequence[str]) -> None:
     """Do what the arguments say. Raises what `cli.ending` makes messages and exit codes of."""
     command: Any = typer.main.get_command(app)
-    with command.make_context("smtpbench", list(arguments)) as context:
+    # typer would take colours out of what is no terminal: `report.console.wants_color` has decided by then
+    with command.make_context("smtpbench", list(arguments), color=True) as context:
         command.invoke(context)
 
 
