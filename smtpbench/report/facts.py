@@ -16,7 +16,7 @@ from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.measure.verdict import sentence
 from smtpbench.report.judged import severity_of
-from smtpbench.report.reading import duration_s, entries, instant, number, section, texts, whole, words
+from smtpbench.report.reading import duration_s, instant, natural, number, records, section, texts, words
 from smtpbench.rules.rule import BROKEN, SECURITY, VIOLATION
 
 COMPLETED: Final = "completed"
@@ -142,7 +142,7 @@ def _head(saved: Saved, label: str) -> Head:
     status = words(section(outcome).get("status")) or words(outcome)
     scenario, target = section(result, "scenario"), section(result, "target")
     if saved.kind == COMPARISON:
-        urls = [words(section(side, "target").get("url")) for side in entries(result.get("candidates"))]
+        urls = [words(section(side, "target").get("url")) for side in records(result.get("candidates"))]
         url = ", ".join(filter(None, urls))
     else:
         url = words(target.get("url"))
@@ -166,11 +166,11 @@ def _seconds(saved: Saved) -> float | None:
     if saved.kind == RUN:
         return duration_s(section(result, "load").get("window_s"))
     if saved.kind == CAPACITY:
-        return sum(duration_s(step.get("measured_s")) or 0.0 for step in entries(result.get("steps")))
+        return sum(duration_s(step.get("measured_s")) or 0.0 for step in records(result.get("steps")))
     if saved.kind == COMPARISON:
         plan = section(result, "plan")
-        each, rounds = duration_s(plan.get("duration_s")), whole(plan.get("repeats_done"))
-        return each * rounds * len(entries(result.get("candidates"))) if each is not None else None
+        each, rounds = duration_s(plan.get("duration_s")), natural(plan.get("repeats_done"))
+        return each * rounds * len(records(result.get("candidates"))) if each is not None else None
     return None
 
 
@@ -185,13 +185,13 @@ def times(saved: Saved) -> list[Times]:
                     ms = {statistic: number(one.get(statistic)) for statistic in STATISTICS}
                     encoded = one.get("histogram")
                     histogram = encoded if isinstance(encoded, str) else ""
-                    found.append(Times(words(slot), time, ok, whole(one.get("count")), ms, histogram))
+                    found.append(Times(words(slot), time, ok, natural(one.get("count")), ms, histogram))
     return found
 
 
 def limits(saved: Saved) -> list[Limit]:
     """The thresholds of a run."""
-    return [_limit(entry, "threshold") for entry in entries(saved.result.get("thresholds"))]
+    return [_limit(entry, "threshold") for entry in records(saved.result.get("thresholds"))]
 
 
 def _limit(entry: Mapping[str, Any], name: str) -> Limit:
@@ -207,7 +207,7 @@ def shifts(saved: Saved) -> list[Shift]:
     if saved.kind != COMPARISON:
         return []
     found = []
-    for entry in entries(saved.result.get("differences")):
+    for entry in records(saved.result.get("differences")):
         verdict, better = words(entry.get("verdict")) or CANNOT_TELL, words(entry.get("better"))
         found.append(
             Shift(
@@ -232,7 +232,7 @@ def shifts(saved: Saved) -> list[Shift]:
 def broken_differently(saved: Saved) -> list[RuleShift]:
     """What a comparison found of the rules. worse: somebody breaks it that is not the first, and it is grave."""
     found = []
-    for entry in entries(saved.result.get("rule_differences")) if saved.kind == COMPARISON else []:
+    for entry in records(saved.result.get("rule_differences")) if saved.kind == COMPARISON else []:
         verdicts = {words(name): words(verdict) for name, verdict in section(entry, "verdicts").items()}
         severity = severity_of(entry.get("severity"))
         worse_ = severity in (SECURITY, VIOLATION) and next(iter(verdicts.values()), BROKEN) != BROKEN
@@ -251,13 +251,13 @@ def steps(saved: Saved) -> list[Step]:
             held=entry.get("held") is True,
             limited=entry.get("generator_limited") is True,
             why=words(entry.get("why")),
-            counts={name: whole(entry.get(name)) for name in ("accepted", "rejected", "failed", "dropped")},
+            counts={name: natural(entry.get(name)) for name in ("accepted", "rejected", "failed", "dropped")},
             p50_ms=number(entry.get("p50_ms")),
             p99_ms=number(entry.get("p99_ms")),
             max_ms=number(entry.get("max_ms")),
-            limits=[_limit(one, "text") for one in entries(entry.get("objectives"))],
+            limits=[_limit(one, "text") for one in records(entry.get("objectives"))],
         )
-        for entry in entries(saved.result.get("steps"))
+        for entry in records(saved.result.get("steps"))
     ]
 
 
@@ -270,7 +270,7 @@ def counts(saved: Saved, *names: str) -> dict[tuple[str, ...], int]:
             for name, inner in value.items():
                 walk(inner, (*path, words(name)))
         elif path and number(value) is not None:
-            found[path] += whole(value)
+            found[path] += natural(value)
 
     walk(section(saved.result, *names), ())
     return dict(found)

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
 from smtpbench.report.console import safe
-from smtpbench.report.reading import entries, section, texts, whole, words
+from smtpbench.report.reading import natural, records, section, texts, words
 from smtpbench.report.scorecard import counts_against
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.rule import ADVICE, BROKEN, PASS, SECURITY, SEVERITIES, UNCLEAR, VIOLATION, WARNING
@@ -91,7 +91,7 @@ def findings(saved: Saved) -> list[Found]:
     """The findings, the gravest first; a rule that is broken without one is one."""
     holder = section(saved.result, "hostile") if saved.kind == RUN else saved.result
     by_name = {ruling.name: ruling for ruling in rulings(saved)}
-    listed = entries(holder.get("findings")) if saved.kind in (RUN, CHECK, FUZZ) else []
+    listed = records(holder.get("findings")) if saved.kind in (RUN, CHECK, FUZZ) else []
     found = [_found(saved, entry, by_name, holder.get("strict") is True) for entry in listed]
     shown = {one.rule for one in found}
     found += [
@@ -121,7 +121,7 @@ def _found(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, Ruling], 
         requirement=ruling.requirement if ruling else registered.requirement if registered else "",
         actual=words(entry.get("actual")),
         reproducibility=words(entry.get("reproducibility")),
-        hits=max(1, whole(entry.get("hits"))),
+        hits=max(1, natural(entry.get("hits"))),
         file=_file(saved, entry.get("file")),
         dialogue=texts(entry.get("dialogue")),
         repeat=words(entry.get("repeat")),

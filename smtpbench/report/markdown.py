@@ -29,7 +29,7 @@ from smtpbench.report.comparison import change_text
 from smtpbench.report.console import slot_order
 from smtpbench.report.facts import COMPLETED, Head
 from smtpbench.report.judged import Found, Ruling
-from smtpbench.report.reading import entries, instant_text, number, rfc_url, section, whole, words
+from smtpbench.report.reading import instant_text, natural, number, records, rfc_url, section, words
 from smtpbench.report.scorecard import mark
 from smtpbench.rules.rule import BROKEN, PASS, SEVERITIES, UNCLEAR
 from smtpbench.threshold import format_value
@@ -229,7 +229,7 @@ def _comparison(saved: Saved) -> list[str]:
     if saved.kind != COMPARISON:
         return []
     lines = []
-    for side in entries(saved.result.get("candidates")):
+    for side in records(saved.result.get("candidates")):
         target = section(side, "target")
         told = [code(words(text)) for text in (target.get("url"), target.get("banner"), side.get("options")) if words(text)]
         lines.append(f"- {code(words(side.get('name')))}: {', '.join(told)}")
@@ -237,7 +237,7 @@ def _comparison(saved: Saved) -> list[str]:
     confidence = number(plan.get("confidence"))
     if confidence is not None and facts.shifts(saved):
         how = "rounds in turns" if plan.get("paired") is True else "values a side"
-        lines += ["", f"{whole(plan.get('repeats_done')):,} {how}; all intervals together hold with {confidence:.0%}."]
+        lines += ["", f"{natural(plan.get('repeats_done')):,} {how}; all intervals together hold with {confidence:.0%}."]
     shifts = facts.shifts(saved)
     for (baseline, candidate), group in groupby(shifts, key=lambda shift: (shift.baseline, shift.candidate)):
         heads = ("median of", code(baseline), code(candidate), "change", "verdict")

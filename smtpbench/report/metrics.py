@@ -18,7 +18,6 @@ from __future__ import annotations
 import signal
 import socket
 import time
-from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import accumulate
@@ -30,8 +29,8 @@ from smtpbench import __version__
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.load.run import Request
 from smtpbench.measure.files import PHASES, Tick
-from smtpbench.measure.histogram import Histogram, index_of
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
+from smtpbench.report.buckets import EDGES_TEXT, Buckets
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
@@ -50,11 +49,6 @@ except ModuleNotFoundError:
 
 HOST = "127.0.0.1"
 PATH = "/metrics"
-#: Upper edges of the latency histograms' buckets. An edge stands for the whole of our own bucket that it lies in, so a
-#: sample up to 0.1 % above it may be counted as below.
-EDGES_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
-_LAST = [index_of(round(edge_ms * 1000)) for edge_ms in EDGES_MS]
-_LABELS = [f"{edge_ms / 1000:g}" for edge_ms in EDGES_MS] + ["+Inf"]
 #: Latencies that one step of an answer writes; each has a line for every edge.
 _LATENCIES_A_STEP = 3
 #: After so long the run's loop gets its turn.
@@ -83,21 +77,6 @@ def about(request: Request) -> dict[str, str]:
         "seed": str(request.plan.seed),
         "version": __version__,
     }
-
-
-class Buckets:
-    """One latency histogram for Prometheus: counts by edge, the last of what lies above all; their sum."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(_LAST) + 1)
-        self.sum_ns = 0
-
-    def add(self, histogram: Histogram) -> None:
-        """Add a histogram's samples."""
-        counts = self.counts
-        for index, count in histogram.counts.items():
-            counts[bisect_left(_LAST, index)] += count
-        self.sum_ns += histogram.sum_ns
 
 
 class _Pause:
@@ -207,7 +186,7 @@ class Metrics:
             for (slot, expected, which), buckets in found[start : start + _LATENCIES_A_STEP]:
                 family.add_metric(
                     [visible(slot), str(expected).lower(), which],
-                    list(zip(_LABELS, map(float, accumulate(buckets.counts)), strict=True)),
+                    list(zip(EDGES_TEXT, map(float, accumulate(buckets.counts)), strict=True)),
                     buckets.sum_ns / NS_PER_S,
                 )
             yield family

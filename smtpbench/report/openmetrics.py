@@ -1,22 +1,28 @@
 """OpenMetrics text: what was measured, for Prometheus (a textfile collector, a push, `promtool`).
 
-Times are seconds, as OpenMetrics wants its base units. Each result has its label on every sample; no sample has a time of
-its own, for it is the scrape's that counts.
+Names, labels and buckets are those of `run --metrics` where both have them. Times are seconds, as OpenMetrics wants its base
+units. Each result has its label on every sample; no sample has a time of its own, for it is the scrape's that counts.
 
 Source: the OpenMetrics specification 1.0.0.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Final, NamedTuple
 
+from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.saved import CAPACITY, Saved
 from smtpbench.report import facts, judged
-from smtpbench.report.facts import Head
+from smtpbench.report.buckets import EDGES_TEXT, Buckets
+from smtpbench.report.facts import Head, Times
 from smtpbench.report.reading import instant_text, number, section
 from smtpbench.rules.rule import BROKEN, PASS
+from smtpbench.units import NS_PER_S
 
+_CODE = re.compile(r"[2-5][0-9]{2}")
 _QUANTILES: Final = {"p50_ms": "0.5", "p90_ms": "0.9", "p95_ms": "0.95", "p99_ms": "0.99", "p99_9_ms": "0.999"}
 #: family → type, unit (the end of its name, or nothing), help.
 _FAMILIES: Final = {
@@ -25,10 +31,11 @@ _FAMILIES: Final = {
     "smtpbench_measured_seconds": ("gauge", "seconds", "How long was measured."),
     "smtpbench_messages": ("counter", "", "Messages by outcome."),
     "smtpbench_recipients": ("counter", "", "RCPT commands by outcome."),
-    "smtpbench_replies": ("counter", "", "Replies by verb and code."),
+    "smtpbench_replies": ("counter", "", "Replies by verb, code and the class of that."),
     "smtpbench_errors": ("counter", "", "Connections and sessions that broke, by kind."),
     "smtpbench_throughput_messages_per_second": ("gauge", "", "Messages accepted a second."),
-    "smtpbench_latency_seconds": ("summary", "seconds", "Service and response time of a slot."),
+    "smtpbench_latency_seconds": ("histogram", "seconds", "Service and response time of a slot."),
+    "smtpbench_latency_quantile_seconds": ("gauge", "seconds", "The same: what so many of the samples keep below."),
     "smtpbench_latency_max_seconds": ("gauge", "seconds", "The longest of a slot."),
     "smtpbench_threshold_passed": ("gauge", "", "1 where it held."),
     "smtpbench_threshold_value": ("gauge", "", "What was measured, in the unit that is its label."),
@@ -75,11 +82,15 @@ def _samples(head: Head, saved: Saved) -> Iterator[_Sample]:
     yield _Sample("smtpbench_result", "_info", about, 1)
     yield _gauge("completed", {}, head.status == facts.COMPLETED)
     yield from _maybe("measured_seconds", {}, head.seconds)
-    for section_name, labels in (("messages", ("outcome",)), ("recipients", ("outcome",)), ("errors", ("kind",)),
-                                 ("replies", ("verb", "code"))):  # fmt: skip
-        for path, count in facts.counts(saved, section_name).items():
-            if len(path) == len(labels) and path != ("attempted",):
-                yield _Sample(f"smtpbench_{section_name}", "_total", dict(zip(labels, path, strict=True)), count)
+    for name, label in (("messages", "outcome"), ("recipients", "outcome"), ("errors", "kind")):
+        for path, count in facts.counts(saved, name).items():
+            if len(path) == 1 and path != ("attempted",):
+                yield _Sample(f"smtpbench_{name}", "_total", {label: path[0]}, count)
+    for path, count in facts.counts(saved, "replies").items():
+        if len(path) == 2:
+            verb, code = path
+            kind = f"{code[0]}xx" if _CODE.fullmatch(code) else "malformed"
+            yield _Sample("smtpbench_replies", "_total", {"verb": verb, "class": kind, "code": code}, count)
     throughput = number(section(saved.result, "throughput").get("messages_per_s"))
     yield from _maybe("throughput_messages_per_second", {}, throughput)
     yield from _latencies(saved)
@@ -105,16 +116,30 @@ def _samples(head: Head, saved: Saved) -> Iterator[_Sample]:
 
 def _latencies(saved: Saved) -> Iterator[_Sample]:
     for one in facts.times(saved):
-        labels = {"slot": one.slot, "time": one.time, "expected": "yes" if one.ok else "no"}
+        labels = {"slot": one.slot, "expected": str(one.ok).lower(), "time": one.time}
+        yield from _histogram(one, labels)
         for statistic, quantile in _QUANTILES.items():
             value = one.ms[statistic]
-            if value is not None and value >= 0:
-                yield _Sample("smtpbench_latency_seconds", "", {**labels, "quantile": quantile}, value / 1000)
-        yield _Sample("smtpbench_latency_seconds", "_count", labels, one.samples)
-        mean = one.ms["mean_ms"]
-        if mean is not None and mean >= 0:
-            yield _Sample("smtpbench_latency_seconds", "_sum", labels, mean * one.samples / 1000)
-        yield from _maybe("latency_max_seconds", labels, None if one.ms["max_ms"] is None else one.ms["max_ms"] / 1000)
+            if value is not None:
+                yield _gauge("latency_quantile_seconds", {**labels, "quantile": quantile}, value / 1000)
+        if one.ms["max_ms"] is not None:
+            yield _gauge("latency_max_seconds", labels, one.ms["max_ms"] / 1000)
+
+
+def _histogram(one: Times, labels: Mapping[str, str]) -> Iterator[_Sample]:
+    """With the buckets that a scrape of the run itself had."""
+    mean_ms = one.ms["mean_ms"]
+    try:
+        histogram = Histogram.decode(one.histogram)
+    except ValueError:
+        return
+    buckets = Buckets()
+    buckets.add(histogram)
+    for edge, count in zip(EDGES_TEXT, accumulate(buckets.counts), strict=True):
+        yield _Sample("smtpbench_latency_seconds", "_bucket", {**labels, "le": edge}, count)
+    yield _Sample("smtpbench_latency_seconds", "_count", labels, histogram.count)
+    sum_s = buckets.sum_ns / NS_PER_S if mean_ms is None or mean_ms < 0 else mean_ms * histogram.count / 1000
+    yield _Sample("smtpbench_latency_seconds", "_sum", labels, sum_s)
 
 
 def _gauge(name: str, labels: Mapping[str, str], value: float) -> _Sample:

@@ -1,4 +1,4 @@
-"""Values out of JSON that anybody may have written: each is what it should be, or nothing.
+"""Results as formats read them: as `sift` does for pages, but with all that there is of everything.
 
 A text comes out as `console.safe` leaves it: no control, format or unassigned character and no lone surrogate is in it.
 """
@@ -8,47 +8,40 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
-from smtpbench.report.console import safe
+from smtpbench.report import sift
+from smtpbench.report.sift import natural, number
 
-_GREATEST = 1e300
+__all__ = [
+    "duration_s", "instant", "instant_text", "natural", "number", "records", "rfc_url", "section", "texts", "words",
+]  # fmt: skip
+
+#: Characters of a text, and entries of a list: what a result of ours never holds.
+LONGEST: Final = 10_000
+MOST: Final = 1_000_000
 _SECTION = re.compile(r"RFC (?P<rfc>[0-9]{1,5})(?: §(?P<part>[0-9A-Z]{1,3}(?:\.[0-9]{1,3}){0,6}))?")
-
-
-def number(value: object) -> float | None:
-    """A finite number of a size that any reader takes; None for everything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if -_GREATEST < value < _GREATEST else None
-
-
-def whole(value: object) -> int:
-    """A count; 0 for what is none."""
-    found = number(value)
-    return int(found) if found is not None and found > 0 else 0
 
 
 def words(value: object) -> str:
     """A text, made safe; empty for what is none."""
-    return safe(value) if isinstance(value, str) else ""
-
-
-def section(value: object, *names: str) -> Mapping[str, Any]:
-    """The mapping at that place; an empty one where there is none."""
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else {}
-
-
-def entries(value: object) -> list[Mapping[str, Any]]:
-    """The mappings of a list."""
-    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    return sift.text(value, LONGEST) if isinstance(value, str) else ""
 
 
 def texts(value: object) -> list[str]:
     """The texts of a list, made safe."""
-    return [words(entry) for entry in value if isinstance(entry, str)] if isinstance(value, list) else []
+    return [words(entry) for entry in sift.entries(value, MOST) if isinstance(entry, str)]
+
+
+def section(value: object, *names: str) -> Mapping[str, Any]:
+    """The mapping at that place; an empty one where there is none."""
+    found = sift.at(value, *names)
+    return found if isinstance(found, Mapping) else {}
+
+
+def records(value: object) -> list[Mapping[str, Any]]:
+    """The mappings of a list."""
+    return sift.records(value, MOST)
 
 
 def duration_s(value: object) -> float | None:

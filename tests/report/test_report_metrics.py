@@ -26,7 +26,8 @@ from smtpbench.errors import CannotRun
 from smtpbench.measure.files import Tick
 from smtpbench.measure.histogram import Histogram, index_of
 from smtpbench.measure.recorder import Book, Interval
-from smtpbench.report.metrics import EDGES_MS, PATH, Buckets, Metrics, Watcher, respond, serving
+from smtpbench.report.buckets import EDGES_MS, Buckets
+from smtpbench.report.metrics import PATH, Metrics, Watcher, respond, serving
 
 OPEN = "application/openmetrics-text;version=1.0.0"
 

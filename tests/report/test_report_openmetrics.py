@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hdrh.histogram import HdrHistogram
 from made_up import capacity_result, comparison_result, fuzz_result, run_result, saved
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -27,12 +28,19 @@ def test_a_run() -> None:
     result = run_result("x")
     found = samples(result)
     assert found["smtpbench_messages_total", (("outcome", "accepted"),)] == result["messages"]["accepted"]
-    assert found["smtpbench_replies_total", (("code", "550"), ("verb", "RCPT"))] == result["replies"]["RCPT"]["550"]
+    refused = (("class", "5xx"), ("code", "550"), ("verb", "RCPT"))
+    assert found["smtpbench_replies_total", refused] == result["replies"]["RCPT"]["550"]
     times = result["latency"]["RCPT"]["response"]
-    labels = (("expected", "yes"), ("slot", "RCPT"), ("time", "response"))
+    labels = (("expected", "true"), ("slot", "RCPT"), ("time", "response"))
     quantile = (labels[0], ("quantile", "0.99"), *labels[1:])
-    assert found["smtpbench_latency_seconds", quantile] == pytest.approx(times["p99_ms"] / 1000)
+    assert found["smtpbench_latency_quantile_seconds", quantile] == pytest.approx(times["p99_ms"] / 1000)
     assert found["smtpbench_latency_seconds_count", labels] == times["count"]
+    library: Any = HdrHistogram.decode(times["histogram"])
+    for edge_s in (0.001, 0.0025, 0.005, 0.01):
+        edge_us = library.get_highest_equivalent_value(round(edge_s * 1e6))
+        steps = library.get_recorded_iterator()
+        counted = sum(step.count_at_this_value for step in steps if step.value_iterated_to <= edge_us)
+        assert found["smtpbench_latency_seconds_bucket", (labels[0], ("le", str(edge_s)), *labels[1:])] == counted
     assert found["smtpbench_latency_seconds_sum", labels] == pytest.approx(times["mean_ms"] * times["count"] / 1000)
     assert found["smtpbench_threshold_passed", (("threshold", "failed < 99%"),)] == 1
     assert found["smtpbench_threshold_passed", (("threshold", "message.p99 < 1ms x"),)] == 0
