@@ -97,12 +97,12 @@ class RuleShift(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step of a search for capacity. p50_ms … max_ms: response time of messages."""
+    """A step of a search for capacity. limited_by: why it did not hold. p50_ms … max_ms: response time of messages."""
 
     rate_per_s: float | None
     throughput_per_s: float | None
     held: bool
-    limited: bool
+    limited_by: str
     why: str
     counts: Mapping[str, int]
     p50_ms: float | None
@@ -196,7 +196,7 @@ def limits(saved: Saved) -> list[Limit]:
 
 def _limit(entry: Mapping[str, Any], name: str) -> Limit:
     text, unit = words(entry.get(name)) or "?", words(entry.get("unit"))
-    value, margin = number(entry.get("value")), number(entry.get("margin_share"))
+    value, margin = number(entry.get("value")), number(entry.get("margin_share", entry.get("margin")))
     passed = entry.get("passed") is True
     said = sentence({"threshold": text, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
     return Limit(text, unit, number(entry.get("limit")), value, margin, passed, said)
@@ -249,7 +249,7 @@ def steps(saved: Saved) -> list[Step]:
             rate_per_s=number(entry.get("rate_per_s")),
             throughput_per_s=number(entry.get("throughput_per_s")),
             held=entry.get("held") is True,
-            limited=entry.get("generator_limited") is True,
+            limited_by=words(entry.get("limited_by")),
             why=words(entry.get("why")),
             counts={name: natural(entry.get(name)) for name in ("accepted", "rejected", "failed", "dropped")},
             p50_ms=number(entry.get("p50_ms")),

@@ -158,4 +158,4 @@ def _capacity(saved: Saved) -> Iterator[_Case]:
     if rate is None:
         yield _Case("capacity", name, _FAILURE, f"no rate held: {reason}", "capacity")
     else:
-        yield _Case("capacity", name, "", f"held up to {format_value('per_s', rate)}. {reason}".rstrip())
+        yield _Case("capacity", name, "", f"{format_value('per_s', rate)} held; {reason}".removesuffix("; "))

@@ -205,9 +205,11 @@ def _figures(saved: Saved) -> list[str]:
         seed = code(str(found.get("seed", "–")))
         return [f"{shown('cases.run')} cases run, {shown('cases.confirmed')} findings confirmed, seed {seed}"]
     if saved.kind == CAPACITY:
-        limited = code(str(found.get("capacity.limited_by", "")))
-        told = f"Capacity: **{shown('capacity.rate_per_s', 'per_s')}**; did not hold: "
-        return [f"{told}{shown('capacity.failed_rate_per_s', 'per_s')}; limited by {limited or 'nothing'}"]
+        limited = str(found.get("capacity.limited_by", ""))
+        least = "" if limited == "objective" else "at least "
+        told = f"Capacity: {least}**{shown('capacity.rate_per_s', 'per_s')}**"
+        failed = f"{shown('capacity.failed_rate_per_s', 'per_s')} did not hold"
+        return [f"{told}; {failed}; limited by {code(limited) or 'nothing'}"]
     return []
 
 
@@ -272,13 +274,14 @@ def _capacity(saved: Saved) -> list[str]:
         return []
     reason = words(section(saved.result, "capacity").get("reason"))
     rows = []
-    for step in facts.steps(saved):
+    for step in sorted(facts.steps(saved), key=lambda step: step.rate_per_s or 0):
         objectives = [limit.said for limit in step.limits if not limit.passed]
+        doubtful = step.limited_by in ("generator", "connections")
+        held = "held" if step.held else "cannot tell" if doubtful else "**did not hold**"
         why = step.why or "; ".join(objectives)
         rows.append((
-            _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), "held" if step.held else "**did not**",
-            _ms(step.p50_ms), _ms(step.p99_ms), _ms(step.max_ms),
-            prose(why) + (" (generator limited)" if step.limited else ""),
+            _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), held,
+            _ms(step.p50_ms), _ms(step.p99_ms), _ms(step.max_ms), prose(why),
         ))  # fmt: skip
     lines = [prose(reason), ""] if reason else []
     heads = ("rate", "throughput", "", "message p50", "p99", "max", "why")

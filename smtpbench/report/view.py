@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from smtpbench.errors import UsageError
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RUN, Saved
+from smtpbench.report.capacity import capacity_table
 from smtpbench.report.comparison import comparison_table
 from smtpbench.report.console import final_table, safe
 from smtpbench.report.scorecard import findings_card, matrix, scorecard
@@ -28,7 +28,7 @@ def _view(saved: Saved, color: bool) -> str:
         return findings_card(_safe(saved.result), color=color)
     if saved.kind == COMPARISON:
         return comparison_table(saved.result, color=color)
-    raise UsageError(f"{saved.path}: there is no view of {saved.kind} for a terminal; --markdown shows it")
+    return capacity_table(saved.result, color=color)
 
 
 def _safe(value: Any) -> Any:

@@ -101,8 +101,13 @@ def test_a_comparison_has_verdicts_and_intervals() -> None:
 
 def test_a_search_for_capacity_has_its_steps() -> None:
     text = markdown([saved(capacity_result("why"))])
-    assert "Capacity: **400.0/s**; did not hold: 500.0/s; limited by objective" in text
+    assert "Capacity: **400.0/s**; 500.0/s did not hold; limited by objective" in text
     assert ["400.0/s", "400.0/s", "held", "1.00 ms", "8.00 ms", "9.00 ms", "why"] in cells(text)
+    doubtful = capacity_result("why", capacity={"rate_per_s": 400.0, "limited_by": "generator"})
+    doubtful["steps"][1]["limited_by"] = "generator"
+    text = markdown([saved(doubtful)])
+    assert "Capacity: at least **400.0/s**" in text
+    assert "cannot tell" in [row[2] for row in cells(text)]
 
 
 def test_findings_with_their_dialogue() -> None:

@@ -39,7 +39,7 @@ def test_a_run() -> None:
     for edge_s in (0.001, 0.0025, 0.005, 0.01):
         edge_us = library.get_highest_equivalent_value(round(edge_s * 1e6))
         steps = library.get_recorded_iterator()
-        counted = sum(step.count_at_this_value for step in steps if step.value_iterated_to <= edge_us)
+        counted = sum(step.count_at_value_iterated_to for step in steps if step.value_iterated_to <= edge_us)
         assert found["smtpbench_latency_seconds_bucket", (labels[0], ("le", str(edge_s)), *labels[1:])] == counted
     assert found["smtpbench_latency_seconds_sum", labels] == pytest.approx(times["mean_ms"] * times["count"] / 1000)
     assert found["smtpbench_threshold_passed", (("threshold", "failed < 99%"),)] == 1

@@ -33,8 +33,10 @@ def quiet_run(**changes: Any) -> dict[str, Any]:
 
 
 def test_each_kind_as_it_was_shown() -> None:
-    shown = view([saved(quiet_run()), saved(check_result()), saved(fuzz_result()), saved(comparison_result("B"))])
-    for part in ("relay → smtp://", "saved: results/mine/result.json", "SECURITY eod-lf-lf", "met 7 times", "B against A"):
+    shown = view([saved(quiet_run()), saved(check_result()), saved(fuzz_result()), saved(comparison_result("B")),
+                  saved(capacity_result())])  # fmt: skip
+    for part in ("relay → smtp://", "saved: results/mine/result.json", "SECURITY eod-lf-lf", "met 7 times", "B against A",
+                 "CAPACITY"):  # fmt: skip
         assert part in shown
     assert view([saved(clean()), saved(clean())]).startswith("A: smtp://127.0.0.1:2525")
 
