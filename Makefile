@@ -26,6 +26,9 @@ check: $(VENV)/.ready ## types, lint and layers
 bench: $(VENV)/.ready ## CPU a message, beside smtp-source and smtp-sink
 	$(BIN)/python bench/bench.py $(BENCH)
 
+capacitybench: $(VENV)/.ready ## found capacities against a limit that arithmetic knows
+	$(BIN)/python -m bench.capacity $(BENCH)
+
 fuzzbench: $(VENV)/.ready ## cases of the fuzzer, beside boofuzz in an environment of its own
 	test -x $(VENV)-boofuzz/bin/boo || { $(PYTHON) -m venv $(VENV)-boofuzz && $(VENV)-boofuzz/bin/pip install --quiet boofuzz==0.4.2; }
 	$(BIN)/python -m bench.fuzzing --python $(abspath $(VENV)-boofuzz/bin/python) $(BENCH)
@@ -45,4 +48,4 @@ reportbench: $(VENV)/.ready ## CPU seconds and size of the HTML report of a long
 clean: ## forget the virtual environment and every cache
 	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help demo test check bench fuzzbench comparebench startbench reportbench published clean
+.PHONY: help demo test check bench capacitybench fuzzbench comparebench startbench reportbench published clean

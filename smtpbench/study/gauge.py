@@ -11,8 +11,8 @@ the limit it grows in every second, and only that is clear.
 
 A backlog that grows in every second while the generator's core had time to spare is the server's, even where other processes
 held up the generator now and then. One whose messages are served as fast as a lone connection's, while arrivals wait for a
-connection, is the number of connections. Anything else that broke in a step in which the generator was the bottleneck says
-nothing about the server.
+connection, is the number of connections. A latency that broke in a step in which the generator was the bottleneck says
+nothing about the server; messages that failed do, unless it was the generator's machine that had no file or port for them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any, Final, NamedTuple
 
+from smtpbench.engine import api
 from smtpbench.load.meter import STEADY, Collector
 from smtpbench.load.plan import Plan
 from smtpbench.load.watch import Watch
@@ -30,7 +31,7 @@ from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.verdict import Figures, judge, sentence
 from smtpbench.study.steps import CONNECTIONS, GENERATOR, Step
-from smtpbench.threshold import Threshold
+from smtpbench.threshold import TIME, Threshold
 from smtpbench.units import NS_PER_S
 
 #: How much of the arrivals may pile up, as a part of the precision: a rate that far above the limit still counts as held.
@@ -47,6 +48,8 @@ _SPARE_SHARE = 0.1
 _UNMOVED = 1.25
 #: A tick this much later than its second is not that second's.
 _LATE_S = 0.05
+#: Errors that are this machine's and not the target's.
+_OWN_ERRORS = (api.NO_DESCRIPTORS, api.NO_PORTS)
 _BACKLOG: Final = "the backlog does not grow"
 
 
@@ -68,7 +71,7 @@ class Point(NamedTuple):
 class Gauge:
     """Watches one step. points: its steady seconds, each with the state at its end; the first begins the measured window.
 
-    hopeless: why it should be ended early; empty where it should not.
+    hopeless: why it should be ended early; empty where it should not. overwhelmed: whether that is its backlog.
     """
 
     rate_per_s: float
@@ -76,6 +79,7 @@ class Gauge:
     objectives: Sequence[Threshold]
     points: list[Point] = field(default_factory=list)
     hopeless: str = ""
+    overwhelmed: bool = False
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         """Take a second of the run."""
@@ -88,7 +92,8 @@ class Gauge:
         served_per_s = tick.interval.messages["accepted"] / tick.length_s
         self.points.append(Point(tick.end_s, tick.busy + tick.waiting, served_per_s, tick.waiting, broken))
         if tick.phase == STEADY and not self.hopeless:
-            self.hopeless = overwhelmed(self.points, self.rate_per_s) or _failing(totals)
+            piled_up = overwhelmed(self.points, self.rate_per_s)
+            self.hopeless, self.overwhelmed = piled_up or _failing(totals), bool(piled_up)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +158,7 @@ def _failing(totals: Interval) -> str:
 def entry_of(gauge: Gauge, purpose: str, result: Mapping[str, Any], bench: Bench) -> tuple[Step, dict[str, Any]]:
     """What a step decides, and its entry in the result's `steps`, out of what its run measured."""
     rate_per_s, points, generator = gauge.rate_per_s, gauge.points, result["generator"]
-    growing = grows(points, rate_per_s, bench.precision_share) or bool(gauge.hopeless and "arrivals" in gauge.hopeless)
+    growing = gauge.overwhelmed or grows(points, rate_per_s, bench.precision_share)
     growth_share = growth_per_s(points) / rate_per_s
     limit_share = GROWTH_A_PRECISION * bench.precision_share
     objectives = [
@@ -168,7 +173,7 @@ def entry_of(gauge: Gauge, purpose: str, result: Mapping[str, Any], bench: Bench
     broken = [one for one in result["thresholds"] if not one["passed"]]
     held = not growing and not broken and not gauge.hopeless
     steady = growing and rises_throughout(points)
-    blame = "" if held else _blame(steady, points, result, bench)
+    blame = "" if held else _blame(steady, broken, points, result, bench)
     clear = not held and not blame and (steady or bool(gauge.hopeless) or _all_along(broken, points))
     served = rate_per_s * (1 - growth_share) if steady else None
     step = Step(rate_per_s, purpose, held, clear, blame, served)
@@ -196,11 +201,15 @@ def served_per_s(points: Sequence[Point], result: Mapping[str, Any]) -> float:
     return statistics.fmean(whole) if whole else float(result["throughput"]["messages_per_s"])
 
 
-def _blame(steady: bool, points: Sequence[Point], result: Mapping[str, Any], bench: Bench) -> str:
+def _blame(
+    steady: bool, broken: Sequence[Mapping[str, Any]], points: Sequence[Point], result: Mapping[str, Any], bench: Bench
+) -> str:
     """Who else than the server a failure may come from; empty where it was the server."""
     generator = result["generator"]
     spare_share = 1 - generator["busiest_worker_share"] - generator["starved_worker_share"]
-    if (steady and spare_share < _SPARE_SHARE) or (not steady and generator["limited"]):
+    slowed = all(one["unit"] == TIME for one in broken)
+    refused = any(result["errors"].get(kind) for kind in _OWN_ERRORS)
+    if spare_share < _SPARE_SHARE if steady else generator["limited"] and (slowed or refused):
         return GENERATOR
     service_ms = service_ms_of(result)
     waited = any(point.waiting for point in points)

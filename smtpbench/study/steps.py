@@ -10,9 +10,10 @@ only where that does not narrow the gap (the limit is one of latency) is the gap
 
 Noise is one-sided: a machine that was busy with something else makes a rate fail that would have held, and hardly ever the
 other way round. So a failure counts at once only where it is clear (`study.gauge` says what is). Any other is tried again:
-one more that held than failed is enough for a rate, two more that failed are needed against it. A failure for which the
-generator or its number of connections is to blame says nothing about the server: where it comes again it bounds the search,
-and the verdict says who was the limit.
+one more that held than failed is enough for a rate, two more that failed are needed against it, and a rate that bounds the
+search without a clear failure is tried once more before its end. A failure for which the generator or its number of
+connections is to blame says nothing about the server: where it comes again it bounds the search, and the verdict says who
+was the limit.
 
 At the end the rate that was found has a longer step. Where that fails, the search goes on below.
 """
@@ -32,6 +33,8 @@ PROBE, NEAR, CONFIRM = "probe", "near", "confirm"
 TRIES = 5
 #: So often the same blame makes a rate one that this generator cannot be used for.
 BLAMED_TRIES = 3
+#: And so often a rate without a clear failure is tried before it is taken for the bound.
+CHALLENGED_TRIES = 3
 #: How far a search goes down at a time while nothing has held, and up while everything has.
 DOWN, UP = 4.0, 2.0
 #: The rates beside a limit that a backlog showed, as parts of the precision: together they are less than it.
@@ -227,4 +230,9 @@ def _is_confirmed(steps: Sequence[Step], rate: float) -> bool:
 
 
 def _confirmed(limits: Limits, steps: Sequence[Step], held: float) -> Next | Verdict:
+    """The last steps: the rate above is challenged where it never failed clearly, then the one that held is made sure of."""
+    _, failed = _gap(_opinions(steps))
+    tries = [step for step in steps if step.rate_per_s == failed]
+    if failed is not None and len(tries) < CHALLENGED_TRIES and not any(step.clear for step in tries):
+        return Next(failed, NEAR)
     return verdict(limits, steps) if _is_confirmed(steps, held) else Next(held, CONFIRM)

@@ -44,7 +44,7 @@ def test_a_step_is_hopeless_once_much_of_what_arrives_piles_up_second_after_seco
 
 def read(
     found: list[Point], *, busy: float = 0.2, starved: float = 0.0, limited: bool = False, service_ms: float = 30.0,
-    value: float | None = 50.0, hopeless: str = "",
+    value: float | None = 50.0, hopeless: str = "", failed: float = 0.0, errors: tuple[str, ...] = (),
 ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     threshold = "message.p99 < 100ms"
     passed = value is not None and value < 100
@@ -52,7 +52,10 @@ def read(
         "generator": {"limited": limited, "limited_reasons": ["its core was 95% busy"] if limited else [],
                       "busiest_worker_share": busy, "starved_worker_share": starved},
         "thresholds": [{"threshold": threshold, "unit": "ms", "value": value, "passed": passed,
-                        "margin_share": None if value is None else (100 - value) / 100}],
+                        "margin_share": None if value is None else (100 - value) / 100},
+                       {"threshold": "failed < 1%", "unit": "share", "value": failed, "passed": failed < 0.01,
+                        "margin_share": (0.01 - failed) / 0.01}],
+        "errors": dict.fromkeys(errors, 5),
         "latency": {"message": {"response": {"p50_ms": 10.0, "p99_ms": value, "max_ms": value},
                                 "service": {"p50_ms": service_ms}}},
         "messages": dict.fromkeys(("accepted", "rejected", "failed", "dropped", "interrupted"), 0),
@@ -96,6 +99,8 @@ def test_whose_fault_it_was() -> None:
     assert read(points(*RISING, waiting=3), service_ms=11.0)[0].blame == CONNECTIONS
     assert read(points(*RISING, waiting=3), service_ms=20.0)[0].blame == ""
     assert read(points(*RISING), service_ms=11.0)[0].blame == ""
+    assert read(points(*STILL), failed=0.1, limited=True)[0].blame == ""
+    assert read(points(*STILL), failed=0.1, limited=True, errors=("no_ports",))[0].blame == GENERATOR
     step, entry = read(points(*RISING), busy=0.95, limited=True)
     assert (step.clear, entry["limited_by"]) == (False, GENERATOR)
     assert "its core was 95% busy" in entry["why"]

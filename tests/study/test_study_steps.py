@@ -93,6 +93,14 @@ def test_a_failure_that_is_not_clear_is_tried_again() -> None:
     assert decide(LIMITS, [held(100), failed(200, clear=False), held(200), failed(200, clear=False)]) == Next(200, PROBE)
 
 
+def test_a_bound_that_never_failed_clearly_is_challenged_before_the_end() -> None:
+    steps = [held(100), failed(104, clear=False), failed(104, clear=False)]
+    assert decide(LIMITS, steps) == Next(104, NEAR)
+    assert decide(LIMITS, [*steps, failed(104, clear=False)]) == Next(100, CONFIRM)
+    assert decide(LIMITS, [*steps, held(104, NEAR)]) == Next(104, NEAR)
+    assert decide(LIMITS, [*steps, held(104, NEAR), held(104, NEAR), held(104, NEAR)]) == Next(208, PROBE)
+
+
 def test_a_rate_is_tried_no_more_often_than_that() -> None:
     def in_turns(ahead: Next, at: int) -> Step:
         if ahead.rate_per_s < 200:
