@@ -22,13 +22,13 @@ def visible(text: str | bytes, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean relay?`, or nothing where no known word is near."""
+def did_you_mean(word: str, known: Iterable[str], before: str = "") -> str:
+    """`; did you mean relay?`, or nothing where no known word is near. before: what each of the words begins with."""
     folded = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), folded, 1)
     inside = [name for name in folded if len(word) > 2 and word.lower() in name]
     found = [folded[name] for name in near or inside[:3]]
-    return f"; did you mean {', '.join(found)}?" if found else ""
+    return f"; did you mean {', '.join(before + name for name in found)}?" if found else ""
 
 
 def _visible_character(character: str) -> str:

@@ -98,7 +98,8 @@ def usage(error: typer.TyperException) -> str:
     wrong = getattr(error, "option_name", None)
     if wrong is not None and hasattr(error, "possibilities"):
         known = [name for one in context.command.get_params(context) for name in (*one.opts, *one.secondary_opts)]
-        told = f"there is no option {visible(wrong)}{did_you_mean(wrong, [name for name in known if name.startswith('--')])}"
+        hint = did_you_mean(wrong.lstrip("-"), [name[2:] for name in known if name.startswith("--")], "--")
+        told = f"there is no option {visible(wrong)}{hint}"
     return f"{visible(told, 1000)}{'' if told.endswith('?') else ';'} `{path} --help` says how it is used"
 
 

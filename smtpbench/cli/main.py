@@ -103,6 +103,9 @@ def load(name: str) -> Any:
 app = typer.Typer(
     cls=LazyGroup,
     add_completion=False,
+    epilog="Exit codes: 0 fine, 1 findings, 2 a mistake in the call or the scenario, 3 could not run, 70 a bug here, "
+    "99 a threshold failed, 130 interrupted (what there was is saved), 141 nobody reads the output. "
+    "`smtpbench help COMMAND` has examples.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -151,6 +151,17 @@ def _thresholds(begun: str) -> Iterable[Word]:
     return [word._replace(finished=False) for word in _metrics(begun)]
 
 
+def _slots(begun: str) -> Iterable[Word]:
+    return [Word(word.text.removesuffix(".p50")) for word in _metrics(begun) if word.text.endswith(".p50")]
+
+
+def _verbs(begun: str) -> Iterable[Word]:
+    """Of the sink's rules: VERB=ACTION."""
+    from smtpbench.sink.behaviour import VERBS
+
+    return [Word(f"{verb}=", finished=False) for verb in VERBS]
+
+
 def _families(begun: str) -> Iterable[Word]:
     from smtpbench.fuzz.mutation import FAMILIES
 
@@ -185,6 +196,9 @@ _VALUES: Final[Mapping[str, Callable[[str], Iterable[Word] | None]]] = {
     "mutant": _mutants,
     "metric": _metrics,
     "threshold": _thresholds,
+    "slo": _thresholds,
+    "slot": _slots,
+    **{f"sink {name}": _verbs for name in ("on", "delay", "reject", "tempfail", "drop")},
     "only": _families,
     "skip": _families,
     "target": _targets,

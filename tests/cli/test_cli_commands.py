@@ -38,7 +38,8 @@ def test_demo_and_sink_agree(here: Path) -> None:
     assert "accepted 100" in done.out
     assert "the sink counted 100 messages accepted" in done.out
     (folder,) = (here / "results").iterdir()
-    assert sorted(file.name for file in folder.iterdir()) == ["histograms.hlog", "result.json", "timeline.csv"]
+    names = sorted(file.name for file in folder.iterdir())
+    assert names == ["histograms.hlog", "report.html", "result.json", "timeline.csv"]
 
 
 def test_validate(here: Path) -> None:

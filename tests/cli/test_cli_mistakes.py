@@ -18,6 +18,7 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
         (("\x1b[31m",), "there is no command '\\x1b[31m'; `smtpbench --help` lists them"),
         (("--versoin",), "there is no option --versoin; did you mean --version? `smtpbench --help` says how it is used"),
         ((*RUN, "--conections", "5"), "did you mean --connections? `smtpbench run --help` says how it is used"),
+        (("report", "x", "--formt", "y"), "there is no option --formt; `smtpbench report --help`"),
         ((*RUN, "-Z"), "there is no option -Z; `smtpbench run --help`"),
         ((*RUN, "-c", "many"), "'--connections' / '-c': it should be a valid integer; `smtpbench run --help`"),
         ((*RUN, "-c", "0"), "it should be greater than or equal to 1"),
