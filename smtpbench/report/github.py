@@ -26,7 +26,7 @@ from smtpbench.report.comparison import change_text
 from smtpbench.report.console import safe
 from smtpbench.report.facts import COMPLETED, Head
 from smtpbench.report.judged import LEVELS
-from smtpbench.report.markdown import markdown
+from smtpbench.report.markdown import blocks
 from smtpbench.report.reading import number, section, words
 
 #: Annotations of a kind that GitHub shows of one step.
@@ -105,11 +105,12 @@ def _of(head: Head, saved: Saved) -> Iterator[Annotation]:
 
 
 def summary(saved: Sequence[Saved]) -> str:
-    """The Markdown, cut at a line's end where GitHub would refuse it for its size."""
-    text = markdown(saved)
-    octets = text.encode()
-    if len(octets) <= SUMMARY_BYTES:
-        return text
-    kept = octets[:SUMMARY_BYTES].decode(errors="ignore")
-    # a block that the cut left open must not swallow what comes next
-    return kept[: kept.rfind("\n## ") + 1] + "There is more than a summary can hold: see the results themselves.\n"
+    """The Markdown, without the last of its pieces where GitHub would refuse it for its size."""
+    kept, left_bytes = [], SUMMARY_BYTES
+    for piece in blocks(saved):
+        left_bytes -= len(piece.encode()) + 2
+        if left_bytes < 0:
+            kept.append("There is more than a summary can hold: see the results themselves.")
+            break
+        kept.append(piece)
+    return "\n\n".join(kept) + "\n"

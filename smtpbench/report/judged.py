@@ -101,6 +101,14 @@ def findings(saved: Saved) -> list[Found]:
     return sorted(found, key=lambda one: (one.known, SEVERITIES.index(one.severity), one.rule, one.id))
 
 
+def by_rule(saved: Saved) -> dict[str, list[Found]]:
+    """The findings by their rules; every rule that is broken has one."""
+    found: dict[str, list[Found]] = {}
+    for one in findings(saved):
+        found.setdefault(one.rule, []).append(one)
+    return found
+
+
 def _without_session(saved: Saved, ruling: Ruling) -> Found:
     return Found(
         id=ruling.name, rule=ruling.name, section=ruling.section, severity=ruling.severity, requirement=ruling.requirement,

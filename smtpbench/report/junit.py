@@ -21,6 +21,7 @@ from smtpbench.report import facts, judged
 from smtpbench.report.comparison import change_text
 from smtpbench.report.console import safe
 from smtpbench.report.facts import COMPLETED, Head
+from smtpbench.report.judged import Found
 from smtpbench.report.reading import instant_text, number, section, texts, words
 from smtpbench.rules.rule import BROKEN, UNCLEAR
 from smtpbench.threshold import format_value
@@ -111,30 +112,31 @@ def _thresholds(saved: Saved) -> Iterator[_Case]:
 
 
 def _rules(saved: Saved) -> Iterator[_Case]:
-    found = judged.findings(saved)
+    found = judged.by_rule(saved)
     for ruling in judged.rulings(saved):
-        mine = [one for one in found if one.rule == ruling.name]
         name = f"{ruling.name} ({ruling.section})" if ruling.section else ruling.name
         if ruling.verdict == UNCLEAR:
             yield _Case("rules", name, _SKIPPED, f"inconclusive: {ruling.actual}")
         elif ruling.verdict != BROKEN:
             yield _Case("rules", name)
-        elif not any(one.counts for one in mine):
-            why = "in the baseline" if mine and mine[0].known else ruling.severity
-            yield _Case("rules", name, _SKIPPED, f"broken, but does not count ({why}): {ruling.actual}")
         else:
-            said = ruling.actual or next((one.actual for one in mine), "")
-            yield _Case("rules", name, _FAILURE, said, ruling.severity, _details(ruling, mine))
+            yield _broken(name, found.pop(ruling.name))
+    for group in found.values():
+        yield _broken(group[0].rule, group)
 
 
-def _details(ruling: judged.Ruling, found: Sequence[judged.Found]) -> list[str]:
-    lines = [f"required: {ruling.requirement}"]
+def _broken(name: str, found: Sequence[Found]) -> _Case:
+    first = found[0]
+    if not any(one.counts for one in found):
+        why = "in the baseline" if first.known else first.severity
+        return _Case("rules", name, _SKIPPED, f"broken, but does not count ({why}): {first.actual}")
+    lines = [f"required: {first.requirement}"]
     for one in found:
         lines += ["", f"seen: {one.actual}" + (f"  ({one.reproducibility})" if one.reproducibility else "")]
         lines += [f"  {line}" for line in one.dialogue]
         lines += [f"again: {one.repeat}"] if one.repeat else []
         lines.append(f"file: {safe(one.file)}")
-    return lines
+    return _Case("rules", name, _FAILURE, first.actual, first.severity, lines)
 
 
 def _comparison(saved: Saved) -> Iterator[_Case]:

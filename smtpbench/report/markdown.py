@@ -48,15 +48,20 @@ _TITLES: Final = {"run": "Run", "check": "Check", "fuzz": "Fuzz", "comparison": 
 
 def markdown(saved: Sequence[Saved]) -> str:
     """All results: first what several servers break, side by side, then each result."""
+    return "\n\n".join(blocks(saved)) + "\n"
+
+
+def blocks(saved: Sequence[Saved]) -> Iterator[str]:
+    """The same in pieces, each of which stands by itself: a heading, a table, a finding."""
     pairs = facts.heads(saved)
-    lines = []
     for kind in (CHECK, FUZZ):
         alike = [(head, one) for head, one in pairs if head.kind == kind]
         if len(alike) > 1:
-            lines += [f"## Rules by server: {kind}", "", *_servers(head for head, _ in alike), "", *rule_matrix(alike), ""]
+            yield f"## Rules by server: {kind}"
+            yield "\n".join(_servers(head for head, _ in alike))
+            yield "\n".join(rule_matrix(alike))
     for head, one in pairs:
-        lines += [*_result(head, one), ""]
-    return "\n".join(lines).rstrip("\n") + "\n"
+        yield from _result(head, one)
 
 
 # -- text ---------------------------------------------------------------------------------------------------------------
@@ -77,7 +82,7 @@ def prose(text: str) -> str:
     return text if _SENTENCE.fullmatch(text) and not _MEANINGFUL.search(text) else code(text)
 
 
-def block(lines: Sequence[str]) -> list[str]:
+def fenced(lines: Sequence[str]) -> list[str]:
     """Lines as a fenced block."""
     fence = _fence("\n".join(lines), 3)
     return [f"{fence}text", *lines, fence]
@@ -157,17 +162,20 @@ def _tally(ruling: Ruling) -> str:
 def _result(head: Head, saved: Saved) -> Iterator[str]:
     ending = "" if head.status == COMPLETED else f" — **{code(head.status)}**"
     yield f"## {_TITLES[head.kind]} {code(head.label)}{ending}"
-    yield ""
     about = [code(text) for text in (head.scenario, head.target, head.banner) if text]
     about += [instant_text(head.started)] if head.started is not None else []
-    yield " · ".join(about)
+    if about:
+        yield " · ".join(about)
     if head.reason:
-        yield from ("", f"Ended: {prose(head.reason)}")
-    for part in (_thresholds(saved), _figures(saved), _latency(saved), _comparison(saved), _capacity(saved), _rules(saved)):
+        yield f"Ended: {prose(head.reason)}"
+    for part in (_thresholds(saved), _figures(saved), _latency(saved)):
         if part:
-            yield from ("", *part)
+            yield "\n".join(part)
+    yield from _comparison(saved)
+    yield from _capacity(saved)
     for note in facts.notes(saved):
-        yield from ("", f"> {prose(note)}")
+        yield f"> {prose(note)}"
+    yield from _rules(saved)
 
 
 def _thresholds(saved: Saved) -> list[str]:
@@ -227,26 +235,28 @@ def _latency(saved: Saved) -> list[str]:
     return _table(("slot", "time", "count", *heads), rows, right=2) if rows else []
 
 
-def _comparison(saved: Saved) -> list[str]:
+def _comparison(saved: Saved) -> Iterator[str]:
     if saved.kind != COMPARISON:
-        return []
-    lines = []
+        return
+    sides = []
     for side in records(saved.result.get("candidates")):
         target = section(side, "target")
         told = [code(words(text)) for text in (target.get("url"), target.get("banner"), side.get("options")) if words(text)]
-        lines.append(f"- {code(words(side.get('name')))}: {', '.join(told)}")
-    plan = section(saved.result, "plan")
+        sides.append(f"- {code(words(side.get('name')))}: {', '.join(told)}")
+    if sides:
+        yield "\n".join(sides)
+    plan, shifts = section(saved.result, "plan"), facts.shifts(saved)
     confidence = number(plan.get("confidence"))
-    if confidence is not None and facts.shifts(saved):
+    if confidence is not None and shifts:
         how = "rounds in turns" if plan.get("paired") is True else "values a side"
-        lines += ["", f"{natural(plan.get('repeats_done')):,} {how}; all intervals together hold with {confidence:.0%}."]
-    shifts = facts.shifts(saved)
+        yield f"{natural(plan.get('repeats_done')):,} {how}; all intervals together hold with {confidence:.0%}."
     for (baseline, candidate), group in groupby(shifts, key=lambda shift: (shift.baseline, shift.candidate)):
+        yield f"### {code(candidate)} against {code(baseline)}"
         heads = ("median of", code(baseline), code(candidate), "change", "verdict")
-        lines += ["", f"### {code(candidate)} against {code(baseline)}", "", *_table(heads, map(_shift, group), right=1)]
+        yield "\n".join(_table(heads, map(_shift, group), right=1))
     if any(shift.verdict not in (NONE, CANNOT_TELL) for shift in shifts):
-        lines += ["", "▲ better, ▼ worse than the first."]
-    return lines + _broken_differently(saved)
+        yield "▲ better, ▼ worse than the first."
+    yield from _broken_differently(saved)
 
 
 def _shift(shift: facts.Shift) -> tuple[str, ...]:
@@ -256,22 +266,24 @@ def _shift(shift: facts.Shift) -> tuple[str, ...]:
     return code(shift.metric), *values, change_text(shift.to_data()) or "–", verdict
 
 
-def _broken_differently(saved: Saved) -> list[str]:
+def _broken_differently(saved: Saved) -> Iterator[str]:
     entries = facts.broken_differently(saved)
     if not entries:
-        return ["", "They break the same rules."] if section(saved.result, "rules") else []
+        if section(saved.result, "rules"):
+            yield "They break the same rules."
+        return
     names = list(dict.fromkeys(name for entry in entries for name in entry.verdicts))
     rows = []
     for entry in entries:
-        words_ = [mark({"verdict": entry.verdicts.get(name, "not-run"), "severity": entry.severity}) for name in names]
-        rows.append((code(entry.name), *(f"**{word.lower()}**" if word.isupper() else code(word) for word in words_)))
-    heads = ("rule", *map(code, names))
-    return ["", "### Rules that they break differently", "", *_table(heads, rows, right=1, aligned=":---:")]
+        marks = [mark({"verdict": entry.verdicts.get(name, "not-run"), "severity": entry.severity}) for name in names]
+        rows.append((code(entry.name), *(f"**{word.lower()}**" if word.isupper() else code(word) for word in marks)))
+    yield "### Rules that they break differently"
+    yield "\n".join(_table(("rule", *map(code, names)), rows, right=1, aligned=":---:"))
 
 
-def _capacity(saved: Saved) -> list[str]:
+def _capacity(saved: Saved) -> Iterator[str]:
     if saved.kind != CAPACITY:
-        return []
+        return
     reason = words(section(saved.result, "capacity").get("reason"))
     rows = []
     for step in sorted(facts.steps(saved), key=lambda step: step.rate_per_s or 0):
@@ -283,23 +295,22 @@ def _capacity(saved: Saved) -> list[str]:
             _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), held,
             _ms(step.p50_ms), _ms(step.p99_ms), _ms(step.max_ms), prose(why),
         ))  # fmt: skip
-    lines = [prose(reason), ""] if reason else []
+    if reason:
+        yield prose(reason)
     heads = ("rate", "throughput", "", "message p50", "p99", "max", "why")
-    return lines + (_table(heads, rows, right=7) if rows else [])
+    if rows:
+        yield "\n".join(_table(heads, rows, right=7))
 
 
 # -- rules and findings -------------------------------------------------------------------------------------------------
 
 
-def _rules(saved: Saved) -> list[str]:
-    rulings, found = judged.rulings(saved), judged.findings(saved)
-    if not rulings and not found:
-        return []
-    tally = Counter(_tally(ruling) for ruling in rulings)
-    lines = ["Rules: " + ", ".join(f"{count} {word}" for word, count in tally.most_common()) + "."] if tally else []
-    for at, one in enumerate(found):
-        lines += ["", *_finding(one, with_dialogue=at < DIALOGUES)]
-    return lines
+def _rules(saved: Saved) -> Iterator[str]:
+    tally = Counter(_tally(ruling) for ruling in judged.rulings(saved))
+    if tally:
+        yield "Rules: " + ", ".join(f"{count} {word}" for word, count in tally.most_common()) + "."
+    for at, one in enumerate(judged.findings(saved)):
+        yield "\n".join(_finding(one, with_dialogue=at < DIALOGUES))
 
 
 def _finding(one: Found, *, with_dialogue: bool) -> list[str]:
@@ -308,10 +319,12 @@ def _finding(one: Found, *, with_dialogue: bool) -> list[str]:
     if not with_dialogue:
         return lines
     told = [f"- Required: {prose(one.requirement)}"] if one.requirement else []
-    told += [f"- Seen: {code(one.reproducibility)}" + (f", met {one.hits:,} times" if one.hits > 1 else "")]
+    seen = [code(one.reproducibility)] if one.reproducibility else []
+    seen += [f"met {one.hits:,} times"] if one.hits > 1 else []
+    told += [f"- Seen: {', '.join(seen)}"] if seen else []
     told += [f"- Again: {code(one.repeat)}"] if one.repeat else []
-    lines += ["", *told]
+    lines += ["", *told] if told else []
     if one.dialogue:
         summary = f"<details><summary>Dialogue of <code>{html.escape(one.id)}</code></summary>"
-        lines += ["", summary, "", *block(one.dialogue), "", "</details>"]
+        lines += ["", summary, "", *fenced(one.dialogue), "", "</details>"]
     return lines

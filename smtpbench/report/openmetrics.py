@@ -9,6 +9,7 @@ Source: the OpenMetrics specification 1.0.0.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
@@ -100,9 +101,7 @@ def _samples(head: Head, saved: Saved) -> Iterator[_Sample]:
     for ruling in judged.rulings(saved):
         if ruling.verdict in (PASS, BROKEN):
             yield _gauge("rule_kept", {"rule": ruling.name, "severity": ruling.severity}, ruling.verdict == PASS)
-    found = judged.findings(saved)
-    for rule, severity in dict.fromkeys((one.rule, one.severity) for one in found):
-        count = sum((one.rule, one.severity) == (rule, severity) for one in found)
+    for (rule, severity), count in Counter((one.rule, one.severity) for one in judged.findings(saved)).items():
         yield _gauge("findings", {"rule": rule, "severity": severity}, count)
     for shift in facts.shifts(saved):
         versus = {"metric": shift.metric, "baseline": shift.baseline, "candidate": shift.candidate}

@@ -20,7 +20,7 @@ from urllib.parse import quote
 from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
 from smtpbench.report import facts, judged
 from smtpbench.report.facts import COMPLETED, Head
-from smtpbench.report.judged import LEVELS, Found
+from smtpbench.report.judged import LEVELS, Found, Ruling
 from smtpbench.report.reading import instant_text, rfc_url
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.rule import SECURITY
@@ -40,8 +40,10 @@ def sarif(saved: Sequence[Saved]) -> str:
 
 def _run(head: Head, saved: Saved) -> dict[str, Any]:
     found = judged.findings(saved)
-    names = list(dict.fromkeys([*(ruling.name for ruling in judged.rulings(saved)), *(one.rule for one in found)]))
-    driver: dict[str, Any] = {"name": "smtpbench", "rules": [_rule(name, saved, found) for name in names]}
+    told: dict[str, Ruling | Found] = {one.rule: one for one in found}
+    told |= {ruling.name: ruling for ruling in judged.rulings(saved)}
+    places = {name: index for index, name in enumerate(told)}
+    driver: dict[str, Any] = {"name": "smtpbench", "rules": [_rule(name, one) for name, one in told.items()]}
     if head.version:
         driver["version"] = head.version
     invocation: dict[str, Any] = {"executionSuccessful": head.status == COMPLETED}
@@ -54,20 +56,18 @@ def _run(head: Head, saved: Saved) -> dict[str, Any]:
         "automationDetails": {"id": f"smtpbench/{head.kind}/{_STAMP.sub('', head.label)}/"},
         "invocations": [invocation],
         "columnKind": "unicodeCodePoints",
-        "results": [_result(one, names.index(one.rule)) for one in found],
+        "results": [_result(one, places[one.rule]) for one in found],
         "properties": {"target": head.target, "banner": head.banner},
     }
 
 
-def _rule(name: str, saved: Saved, found: Sequence[Found]) -> dict[str, Any]:
+def _rule(name: str, told: Ruling | Found) -> dict[str, Any]:
     """From the register, and where that does not know it, from the result."""
     known = BY_NAME.get(name)
     if known is not None:
         id_, place, severity = known.id, known.section, known.severity
         requirement, expected = known.requirement, known.expected
     else:
-        ruling = next((one for one in judged.rulings(saved) if one.name == name), None)
-        told = ruling or next(one for one in found if one.rule == name)
         id_, place, severity, requirement, expected = "", told.section, told.severity, told.requirement, ""
     help_text = "\n".join(filter(None, (requirement, expected and f"Expected: {expected}", place)))
     rule: dict[str, Any] = {

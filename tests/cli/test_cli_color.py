@@ -41,6 +41,7 @@ def test_each_command_that_has_colours(tmp_path: Path) -> None:
             ("run", "relay", *target, "-n", "20", "--threshold", "rejected>5", "--out", str(tmp_path / "c")),
             ("check", "eod-lf-crlf", *target),
             ("diff", str(tmp_path / "a"), str(tmp_path / "b")),
+            ("report", str(tmp_path / "c")),
             ("fuzz", "relay", *target, "--cases", "30", "--only", "end", "--out", str(tmp_path / "fuzz")),
         ]
         for command in commands:

@@ -74,6 +74,12 @@ def test_rules_fail_are_skipped_or_pass() -> None:
     assert strict.failures == 2
 
 
+def test_a_finding_of_a_rule_without_a_verdict_is_a_failure() -> None:
+    found = cases(suite_of(run_result("x", hostile={"findings": [finding(text="it went on")], "rules": {}})))
+    (failure,) = found["eod-lf-lf"].result
+    assert (type(failure), failure.message) == (Failure, "it went on")
+
+
 def test_what_is_in_the_baseline_does_not_count() -> None:
     found = cases(suite_of(fuzz_result()))
     assert kind_of(found["health (RFC 5321 §3.8)"]) is Failure

@@ -6,7 +6,7 @@ import pytest
 from made_up import capacity_result, check_result, comparison_result, finding, fuzz_result, rule_data, run_result, saved
 from markdown_it import MarkdownIt
 
-from smtpbench.report.markdown import block, code, markdown, prose
+from smtpbench.report.markdown import code, fenced, markdown, prose
 
 
 def cells(text: str) -> list[list[str]]:
@@ -47,9 +47,9 @@ def test_a_plain_sentence_stays_one() -> None:
 
 def test_a_block_cannot_be_closed_from_inside() -> None:
     lines = ["```", "~~~~", "`````", "text"]
-    fence, *inside, end = block(lines)
+    fence, *inside, end = fenced(lines)
     assert (fence, inside, end) == ("``````text", lines, "``````")
-    (token,) = MarkdownIt().parse("\n".join(block(lines)))
+    (token,) = MarkdownIt().parse("\n".join(fenced(lines)))
     assert token.content == "\n".join(lines) + "\n"
 
 
