@@ -11,7 +11,7 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, one_of
-from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, PasswordFile, Sni
+from smtpbench.cli.options import Authorized, Ca, Cert, Html, Insecure, Key, PasswordFile, Sni, saved_words
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
 from smtpbench.measure.result import save
@@ -56,6 +56,7 @@ def command(
     seed: Annotated[int | None, typer.Option(min=0, help="Makes every draw the same again.")] = None,
     size: Annotated[str | None, typer.Option(help="Generate messages of this size, not the scenario's.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder.  [default: results/<search>]")] = None,
+    html: Html = True,
     password_file: PasswordFile = None,
     ca: Ca = None,
     insecure: Insecure = False,
@@ -106,7 +107,7 @@ def command(
     result = trio.run(capacity, request, _tell)
     typer.echo(capacity_table(result, color=wants_color(sys.stdout)))
     try:
-        typer.echo(f"saved: {save(result, where)}")
+        typer.echo(f"saved: {saved_words(save(result, where), html)}")
     except OSError as error:
         raise CannotRun(f"the result could not be saved: {error.strerror}") from None
     status = result["outcome"]["status"]

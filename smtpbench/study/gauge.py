@@ -56,13 +56,13 @@ _BACKLOG: Final = "the backlog does not grow"
 class Point(NamedTuple):
     """A second of a step. at_s: from its start, warm-up included. backlog: arrivals under way or waiting for a connection.
 
-    served_per_s: messages taken in it. waiting: arrivals that waited for a connection. broken: the objectives of latency
+    accepted: messages taken in it. waiting: arrivals that waited for a connection. broken: the objectives of latency
     that failed in this second taken alone.
     """
 
     at_s: float
     backlog: int
-    served_per_s: float = 0.0
+    accepted: int = 0
     waiting: int = 0
     broken: frozenset[str] = frozenset()
 
@@ -84,14 +84,14 @@ class Gauge:
     def tick(self, tick: Tick, totals: Interval) -> None:
         """Take a second of the run."""
         warmup_s, end_s = (ns / NS_PER_S for ns in (self.plan.warmup_ns, self.plan.issuing_ns))
-        if not warmup_s - _LATE_S <= tick.end_s <= end_s + _LATE_S or tick.length_s < 0.5:
-            return
+        if self.hopeless or not warmup_s - _LATE_S <= tick.end_s <= end_s + _LATE_S or tick.length_s < 0.5:
+            return  # what is drained says nothing of the rate
         of_latency = [one for one in self.objectives if one.slot and not one.domain]
         verdicts = judge(of_latency, Figures(tick.interval, tick.length_s, {}))
         broken = frozenset(one.threshold.text for one in verdicts if one.value is not None and not one.passed)
-        served_per_s = tick.interval.messages["accepted"] / tick.length_s
-        self.points.append(Point(tick.end_s, tick.busy + tick.waiting, served_per_s, tick.waiting, broken))
-        if tick.phase == STEADY and not self.hopeless:
+        accepted = tick.interval.messages["accepted"]
+        self.points.append(Point(tick.end_s, tick.busy + tick.waiting, accepted, tick.waiting, broken))
+        if tick.phase == STEADY:
             piled_up = overwhelmed(self.points, self.rate_per_s)
             self.hopeless, self.overwhelmed = piled_up or _failing(totals), bool(piled_up)
 
@@ -183,7 +183,7 @@ def entry_of(gauge: Gauge, purpose: str, result: Mapping[str, Any], bench: Bench
         "purpose": purpose,
         "held": held,
         "measured_s": result["load"]["window_s"],
-        "throughput_per_s": served_per_s(points, result),
+        "throughput_per_s": result["throughput"]["messages_per_s"] if held else _throughput_per_s(points, result),
         **{name: result["messages"][name] for name in ("accepted", "rejected", "failed", "dropped", "interrupted")},
         "objectives": objectives,
         **{name: times.get(name) for name in ("p50_ms", "p99_ms", "max_ms")},
@@ -195,10 +195,11 @@ def entry_of(gauge: Gauge, purpose: str, result: Mapping[str, Any], bench: Bench
     return step, entry
 
 
-def served_per_s(points: Sequence[Point], result: Mapping[str, Any]) -> float:
-    """Messages taken a second while they arrived: of whole seconds behind the warm-up, else of the whole run."""
-    whole = [point.served_per_s for point in points[1:]]
-    return statistics.fmean(whole) if whole else float(result["throughput"]["messages_per_s"])
+def _throughput_per_s(points: Sequence[Point], result: Mapping[str, Any]) -> float:
+    """Messages taken a second while they arrived: of the run's own seconds, which count the warm-up's messages too."""
+    if len(points) > 1:
+        return sum(point.accepted for point in points[1:]) / (points[-1].at_s - points[0].at_s)
+    return float(result["throughput"]["messages_per_s"])
 
 
 def _blame(

@@ -19,7 +19,8 @@ def test_a_search_is_shown_and_saved_with_each_of_its_steps(tmp_path: Path) -> N
         done = finish(start(*argv, *QUICK), tmp_path)
     assert done.code == 0, done.err
     assert "CAPACITY at least " in done.out
-    assert f"saved: {tmp_path}/result.json" in done.out
+    assert f"saved: {tmp_path}/result.json, report.html" in done.out
+    assert "Latency by rate" in (tmp_path / "report.html").read_text()
     assert done.result["plan"]["objectives"][0] == "message.p99 < 20s"
     assert all((tmp_path / step["folder"] / "result.json").exists() for step in done.result["steps"])
     schema = json.loads(smtpbench("schema", "capacity").out)

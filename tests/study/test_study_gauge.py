@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from figures import tick
 
+from smtpbench.engine.pacing import Stage
 from smtpbench.load.plan import Plan
-from smtpbench.study.gauge import Bench, Gauge, Point, entry_of, grows, growth_per_s, overwhelmed, rises_throughout
+from smtpbench.measure.recorder import Interval
+from smtpbench.study.gauge import (
+    Bench,
+    Gauge,
+    Point,
+    StepWatch,
+    entry_of,
+    grows,
+    growth_per_s,
+    overwhelmed,
+    rises_throughout,
+)
 from smtpbench.study.steps import CONNECTIONS, GENERATOR, NEAR
+from smtpbench.threshold import parse_threshold
 
 
 def points(*backlogs: int, waiting: int = 0, broken: frozenset[str] = frozenset()) -> list[Point]:
-    return [Point(float(at), backlog, 100.0, waiting, broken) for at, backlog in enumerate(backlogs, 1)]
+    return [Point(float(at), backlog, 380, waiting, broken) for at, backlog in enumerate(backlogs, 1)]
 
 
 @pytest.mark.parametrize(
@@ -69,9 +84,34 @@ def read(
 STILL, RISING = (4, 4, 4, 4, 4), (4, 24, 44, 64, 84)
 
 
+def test_seconds_are_watched_until_nothing_can_come_of_it() -> None:
+    gauge = Gauge(
+        400.0, Plan(warmup_ns=10**9, stages=(Stage(5 * 10**9, 400.0, 400.0),)), [parse_threshold("message.p99<1s")]
+    )
+    begun = [
+        (0.5, 0.5, 9),
+        (1.0, 0.5, 100),
+        (2.01, 1.01, 300),
+        (2.2, 0.19, 5),
+        (3.0, 0.8, 500),
+        (3.9, 0.9, 0),
+        (9.0, 1.0, 0),
+    ]
+    for end_s, length_s, busy in begun:
+        gauge.tick(tick(Interval(), end_s=end_s, length_s=length_s, busy=busy, waiting=0), Interval())
+    assert [(point.at_s, point.backlog) for point in gauge.points] == [(1.0, 100), (2.01, 300), (3.0, 500)]
+    assert gauge.overwhelmed
+    assert StepWatch(gauge=gauge).broken(None, gauge.plan, 3.0) == gauge.hopeless != ""  # type: ignore[arg-type]  # unread
+    failing = Interval(Counter({"accepted": 50, "failed": 50}))
+    other = Gauge(400.0, gauge.plan, ())
+    other.tick(tick(failing, end_s=2.0, busy=4, waiting=0), failing)
+    assert (other.hopeless, other.overwhelmed) == ("50 of 100 messages failed", False)
+
+
 def test_what_held() -> None:
     step, entry = read(points(*STILL), limited=True)
     assert (step.held, step.blame, entry["why"], entry["generator_limited"]) == (True, "", "every objective held", True)
+    assert entry["throughput_per_s"] == 99.0
     assert entry["objectives"][-1] == {
         "text": "the backlog does not grow", "unit": "share", "value": 0.0, "passed": True, "margin": 1.0,
     }  # fmt: skip
@@ -81,6 +121,7 @@ def test_a_backlog_that_grows_is_clear_and_shows_what_was_served() -> None:
     step, entry = read(points(*RISING))
     assert (step.held, step.clear, step.blame, step.served_per_s) == (False, True, "", 380.0)
     assert entry["why"] == "the backlog grew by 20.0 arrivals a second"
+    assert entry["throughput_per_s"] == 380.0
     assert not entry["objectives"][-1]["passed"]
 
 
