@@ -12,6 +12,7 @@ from smtpbench.report.blocks import Block, Card, Cards, Cell, Heading, Notice, P
 from smtpbench.report.curves import RATE, Chart, Mark, Series, linear, logarithmic
 from smtpbench.report.drawing import chart_svg
 from smtpbench.report.part_common import (
+    THRESHOLD_HEADS,
     ending,
     limited,
     link_words,
@@ -20,12 +21,14 @@ from smtpbench.report.part_common import (
     scenario_texts,
     status_of,
     table,
+    threshold_row,
 )
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import format_bytes
 
 _PERCENTILES = (("p50_ms", "p50", 0), ("p99_ms", "p99", 1), ("max_ms", "max", 4))
 _LEAST_MS = 0.001
+_OURS = ("generator", "connections")  # limits that say nothing of the target
 
 
 def capacity_heading(saved: Saved) -> Heading:
@@ -71,7 +74,7 @@ def _cards(saved: Saved) -> Block:
         else Card("capacity", f"{sift.rate(rate)}/s", "highest rate that held", "good"),
         Card("did not hold", "–" if failed is None else f"{sift.rate(failed)}/s", "lowest rate that did not"),
         Card("precision", sift.share(precision), "between the two"),
-        Card("limited by", by or "–", sift.text(sift.at(found, "reason"), 200), "bad" if by == "generator" else ""),
+        Card("limited by", by or "–", sift.text(sift.at(found, "reason"), 200), "bad" if by in _OURS else ""),
     ])  # fmt: skip
 
 
@@ -132,7 +135,21 @@ def _limits(saved: Saved) -> list[tuple[float, str]]:
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> Block:
-    heads = ["rate", "", "accepted/s", "p50", "p99", "max", "accepted", "rejected", "failed", "dropped", "measured", "why"]
+    heads = [
+        "rate",
+        "what for",
+        "",
+        "accepted/s",
+        "p50",
+        "p99",
+        "max",
+        "accepted",
+        "rejected",
+        "failed",
+        "dropped",
+        "measured",
+        "why",
+    ]
     rows: list[list[Cell | str]] = []
     for step in steps:
         held = _held(step)
@@ -140,7 +157,8 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Block:
         if step.get("generator_limited") is True:
             why = f"GENERATOR LIMITED. {why}"
         rows.append([
-            Cell(f"{sift.rate(step.get('rate_per_s'))}/s"), Cell("held" if held else "did not", "good" if held else "bad"),
+            Cell(f"{sift.rate(step.get('rate_per_s'))}/s"), Cell(sift.text(step.get("purpose"), 20)),
+            Cell("held" if held else "did not hold", "good" if held else "bad"),
             sift.rate(step.get("throughput_per_s")), *(sift.ms(step.get(column)) for column, _, _ in _PERCENTILES),
             *(sift.count(step.get(name)) for name in ("accepted", "rejected", "failed", "dropped")),
             sift.seconds(step.get("measured_s")), Cell(why),
@@ -155,19 +173,11 @@ def _objectives(steps: Sequence[Mapping[str, Any]]) -> list[Block]:
     worst = min(beyond, key=lambda step: sift.number(step.get("rate_per_s")) or 0.0, default=None)
     blocks: list[Block] = []
     for step in (best, worst):
-        rows: list[list[Cell | str]] = []
-        for one in sift.records(sift.at(step, "objectives"), 30):
-            passed = one.get("passed") is True
-            value = sift.number(one.get("value"))
-            rows.append(
-                [
-                    sift.text(one.get("text")),
-                    "–" if value is None else f"{value:.4g}",
-                    Cell("held" if passed else "FAILED", "good" if passed else "bad"),
-                ]
-            )
+        rows = [
+            threshold_row(one, one.get("text"), one.get("margin")) for one in sift.records(sift.at(step, "objectives"), 30)
+        ]
         if rows and step is not None:
-            blocks.append(table(["objective", "value", ""], rows, caption=f"at {sift.rate(step.get('rate_per_s'))}/s"))
+            blocks.append(table(THRESHOLD_HEADS, rows, caption=f"at {sift.rate(step.get('rate_per_s'))}/s"))
     return blocks
 
 
@@ -187,9 +197,10 @@ def _generator(saved: Saved) -> Block:
 
 def _plan(saved: Saved) -> Block:
     plan = saved.result.get("plan")
-    highest = sift.number(sift.at(plan, "max_rate_per_s"))
+    first, highest = (sift.number(sift.at(plan, f"{name}_rate_per_s")) for name in ("first", "max"))
     rows = [
         ["objectives", "; ".join(sift.texts(sift.at(plan, "objectives")))],
+        ["first rate", "–" if first is None else f"{sift.rate(first)}/s"],
         ["precision wanted", sift.share(sift.at(plan, "precision_share"))],
         ["a step", sift.seconds(sift.at(plan, "step_s"))],
         ["warm-up of a step", sift.seconds(sift.at(plan, "warmup_s"))],

@@ -8,10 +8,15 @@ from typing import Any, Final
 from smtpbench.measure.saved import Saved
 from smtpbench.report import sift
 from smtpbench.report.blocks import Block, Cell, Dialogue, Listing, Notice, Pairs, Section, Table
+from smtpbench.report.drawing import bar_svg
+from smtpbench.threshold import format_value
 from smtpbench.units import format_bytes
 
 #: Findings that a page shows with their dialogues.
 FINDINGS: Final = 60
+#: Of thresholds and of what is compared.
+UNITS: Final = ("ms", "share", "per_s", "count")
+THRESHOLD_HEADS: Final = ("threshold", "value", "margin", "")
 _TONES = {"security": "bad", "violation": "bad", "warning": "warn", "advice": "warn"}
 _STATUS_TONES = {"completed": "good", "complete": "good", "interrupted": "warn", "aborted": "bad", "could-not-run": "bad"}
 
@@ -38,6 +43,18 @@ def table(
         caption,
         about,
     )
+
+
+def threshold_row(entry: Mapping[str, Any], text: Any, margin: Any) -> list[Cell | str]:
+    """A threshold or objective with the value that was measured, and how much of its limit that is."""
+    passed = entry.get("passed") is True
+    value, unit, margin = sift.number(entry.get("value")), entry.get("unit"), sift.number(margin)
+    shown = "nothing measured" if value is None else format_value(unit, value) if unit in UNITS else f"{value:.4g}"
+    tone = "good" if passed else "bad"
+    bar = bar_svg(1 - margin if margin is not None and margin >= 0 else 1, tone)
+    words = "" if margin is None else f"{sift.share(abs(margin), 0)} {'to spare' if passed else 'beyond it'}"
+    ended = Cell("held" if passed else "FAILED", tone)
+    return [sift.text(text), shown, Cell(words, number=True, drawing=None if margin is None else bar), ended]
 
 
 def status_of(saved: Saved) -> tuple[str, str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
+
+from markupsafe import Markup
 
 from smtpbench.measure.difference import CANNOT_TELL, NONE, worse
 from smtpbench.measure.saved import Saved
@@ -12,11 +15,10 @@ from smtpbench.report import sift
 from smtpbench.report.blocks import Block, Cell, Heading, Notice, Pairs, Section
 from smtpbench.report.comparison import change_text
 from smtpbench.report.drawing import interval_svg, scale_svg, strip_svg
-from smtpbench.report.part_common import ending, machine_section, notes_of, scenario_texts, started, status_of, table
+from smtpbench.report.part_common import UNITS, ending, machine_section, notes_of, scenario_texts, started, status_of, table
 from smtpbench.report.scorecard import mark
 from smtpbench.threshold import format_value
 
-_UNITS = ("ms", "share", "per_s", "count")
 _NUMBERS = ("baseline_value", "candidate_value", "change", "low", "high")
 _TEXTS = ("metric", "unit", "better", "baseline", "candidate", "verdict")
 
@@ -34,7 +36,7 @@ def comparison_heading(saved: Saved) -> Heading:
 def comparison_sections(saved: Saved) -> list[Section]:
     """Everything below the heading."""
     sections = [
-        Section("What differs", [*ending(saved), *notes_of(saved), *_limited(saved), *_differences(saved)], _how(saved)),
+        Section("What differs", [*_limited(saved), *ending(saved), *notes_of(saved), *_differences(saved)], _how(saved)),
         Section("Every run", list(_figures(saved)), "One dot a round, so what the intervals are made of can be seen."),
         Section("Rules that are broken differently", list(_rules(saved))),
         Section("Candidates", list(_candidates(saved))),
@@ -59,7 +61,7 @@ def _how(saved: Saved) -> str:
     return (
         f"{how}, {sift.seconds(sift.at(plan, 'duration_s'))} a run. All intervals together hold with "
         f"{sift.share(sift.at(plan, 'confidence'), 0)}; ratios nearer to 1 than {sift.share(sift.at(plan, 'least_share'))} "
-        "are called no difference. Left of the line is less, right of it is more."
+        "are called no difference. Left of the line is less, right of it is more, by ratio; shares have their own scale."
     )
 
 
@@ -75,7 +77,7 @@ def _sifted(entry: Mapping[str, Any]) -> dict[str, Any]:
     """An entry of `differences` whose every field is of its type."""
     found: dict[str, Any] = {name: sift.text(entry.get(name), 80) for name in _TEXTS}
     found |= {name: sift.number(entry.get(name)) for name in _NUMBERS}
-    if found["unit"] not in _UNITS:
+    if found["unit"] not in UNITS:
         found["unit"] = "count"
     if found["low"] is None or found["high"] is None:
         found["change"] = None
@@ -86,15 +88,24 @@ def _differences(saved: Saved) -> Iterator[Block]:
     entries = [_sifted(one) for one in sift.records(saved.result.get("differences"))]
     for (candidate, baseline), found in groupby(entries, key=lambda entry: (entry["candidate"], entry["baseline"])):
         group = list(found)
-        relative = [
-            abs(one[end]) for one in group if one["relative"] and one["change"] is not None for end in ("low", "high")
-        ]
+        ends = [_log(one[end]) for one in group if one["relative"] and one["change"] is not None for end in ("low", "high")]
         # an interval that cannot be told must not make all others invisible
-        widest = min(2.0, max(relative, default=0.1) * 1.05 or 0.1)
+        widest = min(math.log(1e4), max(map(abs, ends), default=0.1) * 1.05 or 0.1)
         rows = [_difference(one, widest) for one in group]
-        scale = Cell("", drawing=scale_svg([f"−{widest:.0%}", "0", f"+{widest:.0%}"]))
-        heads = ["metric", baseline, candidate, "change and its interval", scale, "verdict"]
+        heads = ["metric", baseline, candidate, "change and its interval", Cell("", drawing=_scale(widest)), "verdict"]
         yield table(heads, rows, caption=f"{candidate} against {baseline}, medians")
+
+
+def _log(change: float) -> float:
+    """Where a relative change is drawn: by the logarithm of the ratio, so that half and double are as far from no change."""
+    return math.log1p(max(-0.9999, change))
+
+
+def _scale(widest: float) -> Markup:
+    ratio = math.exp(widest)
+    if ratio < 2:
+        return scale_svg([f"−{1 - 1 / ratio:.0%}", "0", f"+{ratio - 1:.0%}"])
+    return scale_svg([f"1/{ratio:.3g}", "same", f"{ratio:.3g} times"])
 
 
 def _difference(entry: Mapping[str, Any], widest: float) -> list[Cell | str]:
@@ -105,15 +116,18 @@ def _difference(entry: Mapping[str, Any], widest: float) -> list[Cell | str]:
     drawing = Cell("")
     text = change_text(entry)
     if entry["change"] is not None:
-        reach = widest if entry["relative"] else max(abs(entry["low"]), abs(entry["high"])) * 1.05 or 1.0
-        drawing = Cell("", drawing=interval_svg(entry["low"], entry["change"], entry["high"], (-reach, reach), tone, text))
+        low, change, high = (entry[name] for name in ("low", "change", "high"))
+        reach = max(abs(low), abs(high)) * 1.05 or 1.0
+        if entry["relative"]:
+            low, change, high, reach = _log(low), _log(change), _log(high), widest
+        drawing = Cell("", drawing=interval_svg(low, change, high, (-reach, reach), tone, text))
     return [entry["metric"], *values, text, drawing, Cell(word, tone)]
 
 
 def _figures(saved: Saved) -> Iterator[Block]:
     rows: list[list[Cell | str]] = []
     for figure in sift.records(saved.result.get("figures"), 40):
-        unit = figure.get("unit") if figure.get("unit") in _UNITS else "count"
+        unit = figure.get("unit") if figure.get("unit") in UNITS else "count"
         values = [
             (sift.text(name, 60), [value for value in map(sift.number, sift.entries(found)) if value is not None])
             for name, found in sift.items(figure.get("values"), 20)

@@ -12,6 +12,7 @@ from smtpbench.report.blocks import Block, Card, Cards, Cell, Heading, Notice, S
 from smtpbench.report.console import slot_order
 from smtpbench.report.drawing import bar_svg
 from smtpbench.report.part_common import (
+    THRESHOLD_HEADS,
     dialogues,
     ending,
     label_of,
@@ -22,14 +23,13 @@ from smtpbench.report.part_common import (
     scenario_texts,
     status_of,
     table,
+    threshold_row,
 )
 from smtpbench.report.part_latency import latency_section
 from smtpbench.report.part_time import health_charts, time_section
-from smtpbench.threshold import format_value
 from smtpbench.units import format_bytes
 
 _OUTCOMES = ("accepted", "rejected", "failed", "dropped", "interrupted")
-_UNITS = ("ms", "share", "per_s", "count")
 _OPEN = "open"
 _PERCENTILES = ("p50", "p95", "p99", "max")
 
@@ -154,25 +154,12 @@ def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:
     for run in runs:
         entries = sift.records(run.result.get("thresholds"))
         if entries:
-            rows = [_threshold(one) for one in sorted(entries, key=lambda one: one.get("passed") is True)]
+            rows = [
+                threshold_row(one, one.get("threshold"), one.get("margin_share"))
+                for one in sorted(entries, key=lambda one: one.get("passed") is True)
+            ]
             caption = label_of(run) if len(runs) > 1 else ""
-            yield table(["threshold", "value", "margin", ""], rows, caption=caption)
-
-
-def _threshold(entry: Mapping[str, Any]) -> list[Cell | str]:
-    passed = entry.get("passed") is True
-    value, unit = sift.number(entry.get("value")), entry.get("unit")
-    margin = sift.number(entry.get("margin_share"))
-    shown = "nothing measured" if value is None else format_value(unit, value) if unit in _UNITS else f"{value:g}"
-    tone = "good" if passed else "bad"
-    bar = bar_svg(1 - margin, tone) if margin is not None and margin >= 0 else bar_svg(1, tone)
-    words = "" if margin is None else f"{sift.share(abs(margin), 0)} {'to spare' if passed else 'beyond it'}"
-    return [
-        sift.text(entry.get("threshold")),
-        shown,
-        Cell(words, number=True, drawing=bar),
-        Cell("held" if passed else "FAILED", tone),
-    ]
+            yield table(THRESHOLD_HEADS, rows, caption=caption)
 
 
 def _replies(runs: Sequence[Saved]) -> Iterator[Block]:

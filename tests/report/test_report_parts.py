@@ -135,6 +135,18 @@ def test_a_comparison_draws_its_intervals_and_tells_better_from_worse() -> None:
     assert all(row[4].drawing for row in table.rows)
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "scale", "x1"),
+    [(-0.5, 0.25, "1/2.07", "2.38%"), (0.0, 9.0, "1/11.2", "50.00%"), (-0.1, 0.1, "−10%", "2.38%")],
+)
+def test_half_and_double_are_as_far_from_no_change(low: float, high: float, scale: str, x1: str) -> None:
+    one = saved_results.difference(low=low, change=(low + high) / 2, high=high)
+    whole = saved_results.comparison()
+    table = of(Table, comparison_sections(replace(whole, result=whole.result | {"differences": [one]})))[0]
+    assert scale in str(table.heads[4].drawing)
+    assert f'x1="{x1}"' in str(table.rows[0][4].drawing)
+
+
 def test_a_capacity_search_marks_what_held_what_did_not_and_the_limit() -> None:
     sections = capacity_sections(saved_results.capacity())
     latency, throughput = (plot.chart for plot in of(Plot, sections))
