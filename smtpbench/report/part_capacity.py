@@ -44,19 +44,26 @@ def capacity_sections(saved: Saved) -> list[Section]:
     steps = sift.records(saved.result.get("steps"))
     shown: list[Block] = [Plot(chart, chart_svg(chart, "wide"), "wide") for chart in _charts(saved, steps)]
     sections = [
-        Section("Summary", [*limited(saved), *ending(saved), *notes_of(saved), _cards(saved)]),
+        Section("Summary", [*_limited(saved), *ending(saved), *notes_of(saved), _cards(saved)]),
         Section(
             "Latency by rate", shown, "Where the curve turns upwards, the target is no longer keeping up: that is its knee."
         ),
         Section("Steps", [_steps(steps)] if steps else [], "In the order in which they ran."),
         Section(
-            "Objectives", _objectives(steps), "Of the step at the highest rate that held, and of the lowest that did not."
+            "Objectives",
+            _objectives(saved, steps),
+            "Of the step at the highest rate that held, and of the lowest that did not.",
         ),
         Section("The generator", [_generator(saved)]),
         Section("Plan and scenario", [_plan(saved), *scenario_texts([saved])]),
         machine_section([saved]),
     ]
     return [section for section in sections if section.blocks]
+
+
+def _limited(saved: Saved) -> list[Block]:
+    """The big warning, but for a rate that held although the generator was held up: that is what the target can do."""
+    return [] if sift.at(saved.result, "capacity", "limited_by") == "objective" else limited(saved)
 
 
 def _held(step: Mapping[str, Any]) -> bool:
@@ -154,7 +161,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Block:
     for step in steps:
         held = _held(step)
         why = sift.text(step.get("why"))
-        if step.get("generator_limited") is True:
+        if step.get("limited_by") == "generator":
             why = f"GENERATOR LIMITED. {why}"
         rows.append([
             Cell(f"{sift.rate(step.get('rate_per_s'))}/s"), Cell(sift.text(step.get("purpose"), 20)),
@@ -166,11 +173,12 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Block:
     return table(heads, rows)
 
 
-def _objectives(steps: Sequence[Mapping[str, Any]]) -> list[Block]:
-    held = [step for step in steps if _held(step)]
-    beyond = [step for step in steps if not _held(step)]
-    best = max(held, key=lambda step: sift.number(step.get("rate_per_s")) or 0.0, default=None)
-    worst = min(beyond, key=lambda step: sift.number(step.get("rate_per_s")) or 0.0, default=None)
+def _objectives(saved: Saved, steps: Sequence[Mapping[str, Any]]) -> list[Block]:
+    found = saved.result.get("capacity")
+    best, worst = (
+        next((step for step in reversed(steps) if _held(step) is held and step.get("rate_per_s") == rate), None)
+        for held, rate in ((True, sift.at(found, "rate_per_s")), (False, sift.at(found, "failed_rate_per_s")))
+    )
     blocks: list[Block] = []
     for step in (best, worst):
         rows = [

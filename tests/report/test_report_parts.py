@@ -173,6 +173,22 @@ def test_a_search_that_found_no_end_claims_none(changes: dict[str, Any]) -> None
     assert found["limited by"].tone == ("bad" if "limited_by" in changes else "")
 
 
+def test_a_rate_that_held_although_the_generator_was_held_up_is_the_targets() -> None:
+    whole = saved_results.capacity()
+    starved = {"limited": True, "limited_reasons": ["other processes had its core"]}
+    steps = [*whole.result["steps"], saved_results.step(2000.0, limited_by="generator", why="its core was busy")]
+
+    def words(by: str) -> str:
+        changes = {"generator": starved, "steps": steps, "capacity": whole.result["capacity"] | {"limited_by": by}}
+        return html_report([replace(whole, result=whole.result | changes)])
+
+    assert "figures are about the generator" not in words("objective")
+    assert "figures are about the generator" in words("generator")
+    assert "GENERATOR LIMITED. its core was busy" in words("objective")
+    captions = [table.caption for table in of(Table, capacity_sections(whole)) if table.caption]
+    assert captions == ["at 950/s", "at 980/s"]
+
+
 def test_results_of_several_kinds_stand_on_one_page() -> None:
     page = html_report([saved_results.capacity(), run_of(), saved_results.comparison(), saved_results.judged()])
     for words in ("4 results", "Latency by rate", "What differs", "Replies and errors", "Candidates"):
