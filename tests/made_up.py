@@ -43,7 +43,11 @@ def run_result(text: str = "220 mx.example ESMTP", **changes: Any) -> dict[str, 
     result["errors"] = {text: 3, "reset": 1}
     result["replies"]["RCPT"][text] = 2
     result["latency"][text] = result["latency"]["RCPT"]
-    result["hostile"] = {"findings": [finding(text=text)], "rules": {"eod-lf-lf": rule_data("eod-lf-lf", "violation", text)}}
+    phase = {"messages_per_s": 123.0, "latency": {"message": {"response": summary(Histogram.of([1_000_000, 4_000_000]))}}}
+    result["hostile"] = {
+        "findings": [finding(text=text)], "rules": {"eod-lf-lf": rule_data("eod-lf-lf", "violation", text)}, "share": 0.2,
+        "quiet": phase, "beside": phase, "cases": {"run": 151}, "target_gone": True,
+    }  # fmt: skip
     result["thresholds"] = [
         {"threshold": "failed < 99%", "metric": "failed", "unit": "share", "limit": 0.99, "value": 0.16,
          "margin_share": 0.84, "passed": True},

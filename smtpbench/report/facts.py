@@ -111,6 +111,14 @@ class Step(NamedTuple):
     limits: Sequence[Limit]
 
 
+class Phase(NamedTuple):
+    """Honest sessions of a run before the hostile ones, or beside them. message_ms: response time: p50, p99, max."""
+
+    name: str
+    rate_per_s: float | None
+    message_ms: Sequence[float | None]
+
+
 class Figure(NamedTuple):
     """A key figure. value: a number with its unit in the name, or a text."""
 
@@ -259,6 +267,19 @@ def steps(saved: Saved) -> list[Step]:
         )
         for entry in records(saved.result.get("steps"))
     ]
+
+
+def phases(saved: Saved) -> list[Phase]:
+    """What hostile sessions did to honest ones; empty where there were none."""
+    hostile = section(saved.result, "hostile") if saved.kind == RUN else {}
+    found = []
+    for key, name in (("quiet", "before"), ("beside", "beside")):
+        phase = section(hostile, key)
+        if phase:
+            message = section(phase, "latency", "message", "response")
+            times_ms = [number(message.get(statistic)) for statistic in ("p50_ms", "p99_ms", "max_ms")]
+            found.append(Phase(name, number(phase.get("messages_per_s")), times_ms))
+    return found
 
 
 def counts(saved: Saved, *names: str) -> dict[tuple[str, ...], int]:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import Saved
+from smtpbench.text import visible
 
 Format = Callable[..., str]
 
@@ -40,5 +41,6 @@ def render(name: str, saved: Sequence[Saved], **options: Any) -> str:
     try:
         return make(saved, **options)
     except _MISSHAPEN as error:
-        where = ", ".join(str(one.path) for one in saved[:3]) + (" …" if len(saved) > 3 else "")
-        raise UsageError(f"{where}: not as smtpbench writes a result ({type(error).__name__}: {error}): {name}") from None
+        where = ", ".join(visible(str(one.path)) for one in saved[:3]) + (" …" if len(saved) > 3 else "")
+        what = f"{type(error).__name__}: {visible(str(error))}"
+        raise UsageError(f"{where}: no {name} can be made of it, it is not as smtpbench writes a result ({what})") from None

@@ -171,6 +171,7 @@ def _result(head: Head, saved: Saved) -> Iterator[str]:
     for part in (_thresholds(saved), _figures(saved), _latency(saved)):
         if part:
             yield "\n".join(part)
+    yield from _beside(saved)
     yield from _comparison(saved)
     yield from _capacity(saved)
     for note in facts.notes(saved):
@@ -233,6 +234,18 @@ def _latency(saved: Saved) -> list[str]:
     ]  # fmt: skip
     heads = (name.removesuffix("_ms").replace("_", ".") for name in _STATISTICS)
     return _table(("slot", "time", "count", *heads), rows, right=2) if rows else []
+
+
+def _beside(saved: Saved) -> Iterator[str]:
+    """What hostile sessions did to honest ones."""
+    found = facts.phases(saved)
+    if found:
+        hostile = section(saved.result, "hostile")
+        cases, share = natural(section(hostile, "cases").get("run")), number(hostile.get("share")) or 0.0
+        gone = "; **the target died of one of them**" if hostile.get("target_gone") is True else ""
+        yield f"{cases:,} hostile sessions, {share:.1%} of all in the second half{gone}. Honest ones before and beside them:"
+        rows = [(one.name, _value("per_s", one.rate_per_s), *map(_ms, one.message_ms)) for one in found]
+        yield "\n".join(_table(("", "messages", "message p50", "p99", "max"), rows, right=1))
 
 
 def _comparison(saved: Saved) -> Iterator[str]:

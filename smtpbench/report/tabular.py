@@ -1,7 +1,10 @@
 """Figures for other programs: a CSV of latencies, and JSON Lines of everything.
 
 CSV is for spreadsheets, which calculate what begins with `=`, `+`, `-` or `@`: a text that does has an apostrophe before it
-(OWASP, CSV Injection). In JSON Lines every line is an object whose `record` says what it is, and whose `result` whose.
+(OWASP, CSV Injection).
+
+In JSON Lines every line is an object whose `result` says whose it is, and whose `record` what: result, figure, count,
+latency, phase, threshold, rule, finding, difference, rule_difference, step or note.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ def _decimal(value: float | None) -> str:
 
 
 def json_lines(saved: Sequence[Saved]) -> str:
-    """An object a line: `result`, `figure`, `latency`, `threshold`, `rule`, `finding`, `difference`, `step`, `note`."""
+    """An object a line; of each result `result` comes first."""
     lines = []
     for head, one in facts.heads(saved):
         for record, data in _records(head, one):
@@ -74,6 +77,8 @@ def _records(head: Head, saved: Saved) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "latency", {
             "slot": times.slot, "time": times.time, "expected": times.ok, "count": times.samples, **times.ms,
         }  # fmt: skip
+    for phase in facts.phases(saved):
+        yield "phase", phase._asdict()
     for limit in facts.limits(saved):
         yield "threshold", limit._asdict()
     for ruling in judged.rulings(saved):

@@ -24,7 +24,7 @@ def write_whole(text: str, path: Path) -> None:
         with path.open("ab", buffering=0) as out:
             _write_all(out.fileno(), octets)
         return
-    partial = target.with_name(f".{target.name[:200]}.{os.getpid()}.partial")
+    partial = target.with_name(f".smtpbench-{os.getpid()}.partial")
     try:
         with partial.open("xb") as out:
             out.write(octets)

@@ -143,6 +143,13 @@ def shown_or_error(name: str, results: Sequence[Saved]) -> str:
     return ""
 
 
+def test_the_error_names_the_file_and_does_nothing_to_a_terminal() -> None:
+    result = MAKERS["check"]()
+    result["findings"] = [{"rule": "\x1b[2J", "severity": "x"}]
+    with pytest.raises(UsageError, match=r"^a\\x1bb/result.json: no console can be made of it.*KeyError.*x1b"):
+        render("console", [saved(result, "a\x1bb")])
+
+
 def spoil(value: Any, draw: random.Random) -> None:
     """Put junk somewhere into it, or take something away."""
     while True:

@@ -89,6 +89,7 @@ def test_a_run() -> None:
     rows = cells(markdown([saved(run_result("x"))]))
     assert rows[1] == ["FAILED", "message.p99 < 1ms x", "42.5 ms", "-4150%"]
     assert rows[2][:2] == ["held", "failed < 99%"]
+    assert ["beside", "123.0/s", "1.00 ms", "4.00 ms", "4.00 ms"] in rows
     assert {row[0] for row in rows} >= {"slot", "connect", "RCPT", "message"}
 
 
