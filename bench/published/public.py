@@ -55,7 +55,8 @@ PUBLIC: Final = (
 
 def told(result: Mapping[str, Any], server: str) -> dict[str, Any]:
     """A result of `check` without what is not public of this server."""
-    public = {one.rule for one in PUBLIC if one.server == server}
+    release = "postfix" if server == "postfix-plain" else server
+    public = {one.rule for one in PUBLIC if one.server == release}
     mended = {one.rule for one in PUBLIC if one.mended == server}
     kept = {
         name: rule

@@ -108,10 +108,13 @@ def differences(
 def _pairings(
     figures: Sequence[tuple[Metric, Mapping[str, Series]]],
 ) -> Iterator[tuple[Metric, tuple[str, Series], tuple[str, Series]]]:
+    """All figures of one candidate, then all of the next."""
+    rows = []
     for metric, by_name in figures:
         baseline, *others = by_name.items()
-        for other in others:
-            yield metric, baseline, other
+        rows.append([(metric, baseline, other) for other in others])
+    for candidate in zip(*rows, strict=True):
+        yield from candidate
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Made from the result alone; what a server or a file said is made safe once more 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from smtpbench.measure.difference import CANNOT_TELL, NONE, worse
@@ -40,7 +40,7 @@ def comparison_table(result: Mapping[str, Any], *, color: bool = False) -> str:
     if outcome["reason"]:
         lines.append(f"ended: {safe(outcome['reason'])}")
     one = ""
-    for entry in by_pair(result["differences"]):
+    for entry in result["differences"]:
         versus = f"{safe(entry['candidate'])} against {safe(entry['baseline'])}"
         if versus != one:
             one = versus
@@ -50,12 +50,6 @@ def comparison_table(result: Mapping[str, Any], *, color: bool = False) -> str:
     lines += _rules(result, color)
     lines += [f"note: {safe(note)}" for note in result["notes"]]
     return "\n".join(lines)
-
-
-def by_pair(differences: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """All figures of a candidate, then all of the next; both in their order."""
-    pairs = list(dict.fromkeys((entry["baseline"], entry["candidate"]) for entry in differences))
-    return sorted(differences, key=lambda entry: pairs.index((entry["baseline"], entry["candidate"])))
 
 
 def _difference(entry: Mapping[str, Any], color: bool) -> str:

@@ -255,7 +255,8 @@ def _comparison(saved: Saved) -> Iterator[str]:
     for side in records(saved.result.get("candidates")):
         target = section(side, "target")
         told = [code(words(text)) for text in (target.get("url"), target.get("banner"), side.get("options")) if words(text)]
-        sides.append(f"- {code(words(side.get('name')))}: {', '.join(told)}")
+        about = words(side.get("about"))
+        sides.append(f"- {code(words(side.get('name')))}: {', '.join(told)}" + (f" ({prose(about)})" if about else ""))
     if sides:
         yield "\n".join(sides)
     plan, shifts = section(saved.result, "plan"), facts.shifts(saved)

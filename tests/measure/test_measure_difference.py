@@ -169,3 +169,10 @@ def test_more_than_two_are_each_held_against_the_first() -> None:
     }
     found = differences([(METRICS[1], sides)], paired=False, confidence=0.95)
     assert [(one["baseline"], one["candidate"], one["verdict"]) for one in found] == [("A", "B", NONE), ("A", "C", FASTER)]
+
+
+def test_all_figures_of_one_come_before_the_next() -> None:
+    sides = {name: Series([1.0, 1.1, 1.2, 1.3], [False] * 4) for name in "ABC"}
+    found = differences([(metric, sides) for metric in METRICS[:2]], paired=True, confidence=0.95)
+    assert [one["candidate"] for one in found] == ["B", "B", "C", "C"]
+    assert [one["metric"] for one in found] == [METRICS[0].text, METRICS[1].text] * 2

@@ -50,13 +50,6 @@ def test_a_line_a_figure_within_a_screen() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_three_candidates_are_told_one_after_the_other() -> None:
-    both = (entry(metric=metric, candidate=name) for metric in ("message.p99", "throughput") for name in "BC")
-    told = comparison_table(result_of(*both))
-    heads = [line.split()[-3:] for line in told.splitlines() if line.startswith("median")]
-    assert heads == [["B", "against", "A"], ["C", "against", "A"]]
-
-
 def test_colour_tells_better_from_worse_and_is_left_out_where_unwanted() -> None:
     result = result_of(entry(), entry(verdict="slower"), entry(verdict="no difference shown"), entry(verdict="cannot tell"))
     plain, coloured = comparison_table(result), comparison_table(result, color=True)
