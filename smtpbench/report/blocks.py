@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-from smtpbench.report.curves import Chart
+from smtpbench.report.curves import Chart, Grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,16 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """heads: of the columns; the first column holds the rows' heads. A row of one cell alone heads those below it."""
+    """heads: of the columns; the first column holds the rows' heads. A row of one cell alone heads those below it.
+
+    size: half or wide.
+    """
 
     heads: Sequence[Cell]
     rows: Sequence[Sequence[Cell]]
     caption: str = ""
     about: str = ""
+    size: str = "wide"
     kind: ClassVar[str] = "table"
 
 
@@ -77,10 +81,11 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A drawing that stays as it is."""
+    """A heatmap, which the script reads values from."""
 
     title: str
     drawing: Markup
+    grid: Grid
     about: str = ""
     size: str = "wide"
     kind: ClassVar[str] = "picture"

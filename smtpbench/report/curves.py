@@ -8,11 +8,13 @@ curve ends: further right nothing was measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.saved import Second
 from smtpbench.report.sift import at_most
 from smtpbench.units import NS_PER_MS, format_duration
 
@@ -254,3 +256,43 @@ def phases(rows: Sequence[Mapping[str, Any]]) -> tuple[Band, ...]:
         if ends:
             found.append(Band(max(0.0, min(ends) - 1), max(ends), text))
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Latency over time, counted in cells. columns: samples by row, in order of time. y: where the rows lie."""
+
+    columns: tuple[Counter[int], ...]
+    rows: int
+    y: Axis
+    end_s: float
+
+
+def heatmap(samples: Iterable[Second], *, most_columns: int = 110, rows: int = 34) -> Grid | None:
+    """A column is a stretch of time, a row a stretch of the logarithm of the time taken; None where there are no samples."""
+    found = [one for one in samples if one.histogram.count and 0 <= one.start_s < 1e9 and 0 <= one.length_s < 1e9]
+    if not found:
+        return None
+    end_s = max(one.start_s + one.length_s for one in found) or 1.0
+    least, greatest = min(one.histogram.min_ns for one in found), max(one.histogram.max_ns for one in found)
+    axis = logarithmic("ms", [max(_LEAST_MS, value / NS_PER_MS) for value in (least, greatest)])
+    columns = max(1, min(most_columns, math.ceil(end_s)))
+    counts = tuple(Counter[int]() for _ in range(columns))
+    row_of: dict[int, int] = {}
+    for one in found:
+        cells: Counter[int] = Counter()
+        for low_us, high_us, count in one.histogram.buckets():
+            row = row_of.get(low_us)
+            if row is None:
+                row = row_of[low_us] = min(rows - 1, int(axis.place((low_us + high_us) / 2000) * rows))
+            cells[row] += count
+        for column in _columns(one, end_s / columns, columns):
+            counts[column].update(cells)
+    return Grid(counts, rows, axis, end_s)
+
+
+def _columns(one: Second, width_s: float, columns: int) -> set[int]:
+    """Where its middle is, and each column whose middle lies in it: ticks are not all as long, and must leave no gap."""
+    first, last = (math.ceil(time_s / width_s - 0.5) for time_s in (one.start_s, one.start_s + one.length_s))
+    middle = int((one.start_s + one.length_s / 2) / width_s)
+    return {min(columns - 1, middle), *range(max(0, first), min(columns, last))}

@@ -8,14 +8,12 @@ Content-Security-Policy would refuse: colours are classes of style.css.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from markupsafe import Markup, escape
 
-from smtpbench.measure.saved import Second
-from smtpbench.report.curves import NINES, Axis, Chart, Series, logarithmic
+from smtpbench.report.curves import NINES, Axis, Chart, Grid, Series
 from smtpbench.report.sift import seconds
 
 HEIGHTS = {"small": 170, "half": 230, "wide": 320}
@@ -24,7 +22,8 @@ COLOURS = 8
 _WIDTH = 2000
 _FINE = 4
 _TOP, _FOOT = 14, 22
-_LEVELS = 9
+#: Of a heatmap's colours.
+LEVELS = 9
 
 
 def chart_svg(chart: Chart, size: str) -> Markup:
@@ -122,37 +121,15 @@ def _path(points: Sequence[tuple[int, int]], first: str) -> str:
     return "".join(parts) if rest else f"{parts[0]}h0"
 
 
-def heatmap_svg(samples: Iterable[Second], about: str, *, columns: int = 110, rows: int = 34) -> Markup | None:
-    """Latency over time: the darker a cell, the more of its column's samples lie there; None where there are none.
-
-    A column is a stretch of time, a row a stretch of the logarithm of the time taken.
-    """
-    found = [one for one in samples if one.histogram.count and 0 <= one.start_s < 1e9 and 0 <= one.length_s < 1e9]
-    if not found:
-        return None
-    end_s = max(one.start_s + one.length_s for one in found) or 1.0
-    least = min(one.histogram.min_ns for one in found) / 1e6
-    axis = logarithmic("ms", [max(0.001, least), max(0.001, max(one.histogram.max_ns for one in found) / 1e6)])
-    columns = max(1, min(columns, math.ceil(end_s)))
-    counts = [Counter[int]() for _ in range(columns)]
-    row_of: dict[int, int] = {}
-    for one in found:
-        column = counts[min(columns - 1, int((one.start_s + one.length_s / 2) / end_s * columns))]
-        for low_us, high_us, count in one.histogram.buckets():
-            row = row_of.get(low_us)
-            if row is None:
-                row = row_of[low_us] = min(rows - 1, int(axis.place((low_us + high_us) / 2000) * rows))
-            column[row] += count
-    return _heat(counts, rows, axis, end_s, about)
-
-
-def _heat(counts: Sequence[Counter[int]], rows: int, axis: Axis, end_s: float, about: str) -> Markup:
+def heatmap_svg(grid: Grid, about: str) -> Markup:
+    """The darker a cell, the larger its share of its column's samples."""
     height = HEIGHTS["wide"]
     room = height - _TOP - _FOOT
-    paths: list[list[str]] = [[] for _ in range(_LEVELS)]
-    totals = [column.total() for column in counts]
+    rows, columns = grid.rows, len(grid.columns)
+    paths: list[list[str]] = [[] for _ in range(LEVELS)]
+    totals = [column.total() for column in grid.columns]
     for row in range(rows):
-        levels = (_level(column[row], total) for column, total in zip(counts, totals, strict=True))
+        levels = (_level(column[row], total) for column, total in zip(grid.columns, totals, strict=True))
         at = 0
         for level, cells in groupby(levels):
             width = len(list(cells))
@@ -161,23 +138,23 @@ def _heat(counts: Sequence[Counter[int]], rows: int, axis: Axis, end_s: float, a
             at += width
     drawn = "".join(f'<path class="h{level}" d="{"".join(path)}"/>' for level, path in enumerate(paths) if path)
     ticks = [
-        f'<text class="tick halo" x="2" y="{_TOP + _down(axis, place, room) - 3:g}">{escape(text)}</text>'
-        for place, text in axis.ticks
+        f'<text class="tick halo" x="2" y="{_TOP + _down(grid.y, place, room) - 3:g}">{escape(text)}</text>'
+        for place, text in grid.y.ticks
     ]
     times = [
-        f'<text class="tick" x="{share}%" y="{height - 6}" text-anchor="{anchor}">{seconds(end_s * share / 100)}</text>'
+        f'<text class="tick" x="{share}%" y="{height - 6}" text-anchor="{anchor}">{seconds(grid.end_s * share / 100)}</text>'
         for share, anchor in ((0, "start"), (25, "middle"), (50, "middle"), (75, "middle"), (100, "end"))
     ]
     return Markup(
         f'<svg class="chart heat" width="100%" height="{height}" role="img" aria-label="{escape(about)}">'
-        f'<svg x="0" y="{_TOP}" width="100%" height="{room}" viewBox="0 0 {len(counts)} {rows}" preserveAspectRatio="none">'
+        f'<svg x="0" y="{_TOP}" width="100%" height="{room}" viewBox="0 0 {columns} {rows}" preserveAspectRatio="none">'
         f"{drawn}</svg>{''.join(ticks)}{''.join(times)}</svg>"
     )
 
 
 def _level(count: int, total: int) -> int | None:
     """By the square root of its share: the few slow ones, which matter, stay visible beside the many."""
-    return min(_LEVELS - 1, int(math.sqrt(count / total) * _LEVELS)) if count else None
+    return min(LEVELS - 1, int(math.sqrt(count / total) * LEVELS)) if count else None
 
 
 def interval_svg(low: float, value: float, high: float, ends: tuple[float, float], tone: str, about: str) -> Markup:

@@ -24,8 +24,9 @@ from markupsafe import Markup
 from smtpbench import __version__
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import CAPACITY, COMPARISON, RUN, Saved, load
-from smtpbench.report.blocks import Cell, Heading, Plot, Section
-from smtpbench.report.curves import Axis, Chart
+from smtpbench.report.blocks import Cell, Heading, Picture, Plot, Section
+from smtpbench.report.curves import Axis, Chart, Grid
+from smtpbench.report.drawing import LEVELS
 from smtpbench.report.part_capacity import capacity_heading, capacity_sections
 from smtpbench.report.part_common import label_of
 from smtpbench.report.part_comparison import comparison_heading, comparison_sections
@@ -81,31 +82,35 @@ def _warned(why: str) -> str:
 
 
 def _page(heading: Heading, sections: Sequence[Section], saved: Sequence[Saved]) -> str:
-    plots = [block for section in sections for block in section.blocks if isinstance(block, Plot)]
+    blocks = [block for section in sections for block in section.blocks]
+    plots = [block for block in blocks if isinstance(block, Plot)]
+    pictures = [block for block in blocks if isinstance(block, Picture)]
     style, script = _style(), _script()
     hashes = f"script-src '{_digest(script)}'; style-src '{_digest(style)}'"
     policy = f"default-src 'none'; {hashes}; base-uri 'none'; form-action 'none'"
     return _environment().get_template("page.html").render(
         heading=heading,
         sections=sections,
-        numbers=_Numbers(plots),
+        numbers=_Numbers(plots, pictures),
         policy=Markup(policy),
         style=Markup(style),
         script=Markup(script),
         data=Markup(embedded([chart_data(plot.chart) for plot in plots])),
+        grids=Markup(embedded([grid_data(picture.grid) for picture in pictures])),
+        levels=LEVELS,
         version=__version__,
         names=", ".join(dict.fromkeys(label_of(one) for one in saved)),
     )  # fmt: skip
 
 
 class _Numbers:
-    """The number of each plot on the page, as the template asks for it."""
+    """The number of each plot among the plots, and of each picture among the pictures, as the template asks for it."""
 
-    def __init__(self, plots: Sequence[Plot]) -> None:
-        self._number_of = {id(plot): number for number, plot in enumerate(plots)}
+    def __init__(self, *kinds: Sequence[Plot | Picture]) -> None:
+        self._number_of = {id(block): number for blocks in kinds for number, block in enumerate(blocks)}
 
-    def __getitem__(self, plot: Plot) -> int:
-        return self._number_of[id(plot)]
+    def __getitem__(self, block: Plot | Picture) -> int:
+        return self._number_of[id(block)]
 
 
 def embedded(data: Any) -> str:
@@ -128,6 +133,12 @@ def chart_data(chart: Chart) -> dict[str, Any]:
         "m": [[mark.place, mark.text, mark.upright, mark.tone] for mark in chart.marks],
         "b": [[band.low, band.high] for band in chart.bands],
     }  # fmt: skip
+
+
+def grid_data(grid: Grid) -> dict[str, Any]:
+    """A heatmap as script.js reads it: e its end in seconds, r rows, y axis, c for each column row, count, row, count …"""
+    columns = [[number for cell in sorted(column.items()) for number in cell] for column in grid.columns]
+    return {"e": _rounded(grid.end_s), "r": grid.rows, "y": [grid.y.low, grid.y.high], "c": columns}
 
 
 def _axis_data(axis: Axis) -> dict[str, Any]:

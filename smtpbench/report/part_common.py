@@ -28,6 +28,7 @@ def table(
     caption: str = "",
     about: str = "",
     numbers: int = 1,
+    size: str = "wide",
 ) -> Table:
     """A table whose columns from `numbers` on hold numbers, where no cell says otherwise; heads are as their columns."""
     made = [
@@ -42,6 +43,7 @@ def table(
         made,
         caption,
         about,
+        size,
     )
 
 

@@ -164,32 +164,43 @@ def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:
 
 def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
     for run in runs:
-        caption = label_of(run) if len(runs) > 1 else ""
+        who = f"{label_of(run)}: " if len(runs) > 1 else ""
         result, examples = run.result, dict(sift.items(run.result.get("examples")))
-        rows: list[list[Cell | str]] = []
-        for verb, codes in sorted(sift.items(result.get("replies"), 60), key=lambda item: slot_order(item[0])):
-            total = sum(sift.natural(count) for _, count in sift.items(codes))
-            for code, count in sift.items(codes, 30):
-                tone = {"2": "good", "3": "good", "4": "warn"}.get(code[:1], "bad")
-                said = next((text for what, text in examples.items() if f"{what} ".startswith(f"{verb} {code} ")), "")
-                part = sift.natural(count) / total if total else 0.0
-                share = Cell(sift.share(part), number=True, drawing=bar_svg(part, tone))
-                rows.append(
-                    [sift.text(verb, 40), Cell(sift.text(code, 20), tone), sift.count(count), share, Cell(sift.text(said))]
-                )
-        if rows:
-            yield table(
-                ["slot", "reply", "count", "of the slot's", "example"], rows, caption=caption, about="Replies by slot."
-            )
+        codes, has_examples = _codes(result, examples)
         rows = [[sift.text(verb, 40), sift.text(code, 40), sift.count(count)]
-                for verb, codes in sift.items(result.get("enhanced"), 40)
-                for code, count in sift.items(codes, 40)]  # fmt: skip
+                for verb, found in _by_slot(result.get("enhanced")) for code, count in sift.items(found, 40)]  # fmt: skip
+        if codes:
+            heads = ["slot", "reply", "count", "of the slot's", *(["example"] if has_examples else [])]
+            yield table(heads, codes, caption=f"{who}replies by slot", size="wide" if has_examples else "half")
         if rows:
-            yield table(["slot", "enhanced code", "count"], rows, caption=caption, numbers=2)
-        rows = [[Cell(sift.text(kind, 60), "bad"), sift.count(count), Cell(sift.text(examples.get(kind)))]
-                for kind, count in sift.items(result.get("errors"), 60)]  # fmt: skip
-        if rows:
-            yield table(["error", "count", "example"], rows, caption=caption, about="Connections and sessions that broke.")
+            size = "wide" if has_examples else "half"
+            yield table(["slot", "enhanced code", "count"], rows, caption=f"{who}enhanced codes", numbers=2, size=size)
+        errors: list[list[Cell | str]] = [
+            [Cell(sift.text(kind, 60), "bad"), sift.count(count), Cell(sift.text(examples.get(kind)))]
+            for kind, count in sift.items(result.get("errors"), 60)
+        ]
+        if errors:
+            yield table(["error", "count", "example"], errors, caption=f"{who}connections and sessions that broke")
+
+
+def _by_slot(section: Any) -> list[tuple[str, Any]]:
+    return sorted(sift.items(section, 60), key=lambda item: slot_order(item[0]))
+
+
+def _codes(result: Mapping[str, Any], examples: Mapping[str, Any]) -> tuple[list[list[Cell | str]], bool]:
+    """A row a slot and code, and whether any has an example, which is then its last cell."""
+    rows: list[list[Cell | str]] = []
+    for verb, codes in _by_slot(result.get("replies")):
+        total = sum(sift.natural(count) for _, count in sift.items(codes))
+        for code, count in sift.items(codes, 30):
+            tone = {"2": "good", "3": "good", "4": "warn"}.get(code[:1], "bad")
+            said = next((text for what, text in examples.items() if f"{what} ".startswith(f"{verb} {code} ")), "")
+            part = sift.natural(count) / total if total else 0.0
+            share = Cell(sift.share(part), number=True, drawing=bar_svg(part, tone))
+            reply = Cell(sift.text(code, 20), tone)
+            rows.append([sift.text(verb, 40), reply, sift.count(count), share, Cell(sift.text(said))])
+    has_examples = any(isinstance(row[-1], Cell) and row[-1].text for row in rows)
+    return (rows if has_examples else [row[:-1] for row in rows]), has_examples
 
 
 def _domains(runs: Sequence[Saved]) -> Iterator[Block]:

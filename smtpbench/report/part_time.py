@@ -7,7 +7,7 @@ from typing import Any
 
 from smtpbench.measure.saved import Saved
 from smtpbench.report.blocks import Block, Picture, Plot, Section
-from smtpbench.report.curves import Chart, mean, over_time, overlaid_time, phases, rates
+from smtpbench.report.curves import Chart, heatmap, mean, over_time, overlaid_time, phases, rates
 from smtpbench.report.drawing import chart_svg, heatmap_svg
 from smtpbench.report.part_common import label_of
 
@@ -30,10 +30,10 @@ def time_section(runs: Sequence[Saved]) -> Section:
     for run in runs[:_HEATMAPS]:
         who = f", {label_of(run)}" if len(runs) > 1 else ""
         title = f"message, response time over time{who}"
-        drawing = heatmap_svg(run.seconds("message", "response"), f"Heatmap: {title}")
-        if drawing is not None:
+        grid = heatmap(run.seconds("message", "response"))
+        if grid is not None:
             about = "The stronger a cell, the larger its share of that time's messages; a faint one may be a single message."
-            blocks.append(Picture(title, drawing, about))
+            blocks.append(Picture(title, heatmap_svg(grid, f"Heatmap: {title}"), grid, about))
     return Section("Over time", blocks)
 
 

@@ -122,7 +122,8 @@ def test_the_keyboard_reaches_and_works_everything(browser: Browser, pages: dict
                 page.evaluate("[document.activeElement.tagName, document.activeElement.className].join(' ').trim()")
             )
         assert reached[0] == "A skip"
-        assert {"BUTTON", "A", "DIV scroll", "DIV live"} <= set(reached)
+        assert {"BUTTON", "A", "DIV live"} <= set(reached)
+        assert "DIV scroll" not in reached
 
         page.locator("#theme").focus()
         page.keyboard.press("Enter")
@@ -144,6 +145,23 @@ def test_the_keyboard_reaches_and_works_everything(browser: Browser, pages: dict
         curve.focus()
         page.keyboard.press("Space")
         assert curve.get_attribute("aria-pressed") == "false"
+
+
+def test_the_heatmap_tells_its_cells(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["run"]) as page:
+        figure = page.locator("figure[data-grid='0']")
+        figure.focus()
+        page.keyboard.press("ArrowRight")
+        assert figure.locator(".place").inner_text().startswith("at 1 s, ")
+        figure.locator("svg.heat").scroll_into_view_if_needed()
+        box = figure.locator("svg.heat").bounding_box()
+        assert box is not None
+        told = set()
+        for share in range(5, 95, 2):
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + share / 100 * box["height"])
+            told.add(figure.locator(".place").inner_text().rpartition(": ")[2])
+        assert "0 of 30" in told
+        assert any(text.endswith(" of 30") and text != "0 of 30" for text in told)
 
 
 def test_dragging_zooms_and_a_double_click_shows_the_whole(browser: Browser, pages: dict[str, Path]) -> None:
@@ -200,7 +218,7 @@ def test_hostile_text_is_shown_and_never_run(browser: Browser, tmp_path: Path, n
         assert overflow(page) <= 0
         assert page.evaluate("window.pwned === undefined")
         assert page.evaluate("document.querySelectorAll('img, iframe, object, #evil, [onerror], [onload]').length") == 0
-        assert page.evaluate("document.querySelectorAll('script').length") == 2
+        assert page.evaluate("document.querySelectorAll('script').length") == 3
         text = page.evaluate("document.body.innerText")
         assert "<img src=x" in text
         assert "{{7*7}}" in text

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
 
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.saved import Second
-from smtpbench.report.curves import Band, Chart, Mark, Series, linear
+from smtpbench.report.curves import Band, Chart, Mark, Series, heatmap, linear
 from smtpbench.report.drawing import bar_svg, chart_svg, heatmap_svg, interval_svg, scale_svg, strip_svg
 
 MS = 1_000_000
@@ -55,6 +57,12 @@ def test_what_is_level_is_drawn_from_end_to_end() -> None:
     assert paths(chart_svg(chart(Series("a", (10.0,) * 101), xs=xs), "half"), "line") == ["M0 0l2000 0"]
 
 
+def drawn(seconds: Iterable[Second], **options: int) -> str:
+    grid = heatmap(seconds, **options)
+    assert grid is not None
+    return heatmap_svg(grid, "about")
+
+
 def cells(svg: str) -> dict[tuple[int, int], int]:
     """The level of each cell by column and row, the lowest row first."""
     found: dict[tuple[int, int], int] = {}
@@ -66,8 +74,7 @@ def cells(svg: str) -> dict[tuple[int, int], int]:
 
 def test_a_heatmap_is_darkest_where_most_samples_lie() -> None:
     samples = [Second(float(at), 1.0, Histogram.of([MS] * 80 + [8 * MS] * 20)) for at in range(4)]
-    svg = heatmap_svg([*samples[:3], Second(3.0, 1.0, Histogram.of([8 * MS]))], "about", rows=10)
-    assert svg is not None
+    svg = drawn([*samples[:3], Second(3.0, 1.0, Histogram.of([8 * MS]))], rows=10)
     found = cells(svg)
     assert {column for column, _ in found} == {0, 1, 2, 3}
     fast, slow = found[0, min(row for _, row in found)], found[0, max(row for _, row in found)]
@@ -77,15 +84,21 @@ def test_a_heatmap_is_darkest_where_most_samples_lie() -> None:
 
 
 def test_long_runs_have_no_more_columns_than_can_be_seen() -> None:
-    svg = heatmap_svg((Second(float(at), 1.0, Histogram.of([(1 + at % 50) * MS])) for at in range(5000)), "about")
-    assert svg is not None
+    svg = drawn(Second(float(at), 1.0, Histogram.of([(1 + at % 50) * MS])) for at in range(5000))
     assert max(column for column, _ in cells(svg)) == 109
     assert len(svg) < 60_000
 
 
+def test_ticks_that_are_not_all_as_long_leave_no_gap() -> None:
+    ends = [0.0, 1.01, 2.02, 3.03, 4.1, 5.0, 6.01, 7.02, 8.03]
+    seconds = [Second(start, end - start, Histogram.of([MS])) for start, end in pairwise(ends)]
+    svg = drawn(seconds, rows=10)
+    assert {column for column, _ in cells(svg)} == set(range(9))
+
+
 def test_nothing_measured_is_no_heatmap() -> None:
     forged = [Second(-1.0, 1.0, Histogram.of([MS])), Second(1e12, 1.0, Histogram.of([MS])), Second(0.0, 1.0, Histogram())]
-    assert heatmap_svg(forged, "about") is None
+    assert heatmap(forged) is None
 
 
 def test_an_interval_stands_where_it_is() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import saved_results
 from figures import busy_book, result_of
 
 from smtpbench.measure.result import save
@@ -50,6 +51,11 @@ def test_embedded_json_ends_no_element() -> None:
     assert json.loads(text) == [hostile]
     assert text.isascii()
     assert not set("<>&") & set(text)
+
+
+def test_ten_minutes_with_every_slot_are_a_small_page(tmp_path: Path) -> None:
+    page = html_report([load(saved_results.run_folder(tmp_path))])
+    assert len(page.encode()) < 300_000
 
 
 def test_a_report_beside_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,6 +222,54 @@
   };
   document.querySelectorAll("figure[data-chart]").forEach(draw);
 
+  // -- the heatmap: what a cell stands for, under the pointer or by the arrow keys
+  const grids = JSON.parse(document.getElementById("grids").textContent);
+  document.querySelectorAll("figure[data-grid]").forEach((figure) => {
+    const grid = grids[+figure.dataset.grid];
+    const inner = figure.querySelector("svg.heat svg");
+    const where = figure.querySelector(".place");
+    const [low, high] = grid.y.map(Math.log10);
+    const at = { column: 0, row: 0 };
+    const tell = () => {
+      const cells = grid.c[at.column];
+      const counts = cells.filter((_, i) => i % 2);
+      const found = cells.findIndex((row, i) => i % 2 === 0 && row === at.row);
+      const time = (row) => milliseconds(Math.pow(10, low + ((high - low) * row) / grid.r));
+      const total = counts.reduce((sum, count) => sum + count, 0);
+      const count = found < 0 ? 0 : cells[found + 1];
+      const moment = said("s", (at.column * grid.e) / grid.c.length);
+      where.textContent = `at ${moment}, ${time(at.row)} to ${time(at.row + 1)}: ${count.toLocaleString("en")} of ${total.toLocaleString("en")}`;
+    };
+    const clamp = (value, most) => Math.min(most - 1, Math.max(0, value));
+    const move = (column, row) => {
+      at.column = clamp(column, grid.c.length);
+      at.row = clamp(row, grid.r);
+      tell();
+    };
+    inner.parentNode.addEventListener("pointermove", (event) => {
+      const box = inner.getBoundingClientRect();
+      move(Math.floor(((event.clientX - box.left) / box.width) * grid.c.length), grid.r - 1 - Math.floor(((event.clientY - box.top) / box.height) * grid.r));
+    });
+    inner.parentNode.addEventListener("pointerleave", () => { where.textContent = ""; });
+    figure.tabIndex = 0;
+    figure.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+      if (!step || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      move(at.column + step[0], at.row + step[1]);
+    });
+  });
+
+  // -- only what scrolls is a stop of the Tab key
+  const stops = document.querySelectorAll(".scroll, pre");
+  const mind = () => stops.forEach((one) => {
+    if (one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1) one.tabIndex = 0;
+    else one.removeAttribute("tabindex");
+  });
+  addEventListener("resize", mind);
+  document.querySelectorAll("details").forEach((one) => one.addEventListener("toggle", mind));
+  mind();
+
   // -- light and dark
   const button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
