@@ -28,6 +28,7 @@ from smtpbench.load.meter import STEADY, Collector
 from smtpbench.load.plan import Plan
 from smtpbench.load.watch import Watch
 from smtpbench.measure.files import Tick
+from smtpbench.measure.health import BUSY_SHARE
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.verdict import Figures, judge, sentence
 from smtpbench.study.steps import CONNECTIONS, GENERATOR, Step
@@ -174,7 +175,10 @@ def entry_of(gauge: Gauge, purpose: str, result: Mapping[str, Any], bench: Bench
     held = not growing and not broken and not gauge.hopeless
     steady = growing and rises_throughout(points)
     blame = "" if held else _blame(steady, broken, points, result, bench)
-    clear = not held and not blame and (steady or bool(gauge.hopeless) or _all_along(broken, points))
+    passing = (
+        blame == GENERATOR and generator["busiest_worker_share"] <= BUSY_SHARE
+    )  # others may leave it its core next time
+    clear = not held and not passing and (steady or bool(gauge.hopeless) or _all_along(broken, points))
     served = rate_per_s * (1 - growth_share) if steady else None
     step = Step(rate_per_s, purpose, held, clear, blame, served)
     times = result["latency"].get("message", {}).get("response", {})

@@ -12,8 +12,8 @@ Noise is one-sided: a machine that was busy with something else makes a rate fai
 other way round. So a failure counts at once only where it is clear (`study.gauge` says what is). Any other is tried again:
 one more that held than failed is enough for a rate, two more that failed are needed against it, and a rate that bounds the
 search without a clear failure is tried once more before its end. A failure for which the generator or its number of
-connections is to blame says nothing about the server: where it comes again it bounds the search, and the verdict says who
-was the limit.
+connections is to blame says nothing about the server: where it is clear or comes again it bounds the search, and the verdict
+says who was the limit.
 
 At the end the rate that was found has a longer step. Where that fails, the search goes on below.
 """
@@ -65,8 +65,8 @@ class Limits:
 class Step:
     """A step that was made, as far as it decides anything.
 
-    clear: its failure needs no second look. blame: GENERATOR or CONNECTIONS where those failed and not the server; empty
-    otherwise. served_per_s: arrivals that were served a second while a backlog grew; None where none did.
+    clear: its failure needs no second look, whoever is to blame. blame: GENERATOR or CONNECTIONS where those failed and not
+    the server; empty otherwise. served_per_s: arrivals that were served a second while a backlog grew; None where none did.
     """
 
     rate_per_s: float
@@ -192,8 +192,9 @@ def _opinion(tries: Sequence[Step]) -> str:
     held = sum(step.held for step in tries)
     blamed = sum(not step.held and bool(step.blame) for step in tries)
     failed = len(tries) - held - blamed
-    if not held and any(step.clear and not step.blame for step in tries if not step.held):
-        return _FAILED
+    clear = [step for step in tries if step.clear and not step.held]
+    if clear and not held:
+        return _BLAMED if clear[-1].blame else _FAILED
     if failed >= held + 2:
         return _FAILED
     if held > failed and (held > blamed or len(tries) >= TRIES):
@@ -214,7 +215,7 @@ def _gap(opinions: dict[float, str]) -> tuple[float | None, float | None]:
 
 def _hint(steps: Sequence[Step], precision_share: float, held: float, failed: float) -> float | None:
     """A rate strictly between both that lies just below or just above the limit that a backlog showed."""
-    shown = sorted(step.served_per_s for step in steps if step.served_per_s and not step.held and not step.blame)
+    shown = sorted(step.served_per_s for step in steps if step.served_per_s and not step.held)
     if not shown:
         return None
     limit = shown[len(shown) // 2]

@@ -143,5 +143,7 @@ def test_whose_fault_it_was() -> None:
     assert read(points(*STILL), failed=0.1, limited=True)[0].blame == ""
     assert read(points(*STILL), failed=0.1, limited=True, errors=("no_ports",))[0].blame == GENERATOR
     step, entry = read(points(*RISING), busy=0.95, limited=True)
-    assert (step.clear, entry["limited_by"]) == (False, GENERATOR)
+    assert (step.clear, entry["limited_by"]) == (True, GENERATOR)  # it has no more to give
+    assert not read(points(*RISING), busy=0.6, starved=0.35, limited=True)[0].clear  # it may have next time
+    assert read(points(*RISING, waiting=3), service_ms=11.0)[0].clear
     assert "its core was 95% busy" in entry["why"]

@@ -137,6 +137,17 @@ def test_whose_limit_it_was(blame: str, word: str) -> None:
     assert len(steps) <= LIMITS.most_steps
 
 
+def test_a_clear_limit_of_our_own_needs_no_second_look_and_shows_itself_as_well() -> None:
+    def answer(ahead: Next, at: int) -> Step:
+        if ahead.rate_per_s <= 300:
+            return held(ahead.rate_per_s, ahead.purpose)
+        return failed(ahead.rate_per_s, blame=CONNECTIONS, served=300, purpose=ahead.purpose)
+
+    found, steps = search(answer)
+    assert [step.rate_per_s for step in steps] == [100, 200, 400, 292.5, 306.8, 292.5]
+    assert (found.rate_per_s, found.limited_by) == (292.5, CONNECTIONS)
+
+
 def test_the_highest_rate_that_was_asked_for() -> None:
     limits = Limits(100.0, 1.0, max_rate_per_s=250.0)
     found, steps = search(below(1e9), limits)
