@@ -69,6 +69,8 @@ def main() -> None:
                     f"load {os.getloadavg()[0]:.1f}",
                     flush=True,
                 )
+                for step in result["steps"] if abs(errors[-1]) > WANTED else ():
+                    print(f"         {step['rate_per_s']:8g}/s {'held' if step['held'] else step['why']}", flush=True)
         within = sum(abs(error) <= WANTED for error in errors)
         print(
             f"{case:>7}  median {statistics.median(errors):+.1%} [{min(errors):+.1%} … {max(errors):+.1%}]  "

@@ -46,6 +46,8 @@ _LOWEST_SHARE = 1 / 64
 #: The server is idle again once a lone connection is served in so many times, and so many ms more than, at first.
 _IDLE_FACTOR, _IDLE_MS = 1.5, 5.0
 _IDLE_TRIES, _IDLE_REST_S = 6, 0.25
+#: So long the search rests after a step in which something else held up the generator.
+_REST_S = 5.0
 _FIRST_GUESS_PER_S = 10.0
 
 
@@ -123,6 +125,8 @@ class Search:
                 return
             if not self.steps[-1].held and not await self._until_idle():
                 return
+            if self.steps[-1].blame and not self.steps[-1].clear:
+                await trio.sleep(_REST_S)  # what held the generator up may be over by then
 
     def _prepare(self, lone: _Lone) -> None:
         request = self._request

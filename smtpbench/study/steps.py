@@ -33,7 +33,7 @@ PROBE, NEAR, CONFIRM = "probe", "near", "confirm"
 TRIES = 5
 #: So often the same blame makes a rate one that this generator cannot be used for.
 BLAMED_TRIES = 3
-#: And so often a rate without a clear failure is tried before it is taken for the bound.
+#: And so often a rate without a clear failure is tried before it is taken for the bound; once more with any blame.
 CHALLENGED_TRIES = 3
 #: How far a search goes down at a time while nothing has held, and up while everything has.
 DOWN, UP = 4.0, 2.0
@@ -199,7 +199,7 @@ def _opinion(tries: Sequence[Step]) -> str:
         return _FAILED
     if held > failed and (held > blamed or len(tries) >= TRIES):
         return _HELD
-    if blamed >= BLAMED_TRIES:
+    if blamed >= BLAMED_TRIES and not held:
         return _BLAMED
     if len(tries) < TRIES:
         return _OPEN
@@ -234,6 +234,7 @@ def _confirmed(limits: Limits, steps: Sequence[Step], held: float) -> Next | Ver
     """The last steps: the rate above is challenged where it never failed clearly, then the one that held is made sure of."""
     _, failed = _gap(_opinions(steps))
     tries = [step for step in steps if step.rate_per_s == failed]
-    if failed is not None and len(tries) < CHALLENGED_TRIES and not any(step.clear for step in tries):
+    enough = CHALLENGED_TRIES + any(step.blame for step in tries)
+    if failed is not None and len(tries) < enough and not any(step.clear for step in tries):
         return Next(failed, NEAR)
     return verdict(limits, steps) if _is_confirmed(steps, held) else Next(held, CONFIRM)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 from jsonschema import Draft202012Validator
 from queueing import Queue
 
@@ -188,7 +189,37 @@ async def test_a_target_that_goes_ends_it_with_what_there_was(search: Any) -> No
     assert len(result["steps"]) == 1
 
 
-async def test_a_server_that_needs_long_is_waited_for(search: Any) -> None:
+class Tired(Queue):
+    """A queue that is slow for a lone connection some times after it was given too much."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__(0.01, 4)
+        self.times = times
+
+    def _closed(self, request: loading.Request) -> loading.Outcome:
+        lone = len(self.requests) > 1 and self.times > 0
+        self.times -= lone
+        self.service_s = 0.5 if lone else 0.01
+        try:
+            return super()._closed(request)
+        finally:
+            self.service_s = 0.01
+
+
+@pytest.mark.parametrize(("times", "rested_s"), [(0, 0.0), (3, 0.25 + 0.5 + 1.0), (99, 2 * 0.25 * 63)])
+async def test_a_server_that_is_busy_yet_is_waited_for_within_reason(
+    search: Any, autojump_clock: trio.testing.MockClock, times: int, rested_s: float
+) -> None:
+    queue = Tired(times)
+    begun_s = trio.current_time()
+    result = await search(queue)
+    assert trio.current_time() - begun_s == pytest.approx(rested_s)
+    assert result["capacity"]["rate_per_s"] == pytest.approx(400, rel=0.05)
+    rates = [request.plan.stages[0].rate_from_per_s for request in queue.requests if request.plan.stages]
+    assert rates == [step["rate_per_s"] for step in result["steps"]]
+
+
+async def test_objectives_of_the_users_own_replace_those_that_always_hold(search: Any) -> None:
     told = await search(Queue(0.01, 4), "message.p99<100ms")
     assert told["plan"]["objectives"] == ["message.p99 < 100ms", "dropped <= 0", "failed < 0.1%", "rejected < 0.1%"]
     own = await search(Queue(0.01, 4), "failed<5%")

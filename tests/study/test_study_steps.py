@@ -101,6 +101,15 @@ def test_a_bound_that_never_failed_clearly_is_challenged_before_the_end() -> Non
     assert decide(LIMITS, [*steps, held(104, NEAR), held(104, NEAR), held(104, NEAR)]) == Next(208, PROBE)
 
 
+def test_a_bound_that_was_the_generators_is_challenged_as_well() -> None:
+    blamed = failed(104, clear=False, blame=GENERATOR)
+    steps = [held(100), blamed, blamed, blamed]
+    assert decide(LIMITS, steps) == Next(104, NEAR)
+    assert decide(LIMITS, [*steps, blamed]) == Next(100, CONFIRM)
+    assert decide(LIMITS, [*steps, held(104, NEAR)]) == Next(104, NEAR)
+    assert decide(LIMITS, [*steps, held(104, NEAR), held(104, NEAR)]) == Next(208, PROBE)
+
+
 def test_a_rate_is_tried_no_more_often_than_that() -> None:
     def in_turns(ahead: Next, at: int) -> Step:
         if ahead.rate_per_s < 200:
