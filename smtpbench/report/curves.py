@@ -25,6 +25,10 @@ _MOST_NINES = 7.0
 POINTS: Final = 600
 _LEAST_MS = 0.001
 _SHORT_TICK_S = 0.25
+#: Of a heatmap while it is counted: parts of a decade, and stretches of time.
+_FINE_ROWS = 200
+_MOST_STRETCHES = 1000
+_LATEST_S = 1e9
 NINES, TIME, RATE, LINEAR, LOG = "nines", "time", "rate", "linear", "log"
 _QUANTILES = ((0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"), (0.99999, "99.999"),
               (0.999999, "99.9999"), (0.9999999, "99.99999"))  # fmt: skip
@@ -270,29 +274,63 @@ class Grid:
 
 def heatmap(samples: Iterable[Second], *, most_columns: int = 110, rows: int = 34) -> Grid | None:
     """A column is a stretch of time, a row a stretch of the logarithm of the time taken; None where there are no samples."""
-    found = [one for one in samples if one.histogram.count and 0 <= one.start_s < 1e9 and 0 <= one.length_s < 1e9]
-    if not found:
-        return None
-    end_s = max(one.start_s + one.length_s for one in found) or 1.0
-    least, greatest = min(one.histogram.min_ns for one in found), max(one.histogram.max_ns for one in found)
-    axis = logarithmic("ms", [max(_LEAST_MS, value / NS_PER_MS) for value in (least, greatest)])
-    columns = max(1, min(most_columns, math.ceil(end_s)))
-    counts = tuple(Counter[int]() for _ in range(columns))
-    row_of: dict[int, int] = {}
-    for one in found:
+    stretches: dict[int, _Stretch] = {}
+    width_s = 1.0
+    place_of: dict[int, int] = {}
+    least_ns, greatest_ns = math.inf, 0
+    for one in samples:
+        if not one.histogram.count or not (0 <= one.start_s < _LATEST_S and 0 <= one.length_s < _LATEST_S):
+            continue
         cells: Counter[int] = Counter()
         for low_us, high_us, count in one.histogram.buckets():
-            row = row_of.get(low_us)
-            if row is None:
-                row = row_of[low_us] = min(rows - 1, int(axis.place((low_us + high_us) / 2000) * rows))
-            cells[row] += count
-        for column in _columns(one, end_s / columns, columns):
-            counts[column].update(cells)
+            place = place_of.get(low_us)
+            if place is None:
+                place = place_of[low_us] = round(math.log10((low_us + high_us) / 2000) * _FINE_ROWS)
+            cells[place] += count
+        least_ns, greatest_ns = min(least_ns, one.histogram.min_ns), max(greatest_ns, one.histogram.max_ns)
+        _add(stretches, _Stretch(one.start_s, one.start_s + one.length_s, cells), width_s)
+        while len(stretches) > _MOST_STRETCHES:  # a run of a day must not be held second by second
+            width_s *= 2
+            before, stretches = stretches, {}
+            for stretch in before.values():
+                _add(stretches, stretch, width_s)
+    if not stretches:
+        return None
+    end_s = max(one.end_s for one in stretches.values()) or 1.0
+    axis = logarithmic("ms", [max(_LEAST_MS, value / NS_PER_MS) for value in (least_ns, greatest_ns)])
+    row_of = {place: min(rows - 1, int(axis.place(10 ** (place / _FINE_ROWS)) * rows)) for place in place_of.values()}
+    columns = max(1, min(most_columns, math.ceil(end_s)))
+    counts = tuple(Counter[int]() for _ in range(columns))
+    for stretch in stretches.values():
+        inside: Counter[int] = Counter()
+        for place, count in stretch.cells.items():
+            inside[row_of[place]] += count
+        for column in _columns(stretch, end_s / columns, columns):
+            counts[column].update(inside)
     return Grid(counts, rows, axis, end_s)
 
 
-def _columns(one: Second, width_s: float, columns: int) -> set[int]:
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Samples of some seconds. cells: by the logarithm of their milliseconds, in parts of a decade."""
+
+    start_s: float
+    end_s: float
+    cells: Counter[int]
+
+
+def _add(stretches: dict[int, _Stretch], one: _Stretch, width_s: float) -> None:
+    """Put a stretch to the one of the same `width_s` seconds, if there is one."""
+    key = int((one.start_s + one.end_s) / 2 / width_s)
+    other = stretches.get(key)
+    if other is not None:
+        one.cells.update(other.cells)
+        one = _Stretch(min(one.start_s, other.start_s), max(one.end_s, other.end_s), one.cells)
+    stretches[key] = one
+
+
+def _columns(one: _Stretch, width_s: float, columns: int) -> set[int]:
     """Where its middle is, and each column whose middle lies in it: ticks are not all as long, and must leave no gap."""
-    first, last = (math.ceil(time_s / width_s - 0.5) for time_s in (one.start_s, one.start_s + one.length_s))
-    middle = int((one.start_s + one.length_s / 2) / width_s)
+    first, last = (math.ceil(time_s / width_s - 0.5) for time_s in (one.start_s, one.end_s))
+    middle = int((one.start_s + one.end_s) / 2 / width_s)
     return {min(columns - 1, middle), *range(max(0, first), min(columns, last))}

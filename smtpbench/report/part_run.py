@@ -47,7 +47,7 @@ def run_heading(runs: Sequence[Saved]) -> Heading:
 
 def run_sections(runs: Sequence[Saved]) -> list[Section]:
     """Everything below the heading, in the order in which it is read."""
-    several = len(runs) > 1
+    several, timelines = len(runs) > 1, [run.timeline() for run in runs]
     first: list[Block] = []
     for run in runs:
         who = f"{label_of(run)}: " if several else ""
@@ -56,11 +56,15 @@ def run_sections(runs: Sequence[Saved]) -> list[Section]:
         Section("Summary", [*first, _summary_table(runs) if several else _cards(runs[0])]),
         Section("Thresholds", list(_thresholds(runs)), "What was to hold, with the value that was measured and its margin."),
         latency_section(runs),
-        time_section(runs),
+        time_section(runs, timelines),
         Section("Replies and errors", list(_replies(runs))),
         Section("Recipient domains", list(_domains(runs)), "What was counted of the arrivals for each domain."),
         Section("Hostile sessions", list(_hostile(runs))),
-        Section("The generator", [*_generator(runs), *health_charts(runs)], "What the measuring itself used and suffered."),
+        Section(
+            "The generator",
+            [*_generator(runs), *health_charts(runs, timelines)],
+            "What the measuring itself used and suffered.",
+        ),
         Section("Scenario and load", [_load(runs), *scenario_texts(runs)]),
         machine_section(runs),
     ]

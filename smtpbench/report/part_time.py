@@ -19,9 +19,8 @@ _HEATMAPS = 6
 Timeline = Sequence[Mapping[str, Any]]
 
 
-def time_section(runs: Sequence[Saved]) -> Section:
+def time_section(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> Section:
     """What happened when."""
-    timelines = [run.timeline() for run in runs]
     charts = _alone(timelines[0]) if len(runs) == 1 else _overlaid(runs, timelines)
     drawn = [chart for chart in charts if chart is not None]
     # two a row: of an odd number the first has a row of its own
@@ -37,9 +36,8 @@ def time_section(runs: Sequence[Saved]) -> Section:
     return Section("Over time", blocks)
 
 
-def health_charts(runs: Sequence[Saved]) -> Iterator[Block]:
+def health_charts(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> Iterator[Block]:
     """What the generator felt, second by second."""
-    timelines = [run.timeline() for run in runs]
     for column, title, unit in (("cpu_percent", "CPU of the generator, 100 % is a core", "percent"),
                                 ("loop_lag_ms", "event loop late by", "ms")):  # fmt: skip
         chart = overlaid_time(title, unit, [

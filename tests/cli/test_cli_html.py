@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
-from runner import run, sink, smtpbench
+from runner import finish, run, sink, smtpbench, start
 
 
 def test_every_command_that_saves_writes_the_page_beside(tmp_path: Path) -> None:
@@ -29,3 +30,16 @@ def test_every_command_that_saves_writes_the_page_beside(tmp_path: Path) -> None
         assert (folder / "report.html").exists() is (name != "again")
     for name in ("run", "check", "fuzz", "compare", "diff"):
         assert f"127.0.0.1:{port}" in (tmp_path / name / "report.html").read_text()
+
+
+def test_an_interrupted_run_has_its_page_too(tmp_path: Path) -> None:
+    with sink() as (port, _):
+        process = start(
+            "run", "relay", "-t", f"smtp://127.0.0.1:{port}", "-d", "60s", "-o", str(tmp_path), "--progress", "plain"
+        )
+        assert process.stderr is not None
+        process.stderr.readline()  # a second is over
+        process.send_signal(signal.SIGINT)
+        done = finish(process, tmp_path)
+    assert (done.code, done.result["outcome"]["status"]) == (130, "interrupted")
+    assert "interrupted: what was measured until then" in (tmp_path / "report.html").read_text()

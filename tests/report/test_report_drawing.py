@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Iterable
 from itertools import pairwise
 from xml.etree import ElementTree
@@ -87,6 +88,19 @@ def test_long_runs_have_no_more_columns_than_can_be_seen() -> None:
     svg = drawn(Second(float(at), 1.0, Histogram.of([(1 + at % 50) * MS])) for at in range(5000))
     assert max(column for column, _ in cells(svg)) == 109
     assert len(svg) < 60_000
+
+
+def test_a_run_of_hours_is_counted_whole_in_little_memory() -> None:
+    seconds = (Second(float(at), 1.0, Histogram.of([MS] * 2)) for at in range(20_000))
+    tracemalloc.start()
+    grid = heatmap(seconds)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert grid is not None
+    # what lies across the border of two columns is shown in both
+    assert 2 * 20_000 <= sum(column.total() for column in grid.columns) <= 2.2 * 2 * 20_000
+    assert all(column.total() for column in grid.columns)
+    assert peak_bytes < 5_000_000
 
 
 def test_ticks_that_are_not_all_as_long_leave_no_gap() -> None:

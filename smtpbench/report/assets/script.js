@@ -134,7 +134,7 @@
     reset.type = "button";
     reset.hidden = true;
     reset.setAttribute("aria-label", "show the whole of " + chart.t);
-    list.append(where, reset);
+    list.append(where);
     return { values, where, reset };
   };
 
@@ -149,6 +149,7 @@
     figure.append(box);
     figure.classList.add("drawn");
     const { values, where, reset } = legend(figure, chart);
+    box.append(reset);
     const axis = { stroke: () => colour("--soft"), font: "11.5px system-ui, sans-serif" };
     const lines = { stroke: () => colour("--grid"), width: 1 };
     const whole = { min: chart.x.lo, max: chart.x.hi };
