@@ -11,21 +11,19 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, one_of
-from smtpbench.cli.options import Authorized, Ca, Cert, Html, Insecure, Key, PasswordFile, Sni, saved_words
-from smtpbench.errors import CannotRun, UsageError
+from smtpbench.cli.keeping import end_early, keep, tell
+from smtpbench.cli.options import Authorized, Ca, Cert, Html, Insecure, Key, PasswordFile, Sni
+from smtpbench.errors import UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
-from smtpbench.measure.result import save
 from smtpbench.report.capacity import capacity_table
 from smtpbench.report.console import wants_color
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.study.capacity import Request, capacity
-from smtpbench.study.compare import COULD_NOT_RUN, INTERRUPTED
 from smtpbench.target import Access, Trust, parse_target, read_password
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_rate_per_s, parse_share, parse_size_bytes
 
 NOT_HELD = 99
-EXIT_INTERRUPTED = 130
 PRECISION_LEAST, PRECISION_MOST = 0.005, 1.0
 
 
@@ -104,17 +102,10 @@ def command(
         max_rate_per_s=None if max_rate is None else _rate("--max-rate", max_rate),
         message_bytes=None if size is None else parse_size_bytes(size),
     )  # fmt: skip
-    result = trio.run(capacity, request, _tell)
+    result = trio.run(capacity, request, tell)
     typer.echo(capacity_table(result, color=wants_color(sys.stdout)))
-    try:
-        typer.echo(f"saved: {saved_words(save(result, where), html)}")
-    except OSError as error:
-        raise CannotRun(f"the result could not be saved: {error.strerror}") from None
-    status = result["outcome"]["status"]
-    if status == INTERRUPTED:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if status == COULD_NOT_RUN:
-        raise CannotRun(result["outcome"]["reason"])
+    keep(result, where, html)
+    end_early(result)
     if result["capacity"]["rate_per_s"] is None:
         raise typer.Exit(NOT_HELD)
 
@@ -124,7 +115,3 @@ def _rate(option: str, text: str) -> float:
     if not rate_per_s:
         raise UsageError(f"{option} {text}: more than nothing")
     return rate_per_s
-
-
-def _tell(text: str) -> None:
-    print(f"smtpbench: {text}", file=sys.stderr, flush=True)

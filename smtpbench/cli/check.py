@@ -10,6 +10,7 @@ import trio
 import typer
 
 from smtpbench.check.trial import Request, trial
+from smtpbench.cli.keeping import keep
 from smtpbench.cli.options import (
     Authorized,
     Ca,
@@ -23,10 +24,8 @@ from smtpbench.cli.options import (
     ReplyTimeout,
     Sni,
     Told,
-    saved_words,
 )
-from smtpbench.errors import CannotRun, UsageError
-from smtpbench.measure.result import save, save_findings
+from smtpbench.errors import UsageError
 from smtpbench.report.console import wants_color
 from smtpbench.report.scorecard import counts_against, matrix, scorecard
 from smtpbench.rules.register import find
@@ -88,12 +87,7 @@ def command(
     else:
         typer.echo(scorecard(results[0], color=color))
     if out is not None:
-        try:
-            where = save(results[0], out)
-            save_findings(((one.id, one.to_text()) for one in verdicts[0].findings), where.parent / "findings")
-            typer.echo(f"saved: {saved_words(where, html)}")
-        except OSError as error:
-            raise CannotRun(f"the result could not be saved: {error.strerror}") from None
+        keep(results[0], out, html, findings=verdicts[0].findings)
     if verdicts[-1].stopped:
         raise typer.Exit(INTERRUPTED)
     if any(counts_against(rule, result["strict"]) for result in results for rule in result["rules"].values()):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import trio
 import typer
 
+from smtpbench.cli.keeping import end_early, keep, tell
 from smtpbench.cli.options import (
     Authorized,
     Ca,
@@ -22,22 +23,18 @@ from smtpbench.cli.options import (
     Recipient,
     ReplyTimeout,
     Sni,
-    saved_words,
 )
-from smtpbench.errors import CannotRun
 from smtpbench.measure.difference import any_worse
-from smtpbench.measure.result import save
 from smtpbench.report.comparison import comparison_table
 from smtpbench.report.console import wants_color
 from smtpbench.scenario.comparison import check as checked
 from smtpbench.study.candidates import Means, make_request
-from smtpbench.study.compare import COULD_NOT_RUN, INTERRUPTED, compare
+from smtpbench.study.compare import compare
 from smtpbench.study.options import document_of
 from smtpbench.target import Trust
 from smtpbench.units import parse_duration_ns
 
 WORSE = 1
-EXIT_INTERRUPTED = 130
 
 
 def command(
@@ -105,20 +102,9 @@ def command(
     means = Means(Trust(ca, insecure, sni, cert, key), password_file, parse_duration_ns(timeout), authorized)
     where = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-compare-{Path(what).stem}"
     request = make_request(comparison, folder, means, where, secrets.randbits(32) if seed is None else seed)
-    result = trio.run(compare, request, _tell)
+    result = trio.run(compare, request, tell)
     typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
-    try:
-        typer.echo(f"saved: {saved_words(save(result, where), html)}")
-    except OSError as error:
-        raise CannotRun(f"the result could not be saved: {error.strerror}") from None
-    status = result["outcome"]["status"]
-    if status == INTERRUPTED:
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if status == COULD_NOT_RUN:
-        raise CannotRun(result["outcome"]["reason"])
+    keep(result, where, html)
+    end_early(result)
     if fail_if_worse and any_worse(result):
         raise typer.Exit(WORSE)
-
-
-def _tell(text: str) -> None:
-    print(f"smtpbench: {text}", file=sys.stderr, flush=True)

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from smtpbench.cli.options import Html, saved_words
-from smtpbench.errors import CannotRun, UsageError
+from smtpbench.cli.keeping import keep
+from smtpbench.cli.options import Html
+from smtpbench.errors import UsageError
 from smtpbench.measure.difference import any_worse
-from smtpbench.measure.result import save
 from smtpbench.report.comparison import comparison_table
 from smtpbench.report.console import wants_color
 from smtpbench.scenario.comparison import METRICS
@@ -54,9 +54,6 @@ def command(
     )  # fmt: skip
     typer.echo(comparison_table(found, color=wants_color(sys.stdout)))
     if out is not None:
-        try:
-            typer.echo(f"saved: {saved_words(save(found, out), html)}")
-        except OSError as error:
-            raise CannotRun(f"the result could not be saved: {error.strerror}") from None
+        keep(found, out, html)
     if fail_if_worse and any_worse(found):
         raise typer.Exit(WORSE)

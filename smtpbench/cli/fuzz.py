@@ -12,6 +12,7 @@ import trio
 import typer
 
 from smtpbench.cli.choices import PROFILES, one_of
+from smtpbench.cli.keeping import keep
 from smtpbench.cli.options import (
     Authorized,
     Ca,
@@ -25,13 +26,11 @@ from smtpbench.cli.options import (
     ReplyTimeout,
     Sni,
     Told,
-    saved_words,
 )
-from smtpbench.errors import CannotRun, UsageError
+from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import Plan, Tally
 from smtpbench.fuzz.hunt import Known, Request, hunt
 from smtpbench.fuzz.strategies import families
-from smtpbench.measure.result import save, save_findings
 from smtpbench.report.console import wants_color
 from smtpbench.report.scorecard import findings_card
 from smtpbench.scenario.load import find_scenario, load_scenario
@@ -113,13 +112,7 @@ def command(
     )
     catch = trio.run(hunt, request, _Teller())
     typer.echo(findings_card(catch.result, color=wants_color(sys.stdout)))
-    try:
-        where = save(catch.result, folder)
-        for place, found in (("findings", catch.findings), ("candidates", catch.candidates)):
-            save_findings(((finding.id, finding.to_text()) for finding in found), where.parent / place)
-    except OSError as error:
-        raise CannotRun(f"the result could not be saved: {error.strerror}") from None
-    typer.echo(f"saved: {saved_words(where, html)}")
+    keep(catch.result, folder, html, findings=catch.findings, candidates=catch.candidates)
     if catch.stopped:
         raise typer.Exit(INTERRUPTED)
     if catch.new:

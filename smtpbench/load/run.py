@@ -6,7 +6,6 @@ ends the run (its plan, Ctrl-C, a disk that is full, a target that is gone), wha
 
 from __future__ import annotations
 
-import hashlib
 import math
 import secrets
 import signal
@@ -275,19 +274,13 @@ class _Run:
 
     def _build(self, outcome: str, reason: str, run_id: str, found: Findings | None) -> dict[str, Any]:
         request, collector = self._request, self._collector
-        text = request.file.text
         window_ns = max(0, self._end_ns - collector.start_ns - request.plan.warmup_ns)
         collector.totals.examples = {visible(what): visible(said) for what, said in collector.totals.examples.items()}
         return (
             results.build(
                 run_id=run_id,
                 started=self._started.isoformat(timespec="milliseconds"),
-                scenario={
-                    "name": request.file.name,
-                    "file": str(request.file.path),
-                    "sha256": hashlib.sha256(text.encode()).hexdigest(),
-                    "text": text,
-                },
+                scenario=request.file.to_data(),
                 target={
                     "url": request.target.url,
                     "banner": visible(found.banner.rstrip(b"\r\n")) if found else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,11 @@ class ScenarioFile:
     def name(self) -> str:
         """Its name, by default the file's."""
         return self.scenario.name or self.path.stem
+
+    def to_data(self) -> dict[str, str]:
+        """`scenario` of a result."""
+        sha256 = hashlib.sha256(self.text.encode()).hexdigest()
+        return {"name": self.name, "file": str(self.path), "sha256": sha256, "text": self.text}
 
 
 def find_scenario(wanted: str) -> Path:

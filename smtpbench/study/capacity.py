@@ -8,10 +8,8 @@ before. Which rate is next is decided by `study.steps`. Whatever ends the search
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,14 +22,12 @@ from smtpbench.load.plan import Plan
 from smtpbench.load.watch import Watch
 from smtpbench.measure.health import machine
 from smtpbench.measure.result import versions
-from smtpbench.measure.saved import CAPACITY, SCHEMAS
+from smtpbench.measure.saved import CAPACITY
 from smtpbench.scenario.load import ScenarioFile
-from smtpbench.session.stage import interruptible
-from smtpbench.study.compare import COMPLETED, COULD_NOT_RUN, INTERRUPTED, Tell, only
+from smtpbench.study.course import COMPLETED, Course, Tell
 from smtpbench.study.gauge import Bench, Gauge, StepWatch, entry_of, service_ms_of
 from smtpbench.study.steps import NOTHING, Limits, Next, Step, Verdict, decide, length_s, rounded, verdict
 from smtpbench.target import Access
-from smtpbench.text import visible
 from smtpbench.threshold import Threshold, format_value, parse_threshold
 from smtpbench.units import NS_PER_S
 
@@ -88,13 +84,12 @@ class _Lone:
     result: dict[str, Any] = field(repr=False)
 
 
-class Search:
+class Search(Course):
     """A search under way. steps: what was decided from. entries: the same as the result tells them."""
 
     def __init__(self, request: Request, tell: Tell) -> None:
+        super().__init__(tell)
         self._request = request
-        self._tell = tell
-        self._started = datetime.now(UTC)
         self._objectives = objectives_of(request.objectives, refusing=False)
         self._limits = Limits(0.0, 0.0, request.precision_share, request.max_rate_per_s)
         self._bench = Bench(request.precision_share, None)
@@ -102,18 +97,10 @@ class Search:
         self._generator: dict[float, dict[str, Any]] = {}
         self.steps: list[Step] = []
         self.entries: list[dict[str, Any]] = []
-        self.status, self.reason = COMPLETED, ""
 
     async def go(self) -> None:
-        """Search. What goes wrong ends it, and is told by `status` and `reason`. Raises UsageError."""
-        try:
-            if await interruptible(self._search, lambda came, scope: scope.cancel()):
-                self.status, self.reason = INTERRUPTED, "by a signal"
-        except BaseExceptionGroup as group:
-            error = only(group)
-            if not isinstance(error, CannotRun):
-                raise error from None
-            self.status, self.reason = COULD_NOT_RUN, str(error)
+        """Search. Raises UsageError."""
+        await self._through(self._search)
 
     async def _search(self) -> None:
         lone = await self._lone("lone", _LONE_MESSAGES)
@@ -206,7 +193,7 @@ class Search:
 
     def _is_over(self, done: loading.Outcome) -> bool:
         if done.interrupted:
-            self.status, self.reason = INTERRUPTED, "by a signal"
+            self._stop()
         return done.interrupted
 
     def result(self) -> dict[str, Any]:
@@ -217,16 +204,8 @@ class Search:
             found = replace(found, limited_by=NOTHING, reason=f"the search is not over: {found.reason}")
         last_per_s = found.rate_per_s if found.rate_per_s is not None else found.failed_rate_per_s
         return {
-            "schema": SCHEMAS[CAPACITY][0],
-            "kind": CAPACITY,
-            "started": self._started.isoformat(timespec="milliseconds"),
-            "outcome": {"status": self.status, "reason": visible(self.reason, 1000)},
-            "scenario": {
-                "name": request.file.name,
-                "file": str(request.file.path),
-                "sha256": hashlib.sha256(request.file.text.encode()).hexdigest(),
-                "text": request.file.text,
-            },
+            **self._head(CAPACITY),
+            "scenario": request.file.to_data(),
             "target": self._target,
             "plan": {
                 "objectives": [one.text for one in self._objectives],

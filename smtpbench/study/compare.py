@@ -14,28 +14,24 @@ that want the same port, and no idle server has memory or a core.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from smtpbench.check import trial as court
-from smtpbench.errors import CannotRun
 from smtpbench.load import run as loading
 from smtpbench.measure.difference import Series, differences
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import machine
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.result import versions
-from smtpbench.measure.saved import COMPARISON, SCHEMAS, totals_of
+from smtpbench.measure.saved import COMPARISON, totals_of
 from smtpbench.measure.verdict import Figures, value_of
 from smtpbench.rules import rule as r
 from smtpbench.rules.register import BY_NAME, RULES
-from smtpbench.session.stage import interruptible
 from smtpbench.study.candidates import Candidate, Request
+from smtpbench.study.course import Course, Tell
 from smtpbench.study.servers import started
-from smtpbench.text import visible
 from smtpbench.threshold import Metric, format_value
 from smtpbench.units import NS_PER_S
 
@@ -43,35 +39,23 @@ METHOD: Final = (
     "The candidates took turns, and each round is a pair. Intervals are a studentised bootstrap of the trimmed mean over "
     "the rounds and hold all together; times and rates are compared by ratio, shares by difference."
 )
-COMPLETED, INTERRUPTED, COULD_NOT_RUN = "completed", "interrupted", "could-not-run"
-
-Tell = Callable[[str], None]
 
 
-class Course:
+class Comparing(Course):
     """A comparison under way: what its runs and trials gave so far.
 
-    runs: by candidate, one result a round. verdicts: by candidate, one a rule. status, reason: how it ended.
+    runs: by candidate, one result a round. verdicts: by candidate, one a rule.
     """
 
     def __init__(self, request: Request, tell: Tell) -> None:
+        super().__init__(tell)
         self._request = request
-        self._tell = tell
-        self._started = datetime.now(UTC)
         self.runs: dict[str, list[dict[str, Any]]] = {one.name: [] for one in request.candidates}
         self.verdicts: dict[str, dict[str, str]] = {}
-        self.status, self.reason = COMPLETED, ""
 
     async def go(self) -> None:
-        """All rounds, then the trials. What goes wrong ends it, and is told by `status` and `reason`. Raises UsageError."""
-        try:
-            if await interruptible(self._rounds, lambda came, scope: scope.cancel()):
-                self.status, self.reason = INTERRUPTED, "by a signal"
-        except BaseExceptionGroup as group:
-            error = only(group)
-            if not isinstance(error, CannotRun):
-                raise error from None
-            self.status, self.reason = COULD_NOT_RUN, str(error)
+        """All rounds, then the trials. Raises UsageError."""
+        await self._through(self._rounds)
 
     async def _rounds(self) -> None:
         for number in range(self._request.comparison.repeats):
@@ -103,7 +87,7 @@ class Course:
             _Quiet(self._tell),
         )
         if done.interrupted:
-            self.status, self.reason = INTERRUPTED, "by a signal"
+            self._stop()
             return False
         self.runs[candidate.name].append(done.result)
         told = [f"{metric.text} {_value(metric, done.result)}" for metric in request.metrics[:3]]
@@ -115,7 +99,7 @@ class Course:
         wanted = [rule for rule in RULES if rule.severity != r.ADVICE]
         verdict = await court.trial(court.Request(candidate.access, wanted, candidate.recipient, candidate.sender))
         if verdict.stopped:
-            self.status, self.reason = INTERRUPTED, "by a signal"
+            self._stop()
         else:
             self.verdicts[candidate.name] = {name: rule["verdict"] for name, rule in verdict.result["rules"].items()}
 
@@ -126,18 +110,10 @@ class Course:
         runs = {name: results[:rounds] for name, results in self.runs.items()}
         figures = [(metric, series_of(metric, runs)) for metric in request.metrics]
         return {
-            "schema": SCHEMAS[COMPARISON][0],
-            "kind": COMPARISON,
-            "started": self._started.isoformat(timespec="milliseconds"),
-            "outcome": {"status": self.status, "reason": visible(self.reason, 1000)},
+            **self._head(COMPARISON),
             "name": comparison.name or request.file.name,
             "about": comparison.about,
-            "scenario": {
-                "name": request.file.name,
-                "file": str(request.file.path),
-                "sha256": hashlib.sha256(request.file.text.encode()).hexdigest(),
-                "text": request.file.text,
-            },
+            "scenario": request.file.to_data(),
             "plan": {
                 "repeats": comparison.repeats,
                 "repeats_done": rounds,
@@ -264,16 +240,8 @@ class _Quiet:
         self._tell(text)
 
 
-def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a nursery was left with."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
 async def compare(request: Request, tell: Tell) -> dict[str, Any]:
     """Make a comparison; its result, whatever became of it. Raises UsageError."""
-    course = Course(request, tell)
+    course = Comparing(request, tell)
     await course.go()
     return course.result()

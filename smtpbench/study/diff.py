@@ -23,7 +23,8 @@ from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
 from smtpbench.measure.verdict import Figures, value_of
-from smtpbench.study.compare import COMPLETED, notes, readings, rule_differences, series_of
+from smtpbench.study.compare import notes, readings, rule_differences, series_of
+from smtpbench.study.course import COMPLETED
 from smtpbench.threshold import Metric
 
 #: Into how many parts one run's window is cut, at most, and how long a part is at least.

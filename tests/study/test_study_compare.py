@@ -22,7 +22,7 @@ from smtpbench.sink.behaviour import Behaviour, parse_rule
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
 from smtpbench.study.candidates import Candidate, Means, Request, make_request
-from smtpbench.study.compare import Course, compare, rule_differences, turn
+from smtpbench.study.compare import Comparing, compare, rule_differences, turn
 from smtpbench.study.options import document_of
 
 SCHEMA = json.loads(files("smtpbench.measure").joinpath("compared.schema.json").read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ class _Interrupted:
 
 async def test_an_interrupt_in_a_run_keeps_the_complete_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with sink_running() as sink:
-        course = Course(request_for(tmp_path, sink.port, sink.port, repeats=1), lambda text: None)
+        course = Comparing(request_for(tmp_path, sink.port, sink.port, repeats=1), lambda text: None)
         await course.go()
         runs = [*course.runs["A"], *course.runs["B"], *course.runs["A"]]
         monkeypatch.setattr(loading, "run", _Interrupted(runs))
