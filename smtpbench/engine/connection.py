@@ -7,6 +7,7 @@ import errno
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from smtpbench.engine import api
@@ -42,13 +43,15 @@ class Connection:
 
     short: what the shard's short path needs, as one tuple (read_bytes, receive, session, connection).
     linger_until_ns: when a lingering close gives up waiting for the peer's, 0 where it does not linger.
+    pending: how many octets the TLS layer has that no epoll tells of.
     mask: the events that the epoll watches for, -1 before the first change.
     failure: the reason of an end that is not of the session's making, in words.
     """
 
     __slots__ = (
         "closing", "connecting", "failure", "fd", "handshaking", "linger_until_ns", "mask", "outbox", "peer_closed",
-        "read_bytes", "recv", "send", "server_name", "server_side", "session", "short", "sock", "tls", "tls_context",
+        "pending", "read_bytes", "recv", "send", "server_name", "server_side", "session", "short", "sock", "tls",
+        "tls_context",
     )  # fmt: skip
 
     def __init__(
@@ -72,6 +75,7 @@ class Connection:
         self.closing = False
         self.linger_until_ns = 0
         self.peer_closed = False
+        self.pending: Callable[[], int] = int
         self.mask = -1
         self.failure = ""
 
@@ -88,6 +92,7 @@ class Connection:
         )
         self.recv = self.sock.recv
         self.send = self.sock.send
+        self.pending = self.sock.pending
         self.handshaking = True
         self.tls = True
 
@@ -155,6 +160,7 @@ _CONNECT_KINDS = {
     errno.EADDRINUSE: api.NO_PORTS,
     errno.ECONNREFUSED: api.CONNECT_REFUSED,
     errno.ETIMEDOUT: api.CONNECT_TIMEOUT,
+    errno.ECONNRESET: api.CONNECTION_RESET,  # it had been taken: who takes none says ECONNREFUSED
 }
 
 

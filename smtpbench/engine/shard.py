@@ -282,7 +282,7 @@ class Shard:
         self._write(connection, connection.session.opened(self._clock()))
 
     def _read(self, connection: Connection) -> None:
-        """Read what there is: once in the clear, until TLS has no more."""
+        """Read once, and in TLS what else the TLS layer has: epoll tells of the rest, after everybody else had a turn."""
         while not connection.closing:
             try:
                 data = connection.recv(connection.read_bytes)
@@ -295,7 +295,7 @@ class Shard:
                 self._peer_closed(connection)
                 return
             self._write(connection, connection.session.receive(data, self._clock()))
-            if not connection.tls or connection.handshaking:
+            if not connection.tls or connection.handshaking or not connection.pending():
                 return
 
     def _discard(self, connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 import time
@@ -13,7 +14,7 @@ import servers
 import trio
 
 from smtpbench.engine import api
-from smtpbench.engine.connection import Route
+from smtpbench.engine.connection import Route, connect_error_kind
 from smtpbench.engine.shard import Shard
 
 
@@ -108,6 +109,19 @@ async def test_every_octet_arrives_however_slowly_the_kernel_takes_it(
     assert server.heard == whole
     assert (client.why, server.why) == (api.CLOSED, api.ENDED)
     assert ("secured" in client.events) is with_tls
+
+
+async def test_what_the_tls_layer_holds_back_is_read_although_no_epoll_tells_of_it(tls: servers.Tls) -> None:
+    said = b"y" * 10_000  # one record of TLS, and a score of a client's reads
+    client, server = Secure(b"", api.START_TLS, expect=len(said)), Secure(said, api.START_TLS)
+    async with pair(client, server, tls=tls):
+        pass
+    assert client.heard == said
+
+
+def test_a_connection_that_was_taken_and_reset_at_once_was_no_failure_to_connect() -> None:
+    assert connect_error_kind(errno.ECONNRESET) == api.CONNECTION_RESET
+    assert connect_error_kind(errno.ECONNREFUSED) == api.CONNECT_REFUSED
 
 
 async def test_a_certificate_for_another_name_is_not_taken(tls: servers.Tls) -> None:
