@@ -25,7 +25,7 @@ COMMANDS = {
     "run": "Load a mail server with a scenario and measure it.",
     "check": "Try a server against the protocol's rules.",
     "fuzz": "Mutate a scenario by the thousand and show what breaks a server.",
-    "compare": "Run candidates in turns and say what differs, for sure.",
+    "compare": "Run candidates in turns; say what differs, how surely.",
     "capacity": "Find the highest rate that holds your objectives.",
     "diff": "Hold saved results against each other.",
     "report": "Show saved results, or write them for CI and others.",

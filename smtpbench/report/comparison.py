@@ -56,7 +56,7 @@ def _difference(entry: Mapping[str, Any], color: bool) -> str:
     values = "".join(_padded(_value(entry, entry[f"{side}_value"]), _VALUE_CELLS) for side in ("baseline", "candidate"))
     word = entry["verdict"]
     style = _PLAIN if word == NONE else _YELLOW if word == CANNOT_TELL else _RED if worse(entry) else _GREEN
-    interval = f"  {change_text(entry):<{_INTERVAL_CELLS}}"
+    interval = f"  {change_text(entry):<{_INTERVAL_CELLS - 1}} "
     return f"{cut(safe(entry['metric']), _METRIC_CELLS):<{_METRIC_CELLS}}{values}{interval}" + styled(
         word, style if color else ""
     )
@@ -73,10 +73,9 @@ def change_text(entry: Mapping[str, Any]) -> str:
     if not entry["relative"] and entry["unit"] != "share":
         return f"{entry['change']:+,.1f} [{entry['low']:+,.1f} … {entry['high']:+,.1f}]"
     numbers = [100 * entry[name] for name in ("change", "low", "high")]
-    digits = (
-        1 if max(map(abs, numbers)) >= 1 or not any(numbers) else min(6, 1 - math.floor(math.log10(max(map(abs, numbers)))))
-    )
-    change, low, high = (f"{number:+.{digits}f}" for number in numbers)
+    most = max(map(abs, numbers))
+    digits = 0 if most >= 100 else 1 if most >= 1 or not most else min(6, 1 - math.floor(math.log10(most)))
+    change, low, high = (f"{number:+,.{digits}f}" for number in numbers)
     return f"{change}{'%' if entry['relative'] else ' pts'} [{low} … {high}]"
 
 

@@ -33,6 +33,7 @@ def result_of(*differences: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ({"change": 0.0, "low": 0.0, "high": 0.0, "relative": False, "unit": "share"}, "+0.0 pts [+0.0 … +0.0]"),
         ({"change": 0.025, "low": 0.02, "high": 0.03, "relative": False, "unit": "share"}, "+2.5 pts [+2.0 … +3.0]"),
         ({"change": 25, "low": 20, "high": 1030, "relative": False, "unit": "count"}, "+25.0 [+20.0 … +1,030.0]"),
+        ({"change": 17.196, "low": 8.44, "high": 34.066}, "+1,720% [+844 … +3,407]"),
         ({"change": None, "low": None, "high": None}, ""),
     ],
 )
@@ -48,6 +49,11 @@ def test_a_line_a_figure_within_a_screen() -> None:
     assert lines[5].split() == ["median", "A", "B", "B", "against", "A"]
     assert lines[6].split() == ["message.p99", "12.3", "ms", "10.1", "ms", "-18.0%", "[-25.0", "…", "-11.0]", "faster"]
     assert max(map(len, lines)) <= 80
+
+
+def test_an_interval_that_fills_its_column_keeps_off_the_verdict() -> None:
+    shown = comparison_table(result_of(entry(change=17.196, low=8.44, high=34.066, verdict="slower")))
+    assert "+3,407] slower" in shown
 
 
 def test_colour_tells_better_from_worse_and_is_left_out_where_unwanted() -> None:
