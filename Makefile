@@ -15,8 +15,8 @@ $(VENV)/.ready: pyproject.toml
 demo: $(VENV)/.ready ## the main job: a run against the built-in sink
 	$(BIN)/smtpbench demo
 
-test: $(VENV)/.ready ## all tests; real servers where they are installed
-	$(BIN)/python -m pytest
+test: $(VENV)/.ready ## all tests, two at a time; real servers where they are installed
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: $(VENV)/.ready ## types, lint and layers
 	$(BIN)/ruff check
