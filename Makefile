@@ -36,7 +36,7 @@ fuzzbench: $(VENV)/.ready ## cases of the fuzzer, beside boofuzz in an environme
 comparebench: $(VENV)/.ready ## whether compare tells a target from itself, and from a slower one
 	$(BIN)/python -m bench.compare $(BENCH)
 
-published: $(VENV)/.ready ## the published comparisons and known bugs anew, as root; about 40 minutes
+published: $(VENV)/.ready ## the published comparisons and known bugs anew, as root; about half an hour
 	$(BIN)/python -m bench.published.publish $(PUBLISH)
 
 startbench: $(VENV)/.ready ## CPU of `smtpbench --help` and of a Tab, beside `import typer`
