@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,7 @@ def against_itself(trials: int, folder: Path) -> bool:
             clean += not wrong
             told = ", ".join(f"{one['metric']} {one['verdict']} ({one['change']})" for one in wrong)
             print(f"  trial {number + 1}: {told or NOTHING}", flush=True)
-    wanted = trials - max(1, trials // 20) if trials > 1 else trials
+    wanted = math.ceil(trials * 19 / 20)
     print(f"a target with itself: {clean} of {trials} trials show no difference  (≥ {wanted} wanted)")
     return clean >= wanted
 

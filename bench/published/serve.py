@@ -226,7 +226,7 @@ chown Debian-exim /var/lib/exim4/*.pem"""
 
 
 def opensmtpd(place: Place) -> list[str]:
-    """OpenSMTPD: a queue file, fsync, then 250; each message goes to `cat` and /dev/null afterwards."""
+    """OpenSMTPD: a queue file without fsync, then 250; each message goes to `cat` and /dev/null afterwards."""
     place.write("smtpd.conf", f"""smtp max-message-size {SIZE_LIMIT_BYTES}
 listen on {HOST} port {place.port} hostname {NAME}
 action "nowhere" mda "/bin/cat >/dev/null" virtual {{ "@" = nobodys }}
@@ -347,7 +347,7 @@ KINDS = {
         debian("exim4-daemon-light", "exim4-base", "libidn12"),
     ),
     "opensmtpd": Kind(
-        opensmtpd, "queue on disk, fsync; `cat >/dev/null` a message afterwards", debian("opensmtpd", "libevent-2.1-7")
+        opensmtpd, "queue in files, no fsync; `cat >/dev/null` a message afterwards", debian("opensmtpd", "libevent-2.1-7")
     ),
     "haraka": Kind(haraka, "nothing: discarded out of memory", npm("Haraka"), "3.3.4"),
     "smtp-server": Kind(smtp_server, "nothing: read and forgotten", npm("smtp-server"), "3.21.6"),

@@ -10,6 +10,7 @@ import trio
 import typer
 
 from smtpbench.check.trial import Request, trial
+from smtpbench.cli.ending import INTERRUPTED
 from smtpbench.cli.keeping import keep
 from smtpbench.cli.options import (
     Authorized,
@@ -32,7 +33,6 @@ from smtpbench.rules.register import find
 from smtpbench.target import Trust
 
 VIOLATIONS = 1
-INTERRUPTED = 130
 
 
 def command(

@@ -10,6 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
+from smtpbench.cli.ending import INTERRUPTED
 from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, ReplyTimeout, Sni
 from smtpbench.doctor.diagnosis import BAD
 from smtpbench.doctor.examine import Request, examine
@@ -19,7 +20,6 @@ from smtpbench.target import Access, Trust, parse_target
 from smtpbench.units import parse_duration_ns
 
 FOUND = 1
-INTERRUPTED = 130
 
 
 def command(

@@ -12,6 +12,7 @@ import trio
 import typer
 
 from smtpbench.cli.choices import PROFILES, one_of
+from smtpbench.cli.ending import INTERRUPTED
 from smtpbench.cli.keeping import keep
 from smtpbench.cli.options import (
     Authorized,
@@ -38,7 +39,6 @@ from smtpbench.target import Trust
 from smtpbench.units import parse_duration_ns
 
 FOUND = 1
-INTERRUPTED = 130
 _TOLD_EVERY_S = 2.0
 
 

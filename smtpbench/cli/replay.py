@@ -9,13 +9,13 @@ import trio
 import typer
 
 from smtpbench.check.replay import CANNOT_TELL, STILL_THERE, read_findings, replay
+from smtpbench.cli.ending import INTERRUPTED
 from smtpbench.cli.options import Authorized, Ca, Cert, FixtureFile, Insecure, Key, PasswordFile, ReplyTimeout, Sni, Told
 from smtpbench.target import Trust
 from smtpbench.text import visible
 
 FOUND = 1
 UNKNOWN = 3
-INTERRUPTED = 130
 
 
 def command(

@@ -12,6 +12,7 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, PROGRESS, WHEN_BUSY, one_of
+from smtpbench.cli.ending import INTERRUPTED
 from smtpbench.cli.options import Authorized, Ca, Cert, Html, Insecure, Key, PasswordFile, Sni, saved_words
 from smtpbench.load.run import Request, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
@@ -26,7 +27,6 @@ from smtpbench.units import parse_duration_ns, parse_size_bytes
 
 FOUND = 1
 THRESHOLD_FAILED = 99
-INTERRUPTED = 130
 
 
 def command(
