@@ -126,7 +126,7 @@ def _options(options: list[Parameter]) -> str:
     rows = [
         (
             anchored(one.names[0], " ".join(code(name) for name in one.names)),
-            ", ".join(filter(None, (one.value and code(one.value), one.bounds, one.repeatable and "repeatable"))),
+            ", ".join(filter(None, (one.value and code(one.value), one.bounds, "repeatable" if one.repeatable else ""))),
             _default(one),
             sentence(one.help),
         )
@@ -143,7 +143,7 @@ def _default(one: Parameter) -> str:
 
 def _help(text: str) -> str:
     """The text of a command's help: paragraphs, and after `\\b` lines that stand as they are, most of them examples."""
-    parts = []
+    parts: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         lines = paragraph.splitlines()
         if lines and lines[0].strip() == "\b":
