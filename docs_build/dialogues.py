@@ -15,12 +15,12 @@ import trustme
 from smtpbench.engine.connection import Route
 from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.finding import dialogue_lines
-from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import RULES
 from smtpbench.rules.rule import Rule
+from smtpbench.rules.target_info import TargetInfo
+from smtpbench.session.runner import SessionRunner, session_runner
 from smtpbench.session.script import Script
-from smtpbench.session.service import Service
-from smtpbench.session.stage import Stage, stage
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.serve import sink_running
 
 USER: Final = ("user", "password")
@@ -54,31 +54,31 @@ async def _with_sink(rules: Sequence[Rule], lmtp: bool) -> dict[str, list[Lines]
     server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
     authority.configure_trust(client)
-    service = Service(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=SIZE_BYTES)
+    server_context = ServerContext(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=SIZE_BYTES)
     found: dict[str, list[Lines]] = {}
-    async with sink_running(service, tls=server) as sink:
+    async with sink_running(server_context, tls=server) as sink:
         route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client, "localhost")
-        async with stage(route, TIMEOUT_NS, USER) as sessions:
-            offer, _ = await discover(sessions, Fixture(credentials=USER, lmtp=lmtp))
+        async with session_runner(route, TIMEOUT_NS, USER) as runner:
+            target_info, _ = await discover(runner, Fixture(credentials=USER, lmtp=lmtp))
             for rule in rules:
-                found[rule.name] = await _spoken(sessions, _scripts(rule, offer))
+                found[rule.name] = await _run(runner, _scripts(rule, target_info))
     return found
 
 
-def _scripts(rule: Rule, offer: Offer) -> Sequence[Script]:
+def _scripts(rule: Rule, target_info: TargetInfo) -> Sequence[Script]:
     """The probe's sessions; where the sink does not offer what the rule needs, as if it did."""
     assert rule.probe is not None
-    extensions = {need: "" for need in rule.needs if need.isupper() and need not in offer.extensions}
-    return rule.probe(replace(offer, clear={**offer.clear, **extensions}))[:MOST]
+    extensions = {need: "" for need in rule.needs if need.isupper() and need not in target_info.extensions}
+    return rule.probe(replace(target_info, keywords_before_tls={**target_info.keywords_before_tls, **extensions}))[:MOST]
 
 
-async def _spoken(sessions: Stage, scripts: Sequence[Script]) -> list[Lines]:
+async def _run(runner: SessionRunner, scripts: Sequence[Script]) -> list[Lines]:
     found: dict[int, Lines] = {}
     limiter = trio.CapacityLimiter(CONCURRENCY)
 
     async def one(at: int, script: Script) -> None:
         async with limiter:
-            found[at] = dialogue_lines((await sessions.perform(script)).tape)
+            found[at] = dialogue_lines((await runner.run(script)).transcript)
 
     async with trio.open_nursery() as nursery:
         for at, script in enumerate(scripts):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from docs_build.markup import Page, anchored, code, sentence, table
-from smtpbench.cli.ending import EXIT_CODES
+from smtpbench.cli.exit_codes import EXIT_CODES
 
 
 def pages() -> list[Page]:

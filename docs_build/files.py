@@ -61,7 +61,7 @@ def _links(page: str) -> dict[str, str]:
         "Branch": f"{page}#choose",
         "threshold": "metrics.md#thresholds",
         "metric": "metrics.md",
-        "Finding": f"{page}#finding",
+        "FindingMetadata": f"{page}#finding",
     }
 
 
@@ -104,7 +104,7 @@ def _scenario() -> Page:
         _model(document, "Message", "## `message`", "message"),
         _model(document, "Load", "## `load`", "load"),
         _model(document, "LoadStage", "### `stages`", "stages"),
-        _model(document, "Finding", "## `finding`", "finding"),
+        _model(document, "FindingMetadata", "## `finding`", "finding"),
         "## Types { #types }\n",
         _quantities(),
     ]
@@ -125,8 +125,8 @@ def _quantities() -> str:
 
 
 def _comparison() -> Page:
-    document = SchemaDocument(_schema_of(Comparison), {**_links("scenario-file.md"), "Entry": "#candidates"})
-    entry = document.root["$defs"]["Entry"]
+    document = SchemaDocument(_schema_of(Comparison), {**_links("scenario-file.md"), "CandidateSpec": "#candidates"})
+    entry = document.root["$defs"]["CandidateSpec"]
     parts = [
         "A comparison file names the servers that `smtpbench compare` runs in turns, and how each is started and reached. "
         "`smtpbench schema comparison` prints its JSON Schema.\n",

@@ -106,7 +106,7 @@ def _page(rule: Rule, title: str) -> Page:
 def _how(rule: Rule) -> str:
     probe = "a probe sends the dialogues below" if rule.probe is not None else ""
     invariant = "every dialogue with the server is read for it" if rule.invariant is not None else ""
-    alone = "nothing else is tried meanwhile, for the server may not survive" if rule.alone else ""
+    alone = "nothing else is tried meanwhile, for the server may not survive" if rule.exclusive else ""
     return sentence("; ".join(filter(None, (probe, invariant, alone))))
 
 

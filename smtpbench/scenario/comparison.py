@@ -37,7 +37,7 @@ MetricText = Annotated[
 ]
 
 
-class Entry(FixtureFile):
+class CandidateSpec(FixtureFile):
     """One candidate: a target, how it is started, and what differs in how it is loaded."""
 
     about: str = Field("", description="One sentence on what is different about this candidate.")
@@ -72,7 +72,7 @@ class Comparison(Model):
         json_schema_extra={"default": list(METRICS)},
     )
     check: bool = Field(False, description="Check each candidate against the protocol rules as well.")
-    candidates: dict[Name, Entry] = Field(
+    candidates: dict[Name, CandidateSpec] = Field(
         min_length=2, description="The servers to compare, by name. The others are compared with the first."
     )
 
@@ -94,6 +94,6 @@ def read(path: Path) -> Document:
 
 def check(document: Document, folder: Path) -> Comparison:
     """What a document says, its paths made absolute from the folder. Raises ScenarioError with every mistake in it."""
-    parts: dict[str, type[Model]] = {"load": Load, "candidates": Entry}
+    parts: dict[str, type[Model]] = {"load": Load, "candidates": CandidateSpec}
     found = checked(document, Comparison, "a comparison is a mapping with `scenario` and `candidates`", parts)
     return found.model_copy(update={"candidates": {name: one.beside(folder) for name, one in found.candidates.items()}})

@@ -151,14 +151,14 @@ class Random(Model):
     alphabet: Literal["letters", "digits", "hex", "alnum"] = Field("alnum", description="Characters to draw from.")
 
 
-def _kind(keys: dict[str, str], otherwise: str) -> Callable[[Any], str | None]:
+def _kind(keys: dict[str, str], default: str) -> Callable[[Any], str | None]:
     def decide(value: Any) -> str | None:
         if isinstance(value, str):
-            return otherwise
+            return default
         if isinstance(value, dict):
             return next((tag for key, tag in keys.items() if key in value), None)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return otherwise if otherwise == "text" else None
+            return default if default == "text" else None
         return getattr(type(value), "__name__", "").lower() or None
 
     return decide
@@ -251,7 +251,7 @@ class Repeat(Model):
     """Steps that are repeated on one connection. Each iteration of the outermost repeat is one arrival."""
 
     repeat: Passes = Field(description="Number of iterations on a connection, or `forever`.")
-    steps: list[Step] = Field(min_length=1, description="The steps to repeat.")
+    steps: list[ScenarioStep] = Field(min_length=1, description="The steps to repeat.")
 
 
 class Pipeline(Model):
@@ -282,7 +282,7 @@ class Branch(Model):
     """One alternative of a `choose`."""
 
     weight: float | int = Field(1, ge=0, description="How often it is chosen, in proportion to the other weights.")
-    steps: list[Step] = Field(default_factory=list, description="Its steps; without any, nothing is sent.")
+    steps: list[ScenarioStep] = Field(default_factory=list, description="Its steps; without any, nothing is sent.")
 
 
 class Choose(Model):
@@ -326,7 +326,7 @@ STEP_KEYS = {
     "send": "send", "raw": "raw", "repeat": "repeat", "pipeline": "pipeline", "pause": "pause", "choose": "choose",
     "message": "message", "bdat": "bdat", "auth": "auth",
 }  # fmt: skip
-Step = Annotated[
+ScenarioStep = Annotated[
     Annotated[Line, Tag("line")]
     | Annotated[Send, Tag("send")]
     | Annotated[Raw, Tag("raw")]
@@ -382,7 +382,7 @@ class Load(Model):
     seed: int | None = Field(None, ge=0, description="Random seed; the same seed repeats the run.")
 
 
-class Finding(Model):
+class FindingMetadata(Model):
     """The finding that a scenario shows. `check` and `fuzz` write it, `replay` reads it."""
 
     version: Literal[1] = Field(description="Version of this mapping.")
@@ -431,7 +431,7 @@ class Scenario(Model):
         None, min_length=1, max_length=100, description="Name in results; without one, the name of the file."
     )
     about: str | None = Field(None, description="One sentence on what the scenario is for.")
-    session: list[Step] = Field(min_length=1, description="The steps of a session, in order.")
+    session: list[ScenarioStep] = Field(min_length=1, description="The steps of a session, in order.")
     values: dict[str, Value] = Field(
         default_factory=dict, description="Values by name; `{name}` in a step or in the message stands for one."
     )
@@ -440,4 +440,6 @@ class Scenario(Model):
     thresholds: list[ThresholdText] = Field(
         default_factory=list, description="Conditions on metrics. If one fails, the exit code of `run` is 99."
     )
-    finding: Finding | None = Field(None, description="The finding that this scenario shows; `check` and `fuzz` write it.")
+    finding: FindingMetadata | None = Field(
+        None, description="The finding that this scenario shows; `check` and `fuzz` write it."
+    )

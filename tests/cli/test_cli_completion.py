@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from smtpbench.cli import completion, ending
+from smtpbench.cli import completion, exit_codes
 from smtpbench.cli.choices import ARRIVALS, PROFILES, PROGRESS
 from smtpbench.cli.completion import Begun, install, shown, split
-from smtpbench.cli.declared import declared
+from smtpbench.cli.completion_values import SHELLS, CompletionValue, completion_values
+from smtpbench.cli.declared_options import declared
 from smtpbench.cli.main import COMMANDS, call, load
-from smtpbench.cli.words import SHELLS, Word, completions
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.fuzz.mutation import FAMILIES
 from smtpbench.rules.register import BY_NAME
@@ -51,7 +51,7 @@ def test_a_command_whose_source_is_not_at_hand_has_no_options() -> None:
 def texts(line: str) -> list[str] | None:
     """What may come next on this line."""
     begun = split(f"smtpbench {line}")
-    found = completions(begun.before, begun.word, COMMANDS)
+    found = completion_values(begun.before, begun.word, COMMANDS)
     return None if found is None else [word.text for word in found]
 
 
@@ -122,7 +122,7 @@ def test_scenarios_and_files(here: Path) -> None:
     assert texts("run more/") == ["more/deep/", "more/other one.yml"]
     assert texts("run .h") == [".hidden.yaml"]
     assert texts("run none/") == []
-    told = completions(["run"], "relay", COMMANDS)
+    told = completion_values(["run"], "relay", COMMANDS)
     assert told is not None
     assert "lockstep" in told[0].about
 
@@ -158,7 +158,7 @@ def test_lines_are_read_as_far_as_they_go(line: str, begun: Begun) -> None:
     ],
 )
 def test_lines_for_bash_begin_behind_its_breaks(text: str, begun: str, finished: bool, bash: str) -> None:
-    word = Word(text, "x\ny", finished)
+    word = CompletionValue(text, "x\ny", finished)
     assert shown(word, Begun([], begun, False), "bash", BREAKS) == bash
     assert shown(word, Begun([], begun, True), "bash", BREAKS) == text
     assert shown(word, Begun([], begun, False), "zsh") == f"{text}{' ' if finished else ''}\tx y"
@@ -178,7 +178,8 @@ def test_help_imports_nothing_that_takes_long(arguments: tuple[str, ...]) -> Non
     assert modules & HEAVY == set()
     assert {name for name in modules if name.startswith("smtpbench.")} <= {
         "smtpbench.cli", "smtpbench.errors", "smtpbench.text",
-        *(f"smtpbench.cli.{name}" for name in ("main", "ending", "completion", "words", "declared", "choices")),
+        *(f"smtpbench.cli.{name}" for name in ("main", "exit_codes", "completion", "completion_values")),
+        *(f"smtpbench.cli.{name}" for name in ("declared_options", "choices")),
     }  # fmt: skip
 
 
@@ -197,10 +198,10 @@ def imported(*arguments: str, **env: str) -> set[str]:
 def test_the_shell_that_asks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for shell in SHELLS:
         monkeypatch.setattr(completion, "_asking", lambda shell=shell: shell)
-        assert ending.ended(lambda: call(["--show-completion"])) == 0
+        assert exit_codes.ended(lambda: call(["--show-completion"])) == 0
         assert capsys.readouterr().out == completion.SCRIPTS[shell]
     monkeypatch.setattr(completion, "_asking", lambda: "")
-    assert ending.ended(lambda: call(["--install-completion"])) == 2
+    assert exit_codes.ended(lambda: call(["--install-completion"])) == 2
     assert "name one of bash, zsh, fish" in capsys.readouterr().err
     with pytest.raises(UsageError, match="did you mean zsh"):
         completion.script_of("zhs")

@@ -136,5 +136,5 @@ def test_the_password_is_in_no_process_list(postfix: Server, tls: Tls, tmp_path:
         seen += subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True).stdout
         time.sleep(0.2)
     assert finish(process, tmp_path).code == 0
-    assert "smtpbench.load.fleet" in seen
+    assert "smtpbench.load.worker_processes" in seen
     assert PASSWORD not in seen
