@@ -31,7 +31,7 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
         ((*RUN, "--arrivals", "poison"), "did you mean poisson?"),
         ((*RUN, "--threshold", "acepted > 5"), "'acepted' is not a metric; did you mean accepted?"),
         ((*RUN, "--threshold", "generator.late_p9 < 5ms"), "did you mean generator.late_p99?"),
-        ((*RUN, "--threshold", "xyz > 5"), "'xyz' is not a metric; there are such as message.p99"),
+        ((*RUN, "--threshold", "xyz > 5"), "'xyz' is not a metric; thresholds look like message.p99"),
         (("rules", "eod-lf-crfl"), "there is no rule 'eod-lf-crfl'; did you mean eod-lf-crlf?"),
         (("rules", "zzz"), "there is no rule 'zzz'; `smtpbench rules` lists them"),
         (("check", "eod-lf-crfl", "-t", "smtp://127.0.0.1"), "did you mean eod-lf-crlf?"),

@@ -93,7 +93,7 @@ def test_options_override_a_comparison_file(tmp_path: Path) -> None:
         ({"target": [A], "with": ["a/b=-c 1", "b=-c 5"]}, "use --(target|with) NAME=VALUE"),
         ({"target": [f"a b={A}", f"b={B}"]}, "not allowed here"),
         ({"target": [f"a={A}", f"b={B}"], "stop": ["b=x"]}, "without a start command"),
-        ({"target": ["a=http://x", f"b={B}"]}, "is not understood"),
+        ({"target": ["a=http://x", f"b={B}"]}, "is not a target URL"),
     ],
 )
 def test_contradictory_or_incomplete_options_are_refused(candidate_options: dict[str, list[str]], text: str) -> None:
