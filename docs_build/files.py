@@ -9,8 +9,9 @@ from typing import Any, Final
 from docs_build.markup import Page, anchored, block, code, escape, sentence, table
 from docs_build.schema import Schema, SchemaDocument
 from smtpbench.scenario.comparison import Comparison
-from smtpbench.scenario.model import ACTIONS, Scenario
+from smtpbench.scenario.model import Scenario
 from smtpbench.scenario.shipped import shipped_scenarios
+from smtpbench.scenario.steps import ACTIONS
 from smtpbench.scenario.values import BUILT_IN, DEFAULTS
 
 #: Types that are text of a certain form: name → what it stands for, and examples.

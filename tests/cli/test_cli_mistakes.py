@@ -26,7 +26,7 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
         (("run",), "missing argument 'scenario'; `smtpbench run --help`"),
         (("run", "relay"), "missing option '--target' / '-t'; `smtpbench run --help`"),
         (("run", "relay", "--target"), "option '--target' requires an argument; `smtpbench run --help`"),
-        (("run", "rely", "-t", "smtp://127.0.0.1"), "there is no scenario 'rely'; did you mean relay? a file is"),
+        (("run", "rely", "-t", "smtp://127.0.0.1"), "unknown scenario 'rely'; did you mean relay?"),
         ((*RUN, "--progress", "lvie"), "--progress lvie: there are auto, live, plain, none; did you mean live?"),
         ((*RUN, "--arrivals", "poison"), "did you mean poisson?"),
         ((*RUN, "--threshold", "acepted > 5"), "'acepted' is not a metric; did you mean accepted?"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from smtpbench.study.steps import (
+from smtpbench.study.search import (
     CONFIRM,
     CONNECTIONS,
     GENERATOR,
