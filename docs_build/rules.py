@@ -30,6 +30,8 @@ NEEDS: Final[Mapping[str, str]] = {
     "auth": "`AUTH` offered by the server",
     "clear": "a connection that begins without TLS",
 }
+#: CRLF as it is spelled out, with more of the line behind it.
+_LINE_END: Final = re.compile(r"(?<!\\)\\r\\n(?=.)")
 
 
 def pages() -> list[Page]:
@@ -91,7 +93,7 @@ def _page(rule: Rule, title: str) -> Page:
     parts = [
         table("facts", ("Fact", "Value"), [(f"**{name}**", text) for name, text in facts]),
         "## Try it { #try }\n",
-        block("console", _commands(rule)),
+        block("sh", _commands(rule)),
     ]
     shown = dialogues().get(rule.name, []) if rule.probe is not None else []
     if shown:
@@ -134,8 +136,9 @@ def _introduction(shown: list[Lines]) -> str:
 
 
 def _dialogue(lines: Lines, at: int, count: int) -> str:
-    text = block("text", "\n".join(lines))
+    # each line of what is sent or received stands on a line of its own
+    text = block("text", "\n".join(_LINE_END.sub(r"\\r\\n\n   ", line) for line in lines))
     if count == 1:
         return text
     indented = "\n".join(f"    {line}" if line else "" for line in text.splitlines())
-    return f'???{"+" if at == 0 else ""} example "Dialogue {at + 1} of {count}"\n\n{indented}\n'
+    return f'???{"+" if at == 0 else ""} quote "Dialogue {at + 1} of {count}"\n\n{indented}\n'
