@@ -157,5 +157,8 @@ def _as_it_stands(lines: list[str]) -> Iterator[str]:
         while end < len(lines) and lines[end].startswith(" ") == indented:
             end += 1
         run = [line.strip() for line in lines[at:end]]
-        yield block("sh", "\n".join(run)) if indented else "  \n".join(map(escape, run)) + "\n"
+        # a line that ends a sentence stays a line; others were broken for the width of a terminal
+        yield (
+            block("sh", "\n".join(run)) if indented else re.sub(r"(?<![.:])  \n", " ", "  \n".join(map(escape, run))) + "\n"
+        )
         at = end

@@ -25,7 +25,7 @@ QUANTITIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "reply codes": ("One reply code or class, or a list of them.", ("250", "[250, 251]")),
 }
 #: Steps in the order of the reference, values likewise: names of models in the schema.
-STEPS: Final = ("Send", "Raw", "Pipeline", "Repeat", "Choose", "Pause", "MessageStep", "Bdat", "Auth")
+STEPS: Final = ("Send", "Raw", "Pipeline", "Repeat", "Pause", "MessageStep", "Bdat", "Auth", "Choose")
 VALUES: Final = ("Pick", "Numbers", "Random", "Csv", "Lines")
 #: What the steps of one word do.
 ACTION_MEANINGS: Final[Mapping[str, str]] = {
@@ -58,7 +58,7 @@ def _links(page: str) -> dict[str, str]:
     return {
         **named,
         **{name: f"{page}#{anchor}" for name, anchor in sections.items()},
-        "Branch": f"{page}#choose",
+        "Branch": f"{page}#alternatives",
         "threshold": "metrics.md#thresholds",
         "metric": "metrics.md",
         "FindingMetadata": f"{page}#finding",
@@ -74,7 +74,7 @@ def _model(document: SchemaDocument, name: str, heading: str, anchor: str) -> st
 
 def _scenario() -> Page:
     document = SchemaDocument(_schema_of(Scenario), _links(""))
-    actions = [(anchored(f"step.{name}", code(name)), sentence(ACTION_MEANINGS[name])) for name in ACTIONS]
+    actions = [(anchored(f"word.{name}", code(name)), sentence(ACTION_MEANINGS[name])) for name in ACTIONS]
     defaults = [(anchored(f"value.{name}", code(f"{{{name}}}")), code(text)) for name, text in DEFAULTS.items()]
     built_in = [(anchored(f"value.{name}", code(f"{{{name}}}")), sentence(BUILT_IN_MEANINGS[name])) for name in BUILT_IN]
     parts = [
@@ -83,16 +83,16 @@ def _scenario() -> Page:
         "Keys that are not listed here are mistakes.\n",
         block("yaml", shipped_scenarios()["relay"].read_text(encoding="utf-8")),
         "## Keys of the file { #keys }\n",
-        document.table(document.own_keys(document.root)),
+        document.table(document.own_keys(document.root), "keys."),
         "## Steps { #steps }\n",
         "A step is one of these:\n\n"
         "- a line that begins with a verb in capital letters, such as `MAIL FROM:<{sender}>`: an SMTP command, "
         "with CRLF added and values filled in;\n"
         "- one of the words in the table;\n"
-        "- a mapping, which the first key of the tables below it identifies.\n",
+        "- a mapping: the first key of each table below says which kind of step it is.\n",
         table("pairs", ("Word", "What it does"), actions),
-        *(_model(document, name, f"### `{_key_of(document, name)}`", _key_of(document, name)) for name in STEPS),
-        _model(document, "Branch", "#### Alternatives of `choose`", "branch"),
+        *(_model(document, name, f"### `{_key_of(document, name)}`", f"step.{_key_of(document, name)}") for name in STEPS),
+        _model(document, "Branch", "#### Alternatives of `choose`", "alternatives"),
         "## Values { #values }\n",
         "`{name}` in a step or in the message stands for a value. A value is text, which may name other values, "
         "or one of the mappings below. All draws depend on the seed and on the number of the arrival only: "
@@ -132,9 +132,9 @@ def _comparison() -> Page:
         "`smtpbench schema comparison` prints its JSON Schema.\n",
         block("yaml", _example(_comparison_text())),
         "## Keys of the file { #keys }\n",
-        document.table(document.own_keys(document.root)),
+        document.table(document.own_keys(document.root), "keys."),
         f"## Candidates {{ #candidates }}\n\n{sentence(entry['description'])}\n",
-        document.table(document.own_keys(entry), "candidates."),
+        document.table(document.own_keys(entry), "candidate."),
     ]
     return Page("reference/comparison-file.md", "Comparison file", "\n".join(parts))
 

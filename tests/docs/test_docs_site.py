@@ -91,22 +91,27 @@ class References(HTMLParser):
         self.links: set[str] = set()
         self.fetched: set[str] = set()
         self.anchors: set[str] = {""}
+        self.repeated: set[str] = set()
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = {name: value or "" for name, value in attrs}
-        self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        name = values.get("id") or (values.get("name") if tag == "a" else "")
+        if name:
+            self.repeated |= {name} & self.anchors
+            self.anchors.add(name)
         if tag == "a" and "href" in values:
             self.links.add(values["href"])
         self.fetched |= {value for name, value in values.items() if (tag, name) in FETCHING}
 
 
 def broken_links(folder: Path) -> list[str]:
-    """Links and anchors of all pages in a folder that lead nowhere."""
+    """Links and anchors of all pages in a folder that lead nowhere, or to two places."""
     paths = [path for path in folder.rglob("*.html") if path.name != "404.html"]  # its links begin at the root of a server
     pages = {path: References(path.read_text(encoding="utf-8")) for path in paths}
     found = []
     for path, references in pages.items():
+        found += [f"{path.relative_to(folder)}: two places are #{name}" for name in references.repeated]
         for link in references.links | references.fetched:
             parts = urlsplit(link)
             if parts.scheme or link.startswith("//"):
@@ -210,6 +215,16 @@ def test_an_option_can_be_linked_to(browser: Browser, site: Path) -> None:
         assert page.locator("tr:has(a:target)").inner_text().startswith("--seed")
 
 
+def test_an_option_in_a_command_is_not_broken_after_its_hyphens(browser: Browser, site: Path) -> None:
+    with window(browser, viewport=TELEPHONE) as page:
+        page.goto((site / "reference/command-line/sink.html").as_uri())
+        rows = page.evaluate("[...document.querySelectorAll('pre .option')].map((one) => one.getClientRects().length)")
+        assert len(rows) > 10
+        assert set(rows) == {1}
+        command = page.locator("pre > code", has_text="--stall").inner_text()
+        assert "smtpbench sink --listen 127.0.0.1:2525 --on DATA=reset@1% --on EHLO=drip --stall 4s..5s\n" in command
+
+
 # -- controls ----------------------------------------------------------------------------------------------------
 
 
@@ -236,8 +251,8 @@ def test_links_that_lead_nowhere_are_seen(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text(
         "<a href='b.html#here'>x</a><a href='b.html#gone'>x</a><a href='c.html'>x</a><a href='#'>x</a>"
     )
-    (tmp_path / "b.html").write_text("<p id=here>")
-    assert broken_links(tmp_path) == ["a.html: b.html#gone", "a.html: c.html"]
+    (tmp_path / "b.html").write_text("<p id=here><p id=twice><p id=twice>")
+    assert broken_links(tmp_path) == ["a.html: b.html#gone", "a.html: c.html", "b.html: two places are #twice"]
 
 
 def test_addresses_in_pages_and_style_sheets_are_seen(tmp_path: Path) -> None:
