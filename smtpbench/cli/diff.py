@@ -15,7 +15,7 @@ from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.tables import wants_color
 from smtpbench.scenario.comparison import METRICS
-from smtpbench.study.diff import diff, sides_of
+from smtpbench.study.diff import diff, load_candidates
 from smtpbench.threshold import parse_metric
 from smtpbench.units import parse_share
 
@@ -49,7 +49,7 @@ def command(
     if len(results) < 2:
         raise UsageError("one result has nothing to be held against; name two or more")
     found = diff(
-        sides_of(results), [parse_metric(text) for text in metric or METRICS], confidence=parse_share(confidence),
+        load_candidates(results), [parse_metric(text) for text in metric or METRICS], confidence=parse_share(confidence),
         least=parse_share(least), force=force, seed=seed,
     )  # fmt: skip
     typer.echo(comparison_table(found, color=wants_color(sys.stdout)))
