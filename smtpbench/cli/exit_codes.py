@@ -1,9 +1,6 @@
 """How a command ends, whatever happened: one message on stderr, an exit code, never a traceback.
 
-    0    fine                                   70   a bug in smtpbench
-    1    findings                               99   a threshold failed
-    2    usage or scenario error                130  interrupted, what there was is saved
-    3    could not run                          141  the reader of the output has gone
+The exit codes are in `EXIT_CODES`.
 
 Theory of operation: `ended` calls the command and is the only place that catches everything. stdout and stderr are opened
 anew on a file that remembers what went wrong with it and raises nothing. So no command has to mind its output, one that
@@ -22,7 +19,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import typer
 
@@ -33,6 +30,32 @@ from smtpbench.text import did_you_mean, visible
 BUG = 70
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+
+
+class ExitCode(NamedTuple):
+    """An exit code.
+
+    Attributes:
+        code: The number.
+        name: What it says, in a few words.
+        meaning: When it is used.
+    """
+
+    code: int
+    name: str
+    meaning: str
+
+
+EXIT_CODES = (
+    ExitCode(0, "fine", "The command did what it was asked for, and found nothing wrong."),
+    ExitCode(1, "findings", "The server broke a rule, a candidate is worse than the first, or the machine is unfit."),
+    ExitCode(2, "usage or scenario error", "An option, a URL or a file cannot be understood; the message names the place."),
+    ExitCode(3, "could not run", "The target, a certificate, a login or this machine stands in the way."),
+    ExitCode(BUG, "bug in smtpbench", "An error that smtpbench did not expect; the message names a file with details."),
+    ExitCode(99, "a threshold failed", "A threshold of the run does not hold, or no rate meets the objectives."),
+    ExitCode(INTERRUPTED, "interrupted", "SIGINT or SIGTERM ended the command; what was measured until then is saved."),
+    ExitCode(PIPE_CLOSED, "output pipe closed", "The program that reads the output has ended."),
+)
 DEBUG_VARIABLE = "SMTPBENCH_DEBUG"
 
 #: What a terminal that cannot show a character gets instead.

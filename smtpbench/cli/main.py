@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from smtpbench import __version__
 from smtpbench.cli import completion
-from smtpbench.cli.exit_codes import ended
+from smtpbench.cli.exit_codes import EXIT_CODES, ended
 from smtpbench.errors import UsageError
 from smtpbench.text import did_you_mean, visible
 
@@ -103,8 +103,7 @@ def load(name: str) -> Any:
 app = typer.Typer(
     cls=LazyGroup,
     add_completion=False,
-    epilog="Exit codes: 0 fine, 1 findings, 2 a mistake in the call or the scenario, 3 could not run, 70 a bug here, "
-    "99 a threshold failed, 130 interrupted (what there was is saved), 141 nobody reads the output. "
+    epilog=f"Exit codes: {', '.join(f'{one.code} {one.name}' for one in EXIT_CODES)}. "
     "`smtpbench help COMMAND` has examples.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
