@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -26,8 +26,32 @@ def quantity(parse: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def _text_schema(kind: str, pattern: str, *examples: str, number: bool = False) -> WithJsonSchema:
-    text = {"type": "string", "pattern": pattern, "examples": list(examples)}
+class TextType(NamedTuple):
+    """Text of a certain form; the schema names it by `x-type`.
+
+    Attributes:
+        form: How it is written.
+        examples: Some that are valid.
+    """
+
+    form: str
+    examples: tuple[str, ...]
+
+
+TEXT_TYPES: Mapping[str, TextType] = {
+    "duration": TextType("A number and `us`, `ms`, `s`, `m` or `h`; several may be joined.", ("30s", "1m30s")),
+    "size": TextType("A number of octets, or a number and `KB`, `MB`, `KiB` or `MiB`.", ("4KiB",)),
+    "sizes": TextType("A size, or a range of sizes, from which each message draws one.", ("4KiB", "4KiB..64KiB")),
+    "rates": TextType("Events per `s`, `m` or `h`, or a range from the first rate to the last.", ("500/s", "10/s..500/s")),
+    "share": TextType("A percentage.", ("95%",)),
+    "range": TextType("Two whole numbers, the first and the last.", ("1..1000",)),
+    "reply code": TextType("A reply code, or a class of codes.", ("250", "2xx")),
+    "reply codes": TextType("A reply code or class, or a list of them.", ("250", "[250, 251]")),
+}
+
+
+def _text_schema(kind: str, pattern: str, *, number: bool = False) -> WithJsonSchema:
+    text = {"type": "string", "pattern": pattern, "examples": list(TEXT_TYPES[kind].examples)}
     return WithJsonSchema({"x-type": kind, **({"anyOf": [text, {"type": "integer", "minimum": 0}]} if number else text)})
 
 
@@ -35,23 +59,23 @@ _DURATION = r"([0-9]+(\.[0-9]+)?(us|µs|ms|s|m|h))+"
 _SIZE = r"[0-9]+(\.[0-9]+)? ?(B|KB|MB|GB|KiB|MiB|GiB)?"
 _RATE = r"[0-9]+(\.[0-9]+)? ?/ ?[smh]"
 
-DurationNs = Annotated[int, quantity(units.parse_duration_ns), _text_schema("duration", f"^{_DURATION}$", "30s", "1m30s")]
+DurationNs = Annotated[int, quantity(units.parse_duration_ns), _text_schema("duration", f"^{_DURATION}$")]
 SizesBytes = Annotated[
     tuple[int, int],
     quantity(lambda text: units.parse_range(text, units.parse_size_bytes)),
-    _text_schema("sizes", rf"^{_SIZE}(\.\.{_SIZE})?$", "4KiB", "4KiB..64KiB", number=True),
+    _text_schema("sizes", rf"^{_SIZE}(\.\.{_SIZE})?$", number=True),
 ]
-SizeBytes = Annotated[int, quantity(units.parse_size_bytes), _text_schema("size", f"^{_SIZE}$", "4KiB", number=True)]
-Share = Annotated[float, quantity(units.parse_share), _text_schema("share", r"^[0-9]+(\.[0-9]+)? ?%$", "95%")]
+SizeBytes = Annotated[int, quantity(units.parse_size_bytes), _text_schema("size", f"^{_SIZE}$", number=True)]
+Share = Annotated[float, quantity(units.parse_share), _text_schema("share", r"^[0-9]+(\.[0-9]+)? ?%$")]
 RatesPerS = Annotated[
     tuple[float, float],
     quantity(lambda text: units.parse_ends(text, units.parse_rate_per_s)),
-    _text_schema("rates", rf"^{_RATE}(\.\.{_RATE})?$", "500/s", "10/s..500/s"),
+    _text_schema("rates", rf"^{_RATE}(\.\.{_RATE})?$"),
 ]
 Range = Annotated[
     tuple[int, int],
     quantity(lambda text: units.parse_range(text, units.parse_count)),
-    _text_schema("range", r"^[0-9]+\.\.[0-9]+$", "1..1000"),
+    _text_schema("range", r"^[0-9]+\.\.[0-9]+$"),
 ]
 ThresholdText = Annotated[
     Threshold,

@@ -6,6 +6,7 @@ A step is recognised by its form (a line, a word) or by the one key that only it
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
@@ -15,7 +16,14 @@ from smtpbench.scenario.content import Message
 from smtpbench.scenario.fields import Codes, DurationNs, Model, SizesBytes, tag_by_key
 
 COMMAND_LINE = re.compile(r"[A-Z][A-Z0-9-]*(?: .*)?", re.DOTALL)
-ACTIONS = ("message", "tls", "close", "reset", "half-close")
+#: Steps of one word → what they do.
+ACTIONS: Mapping[str, str] = {
+    "message": "Send the content of the message and its end, after DATA.",
+    "tls": "Start a TLS handshake, without STARTTLS before it.",
+    "close": "Close the connection.",
+    "reset": "Close the connection with a TCP reset.",
+    "half-close": "Close the writing side of the connection.",
+}
 
 #: Largest number of steps of a script, with inner repeats unrolled.
 MAX_STEPS = 100_000
