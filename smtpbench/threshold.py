@@ -173,7 +173,7 @@ class Threshold:
         """The metric in full: `message.response.p99@gmail.example`."""
         return ".".join(self.path) + (f"@{self.domain}" if self.domain else "")
 
-    def passes(self, value: float) -> bool:
+    def is_met_by(self, value: float) -> bool:
         """Return whether a value meets the condition."""
         return _OPERATORS[self.operator](value, self.limit)
 

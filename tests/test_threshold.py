@@ -103,7 +103,7 @@ def test_text_that_is_not_a_threshold_is_refused(text: str, error: str) -> None:
 )  # fmt: skip
 def test_value_is_compared_with_the_limit(operator: str, below: bool, at: bool, above: bool) -> None:
     threshold = parse_threshold(f"failed {operator} 10")
-    assert [threshold.passes(value) for value in (9.0, 10.0, 11.0)] == [below, at, above]
+    assert [threshold.is_met_by(value) for value in (9.0, 10.0, 11.0)] == [below, at, above]
 
 
 def test_margin_is_positive_if_the_threshold_passes() -> None:

@@ -39,7 +39,7 @@ class ThresholdResult:
     @property
     def passed(self) -> bool:
         """Whether it held."""
-        return self.value is not None and self.threshold.passes(self.value)
+        return self.value is not None and self.threshold.is_met_by(self.value)
 
     def to_data(self) -> dict[str, Any]:
         """An entry of the result's `thresholds`."""
