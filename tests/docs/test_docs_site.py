@@ -225,6 +225,19 @@ def test_an_option_in_a_command_is_not_broken_after_its_hyphens(browser: Browser
         assert "smtpbench sink --listen 127.0.0.1:2525 --on DATA=reset@1% --on EHLO=drip --stall 4s..5s\n" in command
 
 
+def test_the_words_of_the_picture_of_the_layers_fit_their_boxes(browser: Browser, site: Path) -> None:
+    with window(browser) as page:
+        page.goto((site / "explanation/architecture.html").as_uri())
+        widths = page.evaluate(
+            """[...document.querySelectorAll(".layers rect")].map((box) => {
+                 const [name, about] = [box.nextElementSibling, box.nextElementSibling.nextElementSibling];
+                 return [name.textContent, box.getBBox().width, name.getBBox().width, about.getBBox().width];
+               })"""
+        )
+        assert len(widths) > 10
+        assert [name for name, box, *texts in widths if max(texts) > box - 8] == []
+
+
 # -- controls ----------------------------------------------------------------------------------------------------
 
 
