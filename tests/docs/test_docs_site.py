@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,15 +44,21 @@ KEY_PAGES = (
 FETCHING = {("link", "href"), ("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src")}
 
 
+def built(source: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of a checkout as `make docs` does. `--quiet` would silence the warnings that strictness counts."""
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=source, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` builds it."""
+    """The site."""
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
-        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = built(ROOT, folder)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("INFO")] == []
     return folder
 
 
@@ -239,6 +246,22 @@ def test_the_words_of_the_picture_of_the_layers_fit_their_boxes(browser: Browser
 
 
 # -- controls ----------------------------------------------------------------------------------------------------
+
+
+def test_make_docs_fails_for_an_anchor_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("docs", "docs_build"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs/index.md").open("a") as page:
+        page.write("\n[seed](reference/command-line/run.md#--sed)\n")
+    done = built(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    assert "does not contain an anchor '#--sed'" in done.stderr
+
+
+def test_make_docs_is_strict() -> None:
+    (command,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "mkdocs build" in line]
+    assert command.endswith("mkdocs build --strict")
 
 
 @pytest.mark.parametrize(
