@@ -78,7 +78,7 @@ class _Keen(ClientSession):
         self.found: Tls | None = None
 
     def connected(self, now_ns: int) -> api.Out:
-        self.opened_ns, self.connect_ns = now_ns, now_ns - self._started_ns
+        self.opened_ns, self.connect_ns = now_ns, now_ns - self.started_ns
         return super().connected(now_ns)
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:

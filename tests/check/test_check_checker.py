@@ -100,12 +100,12 @@ class _Mortal(ServerSession):
             return b""
         return super().connected(now_ns)
 
-    def _other(self, line: bytes) -> bytes:
+    def handle_command(self, line: bytes) -> bytes:
         if line == b"DIE\r\n":
             _Mortal.dead = True
             self.pending_action = api.RESET
             return b""
-        return super()._other(line)
+        return super().handle_command(line)
 
 
 def test_a_server_that_dies_breaks_health_and_leaves_the_rest_open() -> None:
