@@ -303,8 +303,10 @@ class CommandHandlers:
         mechanism = sasl.MECHANISMS.get(name)
         if mechanism is None:
             return self.refuse(Refusal(504, "5.5.4", "Unknown mechanism"))
+        if initial is not None and mechanism.server_first:
+            return self.refuse(Refusal(501, "5.5.4", "This mechanism takes no initial response"))
         response = None if initial is None else sasl.decode_line(initial)
-        if initial is not None and (response is None or mechanism.server_first):
+        if initial is not None and response is None:
             return self.refuse(Refusal(501, "5.5.2", "Not base64"))
         exchange = mechanism.server(sasl.Accounts(self.context.users), secrets.token_hex)
         return self.continue_auth(exchange, response)
