@@ -90,12 +90,15 @@ def read_text(path: Path) -> str:
     return text
 
 
-def parse(text: str, file: str) -> Document:
-    """Read one YAML document. Raises ScenarioError where it is not YAML, or not one document."""
+def parse(text: str, file: str, *, empty: str = "a scenario has at least a `session`") -> Document:
+    """Read one YAML document. Raises ScenarioError where it is not YAML, or not one document.
+
+    empty: what the message about an empty file adds.
+    """
     document = Document(file)
     try:
         reader = _Reader(document, yaml.parse(text, Loader=yaml.CSafeLoader))
-        reader.read()
+        reader.read(empty)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
@@ -119,11 +122,11 @@ class _Reader:
         self._nodes = 0
         self._anchors: dict[str, tuple[Any, tuple[Any, ...]]] = {}
 
-    def read(self) -> None:
+    def read(self, empty: str) -> None:
         next(self._events)  # the stream's start
         event = next(self._events)
         if isinstance(event, yaml.StreamEndEvent):
-            raise _Stop(None, "is empty; a scenario has at least a `session`")
+            raise _Stop(None, f"is empty; {empty}")
         self._document.data = self._value(next(self._events), (), 0)
         next(self._events)  # the document's end
         event = next(self._events)

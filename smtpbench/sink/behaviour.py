@@ -1,22 +1,24 @@
-"""How a sink misbehaves on purpose: rules of `VERB=ACTION[@SHARE]`, a stall, a greylist, a cap on connections.
+"""How a sink misbehaves on purpose: rules of `VERB=ACTION[@SHARE]`, a stall, greylisting.
 
-The verbs are SMTP's, and `connect` for the greeting and `message` for the end of the data. The actions:
+The verbs are those of SMTP, `connect` for the greeting, and `message` for the end of the data. The actions:
 
-    450, 550 …     this reply instead (with a text of its own: `550 5.7.1 no thanks`)
-    reject         5yz, tempfail 4yz
-    delay:20ms     the reply is held back; also `delay:10ms..50ms` and `delay:exp(20ms)`
-    serve:10ms/4   the reply is the work of one of 4 workers, 10 ms each, who take what there is in the order in which it
-                   came: a server that can do 400 a second and no more; the time may be written as for a delay
-    drop, reset    close the connection (FIN), or reset it (RST), instead of a reply
-    close          the reply, then close
-    421            `421`, then close
-    mute           no reply, ever
-    garbage        octets that are no reply
-    long           a reply line of 1 MB
-    drip           the reply an octet at a time
+    450, 550 …     this reply instead, also with a text (`550 5.7.1 refused`)
+    reject         a 550 reply instead
+    tempfail       a 451 reply instead
+    delay:20ms     delay the reply; also `delay:10ms..50ms` and `delay:exp(20ms)`
+    serve:10ms/4   send the reply once one of 4 workers has worked on it for 10 ms; they take replies in the order of their
+                   arrival, so the server does 400 a second at most; the time may be written as for a delay
+    drop           close the connection instead of a reply (FIN)
+    reset          reset the connection instead of a reply (RST)
+    close          reply, then close the connection
+    421            reply 421, then close the connection
+    mute           never reply
+    garbage        send octets that are not a reply
+    long           send a reply line of 1 MB
+    drip           send the reply one octet at a time
 
-A share is a percentage of the occasions, drawn with the seed; without one it is always. Rules are tried in order: the
-first that applies answers, delays add up.
+A share is a percentage of the occasions, drawn with the seed; without a share the rule always applies. Rules are tried in
+order. The first that applies decides the reply; the delays of all that apply add up.
 """
 
 from __future__ import annotations
@@ -38,10 +40,10 @@ from smtpbench.units import NS_PER_MS, parse_count, parse_duration_ns, parse_ran
 VERBS = (*EXPECTED, "connect", "message")
 _REPLY = re.compile(r"([2-5][0-5][0-9])(?: (.*))?")
 _EXPONENTIAL = re.compile(r"exp\((.+)\)")
-_TEXTS = {"reject": b"550 5.7.1 Refused by the sink\r\n", "tempfail": b"451 4.7.1 Try again later\r\n"}
-_GARBAGE = b"\xff\xfe\x00 \x1b[2J this is no reply\r\n"
+_REFUSALS = {"reject": b"550 5.7.1 Refused by the sink\r\n", "tempfail": b"451 4.7.1 Try again later\r\n"}
+_GARBAGE = b"\xff\xfe\x00 \x1b[2J not a reply\r\n"
 _LONG = b"250-" + b"x" * 1_000_000 + b"\r\n"
-_ACTS = {
+_OVERRIDES = {
     "drop": ReplyOverride(then_action=api.CLOSE),
     "reset": ReplyOverride(then_action=api.RESET),
     "421": ReplyOverride(CLOSING_421, api.LINGER),
@@ -50,27 +52,32 @@ _ACTS = {
     "long": ReplyOverride(_LONG),
 }
 DRIP_NS = NS_PER_MS
-WORKERS_MOST = 10_000
-ACTIONS = ("450", "550 text", *_TEXTS, "delay:20ms", "serve:10ms/4", *_ACTS, "close", "drip")
+MAX_WORKERS = 10_000
+ACTIONS = ("450", "550 text", *_REFUSALS, "delay:20ms", "serve:10ms/4", *_OVERRIDES, "close", "drip")
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """A time to hold a reply back: between two bounds, or exponential with a mean; nanoseconds."""
+    """Distribution of a delay: uniform between two bounds, or exponential.
+
+    Attributes:
+        low_ns, high_ns: Bounds of the uniform distribution, nanoseconds.
+        mean_ns: Mean of the exponential distribution, nanoseconds; 0 for the uniform one.
+    """
 
     low_ns: int
     high_ns: int
     mean_ns: int = 0
 
     def draw_ns(self, rng: random.Random) -> int:
-        """One of the times."""
+        """Return a time drawn from the distribution."""
         if self.mean_ns:
             return round(rng.expovariate(1 / self.mean_ns))
         return self.low_ns if self.low_ns == self.high_ns else rng.randint(self.low_ns, self.high_ns)
 
 
 def parse_delay(text: str) -> Delay:
-    """`20ms`, `10ms..50ms`, `exp(20ms)`. Raises UsageError."""
+    """Parse `20ms`, `10ms..50ms` or `exp(20ms)`. Raises UsageError."""
     match = _EXPONENTIAL.fullmatch(text.strip())
     if match:
         return Delay(0, 0, parse_duration_ns(match[1]))
@@ -78,31 +85,46 @@ def parse_delay(text: str) -> Delay:
 
 
 class WorkerPool:
-    """Workers with one queue, first come first served (a G/G/n queue in Kendall's notation), one thing each at a time."""
+    """Workers with one queue, first come first served: a G/G/n queue in Kendall's notation.
 
-    def __init__(self, each: Delay, workers: int) -> None:
-        self._service_time = each
-        self._free_ns = [0] * workers  # a heap: when each of them has done what it was given so far
+    Args:
+        service_time: How long a worker works on one reply.
+        workers: Number of workers.
+    """
 
-    def hold_ns(self, came_ns: int, rng: random.Random) -> int:
-        """How long after it came this one is done: the wait for a worker, and the work."""
-        done_ns = max(came_ns, self._free_ns[0]) + self._service_time.draw_ns(rng)
+    def __init__(self, service_time: Delay, workers: int) -> None:
+        self._service_time = service_time
+        self._free_ns = [0] * workers  # a heap: when each worker has done what it was given so far
+
+    def hold_ns(self, arrived_ns: int, rng: random.Random) -> int:
+        """Return how long after its arrival a reply is done: the wait for a worker, and the work."""
+        done_ns = max(arrived_ns, self._free_ns[0]) + self._service_time.draw_ns(rng)
         heapq.heapreplace(self._free_ns, done_ns)
-        return done_ns - came_ns
+        return done_ns - arrived_ns
 
 
 def parse_worker_pool(text: str) -> WorkerPool:
-    """`10ms/4`, `10ms` (one worker), `exp(10ms)/4`. Raises UsageError."""
-    each, slash, workers_text = text.rpartition("/")
+    """Parse `10ms/4`, `10ms` (one worker) or `exp(10ms)/4`. Raises UsageError."""
+    time_text, slash, workers_text = text.rpartition("/")
     workers = parse_count(workers_text) if slash else 1
-    if not 1 <= workers <= WORKERS_MOST:
-        raise UsageError(f"serve:{text}: from 1 to {WORKERS_MOST:,} workers")
-    return WorkerPool(parse_delay(each if slash else text), workers)
+    if not 1 <= workers <= MAX_WORKERS:
+        raise UsageError(f"serve:{text}: the number of workers must be from 1 to {MAX_WORKERS:,}")
+    return WorkerPool(parse_delay(time_text if slash else text), workers)
 
 
 @dataclass(frozen=True, slots=True)
 class ReplyRule:
-    """What is done to the replies to a verb, and to which share of them."""
+    """What is done to a share of the replies to a verb.
+
+    Attributes:
+        verb: A verb of SMTP, `connect` or `message`.
+        share: Share of the occasions, from 0 to 1.
+        override: Replaces the reply.
+        delay: Delays it.
+        workers: Work on it.
+        close: Closes the connection behind it.
+        drip: Sends it one octet at a time.
+    """
 
     verb: str
     share: float
@@ -114,23 +136,23 @@ class ReplyRule:
 
 
 def parse_rule(text: str) -> ReplyRule:
-    """`VERB=ACTION[@SHARE]`. Raises UsageError."""
+    """Parse `VERB=ACTION[@SHARE]`. Raises UsageError."""
     verb, equals, rest = text.partition("=")
     action, at, share_text = rest.rpartition("@")
-    if not at or "%" not in share_text:  # an @ of a reply's own text
+    if not at or "%" not in share_text:  # an @ in the text of a reply
         action, share_text = rest, ""
     verb = verb.strip() if verb.strip() in ("connect", "message") else verb.strip().upper()
     if not equals or verb not in VERBS:
-        raise UsageError(f"{text!r} is no rule; write VERB=ACTION[@SHARE], with one of the verbs {', '.join(VERBS)}")
+        raise UsageError(f"{text!r} is not a rule; write VERB=ACTION[@SHARE] with one of the verbs {', '.join(VERBS)}")
     share = parse_share(share_text) if share_text else 1.0
     return _rule(verb, action.strip(), share, text)
 
 
 def _rule(verb: str, action: str, share: float, text: str) -> ReplyRule:
-    if action in _ACTS:
-        return ReplyRule(verb, share, _ACTS[action])
-    if action in _TEXTS:
-        return ReplyRule(verb, share, ReplyOverride(_TEXTS[action]))
+    if action in _OVERRIDES:
+        return ReplyRule(verb, share, _OVERRIDES[action])
+    if action in _REFUSALS:
+        return ReplyRule(verb, share, ReplyOverride(_REFUSALS[action]))
     if action == "close":
         return ReplyRule(verb, share, close=True)
     if action == "drip":
@@ -141,16 +163,19 @@ def _rule(verb: str, action: str, share: float, text: str) -> ReplyRule:
         return ReplyRule(verb, share, workers=parse_worker_pool(action.removeprefix("serve:")))
     match = _REPLY.fullmatch(action)
     if match is None:
-        raise UsageError(f"{text!r}: the action {action!r} is not known; there are {', '.join(ACTIONS)}")
-    words = match[2] or f"{match[1][0]}.0.0 As the sink was told"
-    return ReplyRule(verb, share, ReplyOverride(f"{match[1]} {words}\r\n".encode()))
+        raise UsageError(f"{text!r}: unknown action {action!r}; known are {', '.join(ACTIONS)}")
+    reply_text = match[2] or f"{match[1][0]}.0.0 Reply set by a rule"
+    return ReplyRule(verb, share, ReplyOverride(f"{match[1]} {reply_text}\r\n".encode()))
 
 
 class Behaviour:
-    """Rules and what goes with them; implements `session.service.Manners`.
+    """Faults that a sink injects; implements `session.server_context.FaultInjector`. False if it changes nothing.
 
-    stall_ns: replies due in this window, counted from the first MAIL, wait for its end. greylist_ns: a (sender,
-    recipient) is put off until it is this old.
+    Args:
+        rules: Tried in order.
+        stall_ns: Replies due in this window, counted from the first MAIL, are delayed to its end.
+        greylist_ns: A pair of sender and recipient gets 450 until this long after its first attempt.
+        seed: Seed of shares and delays.
     """
 
     def __init__(
@@ -174,10 +199,10 @@ class Behaviour:
         return bool(self._rules or self._stall_ns or self._greylist_ns)
 
     def override(self, verb: str, sender: bytes, argument: bytes, now_ns: int) -> ReplyOverride | None:
-        """What to do about the reply to a verb; None for nothing."""
+        """Return what is done to the reply to a verb; None for nothing."""
         if verb == "MAIL" and not self._first_mail_ns:
             self._first_mail_ns = now_ns
-        answer: ReplyOverride | None = None
+        override: ReplyOverride | None = None
         hold_ns, close, drip = 0, False, False
         for rule in self._rules.get(verb, ()):
             if rule.share < 1 and self._rng.random() >= rule.share:
@@ -187,21 +212,20 @@ class Behaviour:
             if rule.workers is not None:
                 hold_ns += rule.workers.hold_ns(now_ns + hold_ns, self._rng)
             close, drip = close or rule.close, drip or rule.drip
-            answer = answer or rule.override
-        if self._greylist_ns and verb == "RCPT" and answer is None and self._is_new(sender, argument, now_ns):
-            answer = ReplyOverride(b"450 4.7.1 Greylisted, try again later\r\n")
+            override = override or rule.override
+        if self._greylist_ns and verb == "RCPT" and override is None and self._is_new(sender, argument, now_ns):
+            override = ReplyOverride(b"450 4.7.1 Greylisted, try again later\r\n")
         hold_ns = self._stalled_ns(now_ns, hold_ns)
-        if answer is None and not (hold_ns or close or drip):
+        if override is None and not (hold_ns or close or drip):
             return None
-        answer = answer or ReplyOverride()
-        return answer._replace(hold_ns=hold_ns, drip_ns=DRIP_NS if drip else 0, close=close)
+        return (override or ReplyOverride())._replace(hold_ns=hold_ns, drip_ns=DRIP_NS if drip else 0, close=close)
 
     def _is_new(self, sender: bytes, argument: bytes, now_ns: int) -> bool:
         first_ns = self._seen_ns.setdefault((sender, argument.strip().lower()), now_ns)
         return now_ns - first_ns < self._greylist_ns
 
     def _stalled_ns(self, now_ns: int, hold_ns: int) -> int:
-        """How long to hold a reply that would be held for hold_ns anyway."""
+        """Return the delay of a reply, given the delay it has without the stall."""
         if self._stall_ns is None or not self._first_mail_ns:
             return hold_ns
         begin_ns, end_ns = (self._first_mail_ns + edge_ns for edge_ns in self._stall_ns)
@@ -209,19 +233,19 @@ class Behaviour:
         return end_ns - now_ns if begin_ns <= due_ns < end_ns else hold_ns
 
 
-def behaviour_of(options: Mapping[str, Any]) -> Behaviour:
-    """The behaviour of what a file holds: `on` (a list of rules), `stall`, `greylist`, `seed`. Raises UsageError."""
+def behaviour_from(options: Mapping[str, Any]) -> Behaviour:
+    """Return the behaviour for the keys `on` (a list of rules), `stall`, `greylist` and `seed`. Raises UsageError."""
     unknown = sorted(set(options) - {"on", "stall", "greylist", "seed"})
     if unknown:
-        raise UsageError(f"unknown key {unknown[0]!r} of a behaviour; there are on, stall, greylist and seed")
+        raise UsageError(f"unknown key {unknown[0]!r} of a behaviour; known are on, stall, greylist and seed")
     rules = options.get("on") or []
     if not isinstance(rules, list):
-        raise UsageError("`on` is a list of rules, VERB=ACTION[@SHARE]")
+        raise UsageError("`on` must be a list of rules, VERB=ACTION[@SHARE]")
     stall = options.get("stall")
     greylist = options.get("greylist")
     seed = options.get("seed") or 0
     if not isinstance(seed, int):
-        raise UsageError("`seed` is a whole number")
+        raise UsageError("`seed` must be a whole number")
     return Behaviour(
         [parse_rule(str(rule)) for rule in rules],
         stall_ns=None if stall is None else parse_range(str(stall), parse_duration_ns),

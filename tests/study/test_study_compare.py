@@ -71,7 +71,7 @@ async def test_it_runs_reads_and_keeps_each_of_them(tmp_path: Path) -> None:
 
 
 async def test_the_rules_are_tried_where_that_is_wanted(tmp_path: Path) -> None:
-    async with sink_running() as one, sink_running(session=MUTANTS["eod-lf-lf"]) as other:
+    async with sink_running() as one, sink_running(session_class=MUTANTS["eod-lf-lf"]) as other:
         result = await compare(request_for(tmp_path, one.port, other.port, repeats=1, check=True), lambda text: None)
     (entry,) = (entry for entry in result["rule_differences"] if entry["rule"] == "eod-lf-lf")
     assert entry["verdicts"] == {"A": "pass", "B": "violation"}
