@@ -1,4 +1,4 @@
-"""A session that writes arbitrary octets and waits for exactly the replies that a server owes for them.
+"""A session that writes arbitrary octets and waits for exactly the replies that a server must send for them.
 
 The expected replies of a script cannot say how many replies a mutated write gets: that depends on the replies before it. So
 the steps of a case name no number. A `ReplyTracker` derives it from what was written and received. The octets of a case

@@ -15,7 +15,7 @@ The slow one parses replies, decides, and fills the cache if the decision cannot
 depends on more than the beginning of a reply (refusals, groups, TLS, SASL, LMTP's several replies, a session with a
 transcript) is never cached.
 
-`session.script_walker` decides what is written next.
+`session.script_executor` decides what is written next.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from smtpbench.session.output import joined, segments, text
 from smtpbench.session.reply_cache import EMPTY_CACHE, NO_PREFIXES, PREFIXES, CacheEntry
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import ExpectedReply, Step
-from smtpbench.session.script_walker import ScriptWalker
+from smtpbench.session.script_executor import ScriptExecutor
 from smtpbench.session.transcript import SERVER, Transcript
 from smtpbench.smtp.reply import PREFIX_BYTES, Reply
 
 
-class ClientSession(ScriptWalker):
+class ClientSession(ScriptExecutor):
     """One connection's dialogue; implements `engine.api.Session`.
 
     Assign it an arrival (`assign`) and call `open` before the engine opens its connection.
 
     Attributes:
-        connection: The engine's handle, set by whoever connects, so that what `resume` returns can be pushed.
+        connection: The engine's handle, set by the caller that connects, so that what `resume` returns can be pushed.
         broken: The session ended otherwise than by its script.
         consecutive_failures: How many sessions in a row broke before this one; an accepted message resets it. Set by the
             arrival source.
@@ -70,7 +70,7 @@ class ClientSession(ScriptWalker):
         replies_due: How many replies are due. May be changed in `await_replies` and `on_reply`.
         recorder: Where samples and errors go.
         started_ns, sent_ns: Times of `open` and of the last write.
-        lateness: What a sample holds beside the service time; to be added to it.
+        lateness: Lateness of the arrival as a sample stores it; added to each service time.
     """
 
     __slots__ = ("_group_replies", "_wrote_in_this_read")
@@ -253,7 +253,7 @@ class ClientSession(ScriptWalker):
         return opening.wire if opening.render is None else opening.render(self.n)
 
     def _group_reply(self, step: Step, reply: Reply, ok: bool, now_ns: int) -> api.Out:
-        """Handle one of several replies to a step; decide when the last one is there."""
+        """Handle one of several replies to a step; decide once the last one has come."""
         if reply.code in (0, 421) and step.on_unexpected != s.CONTINUE:
             return self._unexpected_reply(step, reply, now_ns)  # no others follow it
         self._group_replies.append(reply)

@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-A script is a flat tuple of steps; a session walks it from step to step. Scenarios are compiled to scripts, mutations edit
+A script is a flat tuple of steps; a session executes it from step to step. Scenarios are compiled to scripts, mutations edit
 them, rules build them, findings store them. So the octets of a step may be anything at all, and nothing here checks them.
 
 A step is *written* (its `wire` octets, or what `render(n)` returns for arrival number n). Then the session waits for its

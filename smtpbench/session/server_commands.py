@@ -39,7 +39,7 @@ _RECIPIENT_OK = b"250 2.1.5 Recipient ok\r\n"
 _START_INPUT = b"354 End data with <CRLF>.<CRLF>\r\n"
 _MESSAGE_ACCEPTED = b"250 2.0.0 Message accepted\r\n"
 TOO_BIG = b"552 5.3.4 Message too big\r\n"
-#: Replies that depend on nothing but the verb.
+#: Replies that depend on the verb only.
 _FIXED_REPLIES = {
     "RSET": b"250 2.0.0 Ok\r\n",
     "NOOP": b"250 2.0.0 Ok\r\n",
@@ -244,7 +244,7 @@ class CommandHandlers:
         return self.respond(_START_INPUT)
 
     def handle_bdat(self, argument: bytes) -> bytes:
-        """Answer BDAT once its chunk is there; empty while octets of it are missing."""
+        """Answer BDAT once its whole chunk has come; return nothing until then."""
         raise NotImplementedError
 
     def add_content(self, octets: bytes) -> None:

@@ -115,7 +115,7 @@ class ServerContext:
         implicit_tls: TLS begins before the greeting (RFC 8314 §3.3).
         require_tls, require_auth: MAIL is refused without TLS, or before AUTH.
         idle_ns: Longest pause of a client before its connection is closed, nanoseconds.
-        faults: Replaces and delays replies; None for nobody.
+        faults: Replaces and delays replies; None for no faults.
         on_message: Called with each accepted message; None saves copying it.
         counts: What all sessions did.
     """

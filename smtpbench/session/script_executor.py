@@ -1,9 +1,9 @@
-"""The writing half of a client session: walks its script, and records what becomes of its arrivals.
+"""The writing half of a client session: executes its script, and records the outcome of its arrivals.
 
 Theory of operation
 ===================
 
-`ScriptWalker` holds the position in the script, and the arrival that the session serves. `advance` goes on from the
+`ScriptExecutor` holds the position in the script, and the arrival that the session serves. `advance` goes on from the
 position until a reply, a timer or the engine is waited for, and returns what to write. At the end of an iteration it asks
 the arrival source for the next arrival. It knows no load model.
 
@@ -31,7 +31,7 @@ from smtpbench.smtp.reply import ReplyReader
 _NO_RECORDER: Any = None  # a session has no recorder before it is assigned an arrival
 
 
-class ScriptWalker:
+class ScriptExecutor:
     """Position in a script and state of an arrival. `session.client.ClientSession` lists what a subclass may use."""
 
     __slots__ = (
@@ -103,7 +103,7 @@ class ScriptWalker:
         Args:
             n: Number of the arrival.
             intended_ns: When it is meant to begin; UNSCHEDULED in a closed model.
-            recorder: Counts what becomes of it.
+            recorder: Counts its outcome.
         """
         self.n = n
         self._intended_ns = intended_ns
