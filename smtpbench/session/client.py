@@ -26,7 +26,7 @@ from smtpbench.engine import api
 from smtpbench.session import reply_cache
 from smtpbench.session import script as s
 from smtpbench.session.context import START, STOP, WAIT, SessionContext
-from smtpbench.session.output import joined, segments, text
+from smtpbench.session.output import joined, segments, reply_text
 from smtpbench.session.reply_cache import EMPTY_CACHE, NO_PREFIXES, PREFIXES, CacheEntry
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import ExpectedReply, Step
@@ -295,13 +295,13 @@ class ClientSession(ScriptExecutor):
                 self.complete_transaction(False, now_ns)
             return self.advance(now_ns)
         if reply.code == 0:
-            return self.fail("malformed_reply", text(reply))
+            return self.fail("malformed_reply", reply_text(reply))
         if reply.code == 421:
             if step.on_unexpected == s.ABORT_TRANSACTION:
                 self.complete_transaction(False, now_ns)
-            return self.fail("closed_421", text(reply))
+            return self.fail("closed_421", reply_text(reply))
         if step.on_unexpected == s.ABORT_SESSION:
-            self.fail_messages(f"{step.metric.lower()}_refused", text(reply))
+            self.fail_messages(f"{step.metric.lower()}_refused", reply_text(reply))
             self.iterating = False
             return self.jump(self.context.script.teardown, now_ns)
         if step.kind == s.RCPT:
@@ -329,12 +329,12 @@ class ClientSession(ScriptExecutor):
     def on_unsolicited_reply(self, reply: Reply) -> None:
         """Record a reply while none was due."""
         if reply.code != 421:
-            self.recorder.error("unsolicited_reply", text(reply))
+            self.recorder.error("unsolicited_reply", reply_text(reply))
         elif self.idle:
-            self.recorder.error("closed_idle", text(reply))
+            self.recorder.error("closed_idle", reply_text(reply))
             self.finish()
         else:
-            self.fail("closed_421", text(reply))
+            self.fail("closed_421", reply_text(reply))
 
     def fail(self, kind: str, detail: str) -> api.Out:
         """End the session with an error: request the close of its connection."""

@@ -23,11 +23,11 @@ def joined(outs: list[bytes], last: api.Out = b"") -> api.Out:
     return outs[0] if len(outs) == 1 else outs
 
 
-def text(reply: Reply) -> str:
+def reply_text(reply: Reply) -> str:
     """Return a reply as text; whoever shows it escapes it."""
-    return visible(reply.raw)
+    return decoded(reply.raw)
 
 
-def visible(raw: bytes) -> str:
+def decoded(raw: bytes) -> str:
     """Return the first 200 octets as text; whoever shows it escapes it."""
     return raw[:200].decode("utf-8", "surrogateescape").rstrip("\r\n")

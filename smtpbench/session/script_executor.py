@@ -21,7 +21,7 @@ from typing import Any
 from smtpbench.engine import api
 from smtpbench.session import script as s
 from smtpbench.session.context import LATE_SHIFT, START, WAIT, SessionContext, SessionRecorder
-from smtpbench.session.output import joined, segments, visible
+from smtpbench.session.output import decoded, joined, segments
 from smtpbench.session.reply_cache import EMPTY_CACHE
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import Step
@@ -287,7 +287,7 @@ class ScriptExecutor:
     def start_tls(self, now_ns: int) -> api.Out:
         """Request a TLS handshake. What the server sent behind its 220 is discarded (RFC 3207 §4.2)."""
         if self.reader.pending:
-            self.recorder.error("injected_before_tls", visible(self.reader.pending))
+            self.recorder.error("injected_before_tls", decoded(self.reader.pending))
             self.reader = ReplyReader()
         self.replies_due = 0
         self.reply_cache = EMPTY_CACHE

@@ -282,7 +282,7 @@ class ServerSession(CommandHandlers):
         override = faults.override(verb, self.sender, line, now_ns)
         if override is None:
             return self.handle_command(line)
-        if override.reply or override.suppress or override.then_action:
+        if override.reply or override.suppress or override.action:
             if verb in c.EXPECTED:
                 self.counts.commands[verb] += 1
             if verb == "RCPT":
@@ -295,7 +295,7 @@ class ServerSession(CommandHandlers):
         override = self._faults.override("message", self.sender, recipients, now_ns) if self._faults else None
         if override is None:
             return complete()
-        if not (override.reply or override.suppress or override.then_action):
+        if not (override.reply or override.suppress or override.action):
             return self._apply_override(override, complete(), now_ns)
         reply_count = len(self.recipients) if self.context.lmtp else 1
         self.mode = COMMAND_MODE
@@ -309,11 +309,11 @@ class ServerSession(CommandHandlers):
         if override.suppress:
             reply = b""
         if override.drip_ns and reply:
-            at_ns = now_ns + override.hold_ns
+            at_ns = now_ns + override.delay_ns
             self._delayed = [(at_ns + i * override.drip_ns, reply[i : i + 1]) for i in range(len(reply))]
-        elif override.hold_ns:
-            self._delayed = [(now_ns + override.hold_ns, reply)]
-        action = override.then_action or (api.LINGER if override.close else self.pending_action)
+        elif override.delay_ns:
+            self._delayed = [(now_ns + override.delay_ns, reply)]
+        action = override.action or (api.LINGER if override.close else self.pending_action)
         if not self._delayed:
             self.pending_action = action
             return reply

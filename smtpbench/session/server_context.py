@@ -36,16 +36,16 @@ class ReplyOverride(NamedTuple):
 
     Attributes:
         reply: Sent in place of the server's own reply; empty for its own.
-        then_action: An action of `engine.api` (CLOSE, RESET, LINGER) behind that reply, or at once if `reply` is empty.
-        hold_ns: Delay of the reply, nanoseconds.
+        action: An action of `engine.api` (CLOSE, RESET, LINGER) behind that reply, or at once if `reply` is empty.
+        delay_ns: Delay of the reply, nanoseconds.
         suppress: The reply is never sent.
         drip_ns: The reply is sent one octet at a time, with this pause between two; 0 for one write.
         close: The connection is closed behind the server's own reply.
     """
 
     reply: bytes = b""
-    then_action: int = api.NOTHING
-    hold_ns: int = 0
+    action: int = api.NOTHING
+    delay_ns: int = 0
     suppress: bool = False
     drip_ns: int = 0
     close: bool = False

@@ -44,8 +44,8 @@ _REFUSALS = {"reject": b"550 5.7.1 Refused by the sink\r\n", "tempfail": b"451 4
 _GARBAGE = b"\xff\xfe\x00 \x1b[2J not a reply\r\n"
 _LONG = b"250-" + b"x" * 1_000_000 + b"\r\n"
 _OVERRIDES = {
-    "drop": ReplyOverride(then_action=api.CLOSE),
-    "reset": ReplyOverride(then_action=api.RESET),
+    "drop": ReplyOverride(action=api.CLOSE),
+    "reset": ReplyOverride(action=api.RESET),
     "421": ReplyOverride(CLOSING_421, api.LINGER),
     "mute": ReplyOverride(suppress=True),
     "garbage": ReplyOverride(_GARBAGE),
@@ -96,7 +96,7 @@ class WorkerPool:
         self._service_time = service_time
         self._free_ns = [0] * workers  # a heap: when each worker has done what it was given so far
 
-    def hold_ns(self, arrived_ns: int, rng: random.Random) -> int:
+    def delay_ns(self, arrived_ns: int, rng: random.Random) -> int:
         """Return how long after its arrival a reply is done: the wait for a worker, and the work."""
         done_ns = max(arrived_ns, self._free_ns[0]) + self._service_time.draw_ns(rng)
         heapq.heapreplace(self._free_ns, done_ns)
@@ -193,7 +193,7 @@ class Behaviour:
         self._greylist_ns = greylist_ns
         self._rng = random.Random(seed)
         self._first_mail_ns = 0
-        self._seen_ns: dict[tuple[bytes, bytes], int] = {}
+        self._first_attempts_ns: dict[tuple[bytes, bytes], int] = {}
 
     def __bool__(self) -> bool:
         return bool(self._rules or self._stall_ns or self._greylist_ns)
@@ -203,34 +203,34 @@ class Behaviour:
         if verb == "MAIL" and not self._first_mail_ns:
             self._first_mail_ns = now_ns
         override: ReplyOverride | None = None
-        hold_ns, close, drip = 0, False, False
+        delay_ns, close, drip = 0, False, False
         for rule in self._rules.get(verb, ()):
             if rule.share < 1 and self._rng.random() >= rule.share:
                 continue
             if rule.delay is not None:
-                hold_ns += rule.delay.draw_ns(self._rng)
+                delay_ns += rule.delay.draw_ns(self._rng)
             if rule.workers is not None:
-                hold_ns += rule.workers.hold_ns(now_ns + hold_ns, self._rng)
+                delay_ns += rule.workers.delay_ns(now_ns + delay_ns, self._rng)
             close, drip = close or rule.close, drip or rule.drip
             override = override or rule.override
         if self._greylist_ns and verb == "RCPT" and override is None and self._is_new(sender, argument, now_ns):
             override = ReplyOverride(b"450 4.7.1 Greylisted, try again later\r\n")
-        hold_ns = self._stalled_ns(now_ns, hold_ns)
-        if override is None and not (hold_ns or close or drip):
+        delay_ns = self._stalled_ns(now_ns, delay_ns)
+        if override is None and not (delay_ns or close or drip):
             return None
-        return (override or ReplyOverride())._replace(hold_ns=hold_ns, drip_ns=DRIP_NS if drip else 0, close=close)
+        return (override or ReplyOverride())._replace(delay_ns=delay_ns, drip_ns=DRIP_NS if drip else 0, close=close)
 
     def _is_new(self, sender: bytes, argument: bytes, now_ns: int) -> bool:
-        first_ns = self._seen_ns.setdefault((sender, argument.strip().lower()), now_ns)
+        first_ns = self._first_attempts_ns.setdefault((sender, argument.strip().lower()), now_ns)
         return now_ns - first_ns < self._greylist_ns
 
-    def _stalled_ns(self, now_ns: int, hold_ns: int) -> int:
+    def _stalled_ns(self, now_ns: int, delay_ns: int) -> int:
         """Return the delay of a reply, given the delay it has without the stall."""
         if self._stall_ns is None or not self._first_mail_ns:
-            return hold_ns
+            return delay_ns
         begin_ns, end_ns = (self._first_mail_ns + edge_ns for edge_ns in self._stall_ns)
-        due_ns = now_ns + hold_ns
-        return end_ns - now_ns if begin_ns <= due_ns < end_ns else hold_ns
+        due_ns = now_ns + delay_ns
+        return end_ns - now_ns if begin_ns <= due_ns < end_ns else delay_ns
 
 
 def behaviour_from(options: Mapping[str, Any]) -> Behaviour:

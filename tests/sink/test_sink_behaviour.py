@@ -89,7 +89,7 @@ def completion_times_ms(text: str, *arrivals_ms: float) -> list[float]:
     """Return when each message is answered."""
     behaviour = Behaviour([parse_rule(text)])
     overrides = [(at_ms, behaviour.override("message", b"", b"", round(at_ms * NS_PER_MS))) for at_ms in arrivals_ms]
-    return [at_ms + override.hold_ns / NS_PER_MS for at_ms, override in overrides if override is not None]
+    return [at_ms + override.delay_ns / NS_PER_MS for at_ms, override in overrides if override is not None]
 
 
 def test_workers_serve_replies_in_order_of_arrival() -> None:
