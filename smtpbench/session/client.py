@@ -26,7 +26,7 @@ from smtpbench.engine import api
 from smtpbench.session import reply_cache
 from smtpbench.session import script as s
 from smtpbench.session.context import START, STOP, WAIT, SessionContext
-from smtpbench.session.output import joined, segments, reply_text
+from smtpbench.session.output import joined, reply_text, segments
 from smtpbench.session.reply_cache import EMPTY_CACHE, NO_PREFIXES, PREFIXES, CacheEntry
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import ExpectedReply, Step

@@ -1,21 +1,6 @@
 """How a sink misbehaves on purpose: rules of `VERB=ACTION[@SHARE]`, a stall, greylisting.
 
-The verbs are those of SMTP, `connect` for the greeting, and `message` for the end of the data. The actions:
-
-    450, 550 …     this reply instead, also with a text (`550 5.7.1 refused`)
-    reject         a 550 reply instead
-    tempfail       a 451 reply instead
-    delay:20ms     delay the reply; also `delay:10ms..50ms` and `delay:exp(20ms)`
-    serve:10ms/4   send the reply once one of 4 workers has worked on it for 10 ms; they take replies in the order of their
-                   arrival, so the server does 400 a second at most; the time may be written as for a delay
-    drop           close the connection instead of a reply (FIN)
-    reset          reset the connection instead of a reply (RST)
-    close          reply, then close the connection
-    421            reply 421, then close the connection
-    mute           never reply
-    garbage        send octets that are not a reply
-    long           send a reply line of 1 MB
-    drip           send the reply one octet at a time
+The verbs are in `VERBS`, the actions in `ACTIONS`.
 
 A share is a percentage of the occasions, drawn with the seed; without a share the rule always applies. Rules are tried in
 order. The first that applies decides the reply; the delays of all that apply add up.
@@ -53,7 +38,31 @@ _OVERRIDES = {
 }
 DRIP_NS = NS_PER_MS
 MAX_WORKERS = 10_000
-ACTIONS = ("450", "550 text", *_REFUSALS, "delay:20ms", "serve:10ms/4", *_OVERRIDES, "close", "drip")
+#: Action as it is written → what becomes of the reply.
+ACTIONS: Mapping[str, str] = {
+    "450": "this reply code, with a text of the sink's",
+    "550 text": "this reply, such as `550 5.7.1 no thanks`",
+    "reject": "the reply `550 5.7.1`",
+    "tempfail": "the reply `451 4.7.1`",
+    "delay:20ms": "the usual reply after a delay; also `delay:10ms..50ms`, uniform, and `delay:exp(20ms)`, exponential",
+    "serve:10ms/4": "the usual reply, from a queue before 4 workers that take 10 ms each, first come, first served: at most "
+    "400 replies a second; the time may be written as for `delay`",
+    "drop": "no reply; the connection is closed (FIN)",
+    "reset": "no reply; the connection is reset (RST)",
+    "421": "the reply `421`, then the connection is closed",
+    "mute": "no reply, and the connection stays open",
+    "garbage": "octets that are not a reply",
+    "long": "a reply line of 1 MB",
+    "close": "the usual reply, then the connection is closed",
+    "drip": "the usual reply, one octet at a time",
+}
+#: Key of a behaviour's file → what it says.
+KEYS: Mapping[str, str] = {
+    "on": "a list of rules, `VERB=ACTION[@SHARE]`",
+    "stall": "a window after the first MAIL in which no reply is sent, such as `4s..5s`",
+    "greylist": "the time for which each new pair of sender and recipient is answered `450`",
+    "seed": "the random seed of shares and delays",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,9 +244,9 @@ class Behaviour:
 
 def behaviour_from(options: Mapping[str, Any]) -> Behaviour:
     """Return the behaviour for the keys `on` (a list of rules), `stall`, `greylist` and `seed`. Raises UsageError."""
-    unknown = sorted(set(options) - {"on", "stall", "greylist", "seed"})
+    unknown = sorted(set(options) - set(KEYS))
     if unknown:
-        raise UsageError(f"unknown key {unknown[0]!r} of a behaviour; known are on, stall, greylist and seed")
+        raise UsageError(f"unknown key {unknown[0]!r} of a behaviour; known are {', '.join(KEYS)}")
     rules = options.get("on") or []
     if not isinstance(rules, list):
         raise UsageError("`on` must be a list of rules, VERB=ACTION[@SHARE]")
