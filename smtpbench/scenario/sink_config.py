@@ -15,8 +15,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from smtpbench.errors import ScenarioError, UsageError
-from smtpbench.scenario.load import checked
-from smtpbench.scenario.model import Model, quantity
+from smtpbench.scenario.fields import Model, quantity
+from smtpbench.scenario.load import validate_document
 from smtpbench.scenario.reader import parse, read_text
 from smtpbench.units import parse_duration_ns, parse_range
 
@@ -56,8 +56,8 @@ def load_sink_config(path: Path, check_rule: Callable[[str], object]) -> dict[st
     Raises:
         ScenarioError: The file is wrong; every mistake has its line and column.
     """
-    document = parse(read_text(path), str(path), empty=_KEYS)
-    config = checked(document, SinkConfig, _KEYS, parts={})
+    document = parse(read_text(path), str(path), if_empty=_KEYS)
+    config = validate_document(document, SinkConfig, _KEYS, model_by_key={})
     for index, rule in enumerate(config.on):
         try:
             check_rule(rule)

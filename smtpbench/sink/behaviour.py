@@ -172,7 +172,7 @@ def _rule(verb: str, action: str, share: float, text: str) -> ReplyRule:
         return ReplyRule(verb, share, workers=parse_worker_pool(action.removeprefix("serve:")))
     match = _REPLY.fullmatch(action)
     if match is None:
-        raise UsageError(f"{text!r}: unknown action {action!r}; known are {', '.join(ACTIONS)}")
+        raise UsageError(f"{text!r}: unknown action {action!r}; allowed: {', '.join(ACTIONS)}")
     reply_text = match[2] or f"{match[1][0]}.0.0 Reply set by a rule"
     return ReplyRule(verb, share, ReplyOverride(f"{match[1]} {reply_text}\r\n".encode()))
 
@@ -246,7 +246,7 @@ def behaviour_from(options: Mapping[str, Any]) -> Behaviour:
     """Return the behaviour for the keys `on` (a list of rules), `stall`, `greylist` and `seed`. Raises UsageError."""
     unknown = sorted(set(options) - set(KEYS))
     if unknown:
-        raise UsageError(f"unknown key {unknown[0]!r} of a behaviour; known are {', '.join(KEYS)}")
+        raise UsageError(f"unknown key {unknown[0]!r} of a behaviour; allowed: {', '.join(KEYS)}")
     rules = options.get("on") or []
     if not isinstance(rules, list):
         raise UsageError("`on` must be a list of rules, VERB=ACTION[@SHARE]")

@@ -82,7 +82,7 @@ def sink_setup(options: SinkOptions) -> SinkSetup:
         CannotRun: A self-signed certificate cannot be made.
     """
     if options.mutant is not None and options.mutant not in MUTANTS:
-        hint = did_you_mean(options.mutant, MUTANTS) or f"; known are {', '.join(sorted(MUTANTS))}"
+        hint = did_you_mean(options.mutant, MUTANTS) or f"; allowed: {', '.join(sorted(MUTANTS))}"
         raise UsageError(f"--mutant {options.mutant}: unknown mutant{hint}")
     if options.require_auth and not options.user:
         raise UsageError("--require-auth needs --user, the user who may log in")

@@ -46,7 +46,7 @@ def test_failure_to_start_is_raised_in_the_calling_thread(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (SinkOptions(mutant="nothing"), "--mutant nothing: unknown mutant; known are"),
+        (SinkOptions(mutant="nothing"), "--mutant nothing: unknown mutant; allowed: "),
         (SinkOptions(require_auth=True), "--require-auth needs --user"),
         (SinkOptions(require_tls=True), "TLS needs a certificate"),
         (SinkOptions(delay=["RCPT"]), "write VERB=VALUE"),

@@ -121,3 +121,10 @@ def test_wrong_options_exit_with_code_2_and_one_line(options: tuple[str, ...], t
     assert done.code == 2
     assert text in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_mistakes_in_a_configuration_file_are_reported_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "sink.yaml").write_text("seed: 1\non:\n- RCPT=450\n- RCPT=teapot\n")
+    done = smtpbench("sink", "--config", str(tmp_path / "sink.yaml"))
+    assert done.code == 2
+    assert "sink.yaml:4:3: 'RCPT=teapot': unknown action 'teapot'" in done.err

@@ -35,7 +35,7 @@ def client_exchange(mechanism: str, user: str, password: str) -> ClientExchange:
     """
     found = MECHANISMS.get(mechanism.upper())
     if found is None:
-        raise UsageError(f"unknown SASL mechanism {mechanism!r}; known are {', '.join(MECHANISMS)}")
+        raise UsageError(f"unknown SASL mechanism {mechanism!r}; allowed: {', '.join(MECHANISMS)}")
     if "\0" in user or "\0" in password:
         raise UsageError("a user name or password for AUTH must not contain a NUL character (RFC 4616)")
     return found.client(user.encode(), password.encode())
