@@ -176,8 +176,8 @@ class ClientFeed:
         self.session.pending_action = api.NOTHING
         return self._collect(self.session.wake(self._tick()))
 
-    def lose_connection(self, why: str) -> None:
-        self.session.connection_lost(why, "", self._tick())
+    def lose_connection(self, reason: str) -> None:
+        self.session.connection_lost(reason, "", self._tick())
 
 
 @contextmanager

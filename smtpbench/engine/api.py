@@ -68,5 +68,11 @@ class Session(Protocol):
     def eof_received(self, now_ns: int) -> Out:
         """The peer closed its writing side: no more octets will come."""
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
-        """The connection is gone. Called exactly once, and nothing is called after it."""
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
+        """The connection is gone. Called exactly once, and nothing is called after it.
+
+        Args:
+            reason: One of the reasons above.
+            detail: Text about it; may be empty.
+            now_ns: Time, nanoseconds.
+        """

@@ -463,14 +463,14 @@ class Shard:
             connection.failure = _os_text(error.errno or 0)
             self._close(connection, api.CONNECTION_RESET)
 
-    def _close(self, connection: Connection, why: str, *, reset: bool = False) -> None:
+    def _close(self, connection: Connection, reason: str, *, reset: bool = False) -> None:
         if connection.closing:
             return
         del self._connections[connection.fd]
         self._fast_path.pop(connection.fd, None)
         self.connections_open -= 1
         connection.close(reset=reset)  # which takes the descriptor out of the epoll too
-        connection.session.connection_lost(why, connection.failure, self._clock())
+        connection.session.connection_lost(reason, connection.failure, self._clock())
 
 
 def _os_text(number: int) -> str:

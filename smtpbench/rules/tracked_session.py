@@ -38,9 +38,9 @@ class TrackedSession(ClientSession):
         self.tracker.tls_started()
         return super().tls_started(now_ns)
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
-        self.tracker.close(why)
-        super().connection_lost(why, detail, now_ns)
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
+        self.tracker.close(reason)
+        super().connection_lost(reason, detail, now_ns)
 
     def on_sent(self, wire: Wire, now_ns: int) -> None:
         super().on_sent(wire, now_ns)

@@ -125,19 +125,19 @@ class ClientSession(ScriptExecutor):
         self.pending_action = api.CLOSE
         return b""
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
-        self.log_event(why.encode(), now_ns)
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
+        self.log_event(reason.encode(), now_ns)
         self.timeout_ns = api.NEVER
         if self.done:
             pass
-        elif why == api.STOPPED:
+        elif reason == api.STOPPED:
             self.recorder.interrupted += self.messages_open
         elif self.idle:
-            self.recorder.error("closed_idle", f"{why} between two arrivals")
+            self.recorder.error("closed_idle", f"{reason} between two arrivals")
         else:
             if self.reader.pending:
                 detail = detail or "in the middle of a reply"
-            self.fail_messages(why, f"{detail or 'while waiting'} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
+            self.fail_messages(reason, f"{detail or 'while waiting'} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
         self.messages_open = 0
         self.context.scheduler.session_ended(self, now_ns)
 

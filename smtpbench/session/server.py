@@ -165,7 +165,7 @@ class ServerSession(CommandHandlers):
             self.pending_action = api.CLOSE
         return b""
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
         self.counts.connections_open -= 1
         if self.state in st.TRANSACTION:
             self.counts.aborted += 1

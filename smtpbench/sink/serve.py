@@ -53,7 +53,7 @@ class _RefusedConnection:
     def eof_received(self, now_ns: int) -> api.Out:
         return b""
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
         pass
 
 

@@ -26,7 +26,7 @@ class FakeSession:
         self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
         self.received = b""
         self.events: list[str] = []
-        self.why = ""
+        self.reason = ""
         self.done = trio.Event()
 
     def connected(self, now_ns: int) -> api.Out:
@@ -55,9 +55,9 @@ class FakeSession:
         self.pending_action = api.CLOSE
         return b""
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
         self.events.append("connection_lost")
-        self.why = why
+        self.reason = reason
         self.done.set()
 
 
@@ -105,7 +105,7 @@ async def test_large_and_segmented_writes_arrive_whole(tls: servers.Tls, out: ap
     async with pair(client, server, tls=tls if with_tls else None):
         pass
     assert server.received == whole
-    assert (client.why, server.why) == (api.CLOSED, api.ENDED)
+    assert (client.reason, server.reason) == (api.CLOSED, api.ENDED)
     assert ("tls_started" in client.events) is with_tls
 
 
@@ -126,23 +126,23 @@ async def test_certificate_for_another_name_is_not_trusted(tls: servers.Tls) -> 
     client, server = TlsSession(b"x", api.START_TLS), TlsSession(b"", api.START_TLS)
     async with pair(client, server, tls=tls, name="elsewhere.example"):
         pass
-    assert client.why == api.TLS_FAILED
+    assert client.reason == api.TLS_FAILED
     assert "tls_started" not in client.events
 
 
 @pytest.mark.parametrize(
-    ("pending_action", "client_why", "server_why"),
+    ("pending_action", "client_reason", "server_reason"),
     [
         (api.CLOSE, api.ENDED, api.CLOSED),
         (api.RESET, api.ENDED, api.CONNECTION_RESET),
         (api.LINGER, api.ENDED, api.CLOSED),
     ],
 )
-async def test_end_reasons_of_close_reset_and_linger(pending_action: int, client_why: str, server_why: str) -> None:
+async def test_end_reasons_of_close_reset_and_linger(pending_action: int, client_reason: str, server_reason: str) -> None:
     client, server = FakeSession(b"bye", pending_action), FakeSession()
     async with pair(client, server):
         pass
-    assert (client.why, server.why) == (client_why, server_why)
+    assert (client.reason, server.reason) == (client_reason, server_reason)
     assert server.received in ((b"bye",) if pending_action != api.RESET else (b"bye", b""))
 
 
@@ -161,7 +161,7 @@ async def test_sleep_ends_at_its_time_and_the_deadline_closes_the_connection() -
     async with pair(client, server):
         pass
     assert client.events == ["connected", "wake", "connection_lost"]
-    assert client.why == api.TIMEOUT
+    assert client.reason == api.TIMEOUT
     assert server.received == b"awake"
 
 
@@ -187,7 +187,7 @@ async def test_stopped_connections_are_reported_once() -> None:
         shard.connect(client, Route(socket.AF_INET, listener.getsockname()))
         await server.is_connected.wait()
         nursery.cancel_scope.cancel()
-    assert client.why == server.why == api.STOPPED
+    assert client.reason == server.reason == api.STOPPED
     assert client.events.count("connection_lost") == server.events.count("connection_lost") == 1
 
 
@@ -202,5 +202,5 @@ async def test_connect_without_a_listener_fails(missing: str, tmp_path: object) 
         shard.connect(client, route)
         await client.done.wait()
         nursery.cancel_scope.cancel()
-    assert client.why == (api.CONNECT_REFUSED if missing == "port" else api.CONNECT_FAILED)
+    assert client.reason == (api.CONNECT_REFUSED if missing == "port" else api.CONNECT_FAILED)
     assert client.events == ["connection_lost"]

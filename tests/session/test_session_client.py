@@ -145,13 +145,13 @@ def test_fatal_reply_ends_the_session_with_its_error(received: list[bytes], erro
     assert len(feed.scheduler.ended) == 1
 
 
-@pytest.mark.parametrize("why", [api.CLOSED, api.CONNECTION_RESET, api.TIMEOUT, api.CONNECT_REFUSED, api.TLS_FAILED])
-def test_lost_connection_fails_the_open_message(why: str) -> None:
+@pytest.mark.parametrize("reason", [api.CLOSED, api.CONNECTION_RESET, api.TIMEOUT, api.CONNECT_REFUSED, api.TLS_FAILED])
+def test_lost_connection_fails_the_open_message(reason: str) -> None:
     feed = ClientFeed(repeated(), iterations=3)
     feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED, b"250 ok\r\n")
-    feed.lose_connection(why)
+    feed.lose_connection(reason)
     assert feed.recorder.messages == {"accepted": 1, "failed": 1}
-    assert feed.recorder.errors == {why: 1}
+    assert feed.recorder.errors == {reason: 1}
 
 
 def test_stopped_session_counts_its_message_as_interrupted() -> None:
