@@ -5,15 +5,15 @@ Theory of operation
 
 `receive` is the hottest function of the program, so it is two functions.
 
-The fast one knows nothing of SMTP. For the reply that is due it has a cache, from a reply to what that reply led to before:
-which list its latency is appended to, and which step came next. A reply that comes again octet for octet costs one
-dictionary look-up. A reply that ends in a queue id never comes again, so the cache also holds, under the key `PREFIXES`,
-the first octets of replies of one line. Code and enhanced code lie within those octets (`PREFIX_BYTES`), so replies that
-differ in either never share an entry.
+The fast one knows nothing of SMTP. For each expected reply there is a cache. It maps a reply to what that reply led to
+before: the list that its latency is appended to, and the next step. A reply that is equal to an earlier one costs one
+dictionary look-up. A reply that ends in a queue id is never equal to an earlier one. So the cache also holds, under the key
+`PREFIXES`, the first octets of replies of one line. Code and enhanced code lie within those octets (`PREFIX_BYTES`), so
+replies that differ in either never share an entry.
 
-The slow one parses replies, decides, and fills the cache if the decision cannot come out otherwise the next time. What
-depends on more than the beginning of a reply (refusals, groups, TLS, SASL, LMTP's several replies, a session with a
-transcript) is never cached.
+The slow one parses replies, decides what follows, and caches the decision if an equal reply always leads to the same one.
+Decisions that depend on more than the beginning of a reply are never cached: refusals, groups, TLS, SASL, the several
+replies of LMTP, and sessions with a transcript.
 
 `session.script_executor` decides what is written next.
 """
@@ -54,11 +54,11 @@ class ClientSession(ScriptExecutor):
     It may override these methods, and call the base class's own from them:
 
         connected, tls_started, receive, wake, eof_received, connection_lost: The engine's calls (`engine.api.Session`).
-        on_sent(wire, now_ns): A write was made. Called for every write of a session that keeps a transcript; the responses
-            of a SASL exchange are replaced by a note.
-        await_replies(step, now_ns): The replies to a step are waited for from now on. May change `replies_due`, and may set
-            `pending_action` and `wake_ns` if it sets that to 0.
-        on_reply(reply, now_ns): A reply came while one was due; returns what to write. It must reduce `replies_due`.
+        on_sent(wire, now_ns): The session writes something. Called for every write of a session with a transcript; a note
+            stands in place of SASL responses.
+        await_replies(step, now_ns): A step was written, and its replies are due. It may change `replies_due`. If it sets
+            that to 0, it may set `pending_action` and `wake_ns`.
+        on_reply(reply, now_ns): A reply came while one was due. It reduces `replies_due` and returns what to write.
         on_unsolicited_reply(reply): A reply came while none was due.
 
     It may call `advance`, `jump`, `recover`, `start_tls`, `answer_challenge`, `restart_timeout` and `fail`.
@@ -66,7 +66,7 @@ class ClientSession(ScriptExecutor):
     It may read these attributes:
 
         context: What all sessions share.
-        step: The step whose replies are waited for.
+        step: The step whose replies are due.
         replies_due: How many replies are due. May be changed in `await_replies` and `on_reply`.
         recorder: Where samples and errors go.
         started_ns, sent_ns: Times of `open` and of the last write.

@@ -1,4 +1,4 @@
-"""What a session returns: joined writes, and texts of the server for the recorder."""
+"""Outputs of a session joined from several writes, and replies as text for the recorder."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def joined(outs: list[bytes], last: api.Out = b"") -> api.Out:
 
 
 def reply_text(reply: Reply) -> str:
-    """Return a reply as text; whoever shows it escapes it."""
+    """Return a reply as text. It is not escaped."""
     return decoded(reply.raw)
 
 
 def decoded(raw: bytes) -> str:
-    """Return the first 200 octets as text; whoever shows it escapes it."""
+    """Return the first 200 octets as text. It is not escaped."""
     return raw[:200].decode("utf-8", "surrogateescape").rstrip("\r\n")

@@ -1,7 +1,7 @@
-"""Runs scripts one after another or at once, each on a connection of its own, and returns each one's transcript.
+"""Runs scripts, each on a connection of its own, and returns their transcripts.
 
-`load` counts sessions by the thousand and keeps none of them; rules and the fuzzer need a few, whole. Both use the same
-`ClientSession` on the same shard. `SessionRunner` is for the second kind.
+A load run counts thousands of sessions and keeps none. Rules and the fuzzer need whole sessions, but few of them; these are
+what `SessionRunner` runs. Both use `ClientSession` on a shard.
 """
 
 from __future__ import annotations

@@ -3,15 +3,15 @@
 Theory of operation
 ===================
 
-`ScriptExecutor` holds the position in the script, and the arrival that the session serves. `advance` goes on from the
-position until a reply, a timer or the engine is waited for, and returns what to write. At the end of an iteration it asks
-the arrival source for the next arrival. It knows no load model.
+`ScriptExecutor` holds the position in the script and the arrival that the session serves. `advance` executes steps from the
+position on, until the session has to wait for a reply, a timer or the engine. It returns what to write. At the end of an
+iteration the session asks the arrival source for the next arrival. It knows no load model.
 
-Each message of an arrival is counted once, in the recorder that came with the arrival: as accepted or rejected when its
-transaction ends, as failed when the session ends before.
+Each message of an arrival is counted once, in the recorder that came with the arrival. It is accepted or rejected when its
+transaction ends, and failed if the session ends before.
 
 A latency sample is one integer, `service_ns + (late_us << LATE_SHIFT)`. late_us is how long after its intended start the
-arrival began. Service time is counted from the write to the read that completed the reply.
+arrival began. The service time begins with the write and ends with the read that completes the reply.
 """
 
 from __future__ import annotations

@@ -3,17 +3,22 @@
 Theory of operation
 ===================
 
-`receive` has a fast path for what a well-behaved client nearly always sends: one whole command line, or one whole
-message, in one read, with nothing waiting. Everything else goes through the buffer and `process_buffer`, which takes one
-unit (a line, text up to its end, a chunk) after the other in a loop. Any number of pipelined commands thus costs no stack.
+`receive` has a fast path for what a well-behaved client nearly always sends: one whole command line or one whole message
+in one read, while the buffer is empty. Everything else goes into the buffer. `process_buffer` takes one unit after the other
+from it, in a loop, so any number of pipelined commands needs no stack.
 
-The mode says what the next unit is: a command line; text until CRLF.CRLF (a bare LF or CR ends neither a line of text nor
-the data, RFC 5321 §2.3.8); a chunk of a known length (RFC 3030); a line of a SASL exchange; or the rest of a line that
-was too long, which is skipped. Which commands are in order is read from the table in `smtp.state`. The commands themselves
-are answered by `session.server_commands`.
+The mode says what the next unit is:
 
-A `FaultInjector` may replace a reply, delay it, or close the connection: see `sink.behaviour`. Without one the fast path
-pays a single comparison for it.
+    COMMAND_MODE   a command line
+    TEXT_MODE      text until CRLF.CRLF; a bare LF or CR ends neither a line of text nor the data (RFC 5321 §2.3.8)
+    CHUNK_MODE     a chunk of a known length (RFC 3030)
+    SASL_MODE      a line of a SASL exchange
+    SKIP_MODE      the rest of a line that was too long, which is discarded
+
+`session.server_commands` answers the commands. The table in `smtp.state` says which of them are in order.
+
+A `FaultInjector` may replace a reply, delay it, or close the connection (`sink.behaviour`). Without one the fast path makes
+a single comparison for it.
 """
 
 from __future__ import annotations
@@ -55,20 +60,21 @@ class ServerSession(CommandHandlers):
 
     It may override these methods, and call the base class's own from them:
 
-        connected, tls_started, receive, eof_received, connection_lost: The engine's calls (`engine.api.Session`).
-        greet(now_ns): The greeting.
-        handle_command(line): Any command line, line end included. The methods below are called from it.
-        handle_hello(verb, argument): EHLO, HELO or LHLO in any state that allows it.
-        handle_starttls(), handle_auth(argument): STARTTLS and AUTH where they are in order.
-        handle_sasl_response(line): A line of a SASL exchange.
-        continue_auth(exchange, response): A SASL response, decoded.
-        begin_text(): DATA where it is in order.
-        handle_bdat(argument): BDAT in any state.
-        read_chunk(now_ns): Octets of a chunk have come and stand in `buffer`. None while some are missing.
-        complete_message(size_bytes, dot_stuffed): The end of a message, by DATA or BDAT.
+        connected, tls_started, receive, wake, eof_received, connection_lost: The engine's calls (`engine.api.Session`).
+        greet(now_ns): The greeting is due.
+        handle_command(line): A command line came, line end included. The base class calls the next five from here.
+        handle_hello(verb, argument): EHLO, HELO or LHLO, in order.
+        handle_starttls(): STARTTLS, in order.
+        handle_auth(argument): AUTH, in order.
+        begin_text(): DATA, in order.
+        handle_bdat(argument): BDAT, in order or not.
+        handle_sasl_response(line): A line of a SASL exchange came, line end included.
+        continue_auth(exchange, response): A SASL response came and is decoded; None for AUTH without an initial response.
+        read_chunk(now_ns): Octets of a BDAT chunk came and are in `buffer`. Returns None while some are missing.
+        complete_message(size_bytes, dot_stuffed): The end of a message came, by DATA or BDAT.
 
-    Each returns the octets of the reply. What the base class returns has been counted; a reply of the subclass's own is
-    counted if it is passed through `respond`, `refuse` or `close_with`.
+    Each of these but the engine's calls returns the reply. The base class has counted what it returns. A subclass counts a
+    reply of its own by `respond`, `refuse` or `close_with`, which return it.
 
     It may call `process_buffer(now_ns)` and `clear_transaction()`.
 
@@ -81,8 +87,9 @@ class ServerSession(CommandHandlers):
         content_bytes: Size of the content received so far.
         text_tail: The last octets of the text received so far, which may be the beginning of its end.
         chunk_left, chunk_is_last: Octets of the chunk yet to come; whether it is the last.
-        buffer: Octets received and not yet taken.
-        context: What all sessions share. To be read only.
+        buffer: Octets received and not yet processed.
+
+    It may read `context` (what all sessions share) and `counts`.
     """
 
     max_line_bytes = MAX_LINE_BYTES
