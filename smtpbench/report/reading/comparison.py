@@ -9,7 +9,7 @@ from typing import NamedTuple
 from smtpbench.measure.comparison import CANNOT_TELL, worse
 from smtpbench.measure.saved import COMPARISON, Saved
 from smtpbench.report.reading.findings import read_severity, verdict_mark
-from smtpbench.report.reading.head import TargetDetails, read_target
+from smtpbench.report.reading.head import SavedTarget, read_target
 from smtpbench.report.reading.lenient import duration_s, entries, items, mapping, natural, number, records, text, texts
 from smtpbench.rules.rule import NOT_RUN, SECURITY, VIOLATED, VIOLATION
 from smtpbench.threshold import SHARE
@@ -111,7 +111,7 @@ class SavedCandidate(NamedTuple):
 
     name: str
     about: str
-    target: TargetDetails
+    target: SavedTarget
     options: str
     start: str
     connections: float | None

@@ -54,7 +54,7 @@ class Head(NamedTuple):
     seconds: float | None
 
 
-class ScenarioFile(NamedTuple):
+class SavedScenario(NamedTuple):
     """The scenario of a result.
 
     Attributes:
@@ -70,7 +70,7 @@ class ScenarioFile(NamedTuple):
     text: str
 
 
-class TargetDetails(NamedTuple):
+class SavedTarget(NamedTuple):
     """What is known of a target.
 
     Attributes:
@@ -124,7 +124,7 @@ class GeneratorLoad(NamedTuple):
     peak_rss_bytes: int
 
 
-class Machine(NamedTuple):
+class SavedMachine(NamedTuple):
     """Where a result was made.
 
     Attributes:
@@ -201,22 +201,22 @@ def _measured_s(saved: Saved) -> float | None:
     return None
 
 
-def scenario_of(saved: Saved) -> ScenarioFile:
+def scenario_of(saved: Saved) -> SavedScenario:
     """Return the scenario of a result."""
     scenario = mapping(saved.result, "scenario")
     name, file, sha256 = (text(scenario.get(key)) for key in ("name", "file", "sha256"))
-    return ScenarioFile(name, file, sha256, lines(scenario.get("text")))
+    return SavedScenario(name, file, sha256, lines(scenario.get("text")))
 
 
-def target_of(saved: Saved) -> TargetDetails:
+def target_of(saved: Saved) -> SavedTarget:
     """Return the target of a result."""
     return read_target(saved.result.get("target"))
 
 
-def read_target(value: object) -> TargetDetails:
+def read_target(value: object) -> SavedTarget:
     """Return the target that a part of a result describes."""
     target = mapping(value)
-    return TargetDetails(
+    return SavedTarget(
         url=text(target.get("url")),
         banner=text(target.get("banner")),
         extensions=texts(target.get("extensions")),
@@ -246,10 +246,10 @@ def generator_of(saved: Saved) -> GeneratorLoad:
     )
 
 
-def machine_of(saved: Saved) -> Machine:
+def machine_of(saved: Saved) -> SavedMachine:
     """Return where a result was made."""
     machine = mapping(saved.result, "machine")
-    return Machine(
+    return SavedMachine(
         cpu=text(machine.get("cpu")),
         cores=natural(machine.get("cores")),
         memory_bytes=natural(machine.get("memory_bytes")),

@@ -146,7 +146,7 @@ def shown_or_error(name: str, results: Sequence[Saved]) -> str:
 def test_error_names_the_file_and_holds_no_control_characters() -> None:
     result = MAKERS["check"]()
     result["findings"] = [{"rule": "\x1b[2J", "severity": "x"}]
-    with pytest.raises(UsageError, match=r"^a\\x1bb/result.json: no console can be made of it.*KeyError.*x1b"):
+    with pytest.raises(UsageError, match=r"^a\\x1bb/result.json: cannot be converted to console: .*KeyError.*x1b"):
         render("console", [saved(result, "a\x1bb")])
 
 
