@@ -160,11 +160,18 @@ def _steps(steps: Sequence[CapacityStep]) -> Block:
             reason = f"GENERATOR LIMITED. {reason}"
         table_rows.append([
             Cell(_per_second(step.rate_per_s)), Cell(short(step.purpose, 20)),
-            Cell("passed" if step.held else "failed", "good" if step.held else "bad"),
+            _outcome(step),
             format_rate(step.throughput_per_s), *map(format_ms, (step.p50_ms, step.p99_ms, step.max_ms)),
             *(f"{count:,}" for count in step.counts.values()), format_seconds(step.measured_s), Cell(reason),
         ])  # fmt: skip
     return table(heads, table_rows)
+
+
+def _outcome(step: CapacityStep) -> Cell:
+    """Whether a step passed; a step with a limit of the generator's own is inconclusive."""
+    if step.held:
+        return Cell("passed", "good")
+    return Cell("inconclusive", "warn") if step.limited_by in OWN_LIMITS else Cell("failed", "bad")
 
 
 def _objectives(saved: Saved, steps: Sequence[CapacityStep]) -> list[Block]:

@@ -32,7 +32,7 @@ MAX_CHARACTERS: Final = 300
 #: Candidates of a comparison that a page shows at most.
 MAX_CANDIDATES: Final = 20
 #: Columns of a table of thresholds.
-THRESHOLD_HEADS: Final = ("threshold", "value", "margin", "")
+THRESHOLD_HEADS: Final = ("threshold", "outcome", "value", "margin")
 _MAX_FINDINGS = 60
 _MAX_NOTES = 20
 _MAX_NOTE = 600
@@ -88,7 +88,7 @@ def threshold_row(threshold: SavedThreshold) -> list[Cell | str]:
     bar = bar_svg(1 - margin if margin is not None and margin >= 0 else 1, tone)
     distance = "" if margin is None else f"{format_share(abs(margin), 0)} {'to spare' if threshold.passed else 'beyond it'}"
     outcome = Cell("passed" if threshold.passed else "FAILED", tone)
-    return [short(threshold.text), shown, Cell(distance, number=True, drawing=None if margin is None else bar), outcome]
+    return [short(threshold.text), outcome, shown, Cell(distance, number=True, drawing=None if margin is None else bar)]
 
 
 def format_measured(unit: str, value: float) -> str:
@@ -111,9 +111,10 @@ def ending(saved: Saved, prefix: str = "") -> list[Block]:
     return [Notice(f"{prefix}{status}: this report shows what was measured until then", [reason] if reason else [], tone)]
 
 
-def notes(saved: Saved, prefix: str = "") -> list[Block]:
-    """Return the notes of a result."""
-    return [Notice(f"{prefix}{short(note, _MAX_NOTE)}", (), "info") for note in notes_of(saved)[:_MAX_NOTES]]
+def notes(saved: Saved, prefix: str = "", *, without: Sequence[str] = ()) -> list[Block]:
+    """Return the notes of a result, except those that are shown elsewhere."""
+    shown = [note for note in notes_of(saved) if note not in without][:_MAX_NOTES]
+    return [Notice(f"{prefix}{short(note, _MAX_NOTE)}", (), "info") for note in shown]
 
 
 def limited(saved: Saved, prefix: str = "") -> list[Block]:

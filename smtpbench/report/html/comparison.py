@@ -37,6 +37,7 @@ from smtpbench.report.reading.comparison import (
     title_of,
 )
 from smtpbench.report.reading.formatting import MISSING, format_count, format_seconds, format_share
+from smtpbench.report.reading.head import notes_of
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
 
@@ -52,13 +53,13 @@ def comparison_heading(saved: Saved) -> PageHeading:
     keys = [Cell(_candidate_text(side), key=at) for at, side in enumerate(candidates_of(saved)[:MAX_CANDIDATES])]
     name, description = title_of(saved)
     about = [line for line in (short(description), start_text(saved)) if line]
-    return PageHeading(short(name, 120) or "Comparison", status, tone, about, keys)
+    return PageHeading(f"Comparison: {short(name, 120)}" if name else "Comparison", status, tone, about, keys)
 
 
 def comparison_sections(saved: Saved) -> list[Section]:
     """Return everything below the heading."""
     sections = [
-        Section("Differences", [*_limited(saved), *ending(saved), *notes(saved), *_metrics(saved)], _method(saved)),
+        Section("Differences", [*_warnings(saved), *_metrics(saved)], _method(saved)),
         Section(
             "All runs", list(_repeats(saved)), "Each dot is the value of one round. The intervals are calculated from them."
         ),
@@ -88,11 +89,18 @@ def _method(saved: Saved) -> str:
     )
 
 
-def _limited(saved: Saved) -> Iterator[Block]:
+def _warnings(saved: Saved) -> list[Block]:
+    """Warnings on a limited generator with the notes that give the reason, then the outcome and the other notes."""
+    found: list[Block] = []
+    explained: list[str] = []
     for side in candidates_of(saved)[:MAX_CANDIDATES]:
         if side.limited_runs:
+            reasons = [note for note in notes_of(saved) if note.startswith(f"{side.name}: ") and "bottleneck" in note]
+            explained += reasons
             runs = plural(len(side.runs) or side.limited_runs, "run")
-            yield Notice(f"{short(side.name, _MAX_NAME)}: GENERATOR LIMITED in {side.limited_runs:,} of {runs}", (), "bad")
+            title = f"{short(side.name, _MAX_NAME)}: GENERATOR LIMITED in {side.limited_runs:,} of {runs}"
+            found.append(Notice(title, [short(reason.removeprefix(f"{side.name}: ")) for reason in reasons], "bad"))
+    return [*found, *ending(saved), *notes(saved, without=explained)]
 
 
 def _metrics(saved: Saved) -> Iterator[Block]:
@@ -109,7 +117,7 @@ def _metrics(saved: Saved) -> Iterator[Block]:
         widest = min(math.log(_MAX_RATIO), max(map(abs, ends), default=0.1) * 1.05 or 0.1)
         baseline, candidate = short(baseline, _MAX_METRIC), short(candidate, _MAX_METRIC)
         scale = Cell("", drawing=_scale(widest))
-        heads: list[Cell | str] = ["metric", baseline, candidate, "change and interval", scale, "verdict"]
+        heads: list[Cell | str] = ["metric", "verdict", baseline, candidate, "change and interval", scale]
         caption = f"{candidate} compared with {baseline}, medians"
         yield table(heads, [_metric_row(metric, widest) for metric in group], caption=caption)
 
@@ -140,7 +148,8 @@ def _metric_row(metric: ComparedMetric, widest: float) -> list[Cell | str]:
         if metric.relative:
             low, change, high, reach = _logarithm(low), _logarithm(change), _logarithm(high), widest
         drawing = Cell("", drawing=interval_svg(low, change, high, (-reach, reach), tone, metric.change_text))
-    return [short(metric.metric, _MAX_METRIC), *values, metric.change_text, drawing, Cell(short(verdict, _MAX_METRIC), tone)]
+    outcome = Cell(short(verdict, _MAX_METRIC), tone)
+    return [short(metric.metric, _MAX_METRIC), outcome, *values, metric.change_text, drawing]
 
 
 def _repeats(saved: Saved) -> Iterator[Block]:

@@ -50,7 +50,7 @@ def rules_heading(several: Sequence[Saved]) -> PageHeading:
         return PageHeading(f"Protocol rules on {len(several)} targets", runs=keys)
     (saved,) = several
     status, tone = status_of(saved)
-    command = "Fuzz" if saved.kind == FUZZ else "Check"
+    command = "Fuzzing" if saved.kind == FUZZ else "Check"
     return PageHeading(f"{command} of {short(head_of(saved).target, 120)}", status, tone, identity(saved)[1:])
 
 
@@ -148,7 +148,7 @@ def _target(saved: Saved, prefix: str) -> Section:
         ("extensions inside TLS", ", ".join(short(name, 60) for name in target.extensions_inside_tls)),
         ("accepted recipient", short(target.recipient)),
         ("mutation families", ", ".join(short(name, 40) for name in families_of(saved))),
-        ("commands with replies", ", ".join(short(name, 40) for name in metric_names([saved]))),
+        ("measured metrics", ", ".join(short(name, 40) for name in metric_names([saved]))),
     ]
     return Section(
         f"{prefix}target" if prefix else "Target", [Properties([(name, value) for name, value in pairs if value])]

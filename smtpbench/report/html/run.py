@@ -184,15 +184,15 @@ def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
         codes, has_examples = _reply_rows(run, examples)
         size = "wide" if has_examples else "half"
         if codes:
-            heads = ["command", "reply", "count", "share of the command", *(["example"] if has_examples else [])]
-            yield table(heads, codes, caption=f"{prefix}Replies by command", size=size)
+            heads = ["metric", "reply", "count", "share", *(["example"] if has_examples else [])]
+            yield table(heads, codes, caption=f"{prefix}Replies by metric", size=size)
         enhanced = [
             [short(metric, 40), short(code, 40), f"{count:,}"]
             for metric, counts in counts_by_metric(run, "enhanced")[:_MAX_METRICS]
             for code, count in list(counts.items())[:_MAX_ENHANCED]
         ]
         if enhanced:
-            heads = ["command", "enhanced code", "count"]
+            heads = ["metric", "enhanced code", "count"]
             yield table(heads, enhanced, caption=f"{prefix}Enhanced status codes", numbers=2, size=size)
         errors: list[list[Cell | str]] = [
             [Cell(short(path[0], 60), "bad"), f"{count:,}", Cell(short(examples.get(path[0], "")))]
@@ -203,7 +203,7 @@ def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
 
 
 def _reply_rows(run: Saved, examples: dict[str, str]) -> tuple[list[list[Cell | str]], bool]:
-    """A row for each command and code, and whether any has an example, which is then its last cell."""
+    """A row for each metric and code, and whether any has an example, which is then its last cell."""
     table_rows: list[list[Cell | str]] = []
     found = False
     for metric, counts in counts_by_metric(run, "replies")[:_MAX_METRICS]:

@@ -19,6 +19,7 @@ _STATUSES = (PASS, VIOLATED, INCONCLUSIVE)
 _MARKS: Final = {PASS: "pass", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
 _BROKEN_MARKS: Final = {SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice"}
 _MAX_PATH = 500
+_APPENDIX = 1000  # sorts appendix F after the last section
 
 
 class SavedVerdict(NamedTuple):
@@ -126,7 +127,7 @@ def counts_against(verdict: str, severity: str, strict: bool) -> bool:
 def section_order(section: str) -> tuple[int, list[int]]:
     """Return the key that sorts sections: RFC 5321 first, then the others by number."""
     rfc, _, part = section.removeprefix("RFC ").partition(" ")
-    numbers = [int(piece) for piece in part.lstrip("§").split(".") if piece.isdecimal()]
+    numbers = [int(piece) if piece.isdecimal() else _APPENDIX for piece in part.lstrip("§").split(".") if piece]
     return (0 if rfc == "5321" else int(rfc) if rfc.isdecimal() else 0, numbers)
 
 

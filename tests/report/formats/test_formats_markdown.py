@@ -117,7 +117,7 @@ def test_capacity_search_has_its_steps() -> None:
     limited["steps"][1]["limited_by"] = "generator"
     text = markdown([saved(limited)])
     assert "Capacity: at least **400.0/s**" in text
-    assert "cannot tell" in [row[2] for row in cells(text)]
+    assert "inconclusive" in [row[2] for row in cells(text)]
 
 
 def test_findings_have_their_dialogue() -> None:

@@ -82,7 +82,7 @@ def test_optional_sections_are_shown_if_the_run_has_them(tmp_path: Path) -> None
     saved = load(saved_results.run_folder(tmp_path / "a", seconds=20, samples=20))
     sections = {section.title: section for section in run_sections([saved])}
     (thresholds,) = blocks_of(Table, [sections["Thresholds"]])
-    assert texts(thresholds)[0] == ["message.p99 < 20ms", "31.5 ms", "57 % beyond it", "FAILED"]
+    assert texts(thresholds)[0] == ["message.p99 < 20ms", "FAILED", "31.5 ms", "57 % beyond it"]
     assert [row[0] for row in texts(blocks_of(Table, [sections["Recipient domains"]])[0])] == [
         "gmail.example",
         "bücher.example",
@@ -135,12 +135,12 @@ def test_campaign_whose_target_is_gone_says_so_first() -> None:
 
 def test_comparison_draws_intervals_and_marks_better_and_worse() -> None:
     table = blocks_of(Table, comparison_sections(saved_results.comparison()))[0]
-    assert [(row[0].text, row[-1].text, row[-1].tone) for row in table.table_rows] == [
+    assert [(row[0].text, row[1].text, row[1].tone) for row in table.table_rows] == [
         ("message.p99", "faster", "good"), ("throughput", "no difference shown", "faint"), ("RCPT.p50", "slower", "bad"),
         ("failed", "cannot tell", "warn"),
     ]  # fmt: skip
-    assert table.table_rows[0][3].text == "-18.0% [-25.0 … -11.0]"
-    assert all(row[4].drawing for row in table.table_rows)
+    assert table.table_rows[0][4].text == "-18.0% [-25.0 … -11.0]"
+    assert all(row[5].drawing for row in table.table_rows)
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_half_and_double_are_equally_far_from_no_change(low: float, high: float,
     one = saved_results.compared_metric(low=low, change=(low + high) / 2, high=high)
     whole = saved_results.comparison()
     table = blocks_of(Table, comparison_sections(replace(whole, result=whole.result | {"differences": [one]})))[0]
-    assert scale in str(table.heads[4].drawing)
-    assert f'x1="{x1}"' in str(table.table_rows[0][4].drawing)
+    assert scale in str(table.heads[5].drawing)
+    assert f'x1="{x1}"' in str(table.table_rows[0][5].drawing)
 
 
 def test_capacity_chart_marks_passed_rate_failed_rate_and_limit() -> None:

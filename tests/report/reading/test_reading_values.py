@@ -125,3 +125,10 @@ def test_violated_rule_without_a_recorded_finding_is_a_finding() -> None:
     assert {one.rule for one in findings.findings_of(saved(result))} == {
         name for name, rule in result["rules"].items() if rule["verdict"] == "violation"
     }
+
+
+def test_sections_are_sorted_by_number_with_appendices_last() -> None:
+    sections = ["RFC 6531 §3", "RFC 5321 §F.2", "RFC 5321 §4.10", "RFC 5321 §4.9", "RFC 3207 §4"]
+    assert sorted(sections, key=findings.section_order) == [
+        "RFC 5321 §4.9", "RFC 5321 §4.10", "RFC 5321 §F.2", "RFC 3207 §4", "RFC 6531 §3",
+    ]  # fmt: skip

@@ -276,8 +276,9 @@
   const system = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const show = () => {
-    button.textContent = isDark() ? "light" : "dark";
-    button.setAttribute("aria-label", "switch to the " + button.textContent + " theme");
+    const theme = isDark() ? "light" : "dark";
+    button.textContent = theme + " theme";
+    button.setAttribute("aria-label", "switch to the " + theme + " theme");
     plots.forEach((plot) => plot.redraw());
   };
   button.hidden = false;
