@@ -37,6 +37,7 @@ from smtpbench.report.reading.findings import SavedFinding, SavedVerdict, findin
 from smtpbench.report.reading.formatting import MISSING, format_instant, format_ms, rfc_url
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of
 from smtpbench.report.reading.metrics import (
+    RESPONSE,
     SERVICE,
     SavedThreshold,
     all_notes_of,
@@ -286,7 +287,7 @@ def _hostile(saved: Saved) -> Iterator[str]:
         (
             phase.name,
             _value("per_s", phase.rate_per_s),
-            *(format_ms(phase.response_ms[statistic]) for statistic in ("p50_ms", "p99_ms", "max_ms")),
+            *(format_ms(phase.ms("message", RESPONSE)[statistic]) for statistic in ("p50_ms", "p99_ms", "max_ms")),
         )
         for phase in hostile.phases
     ]

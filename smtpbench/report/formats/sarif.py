@@ -95,7 +95,7 @@ def _result(finding: SavedFinding, index: int) -> dict[str, Any]:
         f"Reproduced: {finding.reproducibility}" if finding.reproducibility else "",
         f"Replay: {finding.repeat}" if finding.repeat else "",
     ]
-    result: dict[str, Any] = {
+    data: dict[str, Any] = {
         "ruleId": finding.rule,
         "ruleIndex": index,
         "level": LEVELS[finding.severity],
@@ -106,8 +106,8 @@ def _result(finding: SavedFinding, index: int) -> dict[str, Any]:
         "properties": {"id": finding.id, "dialogue": list(finding.dialogue), "counts": finding.counts},
     }
     if finding.known:
-        result["suppressions"] = [{"kind": "external", "justification": "It is in the baseline."}]
-    return result
+        data["suppressions"] = [{"kind": "external", "justification": "It is in the baseline."}]
+    return data
 
 
 def _text(text: str) -> str:

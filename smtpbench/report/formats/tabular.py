@@ -22,6 +22,7 @@ from smtpbench.report.reading.findings import SavedFinding, findings_of, verdict
 from smtpbench.report.reading.formatting import format_instant, safe
 from smtpbench.report.reading.head import Head, heads_of
 from smtpbench.report.reading.metrics import (
+    RESPONSE,
     STATISTICS,
     SavedThreshold,
     all_notes_of,
@@ -104,7 +105,7 @@ def _records(head: Head, saved: Saved) -> Iterator[tuple[str, dict[str, Any]]]:
         )
     hostile = hostile_of(saved)
     for phase in hostile.phases if hostile else ():
-        message_ms = [phase.response_ms[statistic] for statistic in ("p50_ms", "p99_ms", "max_ms")]
+        message_ms = [phase.ms("message", RESPONSE)[statistic] for statistic in ("p50_ms", "p99_ms", "max_ms")]
         yield "phase", {"name": phase.name, "rate_per_s": phase.rate_per_s, "message_ms": message_ms}
     for threshold in thresholds_of(saved):
         yield "threshold", _threshold_data(threshold)

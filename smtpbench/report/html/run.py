@@ -30,6 +30,7 @@ from smtpbench.report.reading.head import GeneratorLoad, generator_of, head_of, 
 from smtpbench.report.reading.metrics import (
     NO_STATISTICS,
     RESPONSE,
+    SERVICE,
     counts_by_metric,
     counts_of,
     domains_of,
@@ -246,7 +247,7 @@ def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
         is_open = load_of(run).is_open
         table_rows = []
         for phase in hostile.phases:
-            times = phase.response_ms if is_open else phase.service_ms
+            times = phase.ms("message", RESPONSE if is_open else SERVICE)
             name = "before the hostile sessions" if phase.name == "before" else "beside the hostile sessions"
             figures = [format_rate(phase.rate_per_s), format_count(phase.failed)]
             table_rows.append([name, *figures, *(format_ms(times[f"{percentile}_ms"]) for percentile in _PERCENTILES)])

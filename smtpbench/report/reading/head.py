@@ -99,6 +99,7 @@ class GeneratorLoad(NamedTuple):
         limited_reasons: Why it was.
         busiest_worker_share: CPU of the busiest worker, as a share of a core.
         starved_worker_share: Share of the time for which a worker waited for a core.
+        cpu_s: CPU time of a check or a campaign, seconds.
         cpu_user_s: CPU time in user mode, seconds.
         cpu_system_s: CPU time in the kernel, seconds.
         late_p99_ms: 99th percentile of the delay of arrivals.
@@ -114,6 +115,7 @@ class GeneratorLoad(NamedTuple):
     limited_reasons: Sequence[str]
     busiest_worker_share: float | None
     starved_worker_share: float | None
+    cpu_s: float | None
     cpu_user_s: float | None
     cpu_system_s: float | None
     late_p99_ms: float | None
@@ -235,6 +237,7 @@ def generator_of(saved: Saved) -> GeneratorLoad:
         limited_reasons=texts(generator.get("limited_reasons")),
         busiest_worker_share=number(generator.get("busiest_worker_share")),
         starved_worker_share=number(generator.get("starved_worker_share")),
+        cpu_s=number(generator.get("cpu_s")),
         cpu_user_s=number(generator.get("cpu_user_s")),
         cpu_system_s=number(generator.get("cpu_system_s")),
         late_p99_ms=number(generator.get("late_p99_ms")),

@@ -133,15 +133,17 @@ class HostilePhase(NamedTuple):
         name: `before` or `beside`.
         rate_per_s: Accepted messages per second.
         failed: Messages that failed.
-        service_ms: Service time of messages by statistic.
-        response_ms: Response time of messages by statistic.
+        latencies: Milliseconds by statistic, for each metric and time.
     """
 
     name: str
     rate_per_s: float | None
     failed: float | None
-    service_ms: Milliseconds
-    response_ms: Milliseconds
+    latencies: Mapping[tuple[str, str], Milliseconds]
+
+    def ms(self, metric: str, time: str) -> Milliseconds:
+        """Return the statistics of one metric; without values where it was not measured."""
+        return self.latencies.get((metric, time), NO_STATISTICS)
 
 
 class HostileSessions(NamedTuple):
@@ -301,9 +303,14 @@ def hostile_of(saved: Saved) -> HostileSessions | None:
     for key, name in (("quiet", "before"), ("beside", "beside")):
         phase = mapping(value, key)
         if phase:
-            service, response = (_statistics(mapping(phase, "latency", "message", time)) for time in (SERVICE, RESPONSE))
+            latencies = {
+                (metric, time): _statistics(mapping(times, time))
+                for metric, times in items(phase.get("latency"))
+                for time in (SERVICE, RESPONSE)
+                if mapping(times, time)
+            }
             failed = number(mapping(phase, "messages").get("failed"))
-            phases.append(HostilePhase(name, number(phase.get("messages_per_s")), failed, service, response))
+            phases.append(HostilePhase(name, number(phase.get("messages_per_s")), failed, latencies))
     return HostileSessions(
         sessions=natural(mapping(value, "cases").get("run")),
         share=number(value.get("share")),

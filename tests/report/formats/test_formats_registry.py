@@ -143,11 +143,15 @@ def shown_or_error(name: str, results: Sequence[Saved]) -> str:
     return ""
 
 
-def test_error_names_the_file_and_holds_no_control_characters() -> None:
-    result = MAKERS["check"]()
-    result["findings"] = [{"rule": "\x1b[2J", "severity": "x"}]
-    with pytest.raises(UsageError, match=r"^a\\x1bb/result.json: cannot be converted to console: .*KeyError.*x1b"):
-        render("console", [saved(result, "a\x1bb")])
+def broken_format(several: Sequence[Saved]) -> str:
+    """A format with a bug."""
+    raise KeyError("\x1b[2J")
+
+
+def test_error_names_the_file_and_holds_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "broken", f"{__name__}:broken_format")
+    with pytest.raises(UsageError, match=r"^a\\x1bb/result.json: cannot be converted to broken: .*KeyError.*x1b"):
+        render("broken", [saved(MAKERS["check"](), "a\x1bb")])
 
 
 def spoil(value: Any, draw: random.Random) -> None:

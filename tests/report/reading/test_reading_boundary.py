@@ -1,4 +1,4 @@
-"""Only `report.reading` reads raw results; the pages and the formats use its typed values."""
+"""Only `report.reading` reads raw results; pages, formats and console reports use its typed values."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 
 REPORT = Path(__file__).resolve().parents[3] / "smtpbench" / "report"
-MODULES = sorted(path for package in ("html", "formats") for path in (REPORT / package).glob("*.py"))
+MODULES = sorted(path for package in ("html", "formats", "terminal") for path in (REPORT / package).glob("*.py"))
+
+
+def is_result(node: ast.expr) -> bool:
+    """Return whether an expression is named like a raw result."""
+    return (isinstance(node, ast.Name) and node.id == "result") or (
+        isinstance(node, ast.Attribute) and node.attr == "result"
+    )
 
 
 def raw_reads(source: str) -> list[int]:
     """Return the lines that read a raw result or that import the functions for it."""
     found = []
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and node.attr == "result":
+        if isinstance(node, ast.Subscript | ast.Attribute) and is_result(node.value):
             found.append(node.lineno)
         elif isinstance(node, ast.ImportFrom) and node.module == "smtpbench.report.reading.lenient":
             # `greatest` works on numbers
@@ -28,6 +35,7 @@ def test_module_reads_no_raw_result(path: Path) -> None:
     assert raw_reads(path.read_text()) == []
 
 
-def test_raw_read_is_noticed() -> None:
-    assert raw_reads("x = 1\ny = saved.result['target']\n") == [2]
+@pytest.mark.parametrize("source", ["x = saved.result['target']", "x = saved.result.get('target')", "x = result['target']"])
+def test_raw_read_is_noticed(source: str) -> None:
+    assert raw_reads(f"\n{source}\n") == [2]
     assert raw_reads("from smtpbench.report.reading.lenient import records\n") == [1]

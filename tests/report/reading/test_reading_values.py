@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_results import CONTROLS, HOSTILE, MAKERS, check_result, run_result, saved
+from hostile_results import CONTROLS, HOSTILE, MAKERS, check_result, compared_metric, comparison_result, run_result, saved
 
 from smtpbench.measure.saved import Saved
 from smtpbench.report.reading import capacity, comparison, findings, head, metrics
@@ -132,3 +132,24 @@ def test_sections_are_sorted_by_number_with_appendices_last() -> None:
     assert sorted(sections, key=findings.section_order) == [
         "RFC 5321 §4.9", "RFC 5321 §4.10", "RFC 5321 §F.2", "RFC 3207 §4", "RFC 6531 §3",
     ]  # fmt: skip
+
+
+#: A change of a metric in milliseconds.
+CHANGE = {"change": -0.18, "low": -0.25, "high": -0.11}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "-18.0% [-25.0 … -11.0]"),
+        ({"change": 0.0001, "low": -0.0002, "high": 0.0003}, "+0.010% [-0.020 … +0.030]"),
+        ({"change": 0.0, "low": 0.0, "high": 0.0, "relative": False, "unit": "share"}, "+0.0 pts [+0.0 … +0.0]"),
+        ({"change": 0.025, "low": 0.02, "high": 0.03, "relative": False, "unit": "share"}, "+2.5 pts [+2.0 … +3.0]"),
+        ({"change": 25, "low": 20, "high": 1030, "relative": False, "unit": "count"}, "+25.0 [+20.0 … +1,030.0]"),
+        ({"change": 17.196, "low": 8.44, "high": 34.066}, "+1,720% [+844 … +3,407]"),
+        ({"change": None, "low": None, "high": None}, ""),
+    ],
+)
+def test_change_is_written_with_its_interval(changes: dict[str, Any], text: str) -> None:
+    (metric,) = comparison.compared_metrics_of(saved(comparison_result(differences=[compared_metric(**CHANGE | changes)])))
+    assert metric.change_text == text
