@@ -6,8 +6,8 @@ from bisect import bisect_left
 
 from smtpbench.measure.histogram import Histogram, index_of
 
-#: Upper edges of the buckets. An edge stands for the whole of the histogram's own bucket in which it lies, so a sample up to
-#: 0.1 % above an edge may be counted as below it.
+#: Upper edges of the buckets. Samples are counted by the buckets of our own histogram, so a sample up to 0.1 % above an edge
+#: may be counted as below it.
 EDGES_MS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
 _LAST_INDEX = [index_of(round(edge_ms * 1000)) for edge_ms in EDGES_MS]
 EDGES_TEXT = [f"{edge_ms / 1000:g}" for edge_ms in EDGES_MS] + ["+Inf"]

@@ -31,7 +31,7 @@ from smtpbench.report.reading.metrics import key_figures_of, thresholds_of
 
 #: Annotations of one level that GitHub shows of a step.
 MAX_ANNOTATIONS: Final = 10
-#: Octets of a summary; GitHub rejects the whole of one that exceeds 1 MiB.
+#: Octets of a summary; GitHub rejects one that exceeds 1 MiB.
 SUMMARY_BYTES: Final = 1_000_000
 _TEXT_CHARACTERS = 4000
 _COMMANDS: Final = {"error": "error", "warning": "warning", "note": "notice"}

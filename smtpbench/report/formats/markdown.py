@@ -54,7 +54,7 @@ from smtpbench.threshold import format_value
 
 #: Findings that are shown with their dialogue; each of the others takes one line.
 MAX_DIALOGUES: Final = 50
-#: Words that are no markup, wherever they stand.
+#: Words that are no markup anywhere in a text.
 _PLAIN = re.compile(r"[A-Za-z0-9]+(?:[ -][A-Za-z0-9]+|\.[0-9]+)*")
 #: Sentences of characters that are no markup; and what GitHub recognizes in them nevertheless: addresses, emoji, commits and
 #: issues.

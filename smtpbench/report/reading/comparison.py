@@ -80,7 +80,7 @@ class ComparedRule(NamedTuple):
         severity: `security`, `violation`, `warning` or `advice`.
         requirement: What the RFC requires.
         verdicts: Verdict by candidate.
-        worse: Whether a candidate violates it and the baseline does not, and it is grave.
+        worse: Whether it is severe, and a candidate violates it and the baseline does not.
     """
 
     name: str
@@ -104,7 +104,7 @@ class SavedCandidate(NamedTuple):
         target: Its target.
         options: Options of the command line that it has of its own.
         start: Command that starts it.
-        connections: Connections of its load; None where the result does not say.
+        connections: Connections of its load; None where it is unknown.
         runs: Folders of its runs.
         limited_runs: Runs in which the generator was the bottleneck.
     """

@@ -13,7 +13,7 @@ from smtpbench.report.reading.head import COMPLETED, heads_of
 from smtpbench.report.reading.metrics import thresholds_of
 
 FINE, FINDINGS, COULD_NOT_RUN, THRESHOLD, INTERRUPTED = 0, 1, 3, 99, 130
-#: The first of these that a result stands for is the exit code: an incomplete result comes first.
+#: Exit codes in the order of precedence: an incomplete result comes first.
 _PRECEDENCE: Final = (COULD_NOT_RUN, INTERRUPTED, THRESHOLD, FINDINGS)
 
 

@@ -112,7 +112,7 @@ class FuzzCases(NamedTuple):
 
 
 def verdict_mark(verdict: str, severity: str) -> str:
-    """Return a verdict as one word, in capitals where it is a grave violation."""
+    """Return a verdict as one word, in capitals for a severe violation."""
     if verdict == VIOLATED:
         return _BROKEN_MARKS.get(severity, _BROKEN_MARKS[VIOLATION])
     return _MARKS.get(verdict, verdict)

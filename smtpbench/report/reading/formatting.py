@@ -9,7 +9,7 @@ from typing import Final
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS, format_duration
 
-#: What stands in place of a value that is missing.
+#: Placeholder for a missing value.
 MISSING: Final = "–"
 _MAX_VISIBLE = 10_000
 _MIN_SHARE = 1e-8

@@ -32,7 +32,7 @@ class Head(NamedTuple):
     Attributes:
         label: Name of the result, unique within a report.
         kind: `run`, `check`, `fuzz`, `comparison` or `capacity`.
-        status: `completed`, or how it ended otherwise; `unknown` where the result does not say.
+        status: `completed`, or how it ended otherwise; `unknown` where the result holds no outcome.
         reason: Why it ended that way.
         started: Start, in UTC.
         scenario: Name of the scenario.
@@ -94,7 +94,7 @@ class GeneratorLoad(NamedTuple):
     """How busy the generator was.
 
     Attributes:
-        known: Whether the result says anything of the generator.
+        known: Whether the result holds figures of the generator.
         limited: Whether the generator was the bottleneck.
         limited_reasons: Why it was.
         busiest_worker_share: CPU of the busiest worker, as a share of a core.

@@ -1,6 +1,6 @@
-"""Access to results that anybody may have made up: typed, bounded, and without exceptions.
+"""Access to results that may be made up: typed, bounded, and without exceptions.
 
-A value of the wrong type counts as missing. So does a number that nobody can have measured (NaN, infinite, or a hundred
+A value of the wrong type counts as missing. So does a number that cannot have been measured (NaN, infinite, or a hundred
 digits long). Text comes back with its control characters spelled out and cut to a limit. The other modules of this package
 build typed values with these functions; no other code of a report reads a raw result.
 """

@@ -106,7 +106,7 @@ class RunLoad(NamedTuple):
 
     @property
     def is_open(self) -> bool:
-        """Whether arrivals follow a schedule, whatever the replies take."""
+        """Whether arrivals follow a schedule that does not depend on replies."""
         return self.model == OPEN
 
 
@@ -216,8 +216,8 @@ def read_threshold(entry: Mapping[str, Any], text_key: str) -> SavedThreshold:
     shown, unit = text(entry.get(text_key)) or "?", text(entry.get("unit"))
     value, margin = number(entry.get("value")), number(entry.get("margin_share", entry.get("margin")))
     passed = entry.get("passed") is True
-    whole = sentence({"threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
-    return SavedThreshold(shown, unit, number(entry.get("limit")), value, margin, passed, whole)
+    as_sentence = sentence({"threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
+    return SavedThreshold(shown, unit, number(entry.get("limit")), value, margin, passed, as_sentence)
 
 
 def load_of(saved: Saved) -> RunLoad:

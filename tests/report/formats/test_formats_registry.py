@@ -120,14 +120,14 @@ def test_hostile_text_is_shown_as_text(name: str, kind: str, text: str) -> None:
 @pytest.mark.parametrize("name", [*EVERYTHING, "console"])
 @pytest.mark.parametrize("kind", MAKERS)
 def test_misshapen_result_is_shown_or_a_one_line_error(name: str, kind: str) -> None:
-    whole = MAKERS[kind]()
+    original = MAKERS[kind]()
     draw = random.Random(f"{name} {kind}")
     for _ in range(25):
-        result = copy.deepcopy(whole)
+        result = copy.deepcopy(original)
         for _ in range(draw.randint(1, 3)):
             spoil(result, draw)
-        result["schema"] = whole["schema"]
-        shown = shown_or_error(name, [saved(result), saved(whole)] if draw.random() < 0.3 else [saved(result)])
+        result["schema"] = original["schema"]
+        shown = shown_or_error(name, [saved(result), saved(original)] if draw.random() < 0.3 else [saved(result)])
         shown.encode()
         if name in READERS and shown:
             READERS[name](shown)

@@ -149,8 +149,8 @@ def test_comparison_draws_intervals_and_marks_better_and_worse() -> None:
 )
 def test_half_and_double_are_equally_far_from_no_change(low: float, high: float, scale: str, x1: str) -> None:
     one = saved_results.compared_metric(low=low, change=(low + high) / 2, high=high)
-    whole = saved_results.comparison()
-    table = blocks_of(Table, comparison_sections(replace(whole, result=whole.result | {"differences": [one]})))[0]
+    original = saved_results.comparison()
+    table = blocks_of(Table, comparison_sections(replace(original, result=original.result | {"differences": [one]})))[0]
     assert scale in str(table.heads[5].drawing)
     assert f'x1="{x1}"' in str(table.table_rows[0][5].drawing)
 
@@ -172,8 +172,8 @@ def test_capacity_chart_marks_passed_rate_failed_rate_and_limit() -> None:
     "changes", [{"rate_per_s": None, "limited_by": "generator"}, {"failed_rate_per_s": None, "precision_share": None}]
 )
 def test_search_without_an_end_claims_no_precision(changes: dict[str, Any]) -> None:
-    whole = saved_results.capacity()
-    saved = replace(whole, result=whole.result | {"capacity": whole.result["capacity"] | changes})
+    original = saved_results.capacity()
+    saved = replace(original, result=original.result | {"capacity": original.result["capacity"] | changes})
     marks = blocks_of(Plot, capacity_sections(saved))[0].chart.marks
     assert len(marks) == 2
     found = cards(capacity_sections(saved))
@@ -182,18 +182,22 @@ def test_search_without_an_end_claims_no_precision(changes: dict[str, Any]) -> N
 
 
 def test_passed_rate_is_the_targets_even_if_the_generator_was_limited() -> None:
-    whole = saved_results.capacity()
+    original = saved_results.capacity()
     starved = {"limited": True, "limited_reasons": ["other processes had its core"]}
-    steps = [*whole.result["steps"], saved_results.step(2000.0, limited_by="generator", why="its core was busy")]
+    steps = [*original.result["steps"], saved_results.step(2000.0, limited_by="generator", why="its core was busy")]
 
     def page_of(limited_by: str) -> str:
-        changes = {"generator": starved, "steps": steps, "capacity": whole.result["capacity"] | {"limited_by": limited_by}}
-        return html_report([replace(whole, result=whole.result | changes)])
+        changes = {
+            "generator": starved,
+            "steps": steps,
+            "capacity": original.result["capacity"] | {"limited_by": limited_by},
+        }
+        return html_report([replace(original, result=original.result | changes)])
 
     assert "figures describe the generator" not in page_of("objective")
     assert "figures describe the generator" in page_of("generator")
     assert "GENERATOR LIMITED. its core was busy" in page_of("objective")
-    captions = [table.caption for table in blocks_of(Table, capacity_sections(whole)) if table.caption]
+    captions = [table.caption for table in blocks_of(Table, capacity_sections(original)) if table.caption]
     assert captions == ["at 950/s", "at 980/s"]
 
 

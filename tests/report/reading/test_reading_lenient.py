@@ -63,34 +63,34 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 @pytest.mark.parametrize("kind", MAKERS)
 def test_misshapen_result_still_has_a_page(kind: str) -> None:
     generator = random.Random(kind)
-    whole = MAKERS[kind]()
+    original = MAKERS[kind]()
     for _ in range(60):
-        result = copy.deepcopy(whole.result)
+        result = copy.deepcopy(original.result)
         for _ in range(generator.randrange(1, 12)):
             container, key = generator.choice(list(places(result)))
             if generator.random() < 0.2:
                 del container[key]
             else:
                 container[key] = copy.deepcopy(generator.choice(WRONG))
-        for name in SCHEMAS[whole.kind][1]:  # `load` rejects a file without these
+        for name in SCHEMAS[original.kind][1]:  # `load` rejects a file without these
             if not isinstance(result.get(name), dict):
                 result[name] = {}
-        page = html_report([Saved(whole.kind, result, whole.path)])
+        page = html_report([Saved(original.kind, result, original.path)])
         assert not {"\ud800", "\x00"} & set(page)
         json.loads(page.partition('id="charts">')[2].partition("</script>")[0], parse_constant=pytest.fail)
 
 
 @pytest.mark.parametrize(("kind", "names"), [("run", 400), ("fuzz", 3000)])
 def test_huge_result_has_a_page_of_limited_size(kind: str, names: int) -> None:
-    whole = MAKERS[kind]()
-    result = dict(whole.result)
+    original = MAKERS[kind]()
+    result = dict(original.result)
     for section in ("latency", "replies", "enhanced", "errors", "domains", "examples", "versions", "rules"):
         if result.get(section):
             one = next(iter(result[section].values()))
             result[section] = {f"{section} {number}": one for number in range(names)}
     result["findings"] = [saved_results.finding(dialogue=["S: x"] * 5000)] * 500
     result["notes"] = ["a note"] * 5000
-    assert len(html_report([Saved(whole.kind, result, whole.path)])) < 1_500_000
+    assert len(html_report([Saved(original.kind, result, original.path)])) < 1_500_000
 
 
 @pytest.mark.parametrize(

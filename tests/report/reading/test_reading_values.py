@@ -1,4 +1,4 @@
-"""Whatever a result holds, the values that are read from it are typed, bounded and safe to show."""
+"""Values that are read from any result are typed, bounded and safe to show."""
 
 from __future__ import annotations
 

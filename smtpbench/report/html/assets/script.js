@@ -152,7 +152,7 @@
     box.append(reset);
     const axis = { stroke: () => colour("--soft"), font: "11.5px system-ui, sans-serif" };
     const lines = { stroke: () => colour("--grid"), width: 1 };
-    const whole = { min: chart.x.lo, max: chart.x.hi };
+    const fullRange = { min: chart.x.lo, max: chart.x.hi };
     const [first, last] = [chart.xs[0], chart.xs[chart.xs.length - 1]];
     const plot = new uPlot(
       {
@@ -162,7 +162,7 @@
         legend: { show: false },
         cursor: { drag: { x: true, y: false, setScale: true }, points: { size: 7 }, sync: { key: chart.x.k, scales: ["x", null] } },
         scales: {
-          x: { time: false, range: (u, min, max) => (min === null || (min <= first && max >= last) ? [whole.min, whole.max] : [min, max]) },
+          x: { time: false, range: (u, min, max) => (min === null || (min <= first && max >= last) ? [fullRange.min, fullRange.max] : [min, max]) },
           y: { distr: chart.y.k === "log" ? 3 : 1, auto: false, range: [chart.y.lo, chart.y.hi] },
         },
         axes: [
@@ -182,15 +182,15 @@
             chart.s.forEach((one, i) => { values[i].value.textContent = shown ? formatValue(chart.y.u, one.p[at]) : ""; });
           }],
           setScale: [(u, name) => {
-            if (name === "x") reset.hidden = u.scales.x.min <= whole.min && u.scales.x.max >= whole.max;
+            if (name === "x") reset.hidden = u.scales.x.min <= fullRange.min && u.scales.x.max >= fullRange.max;
           }],
         },
       },
       [chart.xs, ...chart.s.map((one) => one.p)],
       box,
     );
-    const zoom = (min, max) => plot.setScale("x", { min: Math.max(whole.min, min), max: Math.min(whole.max, max) });
-    const resetZoom = () => zoom(whole.min, whole.max);
+    const zoom = (min, max) => plot.setScale("x", { min: Math.max(fullRange.min, min), max: Math.min(fullRange.max, max) });
+    const resetZoom = () => zoom(fullRange.min, fullRange.max);
     plot.over.addEventListener("dblclick", resetZoom);
     reset.addEventListener("click", () => { resetZoom(); box.focus(); });
     values.forEach(({ button }, at) => button.addEventListener("click", () => {
