@@ -36,7 +36,7 @@ def test_marks_are_short(verdict: str, severity: str, shown: str) -> None:
     assert mark(verdict, severity) == shown
 
 
-def test_sections_come_in_the_order_of_the_rfc_and_what_was_not_run_is_left_out() -> None:
+def test_rules_that_ran_are_listed_in_the_order_of_the_rfc() -> None:
     text = scorecard(
         result({
             "b": rule("pass", section="RFC 3207 §4.2"),
@@ -56,7 +56,7 @@ def test_sections_come_in_the_order_of_the_rfc_and_what_was_not_run_is_left_out(
     ]  # fmt: skip
 
 
-def test_a_finding_is_told_whole() -> None:
+def test_finding_is_shown_with_its_dialogue() -> None:
     finding = {
         "id": "a-1", "rule": "a", "severity": "security", "actual": "it went on", "reproducibility": "2 of 2",
         "dialogue": ["C: NOOP", "S: 250 ok"], "repeat": "smtpbench check --target smtp://x:25 a",
@@ -71,7 +71,7 @@ def test_a_finding_is_told_whole() -> None:
     assert "\x1b[" in scorecard(result({"a": rule("violation", "security")}, [finding]), color=True)
 
 
-def test_a_matrix_shows_only_what_somebody_tried() -> None:
+def test_matrix_shows_only_rules_that_ran() -> None:
     one, other = result({"a": rule("pass"), "b": rule("not-run")}), result({"a": rule("violation"), "b": rule("not-run")})
     lines = matrix([one, other], color=False).splitlines()
     assert lines[:2] == ["A: smtp://x:25  220 x", "B: smtp://x:25  220 x"]
