@@ -8,6 +8,7 @@ from smtpbench.errors import UsageError
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Plot, Section
 from smtpbench.report.html.common import (
+    ALL_TEXT,
     MAX_SHOWN,
     THRESHOLD_HEADS,
     ending,
@@ -181,7 +182,7 @@ def _objectives(saved: Saved, steps: Sequence[CapacityStep]) -> list[Block]:
         step = next((step for step in reversed(steps) if step.held is held and step.rate_per_s == rate), None)
         if step is not None and step.objectives:
             table_rows = map(threshold_row, step.objectives[:_MAX_OBJECTIVES])
-            blocks.append(table(THRESHOLD_HEADS, table_rows, caption=f"at {_per_second(rate)}"))
+            blocks.append(table(("objective", *THRESHOLD_HEADS[1:]), table_rows, caption=f"at {_per_second(rate)}"))
     return blocks
 
 
@@ -212,4 +213,4 @@ def _schedule(saved: Saved) -> Block:
         ["highest rate to try", _per_second(schedule.max_rate_per_s)],
         ["seed", schedule.seed],
     ]
-    return table(["setting", "value"], table_rows)
+    return table(["setting", "value"], table_rows, numbers=ALL_TEXT)

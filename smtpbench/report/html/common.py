@@ -31,6 +31,8 @@ MAX_SHOWN: Final = 300
 MAX_CHARACTERS: Final = 300
 #: Candidates of a comparison that a page shows at most.
 MAX_CANDIDATES: Final = 20
+#: First column with numbers of a table that has none.
+ALL_TEXT: Final = 99
 #: Columns of a table of thresholds.
 THRESHOLD_HEADS: Final = ("threshold", "outcome", "value", "margin")
 _MAX_FINDINGS = 60

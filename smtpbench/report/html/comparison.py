@@ -12,6 +12,7 @@ from smtpbench.measure.comparison import CANNOT_TELL, NONE
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, Notice, PageHeading, Properties, Section
 from smtpbench.report.html.common import (
+    ALL_TEXT,
     MAX_CANDIDATES,
     MAX_SHOWN,
     ending,
@@ -42,7 +43,6 @@ from smtpbench.text import plural
 from smtpbench.threshold import format_value
 
 _MAX_NAME, _MAX_METRIC, _MAX_FIGURES, _MAX_METHOD = 60, 80, 40, 1000
-_ALL_TEXT = 99  # more columns than there are: no column holds numbers
 _MAX_RATIO = 1e4
 _MARK_TONES = {"pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn"}
 
@@ -166,7 +166,7 @@ def _repeats(saved: Saved) -> Iterator[Block]:
             drawing = strip_svg(found, ends, at, f"{candidate}: {plural(len(found), 'value')}")
             table_rows.append([metric, Cell(candidate, key=at), Cell("", drawing=drawing), Cell(span, number=True)])
     if table_rows:
-        yield table(["metric", "candidate", "", "min … max"], table_rows, numbers=_ALL_TEXT)
+        yield table(["metric", "candidate", "", "min … max"], table_rows, numbers=ALL_TEXT)
 
 
 def _rules(saved: Saved) -> Iterator[Block]:
@@ -187,7 +187,7 @@ def _rules(saved: Saved) -> Iterator[Block]:
         for rule in rules
     ]
     heads = ["rule", "section", *(short(name, _MAX_NAME) for name in names), "requirement"]
-    yield table(heads, table_rows, numbers=_ALL_TEXT)
+    yield table(heads, table_rows, numbers=ALL_TEXT)
 
 
 def _verdict(rule: ComparedRule, candidate: str) -> Cell:

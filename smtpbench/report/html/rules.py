@@ -9,6 +9,7 @@ from itertools import groupby
 from smtpbench.measure.saved import FUZZ, Saved
 from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Properties, Section
 from smtpbench.report.html.common import (
+    ALL_TEXT,
     dialogues,
     ending,
     identity,
@@ -40,7 +41,6 @@ _MARK_TONES = {
 }  # fmt: skip
 _MARK_ORDER = ("SECURITY", "VIOLATION", "warning", "advice", "inconclusive", "pass", _NOT_RUN_MARK)
 _MAX_RULES = 500
-_ALL_TEXT = 99  # more columns than there are: no column holds numbers
 
 
 def rules_heading(several: Sequence[Saved]) -> PageHeading:
@@ -121,7 +121,7 @@ def _scorecard(saved: Saved) -> Section:
             [Cell(short(rule.name, 80)), _cell(rule.mark), short(rule.requirement), short(rule.actual)] for rule in rules
         ]
     heads = ["rule", "verdict", "requirement", "actual behaviour"]
-    return Section("Rules", [table(heads, table_rows, numbers=_ALL_TEXT)] if table_rows else [])
+    return Section("Rules", [table(heads, table_rows, numbers=ALL_TEXT)] if table_rows else [])
 
 
 def _matrix(several: Sequence[Saved]) -> Section:
@@ -135,7 +135,7 @@ def _matrix(several: Sequence[Saved]) -> Section:
             section = next(rules[name].section for rules in by_name if name in rules)
             table_rows.append([Cell(short(name, 80)), Cell(short(section)), *map(_cell, marks)])
     heads: list[Cell | str] = ["rule", "section", *(Cell(label_of(saved), key=at) for at, saved in enumerate(several))]
-    return Section("Rules by target", [table(heads, table_rows, numbers=_ALL_TEXT)] if table_rows else [])
+    return Section("Rules by target", [table(heads, table_rows, numbers=ALL_TEXT)] if table_rows else [])
 
 
 def _target(saved: Saved, prefix: str) -> Section:

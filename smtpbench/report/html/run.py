@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Section
 from smtpbench.report.html.common import (
+    ALL_TEXT,
     MAX_SHOWN,
     THRESHOLD_HEADS,
     dialogues,
@@ -291,4 +292,4 @@ def _load(runs: Sequence[Saved]) -> Block:
         ["workers", *(format_count(load.workers) for load in loads)],
         ["seed", *(seed_of(run) for run in runs)],
         ["scenario, SHA-256", *(short(scenario_of(run).sha256, 12) for run in runs)],
-    ])  # fmt: skip
+    ], numbers=ALL_TEXT)  # fmt: skip

@@ -36,12 +36,15 @@ def time_section(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> Sectio
 
 def health_charts(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> Iterator[Block]:
     """Yield charts of the generator's CPU and of the lag of its event loop."""
-    for column, title, unit in (("cpu_percent", "CPU of the generator (100 % is one core)", "percent"),
-                                ("loop_lag_ms", "Event loop lag", "ms")):  # fmt: skip
-        chart = overlaid_time(title, unit, [
-            (timeline, [(column, label_of(run) if len(runs) > 1 else column.partition("_")[0], at, "line")])
+    for column, name, title, unit in (
+        ("cpu_percent", "CPU", "CPU of the generator (100 % is one core)", "percent"),
+        ("loop_lag_ms", "lag", "Event loop lag", "ms"),
+    ):
+        columns = [
+            (timeline, [(column, label_of(run) if len(runs) > 1 else name, at, "line")])
             for at, (run, timeline) in enumerate(zip(runs, timelines, strict=True))
-        ])  # fmt: skip
+        ]
+        chart = overlaid_time(title, unit, columns)
         if chart is not None:
             yield Plot(chart, chart_svg(chart, "half"), "half")
 
