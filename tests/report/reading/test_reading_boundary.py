@@ -39,3 +39,10 @@ def test_module_reads_no_raw_result(path: Path) -> None:
 def test_raw_read_is_noticed(source: str) -> None:
     assert raw_reads(f"\n{source}\n") == [2]
     assert raw_reads("from smtpbench.report.reading.lenient import records\n") == [1]
+
+
+def test_reading_does_not_import_the_reports() -> None:
+    for path in (REPORT / "reading").glob("*.py"):
+        modules = {node.module or "" for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)}
+        siblings = {module for module in modules if module.startswith("smtpbench.report.")}
+        assert all(module.startswith("smtpbench.report.reading.") for module in siblings), path
