@@ -76,7 +76,7 @@ class Queue:
             waiting = bisect_right(came, second) - bisect_right(begun, second)
             phase = "steady" if second > warmup_s else "warmup"
             observer.tick(tick(interval, end_s=float(second), phase=phase, busy=backlog - waiting, waiting=waiting), totals)
-            why = request.watch.failed(NOTHING_BEFORE, plan, float(second))
+            why = request.monitor.abort_reason(NOTHING_BEFORE, plan, float(second))
             if why:
                 break
         result = self._result(request, totals, second - warmup_s, self.health(rate), why)
@@ -104,7 +104,7 @@ class Queue:
         outcome = {"status": "aborted" if why else "completed", "reason": why}
         result = result_of(totals, health=health, window_s=window_s, outcome=outcome)
         figures = Figures(totals, window_s, result["generator"])
-        return result | {"thresholds": [one.to_data() for one in evaluate(request.watch.thresholds, figures)]}
+        return result | {"thresholds": [one.to_data() for one in evaluate(request.monitor.thresholds, figures)]}
 
 
 def _interval(service_s: list[float], response_s: list[float], failed: int = 0) -> Interval:

@@ -113,7 +113,7 @@ def command(
         authorized=authorized,
         message_bytes=None if size is None else parse_size_bytes(size),
         hostile=hostile_share(hostile),
-        watch=ThresholdMonitor(
+        monitor=ThresholdMonitor(
             [*file.scenario.thresholds, *map(parse_threshold, threshold or ())],
             parse_duration_ns(abort_grace) if abort_on_fail else None,
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smtpbench.doctor.diagnosis import BAD, OK, WARN, Diagnosis, graded, unknown
 from smtpbench.doctor.readings import Build, Disk, Machine, Moment
-from smtpbench.load.run import SPARE_DESCRIPTORS
+from smtpbench.load.prepare import SPARE_DESCRIPTORS
 from smtpbench.sink.serve import BACKLOG
 from smtpbench.units import format_bytes
 

@@ -39,17 +39,17 @@ from smtpbench.threshold import COUNT, SHARE, Metric
 
 RESAMPLES: Final = 4000
 #: Fewer repeats than this show nothing, whatever they say.
-LEAST_REPEATS: Final = 5
-_TRIMMED_FROM = 8
-_TRIMMED = 6  # one of so many, at each end
+MIN_REPEATS: Final = 5
+_MIN_REPEATS_TO_TRIM = 8
+_TRIM_DIVISOR = 6  # one of so many, at each end
 _ERROR_FLOOR = 1 / 3  # of a resample's error, as a share of the real one
 _ROUNDING = 1e-12
-_ALL = ""
+_PAIRS = ""
 #: Ratios nearer to 1 than this are not called a difference, unless asked for.
-LEAST_CHANGE: Final = 0.01
+MIN_CHANGE: Final = 0.01
 
 FASTER, SLOWER, MORE, FEWER = "faster", "slower", "more", "fewer"
-NONE, CANNOT_TELL = "no difference shown", "cannot tell"
+NO_DIFFERENCE, CANNOT_TELL = "no difference shown", "cannot tell"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     """The trimmed mean and its standard error; of eight values or more a sixth is left out at each end."""
     ordered = sorted(values)
     count = len(ordered)
-    cut = count // _TRIMMED if count >= _TRIMMED_FROM else 0
+    cut = count // _TRIM_DIVISOR if count >= _MIN_REPEATS_TO_TRIM else 0
     kept = ordered[cut : count - cut]
     mean = sum(kept) / len(kept)
     weighed = [*[kept[0]] * cut, *kept, *[kept[-1]] * cut]  # what is left out weighs as its neighbour does
@@ -88,11 +88,11 @@ class Series:
 
 
 def compare_series(
-    figures: Sequence[tuple[Metric, Mapping[str, Series]]],
+    series: Sequence[tuple[Metric, Mapping[str, Series]]],
     *,
     paired: bool,
     confidence: float,
-    least: float = LEAST_CHANGE,
+    min_change: float = MIN_CHANGE,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
     """`differences` of a comparison: each metric of each candidate against the first.
@@ -100,17 +100,17 @@ def compare_series(
     paired: the repeats of all candidates belong together one by one. confidence: of all intervals together, from 0 to 1.
     least: what ratio is worth a word, as a share.
     """
-    contests = [_contest(metric, one, other, paired) for metric, one, other in _pairings(figures)]
-    reach = _reach([contest for contest in contests if contest.error], confidence, random.Random(seed))
-    return [contest.entry(contest.change(reach), least) for contest in contests]
+    contests = [_compare_metric(metric, one, other, paired) for metric, one, other in _pairs(series)]
+    reach = _critical_value([contest for contest in contests if contest.error], confidence, random.Random(seed))
+    return [contest.entry(contest.change(reach), min_change) for contest in contests]
 
 
-def _pairings(
-    figures: Sequence[tuple[Metric, Mapping[str, Series]]],
+def _pairs(
+    series: Sequence[tuple[Metric, Mapping[str, Series]]],
 ) -> Iterator[tuple[Metric, tuple[str, Series], tuple[str, Series]]]:
     """All figures of one candidate, then all of the next."""
     rows = []
-    for metric, by_name in figures:
+    for metric, by_name in series:
         baseline, *others = by_name.items()
         rows.append([(metric, baseline, other) for other in others])
     for candidate in zip(*rows, strict=True):
@@ -118,7 +118,7 @@ def _pairings(
 
 
 @dataclass(frozen=True, slots=True)
-class _Contest:
+class _MetricComparison:
     """One metric of two candidates.
 
     samples: by whose repeats are drawn (all at once where they are paired), what is averaged, None where there is nothing:
@@ -133,9 +133,9 @@ class _Contest:
     mean: float
     error: float
 
-    def change(self, reach: float) -> Change | None:
+    def change(self, critical_value: float) -> Change | None:
         """reach: how many standard errors to each side the interval goes."""
-        width = reach * self.error if self.error else 0.0
+        width = critical_value * self.error if self.error else 0.0
         if not math.isfinite(self.mean) or not math.isfinite(width):
             return None
         told = math.expm1 if self.relative else float
@@ -164,19 +164,19 @@ class _Contest:
         }
 
 
-def _contest(metric: Metric, one: tuple[str, Series], other: tuple[str, Series], paired: bool) -> _Contest:
+def _compare_metric(metric: Metric, one: tuple[str, Series], other: tuple[str, Series], paired: bool) -> _MetricComparison:
     relative = metric.kind not in (SHARE, COUNT)
     before, after = ([_scaled(value, relative) for value in side.values] for side in (one[1], other[1]))
     if paired:
         both = zip(before, after, strict=False)
-        samples = {_ALL: [None if a is None or b is None else b - a for a, b in both]}
+        samples = {_PAIRS: [None if a is None or b is None else b - a for a, b in both]}
     else:
         samples = {one[0]: before, other[0]: after}
-    if all(sum(value is not None for value in sample) >= LEAST_REPEATS for sample in samples.values()):
+    if all(sum(value is not None for value in sample) >= MIN_REPEATS for sample in samples.values()):
         mean, error = _estimate(samples)
     else:
         mean, error = math.nan, 0.0
-    return _Contest(metric, (one[0], other[0]), (one[1], other[1]), relative, samples, mean, error)
+    return _MetricComparison(metric, (one[0], other[0]), (one[1], other[1]), relative, samples, mean, error)
 
 
 def _scaled(value: float | None, relative: bool) -> float | None:
@@ -194,7 +194,7 @@ def _estimate(samples: Mapping[str, Sequence[float | None]]) -> tuple[float, flo
     return mean, error if error > _ROUNDING else 0.0
 
 
-def _reach(contests: Sequence[_Contest], confidence: float, rng: random.Random) -> float:
+def _critical_value(contests: Sequence[_MetricComparison], confidence: float, rng: random.Random) -> float:
     """How many standard errors to each side every interval goes, so that all of them hold together."""
     if not contests:
         return 0.0
@@ -213,20 +213,20 @@ def _reach(contests: Sequence[_Contest], confidence: float, rng: random.Random) 
     return farthest[min(RESAMPLES, math.ceil(confidence * (RESAMPLES + 1))) - 1]
 
 
-def verdict(metric: Metric, change: Change | None, least: float = LEAST_CHANGE) -> str:
+def verdict(metric: Metric, change: Change | None, min_change: float = MIN_CHANGE) -> str:
     """One of the words above. least: what ratio is worth a word, as a share."""
     if change is None:
         return CANNOT_TELL
     shown = change.low > 0 or change.high < 0
-    if not shown or (change.relative and abs(change.change) < least):
-        return NONE
+    if not shown or (change.relative and abs(change.change) < min_change):
+        return NO_DIFFERENCE
     grew = change.change > 0
     if not change.relative:
         return MORE if grew else FEWER
     return FASTER if grew is metric.more_is_better else SLOWER
 
 
-def worse(entry: Mapping[str, Any]) -> bool:
+def is_worse(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of `differences` says that the candidate is worse than the baseline."""
     if entry["verdict"] in (MORE, FEWER):
         return bool((entry["verdict"] == MORE) != (entry["better"] == "higher"))
@@ -237,4 +237,4 @@ def any_worse(result: Mapping[str, Any]) -> bool:
     """Whether a comparison says that a candidate is worse than the first: by a figure, or by a rule that it alone breaks."""
     grave = [entry for entry in result["rule_differences"] if entry["severity"] in ("security", "violation")]
     rules = any(next(iter(entry["verdicts"].values())) != "violation" for entry in grave)
-    return rules or any(map(worse, result["differences"]))
+    return rules or any(map(is_worse, result["differences"]))

@@ -67,18 +67,18 @@ class RunFiles:
 
     def __init__(self, folder: Path, started: datetime) -> None:
         self.folder = folder
-        self.trouble = ""
-        self._heads = {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started)}
-        self._sizes_bytes = dict.fromkeys(self._heads, 0)
-        self._given_up = False
+        self.errors = ""
+        self._headers = {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started)}
+        self._sizes_bytes = dict.fromkeys(self._headers, 0)
+        self._disabled = False
         try:
-            self._begin()
+            self._create()
         except OSError as error:
-            self._move(error)
+            self._switch_folder(error)
 
     def add_steps(self, tick: Tick) -> Iterator[None]:
         """Append a second to both, in small steps: whoever has a loop to run runs it between them."""
-        if not self._given_up:
+        if not self._disabled:
             self._append(TIMELINE, timeline_line(tick))
             yield
             lines = []
@@ -88,17 +88,17 @@ class RunFiles:
             self._append(HLOG, "".join(lines))
 
     def _append(self, name: str, text: str) -> None:
-        if self._given_up:
+        if self._disabled:
             return
         try:
             self._write(name, text)
         except OSError as error:
-            if self._move(error):
+            if self._switch_folder(error):
                 self._append(name, text)
 
-    def _begin(self) -> None:
+    def _create(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, head in self._heads.items():
+        for name, head in self._headers.items():
             (self.folder / name).write_bytes(b"")
             self._sizes_bytes[name] = 0
             self._write(name, head)
@@ -114,23 +114,23 @@ class RunFiles:
             raise
         self._sizes_bytes[name] += len(text)
 
-    def _move(self, error: OSError) -> bool:
+    def _switch_folder(self, error: OSError) -> bool:
         """Go on in a temporary folder with a copy of what was written, or, where that fails too, no more."""
-        moved, before, sizes_bytes = bool(self.trouble), self.folder, dict(self._sizes_bytes)
-        self.trouble += ("; " if moved else "") + _told(error, self.folder)
-        self._given_up = True
+        moved, before, sizes_bytes = bool(self.errors), self.folder, dict(self._sizes_bytes)
+        self.errors += ("; " if moved else "") + _error_text(error, self.folder)
+        self._disabled = True
         if moved:
             return False
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="smtpbench-"))
-            self._begin()
+            self._create()
             for name, size_bytes in sizes_bytes.items():
                 self._copy(before / name, name, size_bytes)
         except OSError as another:
-            self.trouble += "; " + _told(another, self.folder)
+            self.errors += "; " + _error_text(another, self.folder)
             return False
-        self.trouble += f"; {TIMELINE} and {HLOG} go on in {self.folder}"
-        self._given_up = False
+        self.errors += f"; {TIMELINE} and {HLOG} go on in {self.folder}"
+        self._disabled = False
         return True
 
     def _copy(self, before: Path, name: str, size_bytes: int) -> None:
@@ -140,7 +140,7 @@ class RunFiles:
             self._sizes_bytes[name] = size_bytes
 
 
-def _told(error: OSError, folder: Path) -> str:
+def _error_text(error: OSError, folder: Path) -> str:
     return f"{error.filename or folder}: {error.strerror or error}"
 
 
@@ -194,13 +194,13 @@ def hlog_lines(tick: Tick) -> Iterator[str]:
     start_s = max(0.0, tick.end_s - tick.length_s)
     for (metric, ok), latency in sorted(measured.latencies.items()):
         name = tag(metric if ok else f"{metric}.failed")
-        service = _figures(latency.service)
-        response = service if latency.response is latency.service else _figures(latency.response)
+        service = _max_and_histogram(latency.service)
+        response = service if latency.response is latency.service else _max_and_histogram(latency.response)
         for kind, figures in (("service", service), ("response", response)):
             yield f"Tag={name}.{kind},{start_s:.3f},{tick.length_s:.3f},{figures}\n"
 
 
-def _figures(histogram: Histogram) -> str:
+def _max_and_histogram(histogram: Histogram) -> str:
     return f"{histogram.max_ns / NS_PER_MS:.3f},{histogram.encode()}"
 
 

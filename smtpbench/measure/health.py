@@ -25,7 +25,7 @@ STARVED_SHARE = 0.1
 #: Arrivals later than this (p99) distort response times that are counted in milliseconds.
 LATE_P99_MS = 10.0
 #: Errors that are this machine's and not the target's.
-_OWN_ERRORS = {"no_descriptors": "file descriptors ran out", "no_ports": "local ports ran out"}
+_LOCAL_ERRORS = {"no_descriptors": "file descriptors ran out", "no_ports": "local ports ran out"}
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
-def limits(health: Health, errors: Counter[str], *, closed_model: bool) -> list[str]:
+def limit_reasons(health: Health, errors: Counter[str], *, closed_model: bool) -> list[str]:
     """Why the generator was the bottleneck, in words; empty where it was not."""
     reasons = []
     if health.busiest_share > BUSY_SHARE:
@@ -96,7 +96,7 @@ def limits(health: Health, errors: Counter[str], *, closed_model: bool) -> list[
     late_p99_ms = health.late.percentiles_ms([99])[99]
     if not closed_model and late_p99_ms > LATE_P99_MS:
         reasons.append(f"arrivals began late by {late_p99_ms:.1f} ms (p99)")
-    reasons += [f"{text} ({errors[kind]} times)" for kind, text in _OWN_ERRORS.items() if errors[kind]]
+    reasons += [f"{text} ({errors[kind]} times)" for kind, text in _LOCAL_ERRORS.items() if errors[kind]]
     return reasons
 
 

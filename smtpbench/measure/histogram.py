@@ -38,8 +38,8 @@ _V2_COMPRESSED_COOKIE = 0x1C849304 | 0x10
 _HEADER = ">iiiiqqd"  # cookie, size of what follows, normalizing offset, digits, lowest, highest, conversion ratio
 _HEADER_BYTES = struct.calcsize(_HEADER)
 #: What no histogram of this range goes beyond: a count is an int64, which takes ten octets at most.
-_MOST_COUNT = (1 << 63) - 1
-_MOST_SHIFT = 63
+_MAX_COUNT = (1 << 63) - 1
+_MAX_SHIFT = 63
 
 
 def index_of(value_us: int) -> int:
@@ -52,7 +52,7 @@ def index_of(value_us: int) -> int:
 
 
 _BUCKETS = ((index_of(HIGHEST_US) >> _HALF_BITS) + 1) << _HALF_BITS  # as many as the library counts in
-_MOST_BYTES = _HEADER_BYTES + 10 * _BUCKETS
+_MAX_BYTES = _HEADER_BYTES + 10 * _BUCKETS
 
 
 def _lowest_us(index: int) -> int:
@@ -101,7 +101,7 @@ class Histogram:
         """Add samples; values under 1 µs stand in its bucket."""
         if not samples_ns:
             return
-        self._widen(min(samples_ns), max(samples_ns))
+        self._update_extremes(min(samples_ns), max(samples_ns))
         self.count += len(samples_ns)
         self.sum_ns += sum(samples_ns)
         if self.max_ns < 1000 * _TABLE_US:
@@ -113,14 +113,14 @@ class Histogram:
                 self.out_of_range += count
             self.counts[index_of(value_us)] += count
 
-    def _widen(self, min_ns: int, max_ns: int) -> None:
+    def _update_extremes(self, min_ns: int, max_ns: int) -> None:
         self.min_ns = min(self.min_ns, min_ns) if self.count else min_ns
         self.max_ns = max(self.max_ns, max_ns)
 
     def add(self, other: Histogram) -> None:
         """Add another's counts to these."""
         if other.count:
-            self._widen(other.min_ns, other.max_ns)
+            self._update_extremes(other.min_ns, other.max_ns)
             self.count += other.count
             self.sum_ns += other.sum_ns
             self.out_of_range += other.out_of_range
@@ -170,7 +170,7 @@ class Histogram:
 
         Of sum and extremes it knows what the buckets tell. Raises ValueError for anything else.
         """
-        payload = _unpacked(text)
+        payload = _decompress(text)
         try:
             inner, size, _, digits, lowest, highest, _ = struct.unpack_from(_HEADER, payload)
         except struct.error as error:
@@ -191,7 +191,7 @@ class Histogram:
                 at += 1
             if at > _BUCKETS:
                 raise ValueError("an HdrHistogram with more buckets than its range has")
-        if histogram.counts.total() > _MOST_COUNT:
+        if histogram.counts.total() > _MAX_COUNT:
             raise ValueError("an HdrHistogram that counts more than it can")
         if histogram.counts:
             lows_us = {index: _lowest_us(index) for index in histogram.counts}
@@ -227,9 +227,9 @@ def _append_varint(out: bytearray, number: int) -> None:
     out.append(number)
 
 
-def _unpacked(text: str) -> bytes:
+def _decompress(text: str) -> bytes:
     """The header and counts of an encoded text, never more than the greatest histogram has. Raises ValueError."""
-    if not isinstance(text, str) or len(text) > 2 * _MOST_BYTES:
+    if not isinstance(text, str) or len(text) > 2 * _MAX_BYTES:
         raise ValueError("no HdrHistogram text, or longer than any")
     try:
         packed = base64.b64decode(text, validate=True)
@@ -237,7 +237,7 @@ def _unpacked(text: str) -> bytes:
         if cookie != _V2_COMPRESSED_COOKIE or length < 0:
             raise ValueError("another encoding")
         unpacking = zlib.decompressobj()
-        payload = unpacking.decompress(packed[8 : 8 + length], _MOST_BYTES)
+        payload = unpacking.decompress(packed[8 : 8 + length], _MAX_BYTES)
     except (ValueError, struct.error, zlib.error) as error:
         raise ValueError(f"no HdrHistogram text: {error}") from None
     if not unpacking.eof:
@@ -253,7 +253,7 @@ def _varints(octets: bytes) -> Iterator[int]:
         if octet < 0x80:
             yield number
             number = shift = 0
-        elif shift >= _MOST_SHIFT:
+        elif shift >= _MAX_SHIFT:
             raise ValueError("an HdrHistogram with a number too long")
         else:
             shift += 7

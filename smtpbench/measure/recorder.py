@@ -29,15 +29,15 @@ _SERVICE_MASK = (1 << LATE_SHIFT) - 1
 MESSAGE_COUNTS = ("accepted", "rejected", "failed", "dropped", "interrupted")
 #: How many kinds of reply are told apart. A server may give every reply an enhanced code of its own; what comes after
 #: so many is counted under its code alone.
-REPLY_KINDS = 2000
+MAX_REPLY_KINDS = 2000
 #: What stands for the enhanced code of those.
 OTHER = "other"
 #: How many octets of a refusal or characters of an error are kept as an example of it.
-EXAMPLE_BYTES = 200
+MAX_EXAMPLE_BYTES = 200
 #: How many samples one step of a drain takes.
-STEP_SAMPLES = 4000
+SAMPLES_PER_STEP = 4000
 #: How many refusals are kept an example of; kinds of error are few, and each has its own.
-EXAMPLES = 200
+MAX_EXAMPLES = 200
 
 
 @lru_cache(maxsize=1024)
@@ -71,14 +71,14 @@ class Recorder:
         code, enhanced = _codes(raw[:PREFIX_BYTES])
         key = (verb, code, enhanced, ok, metric)
         found = self._replies.get(key)
-        if found is None and enhanced and len(self._replies) >= REPLY_KINDS:
+        if found is None and enhanced and len(self._replies) >= MAX_REPLY_KINDS:
             key = (verb, code, OTHER, ok, metric)
             found = self._replies.get(key)
         if found is None:
             found = self._replies[key] = []
-            if not ok and len(self._examples) < EXAMPLES:
-                said = raw[:EXAMPLE_BYTES].decode("utf-8", "surrogateescape")
-                self._example(f"{verb} {code} {key[2]}".rstrip(), said)
+            if not ok and len(self._examples) < MAX_EXAMPLES:
+                said = raw[:MAX_EXAMPLE_BYTES].decode("utf-8", "surrogateescape")
+                self._keep_example(f"{verb} {code} {key[2]}".rstrip(), said)
         return found
 
     def timing(self, metric: str, ok: bool = True) -> list[int]:
@@ -92,10 +92,10 @@ class Recorder:
         """Count an error, and keep the first detail of its kind."""
         self._errors[kind] += count
         if detail:
-            self._example(kind, detail)
+            self._keep_example(kind, detail)
 
-    def _example(self, what: str, text: str) -> None:
-        self._examples.setdefault(what, text[:EXAMPLE_BYTES].strip("\r\n"))
+    def _keep_example(self, what: str, text: str) -> None:
+        self._examples.setdefault(what, text[:MAX_EXAMPLE_BYTES].strip("\r\n"))
 
     def drain(self) -> Interval:
         """Take everything that was counted since the last drain."""
@@ -129,8 +129,8 @@ class Recorder:
         interval.examples = dict(self._examples)
         for key, samples in by_slot.items():
             latency = interval.latencies[key] = Latency.empty()
-            for start in range(0, len(samples), STEP_SAMPLES):
-                latency.record(samples[start : start + STEP_SAMPLES])
+            for start in range(0, len(samples), SAMPLES_PER_STEP):
+                latency.record(samples[start : start + SAMPLES_PER_STEP])
                 yield
 
 
@@ -154,13 +154,13 @@ class Latency:
             if self.response is not self.service:
                 self.response.record(samples)
             return
-        self._part()
+        self._separate_response()
         services_ns = [sample & _SERVICE_MASK for sample in samples]
         self.service.record(services_ns)
         late_us = [sample >> LATE_SHIFT for sample in samples]
         self.response.record([ns + 1000 * us for ns, us in zip(services_ns, late_us, strict=True)])
 
-    def _part(self) -> None:
+    def _separate_response(self) -> None:
         if self.response is self.service:
             self.response = Histogram()
             self.response.add(self.service)
@@ -168,7 +168,7 @@ class Latency:
     def add(self, other: Latency) -> None:
         """Add another's samples to these."""
         if other.response is not other.service:
-            self._part()
+            self._separate_response()
         self.service.add(other.service)
         if self.response is not self.service:
             self.response.add(other.response)
@@ -204,7 +204,7 @@ class Interval:
             mine.add(latency)
 
     @property
-    def counted(self) -> bool:
+    def has_data(self) -> bool:
         """Whether there is anything in it."""
         return bool(self.messages or self.replies or self.latencies or self.errors)
 

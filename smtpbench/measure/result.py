@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from smtpbench import __version__
-from smtpbench.measure.health import Health, cpu_times_s, limits, machine, peak_rss_bytes
+from smtpbench.measure.health import Health, cpu_times_s, limit_reasons, machine, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
 
@@ -70,10 +70,10 @@ def replies_section(totals: Interval) -> tuple[dict[str, dict[str, int]], dict[s
 
 def domains_section(domains: Mapping[str, Interval], window_s: float) -> dict[str, dict[str, Any]]:
     """What was counted of the arrivals for each of some domains."""
-    return {domain: _of_domain(counted, window_s) for domain, counted in domains.items()}
+    return {domain: _domain_section(counted, window_s) for domain, counted in domains.items()}
 
 
-def _of_domain(counted: Interval, window_s: float) -> dict[str, Any]:
+def _domain_section(counted: Interval, window_s: float) -> dict[str, Any]:
     accepted, rejected = counted.recipients()
     return {
         "messages": messages_section(counted),
@@ -88,7 +88,7 @@ def _of_domain(counted: Interval, window_s: float) -> dict[str, Any]:
 
 def generator_section(health: Health, totals: Interval, window_s: float, *, closed_model: bool) -> dict[str, Any]:
     """What the generator used and suffered, and whether it was the bottleneck."""
-    reasons = limits(health, totals.errors, closed_model=closed_model)
+    reasons = limit_reasons(health, totals.errors, closed_model=closed_model)
     late = health.late.percentiles_ms([50, 99])
     return {
         "cpu_s": health.cpu_user_s + health.cpu_system_s,
@@ -110,10 +110,10 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
     }
 
 
-def figures(totals: Interval, began: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
+def common_sections(totals: Interval, started: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
     """What the results of `check` and `fuzz` share with those of `run`: what was heard, how fast, at which cost."""
     now = (time.monotonic(), *cpu_times_s())
-    window_s, user_s, system_s = (after - before for after, before in zip(now, began, strict=True))
+    window_s, user_s, system_s = (after - before for after, before in zip(now, started, strict=True))
     health = Health(user_s, system_s, connections_peak=connections_peak, peak_rss_bytes=peak_rss_bytes())
     replies, enhanced = replies_section(totals)
     return {

@@ -74,10 +74,7 @@ class Saved:
         """`timeline.csv`: a row a second, numbers where there are numbers, None where there is nothing."""
         try:
             with (self.folder / TIMELINE).open(encoding="utf-8", errors="replace", newline="") as lines:
-                return [
-                    {name: value if name == "phase" else _number(value) for name, value in row.items() if name is not None}
-                    for row in csv.DictReader(lines)
-                ]
+                return [_parse_timeline_row(row) for row in csv.DictReader(lines)]
         except (OSError, csv.Error):
             return []
 
@@ -88,7 +85,7 @@ class Saved:
             with (self.folder / HLOG).open(encoding="ascii", errors="replace") as lines:
                 for line in lines:
                     if line.startswith(wanted):
-                        second = _second(line[len(wanted) :])
+                        second = _parse_second(line[len(wanted) :])
                         if second is not None:
                             yield second
         except OSError:
@@ -109,11 +106,11 @@ def totals_of(result: Mapping[str, Any]) -> Interval:
     for section, ok in (("latency", True), ("latency_failed", False)):
         for metric, times in result[section].items():
             with suppress(KeyError, ValueError, TypeError):
-                totals.latencies[metric, ok] = Latency(*(_histogram(times[time]) for time in ("service", "response")))
+                totals.latencies[metric, ok] = Latency(*(_read_histogram(times[time]) for time in ("service", "response")))
     return totals
 
 
-def _histogram(times: Mapping[str, Any]) -> Histogram:
+def _read_histogram(times: Mapping[str, Any]) -> Histogram:
     """The histogram of a slot's time, and what is known of it exactly."""
     histogram = Histogram.decode(times["histogram"])
     histogram.min_ns, histogram.max_ns = (round(float(times[name]) * NS_PER_MS) for name in ("min_ms", "max_ms"))
@@ -122,7 +119,12 @@ def _histogram(times: Mapping[str, Any]) -> Histogram:
     return histogram
 
 
-def _number(text: object) -> float | None:
+def _parse_timeline_row(row: Mapping[Any, Any]) -> dict[str, float | str | None]:
+    named = {name: value for name, value in row.items() if name is not None}
+    return {name: value if name == "phase" else _parse_number(value) for name, value in named.items()}
+
+
+def _parse_number(text: object) -> float | None:
     try:
         value = float(str(text))
     except ValueError:
@@ -130,7 +132,7 @@ def _number(text: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _second(line: str) -> Second | None:
+def _parse_second(line: str) -> Second | None:
     fields = line.rstrip("\n").split(",")
     try:
         start_s, length_s, _, encoded = fields

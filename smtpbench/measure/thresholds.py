@@ -57,26 +57,26 @@ class ThresholdResult:
 
 def evaluate(thresholds: Sequence[Threshold], figures: Figures) -> list[ThresholdResult]:
     """Each threshold with what was measured."""
-    return [ThresholdResult(threshold, _value(threshold, figures)) for threshold in thresholds]
+    return [ThresholdResult(threshold, _value_for_domain(threshold, figures)) for threshold in thresholds]
 
 
-def failed_for_good(thresholds: Sequence[Threshold], figures: Figures) -> list[ThresholdResult]:
+def failed_during_run(thresholds: Sequence[Threshold], figures: Figures) -> list[ThresholdResult]:
     """Those that fail while a run is under way, and are not only waiting for more to come."""
     verdicts = evaluate([one for one in thresholds if not one.only_at_the_end], figures)
     return [verdict for verdict in verdicts if verdict.value is not None and not verdict.passed]
 
 
-def _value(threshold: Threshold, figures: Figures) -> float | None:
+def _value_for_domain(threshold: Threshold, figures: Figures) -> float | None:
     """What was measured of the whole run or of a domain; of a domain that nobody wrote to, not even a count of 0 was."""
     if not threshold.domain:
         return value_of(threshold, figures)
     of_domain = figures.domains.get(threshold.domain)
-    return value_of(threshold, replace(figures, totals=of_domain)) if of_domain and of_domain.counted else None
+    return value_of(threshold, replace(figures, totals=of_domain)) if of_domain and of_domain.has_data else None
 
 
-def value_of(asked: Threshold | Metric, figures: Figures) -> float | None:
+def value_of(metric: Threshold | Metric, figures: Figures) -> float | None:
     """What the totals hold of its metric; None where nothing was measured."""
-    head, *rest = asked.path
+    head, *rest = metric.path
     totals = figures.totals
     if head == "throughput":
         return totals.messages["accepted"] / figures.window_s if figures.window_s else None
@@ -84,20 +84,21 @@ def value_of(asked: Threshold | Metric, figures: Figures) -> float | None:
         return float(figures.generator[GENERATOR[rest[0]][1]])
     if head == "recipients":
         accepted, rejected = totals.recipients()
-        return _of(asked.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)
+        return _share_or_count(metric.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)
     if head == "replies":
         counts = [(str(code), count) for (verb, code, _, _), count in totals.replies.items() if verb == rest[0]]
         wanted = rest[1].rstrip("x") if len(rest) > 1 else ""
-        return _of(asked.kind, sum(n for code, n in counts if code.startswith(wanted)), sum(n for _, n in counts))
+        matching = sum(count for code, count in counts if code.startswith(wanted))
+        return _share_or_count(metric.kind, matching, sum(count for _, count in counts))
     if head == "errors":
         found = totals.errors[rest[0]] if rest else sum(totals.errors.values())
-        return _of(asked.kind, found, totals.attempted)
+        return _share_or_count(metric.kind, found, totals.attempted)
     if rest:
-        return _latency(totals, *asked.path)
-    return _of(asked.kind, totals.attempted if head == "attempted" else totals.messages[head], totals.attempted)
+        return _latency(totals, *metric.path)
+    return _share_or_count(metric.kind, totals.attempted if head == "attempted" else totals.messages[head], totals.attempted)
 
 
-def _of(kind: str, count: int, whole: int) -> float | None:
+def _share_or_count(kind: str, count: int, whole: int) -> float | None:
     if kind == SHARE:
         return count / whole if whole else None
     return float(count)
@@ -119,7 +120,7 @@ def _latency(totals: Interval, metric: str, time: str, statistic: str) -> float 
     return value_ns / 1e6
 
 
-def sentence(entry: Mapping[str, Any]) -> str:
+def describe(entry: Mapping[str, Any]) -> str:
     """An entry of the result's `thresholds` in words: `message.p99 < 200ms: 34.1 ms, 83 % to spare`."""
     value, unit, margin = entry["value"], entry["unit"], entry["margin_share"]
     if value is None:

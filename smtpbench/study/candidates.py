@@ -134,5 +134,5 @@ def _metrics(comparison: Comparison, file: ScenarioFile, candidate: Candidate) -
     for metric in comparison.metrics:
         if metric.latency_name and metric.latency_name not in slots and "metrics" in comparison.model_fields_set:
             hint = did_you_mean(metric.latency_name, slots) or f"; there are {', '.join(slots)}"
-            raise UsageError(f"{metric.text!r}: nothing is timed as {metric.latency_name!r}{hint}")
+            raise UsageError(f"{metric.text!r}: this scenario has no latency metric {metric.latency_name!r}{hint}")
     return [metric for metric in comparison.metrics if not metric.latency_name or metric.latency_name in slots]

@@ -191,7 +191,7 @@ class Search(StudyProgress):
         access = request.access
         return loading.RunRequest(
             request.file, access.target, plan, request.folder / name, access.trust, access.password, access.authorized,
-            request.message_bytes, watch=watch,
+            request.message_bytes, monitor=watch,
         )  # fmt: skip
 
     def _is_over(self, done: loading.RunResult) -> bool:

@@ -190,7 +190,7 @@ def readings(
             }
             for metric, by_name in figures
         ],
-        "differences": compare_series(figures, paired=paired, confidence=confidence, least=least, seed=seed),
+        "differences": compare_series(figures, paired=paired, confidence=confidence, min_change=least, seed=seed),
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smtpbench.errors import UsageError
-from smtpbench.measure.comparison import LEAST_REPEATS, Series
+from smtpbench.measure.comparison import MIN_REPEATS, Series
 from smtpbench.measure.health import machine
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
@@ -212,7 +212,7 @@ def _figures(sides: Sequence[Side], metrics: Sequence[Metric]) -> tuple[list[tup
     if any(len(side.results) > 1 for side in sides):
         runs = {side.name: [saved.result for saved in side.results] for side in sides}
         fewest = min(map(len, runs.values()))
-        more = "" if fewest >= LEAST_REPEATS else f" A side has {fewest}; {LEAST_REPEATS} are the least that shows anything."
+        more = "" if fewest >= MIN_REPEATS else f" A side has {fewest}; {MIN_REPEATS} are the least that shows anything."
         return [(metric, series_of(metric, runs)) for metric in metrics], _METHODS["runs"] + more
     parts = min(_parts(side.results[0]) for side in sides)
     figures = []
@@ -223,9 +223,7 @@ def _figures(sides: Sequence[Side], metrics: Sequence[Metric]) -> tuple[list[tup
             by_name[side.name] = Series(values, [bool(side.results[0].result["generator"]["limited"])] * len(values))
         figures.append((metric, by_name))
     short = (
-        ""
-        if parts >= LEAST_REPEATS
-        else f" These are too short for it: {LEAST_REPEATS} s are the least that shows anything."
+        "" if parts >= MIN_REPEATS else f" These are too short for it: {MIN_REPEATS} s are the least that shows anything."
     )
     return figures, _METHODS["parts"].format(parts=parts) + short
 

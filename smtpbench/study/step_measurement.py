@@ -30,7 +30,7 @@ from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import BUSY_SHARE
 from smtpbench.measure.recorder import Interval
-from smtpbench.measure.thresholds import Figures, evaluate, sentence
+from smtpbench.measure.thresholds import Figures, describe, evaluate
 from smtpbench.study.steps import CONNECTIONS, GENERATOR, SearchStep
 from smtpbench.threshold import TIME, Threshold
 from smtpbench.units import NS_PER_S
@@ -103,7 +103,7 @@ class StepWatch(ThresholdMonitor):
 
     measurement: StepMeasurement | None = None
 
-    def broken(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
+    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
         """Why the step should go no further; empty where it may."""
         return self.measurement.hopeless if self.measurement else ""
 
@@ -257,7 +257,7 @@ def _why(
     words = [measurement.hopeless] if measurement.hopeless else []
     if growing and not measurement.hopeless:
         words.append(f"the backlog grew by {growth_per_s(measurement.points):,.1f} arrivals a second")
-    words += [sentence(one) for one in broken]
+    words += [describe(one) for one in broken]
     if blame == GENERATOR:
         reasons = "; ".join(result["generator"]["limited_reasons"]) or "its core had no time left"
         words.append(f"the generator was the bottleneck ({reasons})")

@@ -95,7 +95,7 @@ def test_a_domain_that_no_arrival_can_have_is_a_mistake() -> None:
     assert watch.domains == ("a.example", "b.example")
     watch.check_domains(None)
     watch.check_domains(frozenset({"a.example", "b.example", "c.example"}))
-    with pytest.raises(UsageError, match=r"accepted@B.example > 1.*at b.example; there are a.example"):
+    with pytest.raises(UsageError, match=r"accepted@B.example > 1.*at b.example; the recipient domains are a.example"):
         watch.check_domains(frozenset({"a.example"}))
     with pytest.raises(UsageError, match="names no recipient"):
         watch.check_domains(frozenset())

@@ -49,8 +49,8 @@ def test_what_hostile_sessions_find_is_kept(tmp_path: Path) -> None:
 def test_mistakes() -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
     for options, words in (
-        (("--hostile", "60%"), "50% at most"),
-        (("--hostile", "0%"), "more than nothing"),
+        (("--hostile", "60%"), "at most 50%"),
+        (("--hostile", "0%"), "more than 0%"),
         (("--hostile", "much"), "much"),
         (("--hostile", "5%", "-n", "100"), "needs a --duration"),
     ):

@@ -63,7 +63,7 @@ async def test_the_whole_is_what_it_would_be_and_each_domain_its_part(piped: boo
         collector.add(WorkerReport.from_data(json.loads(json.dumps(report.to_data()))) if piped else report)
     assert plain(collector.totals) == together(2, 3, 4, 5, 6, 7)
     assert plain(collector.baseline) == together(2, 3, 4)
-    assert plain(collector.beside) == together(5, 6, 7)
+    assert plain(collector.with_hostile) == together(5, 6, 7)
     assert plain(collector.warmup) == together(1)
     assert {name: plain(counted) for name, counted in collector.domains.items()} == {
         "a.example": together(3, 6), "b.example": together(4, 7), "never.example": together()
@@ -79,4 +79,4 @@ async def test_what_was_reported_once_is_not_reported_again() -> None:
     recorders = apart()
     await report_of(recorders, 0)
     again = await report_of(recorders, 0)
-    assert not any(part.counted for parts in again.domains.values() for part in parts)
+    assert not any(part.has_data for parts in again.domains.values() for part in parts)

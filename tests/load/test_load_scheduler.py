@@ -84,7 +84,7 @@ class OneBook:
     def of(self, n: int, when_ns: int) -> FakeRecorder:
         return self.recorder
 
-    def same_until_ns(self, when_ns: int) -> int:
+    def valid_until_ns(self, when_ns: int) -> int:
         return api.NEVER
 
 
@@ -291,7 +291,7 @@ def test_the_open_model_counts_each_arrival_in_its_domain_whatever_becomes_of_it
 def test_a_session_that_goes_on_changes_its_book_with_the_phase(make: Callable[[Script], Recorders]) -> None:
     script = repeated(iterations=10**9)
     recorders = make(script)
-    recorders.begin(100 * MS, 200 * MS)
+    recorders.set_phases(100 * MS, 200 * MS)
     stage = Stage(
         ClosedModel, script, 1, Wires(), recorders, numbers=count(), end_ns=300 * MS, warmup_numbers=count(10**12),
         measure_ns=100 * MS,

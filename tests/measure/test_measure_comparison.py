@@ -14,14 +14,14 @@ from smtpbench.measure.comparison import (
     FASTER,
     FEWER,
     MORE,
-    NONE,
+    NO_DIFFERENCE,
     SLOWER,
     Change,
     Series,
     compare_series,
+    is_worse,
     mean_and_error,
     verdict,
-    worse,
 )
 from smtpbench.threshold import parse_metric
 
@@ -59,7 +59,7 @@ def trial(draw: random.Random, noise: Noise, factor: float, repeats: int = REPEA
 @pytest.mark.parametrize("noise", NOISES)
 def test_a_target_beside_itself_shows_no_difference_in_19_of_20_comparisons(noise: str) -> None:
     draw = random.Random(noise)
-    clean = sum(set(trial(draw, NOISES[noise], 1.0)) == {NONE} for _ in range(TRIALS))
+    clean = sum(set(trial(draw, NOISES[noise], 1.0)) == {NO_DIFFERENCE} for _ in range(TRIALS))
     assert clean >= 0.95 * TRIALS
 
 
@@ -117,25 +117,25 @@ def test_what_cannot_be_told(before: list[float | None], after: list[float | Non
 
 
 @pytest.mark.parametrize(
-    ("metric", "change", "word", "is_worse"),
+    ("metric", "change", "word", "worse"),
     [
         ("message.p99", Change(0.2, 0.1, 0.3, relative=True), SLOWER, True),
         ("message.p99", Change(-0.2, -0.3, -0.1, relative=True), FASTER, False),
         ("throughput", Change(0.2, 0.1, 0.3, relative=True), FASTER, False),
         ("throughput", Change(-0.2, -0.3, -0.1, relative=True), SLOWER, True),
-        ("message.p99", Change(0.2, -0.1, 0.5, relative=True), NONE, False),
-        ("message.p99", Change(0.004, 0.003, 0.005, relative=True), NONE, False),
+        ("message.p99", Change(0.2, -0.1, 0.5, relative=True), NO_DIFFERENCE, False),
+        ("message.p99", Change(0.004, 0.003, 0.005, relative=True), NO_DIFFERENCE, False),
         ("failed", Change(0.004, 0.003, 0.005, relative=False), MORE, True),
         ("failed", Change(-0.004, -0.005, -0.003, relative=False), FEWER, False),
         ("accepted", Change(-0.004, -0.005, -0.003, relative=False), FEWER, True),
         ("failed", None, CANNOT_TELL, False),
     ],
 )
-def test_verdicts(metric: str, change: Change | None, word: str, is_worse: bool) -> None:
+def test_verdicts(metric: str, change: Change | None, word: str, worse: bool) -> None:
     parsed = parse_metric(metric)
     assert verdict(parsed, change) == word
     entry = {"verdict": word, "better": "higher" if parsed.more_is_better else "lower"}
-    assert worse(entry) is is_worse
+    assert is_worse(entry) is worse
 
 
 def test_nothing_is_said_where_the_generator_was_the_bottleneck() -> None:
@@ -149,7 +149,7 @@ def test_nothing_is_said_where_the_generator_was_the_bottleneck() -> None:
 
 def test_a_repeat_without_a_value_is_left_out_with_its_partner() -> None:
     entry = told([1.0, None, 1.0, 1.1, 1.0, 1.1, 1.0], [1.0, 9.0, None, 1.1, 1.0, 1.1, 1.0])
-    assert (entry["verdict"], entry["change"]) == (NONE, 0.0)
+    assert (entry["verdict"], entry["change"]) == (NO_DIFFERENCE, 0.0)
 
 
 def test_metrics_that_move_together_are_not_punished_for_being_many() -> None:
@@ -167,7 +167,8 @@ def test_more_than_two_are_each_held_against_the_first() -> None:
         name: Series([base + at / 10 for at in range(6)], [False] * 6) for name, base in zip("ABC", (9, 9, 5), strict=True)
     }
     found = compare_series([(METRICS[1], sides)], paired=False, confidence=0.95)
-    assert [(one["baseline"], one["candidate"], one["verdict"]) for one in found] == [("A", "B", NONE), ("A", "C", FASTER)]
+    verdicts = [(one["baseline"], one["candidate"], one["verdict"]) for one in found]
+    assert verdicts == [("A", "B", NO_DIFFERENCE), ("A", "C", FASTER)]
 
 
 def test_all_figures_of_one_come_before_the_next() -> None:

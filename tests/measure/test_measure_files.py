@@ -93,7 +93,7 @@ def test_a_slot_of_any_name_makes_one_tag_and_one_line(tmp_path: Path, metric: s
     files = RunFiles(tmp_path, STARTED)
     write(files, tick(recorder.drain()))
     assert [histogram.get_total_count() for histogram in read_hlog(tmp_path / "histograms.hlog").values()] == [1, 1]
-    assert files.trouble == ""
+    assert files.errors == ""
 
 
 def test_the_log_holds_what_is_measured_and_the_timeline_everything(tmp_path: Path) -> None:
@@ -151,8 +151,8 @@ def test_a_folder_that_cannot_be_made_sends_the_files_elsewhere(tmp_path: Path, 
     files = RunFiles(tmp_path / "file" / "run", STARTED)
     write(files, tick(busy_recorder().drain()))
     assert files.folder.parent == elsewhere
-    assert "Not a directory" in files.trouble
-    assert str(files.folder) in files.trouble
+    assert "Not a directory" in files.errors
+    assert str(files.folder) in files.errors
     assert len(rows(files.folder / "timeline.csv")) == 1
     assert read_hlog(files.folder / "histograms.hlog")
 
@@ -182,7 +182,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, elsewhere: Path, mon
     monkeypatch.setattr(tempfile, "mkdtemp", with_room)
     with full_disk(sizes["histograms.hlog"] + 100):
         write(files, tick(interval, end_s=2.0), tick(interval, end_s=3.0))
-    assert "File too large" in files.trouble
+    assert "File too large" in files.errors
     assert files.folder.parent == elsewhere
     assert [row["t_s"] for row in rows(files.folder / "timeline.csv")] == ["1.00", "2.00", "3.00"]
     tags = Counter(line.partition(",")[0] for line in (files.folder / "histograms.hlog").read_text().splitlines()[4:])
@@ -198,7 +198,7 @@ def test_a_machine_without_any_room_leaves_whole_lines_and_says_so(tmp_path: Pat
     before = (tmp_path / "run" / "histograms.hlog").read_bytes()
     with full_disk(len(before) + 100):
         write(files, tick(interval), tick(interval))
-    assert files.trouble.count("File too large") == 2
+    assert files.errors.count("File too large") == 2
     for folder in (tmp_path / "run", files.folder):
         assert (folder / "histograms.hlog").read_bytes() == before
         assert (folder / "timeline.csv").read_bytes().endswith(b"\n")

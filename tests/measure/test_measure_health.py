@@ -12,7 +12,7 @@ import pytest
 from figures import MS
 
 from smtpbench.measure import health
-from smtpbench.measure.health import Health, limits
+from smtpbench.measure.health import Health, limit_reasons
 from smtpbench.measure.histogram import Histogram
 
 
@@ -36,7 +36,7 @@ from smtpbench.measure.histogram import Histogram
 def test_what_limits_the_generator(
     suffered: dict[str, Any], errors: dict[str, int], closed_model: bool, reason: str | None
 ) -> None:
-    found = limits(Health(**suffered), Counter(errors), closed_model=closed_model)
+    found = limit_reasons(Health(**suffered), Counter(errors), closed_model=closed_model)
     assert [reason in text for text in found if reason] == ([True] if reason else [])
     assert bool(found) is (reason is not None)
 

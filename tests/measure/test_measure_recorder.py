@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from figures import MS, busy_recorder, sample, scribble
 
-from smtpbench.measure.recorder import EXAMPLE_BYTES, MESSAGE_COUNTS, STEP_SAMPLES, Interval, Recorder
+from smtpbench.measure.recorder import MAX_EXAMPLE_BYTES, MESSAGE_COUNTS, SAMPLES_PER_STEP, Interval, Recorder
 from smtpbench.session.context import LATE_SHIFT
 
 OK = b"250 2.0.0 Ok\r\n"
@@ -57,7 +57,7 @@ def test_draining_in_pieces_gives_what_draining_at_once_gives(every: int, late_u
 
 def test_lateness_that_comes_late_in_a_drain_misses_nothing() -> None:
     recorder = Recorder()
-    on_time = [sample(MS)] * (2 * STEP_SAMPLES + 1)
+    on_time = [sample(MS)] * (2 * SAMPLES_PER_STEP + 1)
     recorder.timing("message").extend([*on_time, sample(MS, late_us=9), *on_time])
     latency = recorder.drain().latencies["message", True]
     assert latency.service.count == latency.response.count == 2 * len(on_time) + 1
@@ -103,7 +103,7 @@ def test_what_is_counted_during_a_drain_belongs_to_the_next() -> None:
     total, counted = Interval(), 0
     append = recorder.samples("message", "message", OK, True).append
     for _ in range(20):
-        for _ in range(3 * STEP_SAMPLES):
+        for _ in range(3 * SAMPLES_PER_STEP):
             append(MS)
         interval = Interval()
         for _ in recorder.drain_steps(interval):
@@ -113,7 +113,7 @@ def test_what_is_counted_during_a_drain_belongs_to_the_next() -> None:
         total.add(interval)
     total.add(recorder.drain())
     assert total.messages["accepted"] == counted > 0
-    assert total.latencies["message", True].service.count == 60 * STEP_SAMPLES + counted
+    assert total.latencies["message", True].service.count == 60 * SAMPLES_PER_STEP + counted
 
 
 def test_replies_without_a_slot_are_counted_and_not_timed() -> None:
@@ -156,7 +156,7 @@ def test_one_example_of_each_refusal_is_kept() -> None:
     examples = recorder.drain().examples
     assert list(examples) == ["RCPT 550 5.1.1", "RCPT 550 5.7.1", "RCPT 554"]
     assert examples["RCPT 550 5.1.1"] == "550 5.1.1 first"
-    assert len(examples["RCPT 550 5.7.1"]) == EXAMPLE_BYTES
+    assert len(examples["RCPT 550 5.7.1"]) == MAX_EXAMPLE_BYTES
     assert examples["RCPT 554"].encode("utf-8", "surrogateescape") == hostile
 
 
@@ -173,8 +173,8 @@ def test_errors_are_counted_with_their_first_detail() -> None:
 
 
 def test_a_server_cannot_make_the_book_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtpbench.measure.recorder.REPLY_KINDS", 50)
-    monkeypatch.setattr("smtpbench.measure.recorder.EXAMPLES", 20)
+    monkeypatch.setattr("smtpbench.measure.recorder.MAX_REPLY_KINDS", 50)
+    monkeypatch.setattr("smtpbench.measure.recorder.MAX_EXAMPLES", 20)
     recorder = Recorder()
     for number in range(500):
         recorder.samples("RCPT", "RCPT", b"550 5.%d.%d no\r\n" % (number % 7, number), False).append(MS)

@@ -8,7 +8,7 @@ import pytest
 from figures import MS
 
 from smtpbench.measure.recorder import Interval, Recorder
-from smtpbench.measure.thresholds import Figures, evaluate, failed_for_good, sentence, value_of
+from smtpbench.measure.thresholds import Figures, describe, evaluate, failed_during_run, value_of
 from smtpbench.session.context import LATE_SHIFT
 from smtpbench.threshold import parse_threshold
 
@@ -82,7 +82,7 @@ def test_a_domain_has_its_own_figures() -> None:
         assert verdict.value == (value if value is None else pytest.approx(value, rel=0.002)), verdict.threshold.text
     assert verdicts[1].to_data()["metric"] == "rejected@x.example"
     assert [one.passed for one in verdicts[-2:]] == [False, False]
-    broken = failed_for_good([one.threshold for one in verdicts], of_both)
+    broken = failed_during_run([one.threshold for one in verdicts], of_both)
     assert [one.threshold.text.partition(" ")[0] for one in broken] == [
         "rejected@X.example", "throughput@x.example", "replies.RCPT.5xx@x.example"
     ]  # fmt: skip
@@ -93,18 +93,18 @@ def test_what_was_not_measured_did_not_hold(text: str) -> None:
     (verdict,) = evaluate([parse_threshold(text)], Figures(Interval(), 10.0, GENERATOR))
     assert verdict.value is None
     assert not verdict.passed
-    assert sentence(verdict.to_data()) == f"{text}: nothing of it was measured"
+    assert describe(verdict.to_data()) == f"{text}: nothing of it was measured"
 
 
 def test_under_way_only_what_cannot_mend_counts() -> None:
     texts = ("message.p99 < 1ms", "accepted > 1000", "throughput > 100/s", "failed < 5", "nosuch.p50 < 1ms")
-    broken = failed_for_good([parse_threshold(text) for text in texts], figures())
+    broken = failed_during_run([parse_threshold(text) for text in texts], figures())
     assert [verdict.threshold.text for verdict in broken] == ["message.p99 < 1ms", "throughput > 100/s"]
 
 
 def test_sentences() -> None:
     said = [
-        sentence(one.to_data())
+        describe(one.to_data())
         for one in evaluate([parse_threshold(t) for t in ("failed < 2%", "failed < 0.5%")], figures())
     ]
     assert said == ["failed < 2%: 1 %, 50% to spare", "failed < 0.5%: 1 %, 100% beyond it"]

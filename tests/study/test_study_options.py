@@ -121,7 +121,7 @@ def test_a_file_and_targets_are_too_much(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_was_asked_for_must_be_there() -> None:
-    with pytest.raises(UsageError, match="nothing is timed as 'mesage'"):
+    with pytest.raises(UsageError, match="this scenario has no latency metric 'mesage'"):
         request_of(told={"metrics": ["mesage.p99"]}, target=[f"a={A}", f"b={B}"])
 
 

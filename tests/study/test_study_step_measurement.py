@@ -101,7 +101,8 @@ def test_seconds_are_watched_until_nothing_can_come_of_it() -> None:
         measurement.tick(tick(Interval(), end_s=end_s, length_s=length_s, busy=busy, waiting=0), Interval())
     assert [(point.at_s, point.backlog) for point in measurement.points] == [(1.0, 100), (2.01, 300), (3.0, 500)]
     assert measurement.overwhelmed
-    assert StepWatch(measurement=measurement).broken(None, measurement.plan, 3.0) == measurement.hopeless != ""  # type: ignore[arg-type]  # unread
+    collector: Any = None  # not read
+    assert StepWatch(measurement=measurement).abort_reason(collector, measurement.plan, 3.0) == measurement.hopeless != ""
     failing = Interval(Counter({"accepted": 50, "failed": 50}))
     other = StepMeasurement(400.0, measurement.plan, ())
     other.tick(tick(failing, end_s=2.0, busy=4, waiting=0), failing)

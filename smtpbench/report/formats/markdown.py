@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
-from smtpbench.measure.comparison import CANNOT_TELL, NONE
+from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.report.reading import findings as judged
@@ -269,14 +269,14 @@ def _comparison(saved: Saved) -> Iterator[str]:
         yield f"### {code(candidate)} against {code(baseline)}"
         heads = ("median of", code(baseline), code(candidate), "change", "verdict")
         yield "\n".join(_table(heads, map(_shift, group), right=1))
-    if any(shift.verdict not in (NONE, CANNOT_TELL) for shift in shifts):
+    if any(shift.verdict not in (NO_DIFFERENCE, CANNOT_TELL) for shift in shifts):
         yield "▲ better, ▼ worse than the first."
     yield from _broken_differently(saved)
 
 
 def _shift(shift: facts.ComparedMetric) -> tuple[str, ...]:
     values = (_value(shift.unit, value) for value in (shift.baseline_value, shift.candidate_value))
-    shown = shift.verdict not in (NONE, CANNOT_TELL)
+    shown = shift.verdict not in (NO_DIFFERENCE, CANNOT_TELL)
     verdict = f"**{code(shift.verdict)}** {'▼' if shift.worse else '▲'}" if shown else code(shift.verdict)
     return code(shift.metric), *values, change_text(shift.to_data()) or "–", verdict
 

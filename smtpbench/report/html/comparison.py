@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from smtpbench.measure.comparison import CANNOT_TELL, NONE, worse
+from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE, is_worse
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, Heading, Notice, Pairs, Section
 from smtpbench.report.html.common import UNITS, ending, machine_section, notes_of, scenario_texts, started, status_of, table
@@ -112,7 +112,7 @@ def _difference(entry: Mapping[str, Any], widest: float) -> list[Cell | str]:
     values = ["–" if entry[f"{side}_value"] is None else format_value(entry["unit"], entry[f"{side}_value"])
               for side in ("baseline", "candidate")]  # fmt: skip
     word = entry["verdict"]
-    tone = "faint" if word == NONE else "warn" if word == CANNOT_TELL else "bad" if worse(entry) else "good"
+    tone = "faint" if word == NO_DIFFERENCE else "warn" if word == CANNOT_TELL else "bad" if is_worse(entry) else "good"
     drawing = Cell("")
     text = change_text(entry)
     if entry["change"] is not None:

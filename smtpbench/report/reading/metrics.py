@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from smtpbench.measure.comparison import CANNOT_TELL, worse
+from smtpbench.measure.comparison import CANNOT_TELL, is_worse
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, FUZZ, RUN, Saved
-from smtpbench.measure.thresholds import sentence
+from smtpbench.measure.thresholds import describe
 from smtpbench.report.reading.findings import severity_of
 from smtpbench.report.reading.sections import duration_s, instant, natural, number, records, section, texts, words
 from smtpbench.rules.rule import SECURITY, VIOLATED, VIOLATION
@@ -206,7 +206,7 @@ def _limit(entry: Mapping[str, Any], name: str) -> Limit:
     text, unit = words(entry.get(name)) or "?", words(entry.get("unit"))
     value, margin = number(entry.get("value")), number(entry.get("margin_share", entry.get("margin")))
     passed = entry.get("passed") is True
-    said = sentence({"threshold": text, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
+    said = describe({"threshold": text, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
     return Limit(text, unit, number(entry.get("limit")), value, margin, passed, said)
 
 
@@ -231,7 +231,7 @@ def shifts(saved: Saved) -> list[ComparedMetric]:
                 high=number(entry.get("high")),
                 relative=entry.get("relative") is True,
                 verdict=verdict,
-                worse=worse({"verdict": verdict, "better": better}),
+                worse=is_worse({"verdict": verdict, "better": better}),
             )
         )
     return found

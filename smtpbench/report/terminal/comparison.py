@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from smtpbench.measure.comparison import CANNOT_TELL, NONE, worse
+from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE, is_worse
 from smtpbench.report.terminal.scorecard import mark
 from smtpbench.report.terminal.tables import cells, cut, safe, styled
 from smtpbench.threshold import format_value
@@ -55,7 +55,7 @@ def comparison_table(result: Mapping[str, Any], *, color: bool = False) -> str:
 def _difference(entry: Mapping[str, Any], color: bool) -> str:
     values = "".join(_padded(_value(entry, entry[f"{side}_value"]), _VALUE_CELLS) for side in ("baseline", "candidate"))
     word = entry["verdict"]
-    style = _PLAIN if word == NONE else _YELLOW if word == CANNOT_TELL else _RED if worse(entry) else _GREEN
+    style = _PLAIN if word == NO_DIFFERENCE else _YELLOW if word == CANNOT_TELL else _RED if is_worse(entry) else _GREEN
     interval = f"  {change_text(entry):<{_INTERVAL_CELLS - 1}} "
     return f"{cut(safe(entry['metric']), _METRIC_CELLS):<{_METRIC_CELLS}}{values}{interval}" + styled(
         word, style if color else ""

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
-from smtpbench.measure.thresholds import sentence
+from smtpbench.measure.thresholds import describe
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS, format_bytes, format_duration
 
@@ -205,7 +205,7 @@ def _fold(lines: list[str], room: int, what: str) -> list[str]:
 def _thresholds(result: dict[str, Any]) -> list[str]:
     """What was to hold, the failed ones first."""
     entries = sorted(result.get("thresholds", ()), key=lambda entry: bool(entry["passed"]))
-    return _fold([f"{'held' if one['passed'] else 'FAILED'}: {safe(sentence(one))}" for one in entries], 6, "thresholds")
+    return _fold([f"{'held' if one['passed'] else 'FAILED'}: {safe(describe(one))}" for one in entries], 6, "thresholds")
 
 
 def _beside(result: dict[str, Any]) -> list[str]:
