@@ -30,7 +30,8 @@ async def run(request: RunRequest, observer: Observer) -> RunResult:
         CannotRun: This machine does not allow enough open files, or the target cannot be used. In the second case a
             result with the status `could-not-run` was saved before.
     """
-    record = await execute(prepare(request, datetime.now(UTC)), observer)
+    prepared = prepare(request, datetime.now(UTC))
+    record = await execute(prepared, observer)
     result = build(record)
     saved = _save(result, record, observer)
     if record.status == COULD_NOT_RUN:

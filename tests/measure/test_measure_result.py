@@ -151,7 +151,7 @@ def test_replies_of_one_code_are_one_count_and_no_code_is_malformed() -> None:
 def test_a_limited_generator_is_named() -> None:
     generator = result_of(Interval(), health=Health(busiest_share=0.97))["generator"]
     assert generator["limited"] is True
-    assert generator["limited_reasons"] == ["its core was 97% busy"]
+    assert generator["limited_reasons"] == ["the busiest worker used 97% of its core"]
     assert result_of(Interval(), health=Health())["generator"]["limited"] is False
 
 
@@ -208,17 +208,20 @@ def test_text_that_is_not_unicode_does_not_stop_a_save(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "nor JSON"),
-        (b"\xff\xfe\x00", "nor JSON"),
-        (b"[" * 100_000, "nor JSON"),
-        (b'{"schema": "smtpbench-result/1"', "nor JSON"),
+        (b"", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"schema": "smtpbench-result/1"', "not JSON"),
         (b"[1, 2]", "not a result of smtpbench"),
         (b"{}", "not a result of smtpbench"),
         (b'{"schema": 1}', "not a result of smtpbench"),
         (b'{"schema": "another/1"}', "not a result of smtpbench"),
-        (b'{"schema": "smtpbench-result/2"}', "its version is smtpbench-result/2; this smtpbench reads smtpbench-result/1"),
-        (b'{"schema": "smtpbench-result/\\u001b[2J"}', r"its version is smtpbench-result/\x1b[2J"),
-        (b'{"schema": "smtpbench-result/1", "messages": []}', "incomplete, it lacks outcome, scenario,"),
+        (
+            b'{"schema": "smtpbench-result/2"}',
+            "unknown version smtpbench-result/2; this version of smtpbench reads smtpbench-result/1",
+        ),
+        (b'{"schema": "smtpbench-result/\\u001b[2J"}', r"unknown version smtpbench-result/\x1b[2J"),
+        (b'{"schema": "smtpbench-result/1", "messages": []}', "incomplete; missing: outcome, scenario,"),
     ],
 )
 def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, content: bytes, complaint: str) -> None:

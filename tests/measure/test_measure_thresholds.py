@@ -93,7 +93,7 @@ def test_what_was_not_measured_did_not_hold(text: str) -> None:
     (verdict,) = evaluate([parse_threshold(text)], Figures(Interval(), 10.0, GENERATOR))
     assert verdict.value is None
     assert not verdict.passed
-    assert describe(verdict.to_data()) == f"{text}: nothing of it was measured"
+    assert describe(verdict.to_data()) == f"{text}: no data"
 
 
 def test_under_way_only_what_cannot_mend_counts() -> None:
@@ -107,4 +107,4 @@ def test_sentences() -> None:
         describe(one.to_data())
         for one in evaluate([parse_threshold(t) for t in ("failed < 2%", "failed < 0.5%")], figures())
     ]
-    assert said == ["failed < 2%: 1 %, 50% to spare", "failed < 0.5%: 1 %, 100% beyond it"]
+    assert said == ["failed < 2%: 1 %, 50% to spare", "failed < 0.5%: 1 %, 100% beyond the limit"]
