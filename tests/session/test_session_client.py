@@ -331,7 +331,7 @@ def test_waiting_at_the_gate_then_resuming_and_departing() -> None:
     assert not feed.recorder.errors
 
 
-@pytest.mark.parametrize("farewell", [b"", b"421 idle too long\r\n"])
+@pytest.mark.parametrize("teardown", [b"", b"421 idle too long\r\n"])
 def test_a_server_that_closes_an_idle_connection_fails_no_message(teardown: bytes) -> None:
     feed = Feed(repeated(), at_end=WAIT)
     feed.talks(*YES, *DELIVERED)
