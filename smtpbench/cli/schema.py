@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from importlib.resources import files
 from typing import Annotated
 
 import typer
+
+from smtpbench.measure.schema import schema_text
 
 
 class What(StrEnum):
@@ -37,7 +38,7 @@ def command(
       smtpbench schema result
     """
     if what not in (What.SCENARIO, What.COMPARISON):
-        typer.echo(files("smtpbench.measure").joinpath(f"{what}.schema.json").read_text(encoding="utf-8"), nl=False)
+        typer.echo(schema_text(what), nl=False)
         return
     from smtpbench.scenario.comparison import Comparison
     from smtpbench.scenario.model import Scenario

@@ -6,7 +6,6 @@ import copy
 import json
 import tempfile
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.saved import load
+from smtpbench.measure.schema import schema_text
 
-SCHEMA = json.loads(files("smtpbench.measure").joinpath("result.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(schema_text("result"))
 TIMES = ("count", "min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
 
 
