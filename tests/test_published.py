@@ -1,4 +1,4 @@
-"""What is published in `results/` tells nobody how to attack a server, unless that was public before."""
+"""What is published in `results/` shows nobody how to attack a server, unless that was public before."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from bench.published.public import PUBLIC, UNTOLD, told
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published"
-BROKEN = {"verdict": "violation"}
+VIOLATED = {"verdict": "violation"}
 
 
 @pytest.mark.parametrize("file", sorted((PUBLISHED / "rules").glob("*.json")), ids=lambda file: file.stem)
-def test_a_server_s_verdicts_are_of_what_may_be_told(file: Path) -> None:
+def test_published_verdicts_contain_public_findings_only(file: Path) -> None:
     result = json.loads(file.read_text())
     public = {one.rule for one in PUBLIC if one.server.split("@")[0] == file.stem.removesuffix("-plain")}
     broken = {name for name, rule in result["rules"].items() if rule["verdict"] == "violation"}
@@ -23,21 +23,21 @@ def test_a_server_s_verdicts_are_of_what_may_be_told(file: Path) -> None:
     assert len(result["rules"]) > 50  # and it is no empty file
 
 
-def test_comparisons_hold_no_rules() -> None:
+def test_published_comparisons_contain_no_rules() -> None:
     for file in PUBLISHED.glob("*/result.json"):
         result = json.loads(file.read_text())
         assert result["rules"] == {}
         assert result["rule_differences"] == []
 
 
-def test_known_bugs_are_those_that_are_public() -> None:
+def test_published_bugs_are_the_public_ones() -> None:
     found = json.loads((PUBLISHED / "known-bugs.json").read_text())
     shown = {(server, rule) for server, rules in found.items() for rule, one in rules.items() if one["dialogues"]}
     assert shown == {(one.server, one.rule) for one in PUBLIC}
 
 
-def test_what_is_not_public_is_left_out_whatever_its_verdict() -> None:
-    rules = {"eod-cr": BROKEN, "eod-lf-crlf": BROKEN, "data-desync": {"verdict": "pass"}, "quit": BROKEN}
+def test_rules_that_are_not_public_are_left_out_whatever_their_verdict() -> None:
+    rules = {"eod-cr": VIOLATED, "eod-lf-crlf": VIOLATED, "data-desync": {"verdict": "pass"}, "quit": VIOLATED}
     result = {"rules": rules, "findings": [{"rule": name} for name in ("eod-cr", "eod-lf-crlf", "quit")]}
     assert set(told(result, "aiosmtpd@1.2.2")["rules"]) == {"eod-lf-crlf", "quit"}
     assert [one["rule"] for one in told(result, "aiosmtpd@1.2.2")["findings"]] == ["eod-lf-crlf", "quit"]
