@@ -96,7 +96,7 @@ def _notes(record: RunRecord) -> list[str]:
 
 
 def _hostile_section(record: RunRecord, answer: dict[str, Any], measured_ns: int) -> dict[str, Any]:
-    """`hostile` of a result: the honest sessions before and beside the hostile ones, and what the latter found."""
+    """Return `hostile`: the honest sessions before and during the hostile ones, and the findings of the latter."""
     collector, request = record.collector, record.prepared.request
     baseline_ns = min(measured_ns, request.plan.baseline_ns)
     fuzzing = answer.get("result", {})

@@ -154,7 +154,7 @@ class Collector:
         totals: What was counted after the warm-up.
         warmup: What was counted in the warm-up.
         baseline: The part of the totals before the first hostile session.
-        with_hostile: The part of the totals beside the hostile sessions.
+        with_hostile: The part of the totals since the first hostile session.
         domains: Recipient domain → its part of the totals.
         health: What the generator used.
     """

@@ -49,8 +49,10 @@ class ThresholdMonitor:
         metrics = metrics_of(script)
         for threshold in self.thresholds:
             if threshold.latency_name and threshold.latency_name not in metrics:
-                hint = did_you_mean(threshold.latency_name, metrics) or f"; the metrics are {', '.join(metrics)}"
-                raise UsageError(f"{threshold.text!r}: this scenario has no latency metric {threshold.latency_name!r}{hint}")
+                hint = did_you_mean(threshold.latency_name, metrics) or f"; latencies of the scenario: {', '.join(metrics)}"
+                raise UsageError(
+                    f"threshold {threshold.text!r}: this scenario has no latency {threshold.latency_name!r}{hint}"
+                )
 
     def check_domains(self, possible: frozenset[str] | None) -> None:
         """Raise UsageError for a recipient domain that no arrival can have.
@@ -63,7 +65,7 @@ class ThresholdMonitor:
                 ordered = sorted(possible)
                 named = ", ".join(ordered[:_MAX_DOMAINS_NAMED]) + (" …" if len(ordered) > _MAX_DOMAINS_NAMED else "")
                 raise UsageError(
-                    f"{one.text!r}: no message has its first recipient at {one.domain}; "
+                    f"threshold {one.text!r}: no message has its first recipient at {one.domain}; "
                     + (f"the recipient domains are {named}" if named else "the scenario names no recipient")
                 )
 
