@@ -16,6 +16,7 @@ from smtpbench.measure.health import raise_descriptor_limit
 from smtpbench.scenario.domains import possible_domains
 from smtpbench.session.script import Script
 from smtpbench.target import tls_context
+from smtpbench.text import plural
 
 #: Open files of a process that are not connections: files, pipes, epoll descriptors.
 SPARE_DESCRIPTORS = 64
@@ -83,6 +84,6 @@ def _check_descriptors(plan: LoadPlan) -> None:
     needed = math.ceil(plan.connections / plan.workers) + SPARE_DESCRIPTORS
     if needed > limit:
         raise CannotRun(
-            f"{plan.connections:,} connections need {needed:,} open files in one process, and this machine allows "
-            f"{limit:,}: raise the hard limit (`ulimit -Hn`), or use fewer connections or more --workers"
+            f"{plural(plan.connections, 'connection')}: each worker needs {needed:,} open files, and this machine allows "
+            f"{limit:,} per process; raise the hard limit (`ulimit -Hn`), or use fewer connections or more --workers"
         )

@@ -10,6 +10,7 @@ from smtpbench.engine.pacing import Stage
 from smtpbench.errors import UsageError
 from smtpbench.load.plan import UNBOUNDED_NS, LoadPlan
 from smtpbench.scenario.model import Load
+from smtpbench.text import plural
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_ends, parse_rate_per_s, parse_share
 
 DEFAULT_CONNECTIONS = {"closed": 10, "open": 100}
@@ -55,7 +56,9 @@ def make_plan(load: Load, given: Overrides) -> LoadPlan:
     connections = _first_given(given.connections, load.connections, DEFAULT_CONNECTIONS[model])
     workers = _first_given(given.workers, load.workers, 1)
     if workers > connections:
-        raise UsageError(f"{workers} workers cannot share {connections} connections; each worker needs at least one")
+        raise UsageError(
+            f"{workers} workers cannot share {plural(connections, 'connection')}; each worker needs at least one"
+        )
     timeout_ns = _first_given(_duration("timeout", given.timeout), load.timeout, 30 * NS_PER_S)
     if timeout_ns == 0:
         raise UsageError("--timeout must be more than 0")

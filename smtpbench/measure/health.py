@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
+from smtpbench.text import plural
 from smtpbench.units import NS_PER_S
 
 #: An event loop with a higher share of CPU time is late: events queue up.
@@ -105,7 +106,7 @@ def limit_reasons(health: Health, errors: Counter[str], *, closed_model: bool) -
     late_p99_ms = health.late.percentiles_ms([99])[99]
     if not closed_model and late_p99_ms > LATE_P99_MS:
         reasons.append(f"arrivals began {late_p99_ms:.1f} ms late (p99)")
-    reasons += [f"{text} ({errors[kind]} times)" for kind, text in _LOCAL_ERRORS.items() if errors[kind]]
+    reasons += [f"{text} ({plural(errors[kind], 'time')})" for kind, text in _LOCAL_ERRORS.items() if errors[kind]]
     return reasons
 
 

@@ -314,5 +314,5 @@ def test_too_few_descriptors_prevent_the_run(tmp_path: Path) -> None:
     ]  # fmt: skip
     done = subprocess.run(argv, capture_output=True, text=True, preexec_fn=limit_descriptors, timeout=60, check=False)
     assert done.returncode == 3
-    assert "500 connections need 564 open files" in done.stderr
+    assert "500 connections: each worker needs 564 open files" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

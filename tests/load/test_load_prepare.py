@@ -83,5 +83,5 @@ def test_connections_of_one_process_need_descriptors(monkeypatch: pytest.MonkeyP
     most = 1000 - SPARE_DESCRIPTORS
     assert prepare(request_of(plan=LoadPlan(connections=most)), STARTED)
     assert prepare(request_of(plan=LoadPlan(connections=2 * most, workers=2)), STARTED)
-    with pytest.raises(CannotRun, match="937 connections need 1,001 open files"):
+    with pytest.raises(CannotRun, match="937 connections: each worker needs 1,001 open files"):
         prepare(request_of(plan=LoadPlan(connections=most + 1)), STARTED)

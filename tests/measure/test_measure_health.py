@@ -29,7 +29,7 @@ from smtpbench.measure.histogram import Histogram
         ({"late": Histogram.of([0] * 99 + [14 * MS])}, {}, False, None),
         ({"late": Histogram.of([0] * 95 + [14 * MS] * 5)}, {}, False, "began 14.0 ms late (p99)"),
         ({}, {"no_ports": 3}, True, "local ports ran out (3 times)"),
-        ({}, {"no_descriptors": 1}, False, "file descriptors ran out (1 times)"),
+        ({}, {"no_descriptors": 1}, False, "file descriptors ran out (1 time)"),
         ({}, {"reset": 100, "timeout": 9}, True, None),
     ],
 )
