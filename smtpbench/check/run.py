@@ -14,7 +14,7 @@ from smtpbench.check.checker import Checker, RuleResult
 from smtpbench.errors import CannotRun
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Recorder
-from smtpbench.measure.result import figures, versions
+from smtpbench.measure.result import common_sections, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
 from smtpbench.rules.finding import Finding, circumstances, rule_data, target_data
@@ -73,7 +73,7 @@ async def run_check(request: CheckRequest) -> CheckResult:
             "findings": [_finding_data(request, one, found[one.rule.name]) for one in outcomes if one.violated],
             "machine": machine(),
             "versions": versions(),
-            **figures(recorder.drain(), began, here.connections_peak),
+            **common_sections(recorder.drain(), began, here.connections_peak),
         }
     return CheckResult(result, [finding for finding in found.values() if finding], stopped)
 

@@ -19,7 +19,7 @@ import pytest
 
 from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
 from smtpbench.measure.saved import Saved, load, totals_of
-from smtpbench.measure.thresholds import Figures, sentence, value_of
+from smtpbench.measure.thresholds import Figures, describe, value_of
 from smtpbench.pytest_plugin import RUNS, SINKS, named_target
 from smtpbench.report.reading.findings import counts_against
 from smtpbench.target import PASSWORD_VARIABLE, Trust, parse_target, resolve
@@ -139,7 +139,7 @@ class RunScenario(_Command):
                 pytest.fail(str(error), pytrace=False)
         told = {"progress": "none", **options, "threshold": wanted}
         saved = self._perform("run", [os.fspath(scenario)], told, password)
-        failed = [f"did not hold: {sentence(one)}" for one in saved.result["thresholds"] if not one["passed"]]
+        failed = [f"did not hold: {describe(one)}" for one in saved.result["thresholds"] if not one["passed"]]
         if failed:
             limited = saved.result["generator"]["limited_reasons"]
             notes = [f"the generator was the limit: {reason}" for reason in limited]

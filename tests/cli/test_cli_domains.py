@@ -100,7 +100,7 @@ def test_honest_and_hostile_halves_stay_whole(tmp_path: Path) -> None:
 def test_mistakes(tmp_path: Path) -> None:
     file = scenario(tmp_path)
     for text, words in (
-        ("failed@nosuch.example < 1%", "there are bad.example, good.example"),
+        ("failed@nosuch.example < 1%", "the recipient domains are bad.example, good.example"),
         ("generator.cpu@good.example < 1%", "for the whole run only"),
     ):
         done = run(file, "smtp://127.0.0.1:1", tmp_path / "run", "--threshold", text)

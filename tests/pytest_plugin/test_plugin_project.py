@@ -209,7 +209,7 @@ def test_runs_and_checks(project: Project) -> None:
     assert passed == {"test_holds", "test_trusts_the_sinks_certificate", "test_rules"}, found["output"]
     slow = found["test_too_slow"]
     assert "did not hold: message.p50 < 10ms: 2" in slow
-    assert "beyond it" in slow
+    assert "beyond the limit" in slow
     folder = re.search("^the run is in (.*)$", slow, re.MULTILINE)
     assert folder
     assert (Path(folder[1]) / "result.json").exists()

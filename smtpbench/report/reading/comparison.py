@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from smtpbench.measure.comparison import CANNOT_TELL, worse
+from smtpbench.measure.comparison import CANNOT_TELL, is_worse
 from smtpbench.measure.saved import COMPARISON, Saved
 from smtpbench.report.reading.findings import read_severity, verdict_mark
 from smtpbench.report.reading.head import SavedTarget, read_target
@@ -209,7 +209,7 @@ def compared_metrics_of(saved: Saved) -> list[ComparedMetric]:
                 high=number(entry.get("high")),
                 relative=entry.get("relative") is True,
                 verdict=verdict,
-                worse=worse({"verdict": verdict, "better": better}),
+                worse=is_worse({"verdict": verdict, "better": better}),
             )
         )
     return found
