@@ -22,6 +22,18 @@ def visible(text: str | bytes, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def plural(count: int, noun: str, plural_noun: str = "") -> str:
+    """Return a number with its noun: `1 finding`, `0 findings`, `1,000 replies`.
+
+    Args:
+        count: The number; it is written with thousands separators.
+        noun: The noun in the singular.
+        plural_noun: The noun in the plural. Without it, English spelling applies: `reply` becomes `replies`, `match` becomes
+            `matches`, and any other noun takes an `s`.
+    """
+    return f"{count:,} {noun if count == 1 else plural_noun or _plural_noun(noun)}"
+
+
 def did_you_mean(word: str, known: Iterable[str], before: str = "") -> str:
     """`; did you mean relay?`, or nothing where no known word is near. before: what each of the words begins with."""
     folded = {name.lower(): name for name in known}
@@ -29,6 +41,14 @@ def did_you_mean(word: str, known: Iterable[str], before: str = "") -> str:
     inside = [name for name in folded if len(word) > 2 and word.lower() in name]
     found = [folded[name] for name in near or inside[:3]]
     return f"; did you mean {', '.join(before + name for name in found)}?" if found else ""
+
+
+def _plural_noun(noun: str) -> str:
+    if noun.endswith(("s", "x", "z", "ch", "sh")):
+        return noun + "es"
+    if noun.endswith("y") and not noun.endswith(("ay", "ey", "oy", "uy")):
+        return noun[:-1] + "ies"
+    return noun + "s"
 
 
 def _visible_character(character: str) -> str:

@@ -11,12 +11,6 @@ PROGRESS = ("auto", "live", "plain", "none")
 ARRIVALS = ("uniform", "poisson")
 WHEN_BUSY = ("wait", "drop")
 TIMES = ("response", "service")
-#: Of `fuzz`: name → cases, duration, connections, seconds to shrink a finding.
-PROFILES = {
-    "quick": (1_000, "30s", 50, 6.0),
-    "ci": (10_000, "2m", 100, 10.0),
-    "deep": (10_000_000, "1h", 500, 30.0),
-}
 
 
 def one_of(option: str, value: str | None, known: Collection[str]) -> None:

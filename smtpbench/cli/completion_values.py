@@ -12,7 +12,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from smtpbench.cli.choices import ARRIVALS, PROFILES, PROGRESS, TIMES, WHEN_BUSY
+from smtpbench.cli.choices import ARRIVALS, PROGRESS, TIMES, WHEN_BUSY
 from smtpbench.cli.declared_options import Declared, declared
 
 
@@ -162,8 +162,14 @@ def _verbs(begun: str) -> Iterable[CompletionValue]:
     return [CompletionValue(f"{verb}=", finished=False) for verb in VERBS]
 
 
+def _profiles(begun: str) -> Iterable[CompletionValue]:
+    from smtpbench.fuzz.profiles import PROFILES
+
+    return map(CompletionValue, PROFILES)
+
+
 def _families(begun: str) -> Iterable[CompletionValue]:
-    from smtpbench.fuzz.mutation import FAMILIES
+    from smtpbench.fuzz.families import FAMILIES
 
     before, comma, _ = begun.rpartition(",")
     return [CompletionValue(f"{before}{comma}{name}") for name in FAMILIES if name not in before.split(",")]
@@ -208,6 +214,6 @@ _VALUES: Final[Mapping[str, Callable[[str], Iterable[CompletionValue] | None]]] 
     "progress": _any_of(PROGRESS),
     "arrivals": _any_of(ARRIVALS),
     "when_busy": _any_of(WHEN_BUSY),
-    "profile": _any_of(PROFILES),
+    "profile": _profiles,
     "report time": _any_of(TIMES),
 }

@@ -11,7 +11,7 @@ from typing import Annotated
 import trio
 import typer
 
-from smtpbench.cli.choices import PROFILES, one_of
+from smtpbench.cli.choices import one_of
 from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.cli.options import (
     Authorized,
@@ -29,14 +29,16 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.saving import keep
 from smtpbench.errors import UsageError
-from smtpbench.fuzz.campaign import CampaignPlan, CampaignStats
-from smtpbench.fuzz.run import FuzzRequest, Known, fuzz_target
-from smtpbench.fuzz.strategies import families
+from smtpbench.fuzz.campaign import CampaignPlan
+from smtpbench.fuzz.profiles import PROFILES
+from smtpbench.fuzz.run import FuzzRequest, KnownFinding, fuzz_target
+from smtpbench.fuzz.strategies import select_families
+from smtpbench.fuzz.suspect import CampaignStats
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.tables import wants_color
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Trust
-from smtpbench.units import parse_duration_ns
+from smtpbench.units import NS_PER_S, parse_duration_ns
 
 FOUND = 1
 _TOLD_EVERY_S = 2.0
@@ -84,20 +86,20 @@ def command(
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --only end,dots,segment --cases 5000
     """
     one_of("--profile", profile, PROFILES)
-    most, longest, at_once, shrink_s = PROFILES[profile]
+    limits = PROFILES[profile]
     file = load_scenario(find_scenario(scenario))
     trust = Trust(ca, insecure, sni, cert, key)
     told = TargetOptions(target or [], trust, timeout, authorized, password_file, recipient, sender).completed(fixture)
     access, *peers = told.accesses(most=2)
     plan = CampaignPlan(
-        cases=cases or most,
-        duration_ns=parse_duration_ns(duration or longest),
+        cases=cases or limits.cases,
+        duration_ns=parse_duration_ns(duration) if duration else limits.duration_s * NS_PER_S,
         seed=seed,
-        connections=connections or at_once,
-        families=families(_names(only), _names(skip)),
+        connections=connections or limits.connections,
+        families=select_families(_names(only), _names(skip)),
         max_findings=max_findings,
         strict=strict,
-        shrink_s=shrink_s,
+        shrink_s=limits.shrink_s,
     )
     folder = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-fuzz-{file.path.stem}"
     request = FuzzRequest(
@@ -123,7 +125,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _known(folder: Path | None) -> frozenset[Known]:
+def _known(folder: Path | None) -> frozenset[KnownFinding]:
     if folder is None:
         return frozenset()
     if not folder.is_dir():

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from smtpbench.cli import completion, exit_codes
-from smtpbench.cli.choices import ARRIVALS, PROFILES, PROGRESS
+from smtpbench.cli.choices import ARRIVALS, PROGRESS
 from smtpbench.cli.completion import Begun, install, shown, split
 from smtpbench.cli.completion_values import SHELLS, CompletionValue, completion_values
 from smtpbench.cli.declared_options import declared
 from smtpbench.cli.main import COMMANDS, call, load
 from smtpbench.errors import CannotRun, UsageError
-from smtpbench.fuzz.mutation import FAMILIES
+from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.profiles import PROFILES
 from smtpbench.rules.register import BY_NAME
 from smtpbench.scenario.shipped import shipped_scenarios
 from smtpbench.sink.mutants import MUTANTS
