@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 
 from smtpbench.cli import completion, exit_codes
 from smtpbench.cli.choices import ARRIVALS, PROGRESS
@@ -223,6 +224,7 @@ def test_installing_it_twice(
         monkeypatch.delenv(variable, raising=False)
     if settings:
         (tmp_path / settings).write_text("alias ll='ls -l'")
+    servers.need(shell)
     expected = [tmp_path / script, *([tmp_path / settings] if settings else [])]
     assert install(shell, tmp_path) == (shell, expected)
     assert install(shell, tmp_path) == (shell, expected[:1])
@@ -322,6 +324,7 @@ def test_bash(bench: Path) -> None:
 
 
 def test_zsh(bench: Path) -> None:
+    servers.need("zsh")
     with terminal("zsh", "-f", "-i") as shell:
         shell.line("unsetopt zle_bracketed_paste; autoload -Uz compinit; compinit -u -d ./dump; . ./completion.zsh")
         for typed, called in TYPED:
@@ -329,6 +332,8 @@ def test_zsh(bench: Path) -> None:
 
 
 def test_fish(bench: Path) -> None:
+    servers.need("fish")
+
     def offered(line: str) -> list[str]:
         asked = "source completion.fish; complete -C $argv[1]"
         done = subprocess.run(["fish", "--no-config", "-c", asked, line], capture_output=True, text=True, check=True)

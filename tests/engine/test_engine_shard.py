@@ -133,7 +133,7 @@ async def test_a_certificate_for_another_name_is_not_taken(tls: servers.Tls) -> 
 
 
 @pytest.mark.parametrize(
-    ("wants", "client_why", "server_why"),
+    ("pending_action", "client_why", "server_why"),
     [
         (api.CLOSE, api.ENDED, api.CLOSED),
         (api.RESET, api.ENDED, api.CONNECTION_RESET),

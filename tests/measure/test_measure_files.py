@@ -86,7 +86,7 @@ def test_interval_and_maximum_stand_in_seconds_and_milliseconds() -> None:
     assert line.startswith("Tag=connect.service,6.250,1.250,12.346,")
 
 
-@pytest.mark.parametrize("slot", ["a,b c", "Grüße", "x\r\nTag=y", "\x1b[2J", "日本"])
+@pytest.mark.parametrize("metric", ["a,b c", "Grüße", "x\r\nTag=y", "\x1b[2J", "日本"])
 def test_a_slot_of_any_name_makes_one_tag_and_one_line(tmp_path: Path, metric: str) -> None:
     recorder = Recorder()
     recorder.timing(metric).append(MS)

@@ -60,7 +60,7 @@ def test_codes_with_the_same_beginning_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("replies", "said", "messages"),
+    ("replies", "sent", "messages"),
     [
         pytest.param([b"452 full\r\n"], b"MAIL FROM:<a@b.example>\r\n", {"rejected": 1}, id="MAIL refused: next pass"),
         pytest.param([b"250 ok\r\n", b"550 no\r\n", b"550 no\r\n"], b"RSET\r\n", {"rejected": 1}, id="all RCPT refused"),
@@ -105,7 +105,7 @@ def test_after_the_recovering_rset_the_next_transaction_begins() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heard", "error", "messages"),
+    ("received", "error", "messages"),
     [
         ([b"554 go away\r\n"], "banner_refused", {"failed": 1}),
         ([b"421 busy\r\n"], "closed_421", {"failed": 1}),
@@ -186,7 +186,7 @@ class TestGroups:
             assert feed.recorder.messages == {"accepted": 3}
 
     @pytest.mark.parametrize(
-        ("replies", "said"),
+        ("replies", "sent"),
         [
             (b"451 no\r\n503 no\r\n503 no\r\n", GROUP.wire),
             (b"250 ok\r\n550 no\r\n503 no\r\n", b"RSET\r\n"),
@@ -331,7 +331,7 @@ def test_waiting_at_the_gate_then_resuming_and_departing() -> None:
     assert not feed.recorder.errors
 
 
-@pytest.mark.parametrize("farewell", [b"", b"421 idle too long\r\n"])
+@pytest.mark.parametrize("teardown", [b"", b"421 idle too long\r\n"])
 def test_a_server_that_closes_an_idle_connection_fails_no_message(teardown: bytes) -> None:
     feed = Feed(repeated(), at_end=WAIT)
     feed.talks(*YES, *DELIVERED)

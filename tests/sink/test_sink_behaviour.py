@@ -51,7 +51,7 @@ def test_no_rule_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "at", "heard", "wants"),
+    ("rule", "at", "received", "pending_action"),
     [
         ("RCPT=550 5.1.1 nobody", 3, b"550 5.1.1 nobody\r\n", None),
         ("MAIL=reject", 2, b"550 5.7.1 Refused by the sink\r\n", None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 import saved_results
+import servers
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from smtpbench.measure.saved import FUZZ, Saved, load
 from smtpbench.report.html.page import write_report
 
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = "chromium"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync"]  # fmt: skip
 WIDE, TELEPHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
@@ -29,8 +31,9 @@ HUGE = EVIL + 100_000 * "x"
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    servers.need(CHROMIUM)
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        started = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
         yield started
         started.close()
 
