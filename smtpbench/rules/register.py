@@ -1,4 +1,4 @@
-"""The register: every rule that is known, by name and by number."""
+"""The register: all rules, by name and by number."""
 
 from __future__ import annotations
 
@@ -9,19 +9,23 @@ from smtpbench.rules import arguments, auth, data, extensions, health, order, re
 from smtpbench.rules.rule import Rule
 from smtpbench.text import did_you_mean
 
-_PARTS = (replies, order, arguments, data, extensions, tls, auth, health)
-RULES: tuple[Rule, ...] = tuple(sorted((rule for part in _PARTS for rule in part.RULES), key=lambda rule: rule.id))
+_MODULES = (replies, order, arguments, data, extensions, tls, auth, health)
+RULES: tuple[Rule, ...] = tuple(sorted((rule for module in _MODULES for rule in module.RULES), key=lambda rule: rule.id))
 BY_NAME = {rule.name: rule for rule in RULES}
 _BY_ID = {rule.id: rule for rule in RULES}
 
 
 def find(names: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules of these names or numbers, all of them where none is named. Raises UsageError."""
-    wanted = []
+    """Return the rules with these names or numbers; all rules if there are no names.
+
+    Raises:
+        UsageError: There is no such rule.
+    """
+    found = []
     for name in names:
         rule = BY_NAME.get(name.lower()) or _BY_ID.get(name.upper())
         if rule is None:
             hint = did_you_mean(name, (*BY_NAME, *_BY_ID)) or "; `smtpbench rules` lists them"
             raise UsageError(f"there is no rule {name!r}{hint}")
-        wanted.append(rule)
-    return tuple(wanted) or RULES
+        found.append(rule)
+    return tuple(found) or RULES
