@@ -3,10 +3,11 @@
 Theory of operation
 ===================
 
-Several probes run at the same time, each session on a connection of its own. Rules that may crash the server or keep it busy
-(`Rule.exclusive`) come last, one after the other. After each of their sessions that did not end with 221, the checker connects
-again to see whether the server still greets; it waits before that, because a process takes a moment to exit. A server that no
-longer greets violates `health`, and the session before is the evidence. The rules that are left are inconclusive.
+Several probes run at the same time, each session on a connection of its own. Rules that may crash the server or keep it
+busy (`Rule.exclusive`) come last, one after the other. After each of their sessions that did not end with 221, the checker
+connects again to see whether the server still greets; it waits before that, because a process takes a moment to exit. A
+server that no longer greets violates `health`, and the session before is the evidence. The rules that are left are
+inconclusive.
 
 A violation counts if a second attempt shows it again. A violation that showed in one of two attempts is inconclusive: it
 deserves a look, but no build should fail for it.

@@ -123,7 +123,7 @@ def _evaluate_mechanisms(target_info: TargetInfo, dialogues: Sequence[Dialogue])
     return r.PASSED
 
 
-# -- logins that must be rejected ----------------------------------------------------------------------------------------------
+# -- logins that must be rejected -------------------------------------------------------------------------------------
 
 #: Users that do not exist, with passwords that careless code accepts for them: names of properties that every object of a
 #: programming language has, with the text of such a property; empty values; text that stands for a missing value.
@@ -178,22 +178,47 @@ def _evaluate_login_rejected(target_info: TargetInfo, dialogues: Sequence[Dialog
 
 RULES = (
     Rule(
-        "R75", "auth-order", "RFC 4954 §4", r.VIOLATION,
+        "R75",
+        "auth-order",
+        "RFC 4954 §4",
+        r.VIOLATION,
         "The server must reject AUTH during a mail transaction, and after a login.",
-        "503 to AUTH", needs=("auth",), probe=_out_of_order_scripts, evaluate=_evaluate_out_of_order,
+        "503 to AUTH",
+        needs=("auth",),
+        probe=_out_of_order_scripts,
+        evaluate=_evaluate_out_of_order,
     ),
     Rule(
-        "R76", "auth-input", "RFC 4954 §4", r.VIOLATION,
+        "R76",
+        "auth-input",
+        "RFC 4954 §4",
+        r.VIOLATION,
         "The server must reject a SASL exchange that the client cancels with *, and a response that is not valid base64.",
-        "501 to the response", needs=("auth",), probe=_malformed_response_scripts, evaluate=_evaluate_malformed_responses,
+        "501 to the response",
+        needs=("auth",),
+        probe=_malformed_response_scripts,
+        evaluate=_evaluate_malformed_responses,
     ),
     Rule(
-        "R77", "auth-mechanism", "RFC 4954 §4", r.VIOLATION,
+        "R77",
+        "auth-mechanism",
+        "RFC 4954 §4",
+        r.VIOLATION,
         "The server must reject an unknown mechanism with 504. It sends an empty challenge as 334 and a space.",
-        "504 to an unknown mechanism; 334 and a space as an empty challenge", needs=("auth",), probe=_mechanism_scripts, evaluate=_evaluate_mechanisms,
+        "504 to an unknown mechanism; 334 and a space as an empty challenge",
+        needs=("auth",),
+        probe=_mechanism_scripts,
+        evaluate=_evaluate_mechanisms,
     ),
     Rule(
-        "R83", "auth-bypass", "RFC 4954 §6", r.SECURITY,
-        "The server must reject unknown users and wrong passwords.", "535 to wrong credentials", needs=("auth",), probe=_wrong_credentials_scripts, evaluate=_evaluate_login_rejected,
+        "R83",
+        "auth-bypass",
+        "RFC 4954 §6",
+        r.SECURITY,
+        "The server must reject unknown users and wrong passwords.",
+        "535 to wrong credentials",
+        needs=("auth",),
+        probe=_wrong_credentials_scripts,
+        evaluate=_evaluate_login_rejected,
     ),
-)  # fmt: skip
+)

@@ -1,9 +1,9 @@
 """The end of the mail data: RFC 5321 §4.1.1.4 and §2.3.8.
 
-If a server accepts anything but CRLF.CRLF as the end of the mail data, the author of a message can put SMTP commands into it,
-which another server relays unnoticed. This is called SMTP smuggling. Each probe therefore sends a message text with a wrong
-end in it, commands after the wrong end, and CRLF.CRLF after those. A correct server replies once. Another server replies to
-the commands as well.
+If a server accepts anything but CRLF.CRLF as the end of the mail data, the author of a message can put SMTP commands into
+it, which another server relays unnoticed. This is called SMTP smuggling. Each probe therefore sends a message text with a
+wrong end in it, commands after the wrong end, and CRLF.CRLF after those. A correct server replies once. Another server
+replies to the commands as well.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ def _count_replies(dialogue: Dialogue) -> int:
 
 
 def _wrong_end_scripts(endings: Sequence[bytes], target_info: TargetInfo) -> Sequence[Script]:
-    """Send each ending twice: with commands after it, and with a pause after it, because some servers refuse early commands."""
+    """Return two sessions for each ending: with commands after it, and with a pause after it.
+
+    Some servers reject commands that arrive early, and so need the pause to show that they accept the ending.
+    """
     begin = (*envelope(target_info), line("DATA"))
     with_commands = [raw(HEADER + b"text" + ending + _SMUGGLED + END) for ending in endings]
     with_pause = [(raw(HEADER + b"text" + ending, 0), pause(_WAIT_MS), raw(END)) for ending in endings]
@@ -67,13 +70,16 @@ def _evaluate_single_reply(endings: Sequence[bytes], dialogues: Sequence[Dialogu
 
 def _wrong_end_rule(id_: str, name: str, section: str, what: str, *endings: bytes) -> Rule:
     return Rule(
-        id_, name, section, r.SECURITY,
+        id_,
+        name,
+        section,
+        r.SECURITY,
         f"Only CRLF.CRLF ends the message text. {what} is part of the text.",
         "one reply, after CRLF.CRLF",
         needs=("recipient",),
         probe=lambda target_info: _wrong_end_scripts(endings, target_info),
         evaluate=lambda target_info, dialogues: _evaluate_single_reply(endings, dialogues),
-    )  # fmt: skip
+    )
 
 
 # -- texts that servers have read as commands --------------------------------------------------------------------
@@ -145,20 +151,39 @@ RULES = (
     _wrong_end_rule("R53", "eod-crlf-lf", "RFC 5321 §2.3.8", "CRLF.LF", b"\r\n.\n"),
     _wrong_end_rule("R54", "eod-cr", "RFC 5321 §2.3.8", "A dot next to a bare CR", b"\r.\r", b"\r.\r\n", b"\r\n.\r"),
     _wrong_end_rule(
-        "R55", "eod-odd", "RFC 5321 §2.3.8", "A dot with anything else on its line",
-        b"\r\n. \r\n", b"\r\n.\0\r\n", b"\r\n\0.\r\n", b"\r\r\n.\r\r\n", b"\r\n.\r\r\n",
+        "R55",
+        "eod-odd",
+        "RFC 5321 §2.3.8",
+        "A dot with anything else on its line",
+        b"\r\n. \r\n",
+        b"\r\n.\0\r\n",
+        b"\r\n\0.\r\n",
+        b"\r\r\n.\r\r\n",
+        b"\r\n.\r\r\n",
     ),
     Rule(
-        "R56", "data-desync", "RFC 5321 §4.1.1.4", r.SECURITY,
-        "Everything up to CRLF.CRLF is part of the message. Even if the server rejects the text, it must not execute any line "
+        "R56",
+        "data-desync",
+        "RFC 5321 §4.1.1.4",
+        r.SECURITY,
+        "Everything up to CRLF.CRLF is part of the message. Even if the server rejects the text, it must not execute any "
+        "line "
         "of it as a command.",
         "one reply to the whole text, or 421 and a closed connection",
-        needs=("recipient",), probe=_confusing_text_scripts, evaluate=_evaluate_text_not_executed,
+        needs=("recipient",),
+        probe=_confusing_text_scripts,
+        evaluate=_evaluate_text_not_executed,
     ),
     Rule(
-        "R82", "empty-message", "RFC 5321 §4.1.1.4", r.VIOLATION,
-        "A message text may be empty. A line with only a dot directly after the 354 reply ends it, and the server must reply.",
+        "R82",
+        "empty-message",
+        "RFC 5321 §4.1.1.4",
+        r.VIOLATION,
+        "A message text may be empty. A line with only a dot directly after the 354 reply ends it, and the server must "
+        "reply.",
         "a reply to the dot, and replies to the commands after it",
-        needs=("recipient",), probe=_empty_text_scripts, evaluate=_evaluate_empty_text,
+        needs=("recipient",),
+        probe=_empty_text_scripts,
+        evaluate=_evaluate_empty_text,
     ),
-)  # fmt: skip
+)

@@ -1,7 +1,7 @@
 """Discovering what a target offers, before it is checked.
 
-One session reads the extensions before TLS, one those inside TLS, one whether MAIL requires TLS or a login, and a few look for
-a recipient that the server accepts.
+One session reads the extensions before TLS, one those inside TLS, one whether MAIL requires TLS or a login, and a few look
+for a recipient that the server accepts.
 """
 
 from __future__ import annotations

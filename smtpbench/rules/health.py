@@ -49,9 +49,14 @@ def _evaluate_still_replying(target_info: TargetInfo, dialogues: Sequence[Dialog
 
 RULES = (
     Rule(
-        "R81", "health", "RFC 5321 §3.8", r.SECURITY,
+        "R81",
+        "health",
+        "RFC 5321 §3.8",
+        r.SECURITY,
         "Whatever a client sends, the server replies or closes the connection, and continues to serve other clients.",
         "a reply to every command, and a greeting for the next client",
-        probe=_crash_scripts, evaluate=_evaluate_still_replying, exclusive=True,
+        probe=_crash_scripts,
+        evaluate=_evaluate_still_replying,
+        exclusive=True,
     ),
-)  # fmt: skip
+)

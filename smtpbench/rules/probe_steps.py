@@ -127,7 +127,8 @@ def script(target_info: TargetInfo, *steps: Step, quiet_period: bool = True) -> 
     Args:
         target_info: What is known of the target.
         steps: What to send before QUIT.
-        quiet_period: Whether to wait for further replies after QUIT, until the server closes or `QUIET_PERIOD_MS` have passed.
+        quiet_period: Whether to wait for further replies after QUIT, until the server closes or `QUIET_PERIOD_MS` have
+            passed.
     """
     return Script.of(
         "probe",

@@ -3,14 +3,15 @@
 Theory of operation
 ===================
 
-A `ReplyTracker` follows a session from outside. It is given the octets that were sent and the replies that were received, in
-that order. It cuts the octets into units that each get a reply: command lines, message texts, chunks, SASL responses. How the
-octets after DATA, AUTH or STARTTLS must be read depends on the reply to that command, so they wait for the reply.
-`replies_due` is the number of replies that are still missing. A client that waits for exactly those replies works with
-any server, whatever it sends.
+A `ReplyTracker` follows a session from outside. It is given the octets that were sent and the replies that were received,
+in that order. It cuts the octets into units that each get a reply: command lines, message texts, chunks, SASL responses.
+How the octets after DATA, AUTH or STARTTLS must be read depends on the reply to that command, so they wait for the reply.
+`replies_due` is the number of replies that are still missing. A client that waits for exactly those replies works with any
+server, whatever it sends.
 
-Each reply is matched to the unit that it answers, and compared with the table of `smtp.state`. A violation is a success where
-the verb is out of order, a 503 where it is in order, or a reply that nothing asked for. Violations are kept in `violations`.
+Each reply is matched to the unit that it answers, and compared with the table of `smtp.state`. A violation is a success
+where the verb is out of order, a 503 where it is in order, or a reply that nothing asked for. Violations are kept in
+`violations`.
 
 In some cases SMTP leaves open how a server reads octets: a bare LF in a command, a line beyond the size limits, a malformed
 BDAT. From there on the tracker is `lenient`, and reports no violations of number or order.

@@ -1,8 +1,8 @@
 """Rules: a requirement of an RFC, the dialogues that test it, and how they are evaluated.
 
 There are two kinds of rules, and a rule can be both. A rule with a *probe* brings its own scripts, which run on a connection
-each, and evaluates their dialogues together. A rule with an *invariant* evaluates any dialogue, whether it comes from a probe,
-from a fuzzing campaign or from a load test.
+each, and evaluates their dialogues together. A rule with an *invariant* evaluates any dialogue, whether it comes from a
+probe, from a fuzzing campaign or from a load test.
 
 A rule that cannot be tested (an extension is not offered, no credentials are given) is inconclusive. It never passes.
 """

@@ -67,8 +67,8 @@ class TargetInfo:
     def missing(self, needs: tuple[str, ...]) -> str:
         """Return why a rule with these needs cannot be tested; empty if it can.
 
-        A need is the keyword of an extension, or `recipient`, `credentials`, `smtp` (not LMTP), `lmtp`, `starttls` (offered),
-        `auth` (offered before or inside TLS), or `clear` (the connection does not begin with TLS).
+        A need is the keyword of an extension, or one of these: `recipient`, `credentials`, `smtp` (not LMTP), `lmtp`,
+        `starttls` (offered), `auth` (offered before or inside TLS), `clear` (the connection does not begin with TLS).
         """
         for need in needs:
             reason = self._missing_reason(need)

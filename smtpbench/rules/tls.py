@@ -1,8 +1,8 @@
 """STARTTLS: RFC 3207. A server must discard everything that it received before TLS.
 
-An attacker between a client and a server can add octets to the part of a session before TLS, but cannot change the part inside
-TLS. A server that keeps octets sent after STARTTLS and reads them inside TLS executes commands of the attacker as if the client
-had sent them.
+An attacker between a client and a server can add octets to the part of a session before TLS, but cannot change the part
+inside TLS. A server that keeps octets sent after STARTTLS and reads them inside TLS executes commands of the attacker as if
+the client had sent them.
 """
 
 from __future__ import annotations
@@ -155,30 +155,59 @@ def _evaluate_starttls_argument(target_info: TargetInfo, dialogues: Sequence[Dia
 
 RULES = (
     Rule(
-        "R70", "tls-inject", "RFC 3207 §4.2", r.SECURITY,
+        "R70",
+        "tls-inject",
+        "RFC 3207 §4.2",
+        r.SECURITY,
         "The server must discard commands that it received before TLS together with STARTTLS.",
         "no reply inside TLS before a command was sent there, or a closed connection",
-        needs=("starttls",), probe=_injected_command_scripts, evaluate=_evaluate_commands_discarded,
+        needs=("starttls",),
+        probe=_injected_command_scripts,
+        evaluate=_evaluate_commands_discarded,
     ),
     Rule(
-        "R71", "tls-partial", "RFC 3207 §4.2", r.SECURITY,
+        "R71",
+        "tls-partial",
+        "RFC 3207 §4.2",
+        r.SECURITY,
         "The server must discard an incomplete line that it received together with STARTTLS. The line must not become the "
         "beginning of the first command inside TLS.",
         "the usual reply to the first EHLO inside TLS, or a closed connection",
-        needs=("starttls",), probe=_incomplete_line_scripts, evaluate=_evaluate_incomplete_line_discarded,
+        needs=("starttls",),
+        probe=_incomplete_line_scripts,
+        evaluate=_evaluate_incomplete_line_discarded,
     ),
     Rule(
-        "R72", "tls-reset", "RFC 3207 §4.2", r.VIOLATION,
+        "R72",
+        "tls-reset",
+        "RFC 3207 §4.2",
+        r.VIOLATION,
         "The server must discard the session state when TLS starts: EHLO and the envelope from before TLS no longer count.",
-        "503 to MAIL and RCPT inside TLS", needs=("starttls", "recipient"), probe=_state_before_tls_scripts, evaluate=_evaluate_state_discarded,
+        "503 to MAIL and RCPT inside TLS",
+        needs=("starttls", "recipient"),
+        probe=_state_before_tls_scripts,
+        evaluate=_evaluate_state_discarded,
     ),
     Rule(
-        "R73", "tls-readvertise", "RFC 3207 §4.2", r.VIOLATION, "The server must not offer STARTTLS inside TLS.",
+        "R73",
+        "tls-readvertise",
+        "RFC 3207 §4.2",
+        r.VIOLATION,
+        "The server must not offer STARTTLS inside TLS.",
         "a reply to EHLO inside TLS without STARTTLS",
-        needs=("starttls",), probe=_ehlo_in_tls_scripts, evaluate=_evaluate_starttls_not_offered,
+        needs=("starttls",),
+        probe=_ehlo_in_tls_scripts,
+        evaluate=_evaluate_starttls_not_offered,
     ),
     Rule(
-        "R74", "tls-syntax", "RFC 3207 §4", r.VIOLATION, "STARTTLS has no argument. The server must reject one.", "501",
-        needs=("starttls",), probe=_starttls_argument_scripts, evaluate=_evaluate_starttls_argument,
+        "R74",
+        "tls-syntax",
+        "RFC 3207 §4",
+        r.VIOLATION,
+        "STARTTLS has no argument. The server must reject one.",
+        "501",
+        needs=("starttls",),
+        probe=_starttls_argument_scripts,
+        evaluate=_evaluate_starttls_argument,
     ),
-)  # fmt: skip
+)
