@@ -106,7 +106,7 @@ async def replay(files: Sequence[ScenarioFile], access: Access, peer: Access | N
                     target_infos[fixture] = (await discover(runner, fixture))[0]
             except CannotRun as error:
                 if not replay_results:
-                    raise CannotRun(f"Cannot replay findings on {access.target.url}: {error}") from None
+                    raise CannotRun(f"cannot replay findings on {access.target.url}: {error}") from None
                 replay_results.append(ReplayResult(file.path, finding.rule, CANNOT_TELL, str(error)))
                 continue
             status, actual = await _replay_finding(runner, peers[0] if peers else None, target_infos[fixture], file, finding)

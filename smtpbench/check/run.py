@@ -107,7 +107,7 @@ async def run_check(
         try:
             target_info, banner = await discover(runner, Fixture.of(access, request.recipient, request.sender))
         except CannotRun as error:
-            raise CannotRun(f"Cannot check {url}: {error}") from None
+            raise CannotRun(f"cannot check {url}: {error}") from None
         checker = Checker(runner, target_info, report_rule)
         stopped = await interruptible(partial(checker.run, rules), lambda count, scope: scope.cancel()) > 0
         rule_results = checker.results_so_far(rules)
@@ -147,7 +147,7 @@ def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding
         rule_result.session_result.script,
         rule_result.session_result.transcript,
         "check",
-        take=verdict.dialogue_index,
+        dialogue_index=verdict.dialogue_index,
         reproducibility=rule_result.reproducibility,
         about=about,
     )

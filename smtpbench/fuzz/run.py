@@ -120,7 +120,7 @@ async def fuzz_target(
         try:
             target_info, banner = await discover(baseline, Fixture.of(access, request.recipient, request.sender))
         except CannotRun as error:
-            raise CannotRun(f"Cannot fuzz {url}: {error}") from None
+            raise CannotRun(f"cannot fuzz {url}: {error}") from None
         script = _scenario_script(request, target_info)
         campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter)
 

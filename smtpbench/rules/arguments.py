@@ -207,7 +207,7 @@ def _evaluate_many_recipients(target_info: TargetInfo, dialogues: Sequence[Dialo
 
 
 def _overlong_line_scripts(target_info: TargetInfo) -> Sequence[Script]:
-    """Send very long command lines. Two of them end with an argument that would be valid by itself."""
+    """Return sessions with very long command lines. Two of the lines end with an argument that would be valid by itself."""
     blank = b" " * _OVERLONG_BYTES
     verb = b"LHLO" if target_info.lmtp else b"EHLO"
     arguments = (
@@ -217,19 +217,25 @@ def _overlong_line_scripts(target_info: TargetInfo) -> Sequence[Script]:
         target_info.client.encode() + b"\r\n",
     )
 
-    def ended(head: bytes, tail: bytes) -> Script:
+    def overlong_script(head: bytes, tail: bytes) -> Script:
         return script(target_info, *opening(target_info), raw(head, 0), pause(_WAIT_MS), raw(tail), pause(_WAIT_MS), NOOP)
 
-    return [ended(b"VRFY " + b"x" * _OVERLONG_BYTES, b"\r\n"), ended(*arguments[:2]), ended(*arguments[2:])]
+    return [
+        overlong_script(b"VRFY " + b"x" * _OVERLONG_BYTES, b"\r\n"),
+        overlong_script(*arguments[:2]),
+        overlong_script(*arguments[2:]),
+    ]
 
 
 def _evaluate_overlong_lines(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
-        at = next((at for at, exchange in enumerate(dialogue.exchanges) if len(exchange.sent) > _OVERLONG_BYTES), None)
-        if at is None or dialogue.closed_without_221:
+        index = next(
+            (index for index, exchange in enumerate(dialogue.exchanges) if len(exchange.sent) > _OVERLONG_BYTES), None
+        )
+        if index is None or dialogue.closed_without_221:
             continue
-        behind = dialogue.exchanges[at : at + 2]
-        codes = [code for exchange in behind for code in exchange.codes]
+        exchanges = dialogue.exchanges[index : index + 2]
+        codes = [code for exchange in exchanges for code in exchange.codes]
         if dialogue_index and codes and codes[-1] // 100 == 2:
             actual = (
                 f"the server replied {codes[-1]} to a command line of {_OVERLONG_BYTES:,} octets: it has no length limit"
@@ -248,8 +254,8 @@ def _oversize_scripts(target_info: TargetInfo) -> Sequence[Script]:
     if not body:
         return []
     begin = (*envelope(target_info), line("DATA"))
-    apart = (raw(body, 0), pause(_WAIT_MS), raw(b"NOOP\r\n.\r\n"))
-    return [script(target_info, *begin, *apart, NOOP), script(target_info, *begin, raw(body + END[2:]), NOOP)]
+    with_pause = (raw(body, 0), pause(_WAIT_MS), raw(b"NOOP\r\n.\r\n"))
+    return [script(target_info, *begin, *with_pause, NOOP), script(target_info, *begin, raw(body + END[2:]), NOOP)]
 
 
 def _evaluate_oversize(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
@@ -261,8 +267,10 @@ def _evaluate_oversize(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -
             return r.inconclusive(reply_text("DATA", dialogue.exchange_of(b"DATA")), dialogue_index)
         if dialogue.closed_without_221:
             continue
-        at = next(at for at, exchange in enumerate(dialogue.exchanges) if len(exchange.sent) > target_info.limit_bytes)
-        text, *after = dialogue.exchanges[at:]
+        index = next(
+            index for index, exchange in enumerate(dialogue.exchanges) if len(exchange.sent) > target_info.limit_bytes
+        )
+        text, *after = dialogue.exchanges[index:]
         if dialogue_index == 0 and text.codes:
             actual = f"the server replied {text.code} before the end of a message above the size limit"
             return r.violated(actual, dialogue_index)
@@ -354,7 +362,7 @@ RULES = (
         "RFC 5321 §4.1.2",
         r.WARNING,
         "A path must be in angle brackets. The server must reject one without them.",
-        "501",
+        "501 to MAIL",
         probe=_mail_probe("{sender}"),
         evaluate=_must_be_rejected("a path without brackets"),
     ),
@@ -364,7 +372,7 @@ RULES = (
         "RFC 5321 §4.1.2",
         r.WARNING,
         "The server must reject a mailbox that contains control characters.",
-        "501",
+        "501 to MAIL",
         probe=_mail_probe("<a\0b@client.example>", "<a\x07b@client.example>", "<a@cli\x01ent.example>"),
         evaluate=_must_be_rejected("a mailbox with a control character"),
     ),
@@ -374,7 +382,7 @@ RULES = (
         "RFC 5321 §4.1.1.11",
         r.VIOLATION,
         "The server must reject MAIL with a parameter that is unknown or that belongs to no offered extension.",
-        "555",
+        "555 to MAIL",
         probe=_mail_probe("<{sender}> FOO=1", "<{sender}> X-NO-SUCH"),
         evaluate=_must_be_rejected("an unknown parameter of MAIL"),
     ),
@@ -505,7 +513,7 @@ RULES = (
         "RFC 1870 §6.1",
         r.ADVICE,
         "The server should reject MAIL with a SIZE above its limit at once.",
-        "552",
+        "552 to MAIL",
         needs=("SIZE",),
         probe=_declared_size_scripts,
         evaluate=_evaluate_declared_size,

@@ -46,7 +46,7 @@ class Finding:
         script: What the session sent.
         transcript: What was sent and received.
         by: Command that found it: `check` or `fuzz`.
-        take: Index of the session among those of the rule's probe.
+        dialogue_index: Index of the session among those of the rule's probe.
         reproducibility: In how many attempts it showed, such as `2 of 2`.
         hits: Cases that showed it.
         cause: Tells it from other findings of the same rule.
@@ -59,7 +59,7 @@ class Finding:
     script: Script
     transcript: Transcript
     by: str
-    take: int = 0
+    dialogue_index: int = 0
     reproducibility: str = "1 of 1"
     hits: int = 1
     cause: str = ""
@@ -84,7 +84,7 @@ class Finding:
         header = [f"name: {self.id}", f"about: {json.dumps(self.actual)}", "finding:", "  version: 1"]
         fields = {
             "rule": self.rule, "severity": self.severity, "actual": self.actual, "by": self.by, "cause": self.cause,
-            "take": self.take, "reproducibility": self.reproducibility, **self.about,
+            "take": self.dialogue_index, "reproducibility": self.reproducibility, **self.about,
         }  # fmt: skip
         header += [f"  {key}: {json.dumps(value)}" for key, value in fields.items() if value is not None]
         header += ["  dialogue:", *(f"    - {json.dumps(text)}" for text in dialogue_lines(self.transcript))]

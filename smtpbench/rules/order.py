@@ -103,8 +103,8 @@ def _noop_scripts(target_info: TargetInfo) -> Sequence[Script]:
 
 def _evaluate_open_after_rset(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     reset, after = dialogues[0].exchange_of(b"RSET"), dialogues[0].exchange_of(b"NOOP")
-    gone = reset is not None and 421 not in reset.codes and dialogues[0].closed_without_221
-    return r.violated_if(gone and (after is None or not after.codes), "the server closed the connection after RSET")
+    closed = reset is not None and 421 not in reset.codes and dialogues[0].closed_without_221
+    return r.violated_if(closed and (after is None or not after.codes), "the server closed the connection after RSET")
 
 
 def _quit_scripts(target_info: TargetInfo) -> Sequence[Script]:
@@ -185,9 +185,10 @@ def _evaluate_unknown_command(target_info: TargetInfo, dialogues: Sequence[Dialo
     exchange, after = dialogues[0].exchange_of(b"XYZZY"), dialogues[0].exchange_of(b"NOOP")
     if exchange is not None and exchange.code // 100 in (2, 3):
         return r.violated(reply_text("an unknown command", exchange))
-    gone = dialogues[0].closed_without_221 and (after is None or not after.codes)
+    closed = dialogues[0].closed_without_221 and (after is None or not after.codes)
     return r.violated_if(
-        gone and 421 not in (exchange.codes if exchange else ()), "the server closed the connection after an unknown command"
+        closed and 421 not in (exchange.codes if exchange else ()),
+        "the server closed the connection after an unknown command",
     )
 
 
@@ -348,7 +349,7 @@ RULES = (
         "RFC 5321 §4.1.1.5",
         r.VIOLATION,
         "The server must reply 250 to RSET in every state.",
-        "250",
+        "250 to RSET",
         probe=_rset_scripts,
         evaluate=_must_reply_250(b"RSET"),
     ),
@@ -390,7 +391,7 @@ RULES = (
         "RFC 5321 §4.1.4",
         r.VIOLATION,
         "An EHLO that the server rejects must not change the state of the session.",
-        "RCPT is not answered with 503",
+        "any reply to RCPT except 503",
         needs=("recipient",),
         probe=_rejected_ehlo_scripts,
         evaluate=_evaluate_rejected_ehlo,
@@ -401,7 +402,7 @@ RULES = (
         "RFC 5321 §4.1.1.9",
         r.VIOLATION,
         "The server must reply 250 to NOOP in every state.",
-        "250",
+        "250 to NOOP",
         probe=_noop_scripts,
         evaluate=_must_reply_250(b"NOOP"),
     ),
@@ -411,7 +412,7 @@ RULES = (
         "RFC 5321 §4.1.1.9",
         r.ADVICE,
         "The server should ignore the argument of NOOP.",
-        "250",
+        "250 to NOOP",
         probe=probe_of(lambda target_info: (*opening(target_info), line("NOOP some words"))),
         evaluate=_must_reply_250(b"NOOP"),
     ),
@@ -431,7 +432,7 @@ RULES = (
         "RFC 5321 §3.3",
         r.VIOLATION,
         "The server must reject RCPT without MAIL before it.",
-        "503",
+        "503 to RCPT",
         needs=("recipient",),
         probe=probe_of(lambda target_info: (*opening(target_info), rcpt(target_info))),
         evaluate=_must_fail(b"RCPT", "before MAIL"),
@@ -452,7 +453,7 @@ RULES = (
         "RFC 5321 §4.1.4",
         r.ADVICE,
         "The server should reject MAIL during a mail transaction.",
-        "503",
+        "503 to the second MAIL",
         probe=probe_of(lambda target_info: (*opening(target_info), mail(target_info), mail(target_info))),
         evaluate=_must_fail(b"MAIL", "after MAIL", given=b"MAIL", nth=1),
     ),
@@ -488,7 +489,7 @@ RULES = (
         "RFC 5321 §4.1.1.6",
         r.VIOLATION,
         "VRFY, EXPN, HELP and NOOP must not change a mail transaction.",
-        "RCPT is not answered with 503",
+        "any reply to RCPT except 503",
         needs=("recipient",),
         probe=_no_side_effect_scripts,
         evaluate=_evaluate_no_side_effect,
@@ -532,7 +533,7 @@ RULES = (
         "RFC 5321 §4.3.2",
         r.ADVICE,
         "The server should reject an argument of a command that takes none.",
-        "501",
+        "501 to RSET with an argument",
         probe=probe_of(lambda target_info: (*opening(target_info), line("RSET now"))),
         evaluate=_must_fail(b"RSET", "with an argument"),
     ),

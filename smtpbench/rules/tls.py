@@ -205,7 +205,7 @@ RULES = (
         "RFC 3207 §4",
         r.VIOLATION,
         "STARTTLS has no argument. The server must reject one.",
-        "501",
+        "501 to STARTTLS with an argument",
         needs=("starttls",),
         probe=_starttls_argument_scripts,
         evaluate=_evaluate_starttls_argument,

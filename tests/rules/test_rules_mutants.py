@@ -16,6 +16,9 @@ ALSO_VIOLATED = {
 }
 INCONCLUSIVE = {"greet-554", "rare-parameters"}
 
+#: The fixture checks every mutant against every rule, which takes minutes on a busy machine.
+pytestmark = pytest.mark.timeout(900)
+
 Matrix = dict[str, dict[str, RuleResult]]
 
 
