@@ -98,10 +98,15 @@ class ComparisonStudy(StudyProgress):
         return True
 
     async def _check(self, candidate: Candidate) -> None:
-        self._report(f"checking {candidate.name} against the protocol rules", milestone=True)
+        now = f"checking {candidate.name} against the protocol rules"
+        self._report(now, milestone=True)
+
+        def report_rule(update: check_run.CheckProgress) -> None:
+            self._report(f"{now}, {update.done} of {plural(update.total, 'rule')}", update.done / max(1, update.total))
+
         rules = [rule for rule in RULES if rule.severity != r.ADVICE]
         done = await check_run.run_check(
-            check_run.CheckRequest(candidate.access, rules, candidate.recipient, candidate.sender)
+            check_run.CheckRequest(candidate.access, rules, candidate.recipient, candidate.sender), report_rule
         )
         if done.stopped:
             self._mark_interrupted()
