@@ -126,7 +126,7 @@ def test_scenarios_and_files(here: Path) -> None:
     assert texts("run none/") == []
     told = completion_values(["run"], "relay", COMMANDS)
     assert told is not None
-    assert "lockstep" in told[0].description
+    assert "as a relay does" in told[0].description
 
 
 @pytest.mark.parametrize(
