@@ -16,8 +16,8 @@ def validate(result: object) -> None:
     Draft202012Validator(schema | {"additionalProperties": False}).validate(result)
 
 
-def test_a_bug_is_found_kept_and_replayed_until_it_is_fixed(tmp_path: Path) -> None:
-    out = tmp_path / "hunt"
+def test_finding_is_saved_and_replayed_until_it_is_fixed(tmp_path: Path) -> None:
+    out = tmp_path / "fuzz"
     options = ["--only", "end", "--cases", "150", "--out", str(out)]
     with sink("--mutant", "eod-lf-crlf") as (port, _):
         url = f"smtp://127.0.0.1:{port}"
@@ -45,7 +45,7 @@ def test_a_bug_is_found_kept_and_replayed_until_it_is_fixed(tmp_path: Path) -> N
     assert fixed.out.startswith("FIXED")
 
 
-def test_a_finding_of_check_is_replayed_with_its_rule(tmp_path: Path) -> None:
+def test_finding_of_check_is_replayed_with_its_rule(tmp_path: Path) -> None:
     with sink("--mutant", "postmaster") as (port, _):
         url = f"smtp://127.0.0.1:{port}"
         assert smtpbench("check", "-t", url, "postmaster", "noop-250", "--out", str(tmp_path)).code == 1
@@ -61,7 +61,7 @@ def test_a_finding_of_check_is_replayed_with_its_rule(tmp_path: Path) -> None:
     assert unknown.out.startswith("CANNOT TELL")
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_invalid_options_and_files_are_reported(tmp_path: Path) -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
     plain = tmp_path / "plain.yaml"
     plain.write_text("session: [NOOP]\n")

@@ -72,7 +72,7 @@ def inside(image: Path, *argv: str, cwd: Path) -> str:
     ).stdout
 
 
-def test_the_first_stage_makes_a_command_that_works(image: Path, tmp_path: Path) -> None:
+def test_first_stage_installs_a_working_command(image: Path, tmp_path: Path) -> None:
     version = re.search(r'__version__ = "(.*)"', (ROOT / "smtpbench/__init__.py").read_text())
     assert version
     assert inside(image, "smtpbench", "--version", cwd=tmp_path) == f"smtpbench {version[1]}\n"
@@ -81,14 +81,14 @@ def test_the_first_stage_makes_a_command_that_works(image: Path, tmp_path: Path)
                   cwd=tmp_path).startswith(str(image))  # fmt: skip
 
 
-def test_a_run_of_the_image_leaves_its_folder_in_results(image: Path, tmp_path: Path) -> None:
+def test_run_in_the_image_writes_into_results(image: Path, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     said = inside(image, "smtpbench", "demo", "-d", "1s", "-r", "20/s", cwd=tmp_path)
     assert "20 messages accepted" in said
     assert len(list((tmp_path / "results").glob("*/result.json"))) == 1
 
 
-def test_everything_that_is_no_code_is_in_the_wheel(context: Path, tmp_path: Path) -> None:
+def test_wheel_holds_all_data_files(context: Path, tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(context)]
     subprocess.run(argv, check=True, capture_output=True, timeout=300)
     [wheel] = tmp_path.glob("*.whl")
@@ -102,7 +102,7 @@ def test_everything_that_is_no_code_is_in_the_wheel(context: Path, tmp_path: Pat
     assert not [name for name in names if name.startswith("tests/") or "__pycache__" in name]
 
 
-def test_the_image_is_not_roots_and_begins_where_results_are_found() -> None:
+def test_image_runs_without_root_in_the_parent_of_results() -> None:
     words = [word for word, _ in FINAL]
     assert FINAL[words.index("USER")][1] == "smtpbench"
     assert words.index("USER") > max(at for at, word in enumerate(words) if word == "RUN")
@@ -114,6 +114,6 @@ def test_the_image_is_not_roots_and_begins_where_results_are_found() -> None:
     assert copies == ["--from=build /opt/smtpbench /opt/smtpbench"]
 
 
-def test_nothing_else_of_the_checkout_is_sent_to_the_build() -> None:
+def test_build_context_holds_what_the_build_needs() -> None:
     sent = {path.name for path in ROOT.iterdir() if not ignored(path.name)}
     assert sent == {"pyproject.toml", "README.md", "LICENSE", "scenarios", "smtpbench"}

@@ -37,11 +37,11 @@ def result_of(*differences: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ({"change": None, "low": None, "high": None}, ""),
     ],
 )
-def test_changes_in_words(changes: dict[str, Any], text: str) -> None:
+def test_changes_are_shown_with_their_interval(changes: dict[str, Any], text: str) -> None:
     assert change_text(entry(**changes)) == text
 
 
-def test_a_line_a_figure_within_a_screen() -> None:
+def test_each_metric_has_a_line_within_80_columns() -> None:
     shown = comparison_table(result_of(entry(), entry(metric="throughput", unit="per_s", verdict="no difference shown")))
     lines = shown.splitlines()
     assert lines[0] == "mine"
@@ -51,12 +51,12 @@ def test_a_line_a_figure_within_a_screen() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_an_interval_that_fills_its_column_keeps_off_the_verdict() -> None:
+def test_wide_interval_is_apart_from_the_verdict() -> None:
     shown = comparison_table(result_of(entry(change=17.196, low=8.44, high=34.066, verdict="slower")))
     assert "+3,407] slower" in shown
 
 
-def test_colour_tells_better_from_worse_and_is_left_out_where_unwanted() -> None:
+def test_colours_show_better_and_worse() -> None:
     result = result_of(entry(), entry(verdict="slower"), entry(verdict="no difference shown"), entry(verdict="cannot tell"))
     plain, coloured = comparison_table(result), comparison_table(result, color=True)
     assert "\x1b" not in plain
@@ -65,7 +65,7 @@ def test_colour_tells_better_from_worse_and_is_left_out_where_unwanted() -> None
     assert "\x1b[31mno difference" not in coloured
 
 
-def test_rules_and_endings_are_told() -> None:
+def test_rules_notes_and_an_early_end_are_shown() -> None:
     rules = {"rules": {"A": {}, "B": {}}, "outcome": {"status": "interrupted", "reason": "by a signal"}, "notes": ["a note"]}
     broken = {"rule": "eod-lf-lf", "section": "s", "severity": "security", "verdicts": {"A": "pass", "B": "violation"}}
     shown = comparison_table(result_of(entry(), **rules, rule_differences=[broken])).splitlines()
@@ -76,7 +76,7 @@ def test_rules_and_endings_are_told() -> None:
     assert "All candidates break the same rules." in comparison_table(result_of(entry(), **rules))
 
 
-def test_what_is_hostile_is_shown_and_does_nothing() -> None:
+def test_hostile_text_is_escaped() -> None:
     nasty = "\x1b[2J\u202e\r\n"
     result = result_of(entry(metric=nasty, candidate=nasty), name=nasty, notes=[nasty])
     result["candidates"][0]["target"]["banner"] = nasty
