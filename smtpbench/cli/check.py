@@ -86,7 +86,7 @@ def command(
         def report_progress(update: CheckProgress) -> None:
             target = f"{update.target}: " if len(accesses) > 1 else ""
             status = f"{target}{update.phase}, {update.done} of {plural(update.total, 'rule')}  {update.rule}".rstrip()
-            shown.count(len(checked) * update.total + update.done, len(accesses) * update.total, status)
+            shown.update(status, (len(checked) * update.total + update.done) / max(1, len(accesses) * update.total))
 
         for one in accesses:
             request = CheckRequest(one, selected, options.recipient, options.sender, strict or bool(rules), repeat_options)

@@ -154,7 +154,7 @@ def command(
         def report_progress(stats: CampaignStats) -> None:
             counts = f"{plural(stats.run, 'case')} run, {plural(len(stats.suspects), 'suspect')}"
             # the phases before and after have no known length
-            shown.update(f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None)
+            shown.update(f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None, equal_parts=True)
 
         fuzzed = trio.run(fuzz_target, request, report_progress)
     typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))

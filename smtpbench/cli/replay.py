@@ -51,7 +51,7 @@ def command(
         shown = ElapsedProgress(display)
 
         def report_progress(done: int, path: Path) -> None:
-            shown.count(done, len(findings), f"{done} of {plural(len(findings), 'finding')}  {visible(path.name)}")
+            shown.update(visible(path.name), done / len(findings), equal_parts=True)
 
         try:
             outcomes = trio.run(replay, findings, first, peers[0] if peers else None, report_progress)
