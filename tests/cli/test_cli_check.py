@@ -31,8 +31,8 @@ def test_violation_is_shown_with_its_dialogue_and_the_command_that_repeats_it(tm
     assert r"text\n.\r\nNOOP\r\n" in done.out
     assert f"smtpbench check --target {url} eod-lf-crlf" in done.out
     result = json.loads((tmp_path / "result.json").read_text())
-    told = result["rules"]["eod-lf-crlf"]
-    assert (told["verdict"], told["severity"]) == ("violation", "security")
+    rule = result["rules"]["eod-lf-crlf"]
+    assert (rule["verdict"], rule["severity"]) == ("violation", "security")
     (finding,) = result["findings"]
     assert finding["id"].startswith("eod-lf-crlf-")
     assert finding["reproducibility"] == "2 of 2"
@@ -66,13 +66,13 @@ def test_fixture_file_completes_the_options(tmp_path: Path) -> None:
         result = json.loads((tmp_path / "out" / "result.json").read_text())
         assert result["target"]["recipient"] == "b@recipient.example"
         assert result["rules"]["postmaster"]["verdict"] == result["rules"]["auth-order"]["verdict"] == "pass"
-        unnamed = smtpbench("check", "postmaster")
+        without_target = smtpbench("check", "postmaster")
         misspelt = tmp_path / "misspelt.yaml"
         misspelt.write_text("targets: x\n")
-        wrong = smtpbench("check", "--fixture", str(misspelt))
-    assert (unnamed.code, wrong.code) == (2, 2)
-    assert "--target URL" in unnamed.err
-    assert "misspelt.yaml:1:1" in wrong.err
+        misspelled_key = smtpbench("check", "--fixture", str(misspelt))
+    assert (without_target.code, misspelled_key.code) == (2, 2)
+    assert "--target URL" in without_target.err
+    assert "misspelt.yaml:1:1" in misspelled_key.err
     assert "secret" not in done.out + json.dumps(result)
 
 

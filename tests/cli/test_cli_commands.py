@@ -57,8 +57,8 @@ def test_scenario_schema_accepts_the_shipped_scenarios_alone() -> None:
     validator = Draft202012Validator(schema)
     for path in shipped_scenarios().values():
         validator.validate(parse(read_text(path), str(path)).data)
-    for wrong in ({}, {"session": ["noop"]}, {"session": ["NOOP"], "load": {"rate": "5"}}, {"session": ["NOOP"], "x": 1}):
-        assert not validator.is_valid(wrong)
+    for invalid in ({}, {"session": ["noop"]}, {"session": ["NOOP"], "load": {"rate": "5"}}, {"session": ["NOOP"], "x": 1}):
+        assert not validator.is_valid(invalid)
 
 
 @pytest.mark.parametrize(

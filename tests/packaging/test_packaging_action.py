@@ -1,4 +1,4 @@
-"""The GitHub action: its steps run by bash as a runner runs them, against a sink."""
+"""The GitHub action: its steps, run by bash as a runner runs them, against a sink."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASH = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
 
 @dataclass
 class Job:
-    """What came of the action's steps, in a job of its own."""
+    """A job that runs steps of the action, with its log, exit code and outputs."""
 
     temp: Path
     folder: Path
@@ -161,8 +161,8 @@ def test_server_text_is_not_a_workflow_command(job: Job) -> None:
     begin = re.search(r"^::stop-commands::([0-9a-f]{32})$", job.log, re.MULTILINE)
     assert begin
     before, _, rest = job.log.partition(begin[0])
-    said, _, after = rest.partition(f"\n::{begin[1]}::\n")
-    assert "attempted" in said
+    printed, _, after = rest.partition(f"\n::{begin[1]}::\n")
+    assert "attempted" in printed
     assert "\n::" not in before + after
 
 
@@ -182,17 +182,17 @@ def test_inputs_are_not_executed(job: Job, name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("inputs", "message"),
     [
-        ({"command": "sink"}, "the input command is one of run, check, fuzz, compare, capacity"),
-        ({"args": "--rate '5/s"}, "a quotation mark that is not closed"),
-        ({"out": ""}, "the input out is the name of a folder"),
+        ({"command": "sink"}, "input command: allowed are run, check, fuzz, compare, capacity"),
+        ({"args": "--rate '5/s"}, "a quotation mark is not closed"),
+        ({"out": ""}, "input out: the name of a folder"),
     ],
 )
-def test_invalid_input_is_exit_code_2(job: Job, inputs: dict[str, str], said: str) -> None:
+def test_invalid_input_is_exit_code_2(job: Job, inputs: dict[str, str], message: str) -> None:
     job.run(STEPS[1:], **({"scenario": "relay", "target": "smtp://127.0.0.1:1"} | inputs))
     assert (job.code, job.outputs["exit-code"]) == (2, "2")
-    assert re.search(f"^::error title=smtpbench::.*{said}", job.log, re.MULTILINE)
+    assert re.search(f"^::error title=smtpbench::.*{message}", job.log, re.MULTILINE)
 
 
 def test_result_of_an_earlier_run_is_not_reported(job: Job) -> None:
@@ -202,7 +202,7 @@ def test_result_of_an_earlier_run_is_not_reported(job: Job) -> None:
     job.run(STEPS[1:], scenario="nowhere", target="smtp://127.0.0.1:1", junit="junit.xml")
     assert job.code == 2
     assert not (job.folder / "junit.xml").exists()
-    assert "there is no result to report" in job.log
+    assert "no result to report" in job.log
 
 
 def test_too_old_python_is_reported(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_too_old_python_is_reported(tmp_path: Path) -> None:
     old.chmod(0o755)
     job = Job(tmp_path / "temp", tmp_path).run(STEPS, python=str(old))
     assert job.code == 2
-    assert "::error title=smtpbench::it needs Python 3.11 or newer" in job.log
+    assert "::error title=smtpbench::Python 3.11 or newer" in job.log
 
 
 LOGIN = """\

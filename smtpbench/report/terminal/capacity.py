@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smtpbench.errors import UsageError
-from smtpbench.report.reading import lenient as sift
+from smtpbench.report.reading import lenient
 from smtpbench.report.terminal.tables import Screen, styled
 from smtpbench.threshold import TIME, parse_threshold
 from smtpbench.units import NS_PER_S, format_duration
@@ -37,12 +37,12 @@ def capacity_table(result: Mapping[str, Any], *, color: bool = False, screen: Sc
         color: Whether to use ANSI escapes.
         screen: Size to wrap long lines to; None for whole lines.
     """
-    found, plan = sift.at(result, "capacity"), sift.at(result, "plan")
-    name, url, banner = (sift.text(sift.at(result, *path)) for path in _TITLE_PATHS)
-    status, ended = (sift.text(sift.at(result, "outcome", key), 1000) for key in ("status", "reason"))
-    limited_by, reason = (sift.text(sift.at(found, key), 1000) for key in ("limited_by", "reason"))
-    objectives = sift.texts(sift.at(plan, "objectives"))
-    known = sift.number(sift.at(found, "rate_per_s")) is not None
+    found, plan = lenient.at(result, "capacity"), lenient.at(result, "plan")
+    name, url, banner = (lenient.text(lenient.at(result, *path)) for path in _TITLE_PATHS)
+    status, ended = (lenient.text(lenient.at(result, "outcome", key), 1000) for key in ("status", "reason"))
+    limited_by, reason = (lenient.text(lenient.at(found, key), 1000) for key in ("limited_by", "reason"))
+    objectives = lenient.texts(lenient.at(plan, "objectives"))
+    known = lenient.number(lenient.at(found, "rate_per_s")) is not None
     headline = _headline(found) + ("" if status == "completed" else f"   {status.upper()}")
     lines = [
         (f"{name} against {url}  {banner}", _PLAIN),
@@ -52,7 +52,7 @@ def capacity_table(result: Mapping[str, Any], *, color: bool = False, screen: Sc
     ]
     if ended:
         lines.append((f"ended: {ended}", _YELLOW))
-    steps = sift.records(sift.at(result, "steps"))
+    steps = lenient.records(lenient.at(result, "steps"))
     if steps:
         lines += [("", _PLAIN), *_plot(steps, found, _limit_ms(objectives))]
     return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
@@ -66,28 +66,28 @@ def _wrapped(text: str, screen: Screen | None) -> list[str]:
 
 def _headline(found: Any) -> str:
     rate, failed, gap = (
-        sift.number(sift.at(found, name)) for name in ("rate_per_s", "failed_rate_per_s", "precision_share")
+        lenient.number(lenient.at(found, name)) for name in ("rate_per_s", "failed_rate_per_s", "precision_share")
     )
     if rate is None:
         return "CAPACITY unknown: no rate held"
     more = "" if failed is None or gap is None else f" ({failed:g}/s, {gap:.1%} more, did not hold)"
-    least = "" if sift.at(found, "limited_by") == "objective" else "at least "
+    least = "" if lenient.at(found, "limited_by") == "objective" else "at least "
     return f"CAPACITY {least}{rate:,.4g}/s{more}"
 
 
 def _plot(steps: Sequence[Mapping[str, Any]], found: Any, limit_ms: float | None) -> list[tuple[str, str]]:
     """Return a line for each step, by rate."""
-    order = sorted(range(len(steps)), key=lambda at: (sift.number(steps[at].get("rate_per_s")) or 0.0, at))
+    order = sorted(range(len(steps)), key=lambda at: (lenient.number(steps[at].get("rate_per_s")) or 0.0, at))
     times = [ms for step in steps for name in ("p50_ms", "p99_ms") if (ms := _time_ms(step.get(name))) is not None]
     times += [limit_ms] if limit_ms and times else []
     scale = (min(times), max(max(times), min(times) * 1.01)) if times else (1.0, 10.0)
     ends = [_ms(ms) for ms in scale]
     head = f"{ends[0]}{'response':^{_PLOT_CELLS - len(ends[0]) - len(ends[1])}}{ends[1]}" if times else ""
     lines = [(f"{'rate':>9} {'':10} {'served':>9} {'p50':>7} {'p99':>7}   {head}".rstrip(), _PLAIN)]
-    best = sift.number(sift.at(found, "rate_per_s"))
+    best = lenient.number(lenient.at(found, "rate_per_s"))
     for at in order:
         step = steps[at]
-        rate, served = (sift.number(step.get(name)) for name in ("rate_per_s", "throughput_per_s"))
+        rate, served = (lenient.number(step.get(name)) for name in ("rate_per_s", "throughput_per_s"))
         median_ms, p99_ms = (_time_ms(step.get(name)) for name in ("p50_ms", "p99_ms"))
         held = step.get("held") is True
         blame = step.get("limited_by")
@@ -135,7 +135,7 @@ def _limit_ms(objectives: Iterable[str]) -> float | None:
 
 def _time_ms(value: object) -> float | None:
     """Return a time that a run can have measured; None for anything else."""
-    ms = sift.number(value)
+    ms = lenient.number(value)
     return ms if ms is not None and 0 < ms < _MAX_MS else None
 
 

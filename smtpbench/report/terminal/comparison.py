@@ -106,10 +106,10 @@ def _rules(result: Mapping[str, Any], color: bool) -> list[str]:
     widths = [_width(_VALUE_CELLS, [safe(name), *column], gap=1) for name, column in zip(candidates, marks, strict=True)]
     heads = "".join(_right(safe(name), width) for name, width in zip(candidates, widths, strict=True))
     lines = ["", f"{padded(title, name_cells)}{heads}"]
-    for name, *words in zip(names, *marks, strict=True):
+    for name, *verdicts in zip(names, *marks, strict=True):
         row = "".join(
-            styled(_right(word, width), _RED if color and word in ("SECURITY", "VIOLATION") else _PLAIN)
-            for word, width in zip(words, widths, strict=True)
+            styled(_right(verdict, width), _RED if color and verdict in ("SECURITY", "VIOLATION") else _PLAIN)
+            for verdict, width in zip(verdicts, widths, strict=True)
         )
         lines.append(f"{padded(name, name_cells)}{row}")
     return lines

@@ -66,7 +66,7 @@ def progress_display(mode: str, subject: str, err: TextIO | None = None) -> Prog
     err = err or sys.stderr
     if mode == LIVE or (mode == AUTO and err.isatty() and os.environ.get("TERM") != "dumb"):
         return LiveDisplay(subject)
-    return PlainDisplay(subject, err, quiet=mode == NONE)
+    return PlainDisplay(subject, err, silent=mode == NONE)
 
 
 def remaining_s(elapsed_s: float, share: float | None) -> float | None:
@@ -93,10 +93,10 @@ def duration_text(seconds: float) -> str:
 class PlainDisplay:
     """A line every few seconds, for logs and pipes."""
 
-    def __init__(self, subject: str, err: TextIO, *, quiet: bool) -> None:
+    def __init__(self, subject: str, err: TextIO, *, silent: bool) -> None:
         self._subject = subject
         self._err = err
-        self._quiet = quiet
+        self._silent = silent
         self._next_s = FIRST_LINE_S
 
     def __enter__(self) -> Self:
@@ -106,7 +106,7 @@ class PlainDisplay:
         self._err.flush()
 
     def update(self, update: ProgressUpdate) -> None:
-        if self._quiet or (update.elapsed_s < self._next_s and not update.milestone):
+        if self._silent or (update.elapsed_s < self._next_s and not update.milestone):
             return
         self._next_s = update.elapsed_s + PLAIN_INTERVAL_S - 0.5
         parts = (self._subject, completion_text(update), update.status)
