@@ -56,7 +56,7 @@ def test_signal_ends_the_examination(tmp_path: Path) -> None:
 
 def test_invalid_options_are_reported() -> None:
     for options, words in (
-        (("-t", "nonsense"), "is not understood"),
+        (("-t", "nonsense"), "is not a target URL"),
         (("-t", "smtp://192.0.2.1"), "--authorized"),
         (("--timeout", "soon"), "is not a duration"),
     ):

@@ -215,7 +215,7 @@ def test_failed_thresholds_and_violations_fail_tests(project: Project) -> None:
     assert (Path(folder[1]) / "result.json").exists()
     assert "30s" not in slow
     assert "did not call smtpbench_run" in found["test_no_run"]
-    assert "there is no scenario 'nowhere'" in found["test_no_scenario"]
+    assert "unknown scenario 'nowhere'" in found["test_no_scenario"]
     assert "'fast' is not a threshold" in found["test_no_threshold"]
     assert "takes thresholds=" in found["test_invalid_marker"]
     assert "unless --smtpbench-authorized says" in found["test_another_machine"]
