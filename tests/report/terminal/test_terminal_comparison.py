@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from smtpbench.report.terminal.comparison import change_text, comparison_table
+from smtpbench.report.terminal.comparison import comparison_table
 
 
 def entry(**changes: Any) -> dict[str, Any]:
@@ -23,22 +21,6 @@ def result_of(*entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
     plan = {"repeats_done": 8, "duration_s": 5.0, "confidence": 0.95, "paired": True, "method": "by hand"}
     return {"name": "mine", "plan": plan, "outcome": {"status": "completed", "reason": ""}, "candidates": candidates,
             "notes": [], "differences": list(entries), "rules": {}, "rule_differences": [], **changes}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("changes", "text"),
-    [
-        ({}, "-18.0% [-25.0 … -11.0]"),
-        ({"change": 0.0001, "low": -0.0002, "high": 0.0003}, "+0.010% [-0.020 … +0.030]"),
-        ({"change": 0.0, "low": 0.0, "high": 0.0, "relative": False, "unit": "share"}, "+0.0 pts [+0.0 … +0.0]"),
-        ({"change": 0.025, "low": 0.02, "high": 0.03, "relative": False, "unit": "share"}, "+2.5 pts [+2.0 … +3.0]"),
-        ({"change": 25, "low": 20, "high": 1030, "relative": False, "unit": "count"}, "+25.0 [+20.0 … +1,030.0]"),
-        ({"change": 17.196, "low": 8.44, "high": 34.066}, "+1,720% [+844 … +3,407]"),
-        ({"change": None, "low": None, "high": None}, ""),
-    ],
-)
-def test_changes_are_shown_with_their_interval(changes: dict[str, Any], text: str) -> None:
-    assert change_text(entry(**changes)) == text
 
 
 def test_each_metric_has_a_line_within_80_columns() -> None:
