@@ -218,7 +218,7 @@ def test_failed_thresholds_and_violations_fail_tests(project: Project) -> None:
     assert "unknown scenario 'nowhere'" in found["test_no_scenario"]
     assert "'fast' is not a threshold" in found["test_no_threshold"]
     assert "takes thresholds=" in found["test_invalid_marker"]
-    assert "unless --smtpbench-authorized says" in found["test_another_machine"]
+    assert "use --smtpbench-authorized if you may test this host" in found["test_another_machine"]
     assert "violation of eod-lf-lf (RFC 5321" in found["test_violated_rule"]
     assert "to repeat: smtpbench check --target" in found["test_violated_rule"]
 
@@ -236,7 +236,7 @@ def test_target_of_the_configuration_and_of_the_command_line(project: Project, t
         project.write("pytest.ini", INI + f"smtpbench_target = smtp://127.0.0.1:{port}\n")
         assert project.run()["test_run"] == "passed"
         refused = project.run("--smtpbench-target", "smtp://192.0.2.1:25")
-        assert "unless --smtpbench-authorized says" in refused["test_run"]
+        assert "use --smtpbench-authorized if you may test this host" in refused["test_run"]
     assert counts["messages"]["accepted"] == 3
 
 
