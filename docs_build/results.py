@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from typing import Final
 
 from docs_build.markup import Page, escape, table
 from docs_build.schema import SchemaDocument
+from smtpbench.measure.schema import schema_text
 
 FOLDER: Final = "reference/results"
 #: Page → schema, title, and the commands that write such a result.
@@ -40,7 +40,7 @@ def _overview() -> Page:
 
 
 def _page(page: str, schema: str, title: str, commands: str) -> Page:
-    root = json.loads(files("smtpbench.measure").joinpath(f"{schema}.schema.json").read_text(encoding="utf-8"))
+    root = json.loads(schema_text(schema))
     document = SchemaDocument(root, {name: f"#type.{name}" for name in root.get("$defs", {})})
     parts = [
         f"Written by {commands}. `smtpbench schema {schema}` prints the JSON Schema.\n",

@@ -14,7 +14,7 @@ from smtpbench.check.checker import Checker, RuleResult
 from smtpbench.errors import CannotRun
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Recorder
-from smtpbench.measure.result import figures, versions
+from smtpbench.measure.result import common_sections, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
 from smtpbench.rules.finding import Finding, circumstances, rule_data, target_data
@@ -126,7 +126,7 @@ async def run_check(
             "findings": [_finding_data(request, one, findings[one.rule.name]) for one in violated],
             "machine": machine(),
             "versions": versions(),
-            **figures(recorder.drain(), began, runner.connections_peak),
+            **common_sections(recorder.drain(), began, runner.connections_peak),
         }
     return CheckResult(result, [finding for finding in findings.values() if finding], stopped)
 

@@ -20,7 +20,7 @@ from smtpbench.fuzz.mutation import command_step, fixed_script, replace_steps
 from smtpbench.fuzz.suspect import CampaignStats, Suspect
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Recorder
-from smtpbench.measure.result import figures, latency_section, versions
+from smtpbench.measure.result import common_sections, latency_section, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
 from smtpbench.rules.divergence import DIVERGENCE
@@ -146,7 +146,7 @@ async def fuzz_target(
             "target": target_data(url, target_info, banner) | {"gone": stats.target_gone},
             "machine": machine(),
             "versions": versions(),
-            **figures(recorder.drain(), began, runner.connections_peak),
+            **common_sections(recorder.drain(), began, runner.connections_peak),
             "latency_canary": latency_section(baseline_recorder.drain(), ok=True),
         }
     new = sum(not _is_known(request.known, finding) and _fails_build(finding, request.plan.strict) for finding in findings)

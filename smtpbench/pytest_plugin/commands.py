@@ -20,7 +20,7 @@ import pytest
 
 from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
 from smtpbench.measure.saved import Saved, load, totals_of
-from smtpbench.measure.thresholds import Figures, sentence, value_of
+from smtpbench.measure.thresholds import Figures, describe, value_of
 from smtpbench.pytest_plugin import RUNS, SINKS, configured_target
 from smtpbench.report.reading.findings import counts_against
 from smtpbench.target import PASSWORD_VARIABLE, Trust, parse_target, resolve
@@ -147,7 +147,7 @@ class RunScenario(_Command):
             except UsageError as error:
                 pytest.fail(str(error), pytrace=False)
         saved = self._run("run", [os.fspath(scenario)], {**options, "threshold": conditions}, password)
-        failed = [f"threshold failed: {sentence(one)}" for one in saved.result["thresholds"] if not one["passed"]]
+        failed = [f"threshold failed: {describe(one)}" for one in saved.result["thresholds"] if not one["passed"]]
         if failed:
             limited = saved.result["generator"]["limited_reasons"]
             notes = [f"the generator was the limit: {reason}" for reason in limited]

@@ -250,12 +250,12 @@ class CapacitySearch(StudyProgress):
         self._notify("the server is still slower than without load; the search goes on nevertheless")
         return True
 
-    def _run_request(self, plan: LoadPlan, name: str, watch: ThresholdMonitor) -> loading.RunRequest:
+    def _run_request(self, plan: LoadPlan, name: str, monitor: ThresholdMonitor) -> loading.RunRequest:
         request = self._request
         access = request.access
         return loading.RunRequest(
             request.file, access.target, plan, request.folder / name, access.trust, access.password, access.authorized,
-            request.message_bytes, watch=watch,
+            request.message_bytes, monitor=monitor,
         )  # fmt: skip
 
     def _note_interruption(self, done: loading.RunResult) -> bool:

@@ -215,7 +215,7 @@ def compare_figures(
             }
             for metric, by_name in figures
         ],
-        "differences": compare_series(figures, paired=paired, confidence=confidence, least=least, seed=seed),
+        "differences": compare_series(figures, paired=paired, confidence=confidence, min_change=least, seed=seed),
     }
 
 

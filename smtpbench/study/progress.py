@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from smtpbench.errors import CannotRun
-from smtpbench.load.plan import UNENDING_NS, LoadPlan
+from smtpbench.load.plan import UNBOUNDED_NS, LoadPlan
 from smtpbench.load.silent_observer import SilentObserver
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
@@ -107,7 +107,7 @@ class RunObserver(SilentObserver):
     def tick(self, tick: Tick, totals: Interval) -> None:
         """Report a second of the run."""
         shares = [0.0]
-        if self._plan.issuing_ns < UNENDING_NS:
+        if self._plan.issuing_ns < UNBOUNDED_NS:
             shares.append(tick.end_s * NS_PER_S / self._plan.issuing_ns)
         if self._plan.arrivals:
             shares.append(totals.attempted / self._plan.arrivals)

@@ -102,11 +102,11 @@ def test_unusable_targets_give_one_message(tmp_path: Path, target: str, code: in
     [
         (("-d", "soon"), "not a duration"),
         (("-r", "500"), "not a rate"),
-        (("-r", "0/s"), "nothing would ever be sent"),
+        (("-r", "0/s"), "no message is ever sent"),
         (("-r", "1/s..5/s", "-n", "5"), "needs a duration"),
         (("-d", "0s"), "more than 0"),
         (("--size", "big"), "not a size"),
-        (("--when-busy", "wait"), "give a --rate too"),
+        (("--when-busy", "wait"), "add --rate"),
         (("--when-busy", "panic"), "wait, drop"),
         (("-c", "2", "--workers", "3"), "cannot share"),
         (("--progress", "loud"), "auto, live, plain, none"),
@@ -114,7 +114,7 @@ def test_unusable_targets_give_one_message(tmp_path: Path, target: str, code: in
         (("--timeout", "0s"), "more than 0"),
         (("--threshold", "message.p99 is low"), "is not a threshold"),
         (("--threshold", "message.p99 < 5"), "must be a time, like 200ms"),
-        (("--threshold", "mesage.p99 < 5ms"), "nothing is timed as 'mesage'; did you mean message?"),
+        (("--threshold", "mesage.p99 < 5ms"), "this scenario has no latency 'mesage'; did you mean message?"),
         (("--abort-on-fail", "--abort-grace", "soon"), "not a duration"),
     ],
 )

@@ -100,7 +100,7 @@ def test_halves_of_a_hostile_run_add_up(tmp_path: Path) -> None:
 def test_unknown_domains_are_reported(tmp_path: Path) -> None:
     file = scenario(tmp_path)
     for text, words in (
-        ("failed@nosuch.example < 1%", "there are bad.example, good.example"),
+        ("failed@nosuch.example < 1%", "the recipient domains are bad.example, good.example"),
         ("generator.cpu@good.example < 1%", "for the whole run only"),
     ):
         done = run(file, "smtp://127.0.0.1:1", tmp_path / "run", "--threshold", text)

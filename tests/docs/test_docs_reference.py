@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from docs_build.layers import LAYERS
 from docs_build.schema import SchemaDocument
 from smtpbench.cli.exit_codes import EXIT_CODES
 from smtpbench.cli.main import COMMANDS, load
+from smtpbench.measure.schema import schema_text
 from smtpbench.rules.register import RULES
 from smtpbench.scenario.comparison import Comparison
 from smtpbench.scenario.model import Scenario
@@ -81,7 +81,7 @@ def test_every_key_of_a_file_is_described(model: type[Scenario] | type[Compariso
     [("run", "result"), ("check-and-fuzz", "judgement"), ("compare", "compared"), ("capacity", "capacity")],
 )
 def test_every_key_of_a_result_is_there(page: str, schema: str) -> None:
-    known = property_names(json.loads(files("smtpbench.measure").joinpath(f"{schema}.schema.json").read_text()))
+    known = property_names(json.loads(schema_text(schema)))
     shown = {key for path in re.findall(r"\[`([^`]+)`\]\(#", body(f"results/{page}")) for key in re.split(r"[.\[\]]+", path)}
     assert known - shown == set()
 

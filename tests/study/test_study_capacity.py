@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.result import save
 from smtpbench.measure.saved import CAPACITY, load
+from smtpbench.measure.schema import schema_text
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.session.server_context import ServerContext
@@ -33,7 +33,7 @@ from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
-SCHEMA = json.loads(files("smtpbench.measure").joinpath("capacity.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(schema_text("capacity"))
 
 
 def request_for(folder: Path, *slo: str, port: int = 9, **changes: Any) -> CapacityRequest:

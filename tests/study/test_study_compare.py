@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import trio
 from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
+from smtpbench.measure.schema import schema_text
 from smtpbench.scenario.comparison import validate_comparison
 from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, parse_rule
@@ -26,7 +26,7 @@ from smtpbench.study.compare import ComparisonStudy, compare, round_order, rule_
 from smtpbench.study.options import document_of
 from smtpbench.study.progress import StudyUpdate
 
-SCHEMA = json.loads(files("smtpbench.measure").joinpath("compared.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(schema_text("compared"))
 
 
 def request_for(folder: Path, *ports: int, **settings: Any) -> CompareRequest:
