@@ -79,7 +79,7 @@ def test_a_fixture_file_says_what_the_options_leave_out(tmp_path: Path) -> None:
 def test_mistakes() -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
     for argv, code, words in (
-        (("-t", unheard), 3, "connect_refused"),
+        (("-t", unheard), 3, "connection refused"),
         (("-t", unheard, "eod-lf"), 2, "did you mean eod-lf-lf"),
         (("-t", unheard, "nonsense"), 2, "`smtpbench rules` lists them"),
         (("-t", "smtp://192.0.2.1"), 2, "--authorized"),
