@@ -38,6 +38,7 @@ _END_TEXTS = {
     api.CLOSED: "the server closed the connection",
     api.CONNECTION_RESET: "the server reset the connection",
     api.TIMEOUT: "no reply in time",
+    api.ENDED: "the session ended",
 }
 
 

@@ -363,7 +363,8 @@ class ReplyTracker:
         if end_reason == api.TIMEOUT and self._replies_due and not self._closed and self._replies_due[0].verb != "AUTH":
             verb = self._replies_due[0].verb
             name = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
-            self._report("health", f"the server did not reply to {name} in state {self._state!r}", f"no reply to {name}")
+            what = {state.MESSAGE: "the end of the message text", state.BANNER: "the connection"}.get(verb, name)
+            self._report("health", f"the server did not reply to {what} in state {self._state!r}", f"no reply to {name}")
 
     def _extra_reply_violation(self, actual: str) -> Violation:
         if not (self._extra_in_text or self._extra_text):
