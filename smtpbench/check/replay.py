@@ -7,7 +7,7 @@ session that did not run to its end shows nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,13 +78,19 @@ def read_findings(paths: Sequence[Path]) -> list[ScenarioFile]:
     return files
 
 
-async def replay(files: Sequence[ScenarioFile], access: Access, peer: Access | None = None) -> list[ReplayResult]:
+async def replay(
+    files: Sequence[ScenarioFile],
+    access: Access,
+    peer: Access | None = None,
+    report_progress: Callable[[int, Path], None] = lambda done, path: None,
+) -> list[ReplayResult]:
     """Repeat findings on a target, one after the other.
 
     Args:
         files: Files of findings.
         access: How to reach the target.
         peer: How to reach the second target, for divergences.
+        report_progress: Called before each finding, with the number of those that are done and its file.
 
     Raises:
         CannotRun: The target cannot be reached.
@@ -97,7 +103,8 @@ async def replay(files: Sequence[ScenarioFile], access: Access, peer: Access | N
             await runners.enter_async_context(session_runner(await reach(one), one.timeout_ns, one.credentials))
             for one in (access, peer) if one is not None
         ]  # fmt: skip
-        for file in files:
+        for done, file in enumerate(files):
+            report_progress(done, file.path)
             finding = file.scenario.finding
             assert finding is not None
             fixture = Fixture.of(access, finding.recipient, finding.sender)

@@ -14,6 +14,6 @@ TIMES = ("response", "service")
 
 
 def one_of(option: str, value: str | None, known: Collection[str]) -> None:
-    """Raises UsageError for a value, other than None, that is not known."""
+    """Raise UsageError for a value, other than None, that is not known."""
     if value is not None and value not in known:
-        raise UsageError(f"{option} {value}: there are {', '.join(known)}{did_you_mean(value, known)}")
+        raise UsageError(f"{option} {value}: allowed are {', '.join(known)}{did_you_mean(value, known)}")

@@ -79,7 +79,7 @@ def test_a_fixture_file_says_what_the_options_leave_out(tmp_path: Path) -> None:
 def test_mistakes() -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
     for argv, code, words in (
-        (("-t", unheard), 3, "connection refused"),
+        (("-t", unheard), 3, "no greeting (connection refused)"),
         (("-t", unheard, "eod-lf"), 2, "did you mean eod-lf-lf"),
         (("-t", unheard, "nonsense"), 2, "`smtpbench rules` lists them"),
         (("-t", "smtp://192.0.2.1"), 2, "--authorized"),
@@ -95,5 +95,5 @@ def test_rules_are_listed_and_explained() -> None:
     assert "R52  eod-lf-crlf          security" in smtpbench("rules").out
     explained = smtpbench("rules", "r52").out
     assert "LF.CRLF is part of the text" in explained
-    assert "needs:    recipient" in explained
+    assert "needs:      recipient" in explained
     assert smtpbench("rules", "r99").code == 2
