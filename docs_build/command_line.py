@@ -66,7 +66,7 @@ def _parameter(one: Any, heading: str, text: str) -> Parameter:
         _value(heading, names),
         text.strip(),
         default,
-        next((_bounds(remark) for remark in remarks if re.search("x[<>]|<=x", remark)), ""),
+        next((bounds_in_words(remark) for remark in remarks if re.search("x[<>]|<=x", remark)), ""),
         one.multiple or one.nargs != 1,
         "required" in remarks,
     )
@@ -79,15 +79,14 @@ def _value(heading: str, names: list[str]) -> str:
     return rest.removeprefix("<").removesuffix(">")
 
 
-def _bounds(text: str) -> str:
-    """`x>=1` → `at least 1`; `1<=x<=256` → `1 to 256`."""
-    match = re.fullmatch(r"(?:(\S+)<=)?x(?:(<=|>=)(\S+))?", text)
-    if match is None:
-        return text
-    low, operator, limit = match.groups()
-    if low:
-        return f"{low} to {limit}"
-    return f"at {'least' if operator == '>=' else 'most'} {limit}"
+def bounds_in_words(text: str) -> str:
+    """`x>=1` → `at least 1`; `1<=x<=256` → `1 to 256`; others as they stand."""
+    match = re.fullmatch(r"x(<=|>=|<|>)(\S+)", text)
+    if match:
+        words = {"<=": "at most", ">=": "at least", "<": "less than", ">": "more than"}
+        return f"{words[match[1]]} {match[2]}"
+    match = re.fullmatch(r"(\S+)<=x<=(\S+)", text)
+    return f"{match[1]} to {match[2]}" if match else text
 
 
 def _overview() -> Page:
@@ -95,7 +94,7 @@ def _overview() -> Page:
     options = parameters(group)[1]
     rows = [(f"[`{name}`]({name}.md)", sentence(about)) for name, about in main.COMMANDS.items()]
     body = (
-        block("console", "smtpbench COMMAND [OPTIONS]\nsmtpbench help COMMAND")
+        block("sh", "smtpbench COMMAND [OPTIONS]\nsmtpbench help COMMAND")
         + "\n## Commands\n\n"
         + table("pairs", ("Command", "What it does"), rows)
         + "\n## Options\n\nThese options stand before the command.\n\n"
@@ -110,11 +109,8 @@ def _page(name: str) -> Page:
     arguments, options = parameters(command)
     context = typer.Context(command, info_name=f"smtpbench {name}")
     usage = " ".join(command.get_usage(context).removeprefix("Usage: ").split())
-    parts = [
-        f"{sentence(main.COMMANDS[name])}\n",
-        block("console", usage),
-        _help(command.help or ""),
-    ]
+    summary, *more = _help(command.help or "")
+    parts = [summary, block("sh", usage), *more]
     if arguments:
         rows = [(anchored(one.names[0], code(one.names[0])), _default(one), sentence(one.help)) for one in arguments]
         parts += ["## Arguments\n", table("options two", ("Argument", "Default", "Meaning"), rows)]
@@ -141,8 +137,8 @@ def _default(one: Parameter) -> str:
     return code(one.default) if one.default else ""
 
 
-def _help(text: str) -> str:
-    """The text of a command's help: paragraphs, and after `\\b` lines that stand as they are, most of them examples."""
+def _help(text: str) -> list[str]:
+    """The pieces of a command's help: paragraphs, and after `\\b` lines that stand as they are, most of them examples."""
     parts: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text.strip()):
         lines = paragraph.splitlines()
@@ -150,7 +146,7 @@ def _help(text: str) -> str:
             parts += _as_it_stands(lines[1:])
         else:
             parts.append(f"{escape(paragraph)}\n")
-    return "\n".join(parts)
+    return parts
 
 
 def _as_it_stands(lines: list[str]) -> Iterator[str]:
@@ -161,5 +157,8 @@ def _as_it_stands(lines: list[str]) -> Iterator[str]:
         while end < len(lines) and lines[end].startswith(" ") == indented:
             end += 1
         run = [line.strip() for line in lines[at:end]]
-        yield block("console", "\n".join(run)) if indented else "  \n".join(map(escape, run)) + "\n"
+        # a line that ends a sentence stays a line; others were broken for the width of a terminal
+        yield (
+            block("sh", "\n".join(run)) if indented else re.sub(r"(?<![.:])  \n", " ", "  \n".join(map(escape, run))) + "\n"
+        )
         at = end

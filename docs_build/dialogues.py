@@ -27,6 +27,8 @@ USER: Final = ("user", "password")
 TIMEOUT_NS: Final = 10_000_000_000
 #: Limit for messages, low enough for the probes of SIZE.
 SIZE_BYTES: Final = 100_000
+#: Extensions that the sink does not offer and that some probes are about.
+EXTENSIONS: Final = ("DELIVERBY", "FUTURERELEASE", "MT-PRIORITY", "REQUIRETLS")
 #: Sessions at the same time.
 CONCURRENCY: Final = 16
 #: A probe of many sessions is shown by the first of them.
@@ -66,10 +68,11 @@ async def _with_sink(rules: Sequence[Rule], lmtp: bool) -> dict[str, list[Lines]
 
 
 def _scripts(rule: Rule, target_info: TargetInfo) -> Sequence[Script]:
-    """The probe's sessions; where the sink does not offer what the rule needs, as if it did."""
+    """The probe's sessions; where the sink gives no occasion to try the rule, as if it offered more."""
     assert rule.probe is not None
-    extensions = {need: "" for need in rule.needs if need.isupper() and need not in target_info.extensions}
-    return rule.probe(replace(target_info, keywords_before_tls={**target_info.keywords_before_tls, **extensions}))[:MOST]
+    offered = {**dict.fromkeys(EXTENSIONS, ""), **target_info.keywords_before_tls}
+    scripts = rule.probe(target_info) or rule.probe(replace(target_info, keywords_before_tls=offered))
+    return scripts[:MOST]
 
 
 async def _run(runner: SessionRunner, scripts: Sequence[Script]) -> list[Lines]:

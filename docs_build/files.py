@@ -3,43 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Final
 
 from docs_build.markup import Page, anchored, block, code, escape, sentence, table
 from docs_build.schema import Schema, SchemaDocument
 from smtpbench.scenario.comparison import Comparison
-from smtpbench.scenario.model import ACTIONS, Scenario
+from smtpbench.scenario.model import ACTIONS, TEXT_TYPES, Scenario
 from smtpbench.scenario.shipped import shipped_scenarios
 from smtpbench.scenario.values import BUILT_IN, DEFAULTS
 
-#: Types that are text of a certain form: name → what it stands for, and examples.
-QUANTITIES: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "duration": ("A number and `us`, `ms`, `s`, `m` or `h`; parts may be joined.", ("500ms", "30s", "1m30s")),
-    "size": ("A number of octets, or a number and `KB`, `MB`, `KiB` or `MiB`.", ("512", "4KiB", "10MB")),
-    "sizes": ("A size, or a range of sizes; each message draws one from the range.", ("4KiB", "4KiB..64KiB")),
-    "rates": ("Events a second, minute or hour, or a range from the first rate to the last.", ("500/s", "10/s..500/s")),
-    "share": ("A percentage.", ("5%", "0.1%")),
-    "range": ("Two whole numbers, the first and the last.", ("1..1000",)),
-    "reply code": ("A reply code, or a class of codes.", ("250", "2xx")),
-    "reply codes": ("One reply code or class, or a list of them.", ("250", "[250, 251]")),
-}
 #: Steps in the order of the reference, values likewise: names of models in the schema.
-STEPS: Final = ("Send", "Raw", "Pipeline", "Repeat", "Choose", "Pause", "MessageStep", "Bdat", "Auth")
+STEPS: Final = ("Send", "Raw", "Pipeline", "Repeat", "Pause", "MessageStep", "Bdat", "Auth", "Choose")
 VALUES: Final = ("Pick", "Numbers", "Random", "Csv", "Lines")
-#: What the steps of one word do.
-ACTION_MEANINGS: Final[Mapping[str, str]] = {
-    "message": "The content of the message and its end, after DATA.",
-    "tls": "A TLS handshake, without STARTTLS before it.",
-    "close": "Close the connection.",
-    "reset": "Close the connection with a TCP reset.",
-    "half-close": "Close the writing side of the connection.",
-}
-BUILT_IN_MEANINGS: Final[Mapping[str, str]] = {
-    "n": "Number of the arrival, from 0.",
-    "i": "Number of the iteration within an inner `repeat`, from 0.",
-    "run": "Identifier of the run.",
-}
 SCENARIO: Final = "reference/scenario-file.md"
 
 
@@ -53,12 +29,12 @@ def _schema_of(model: Any) -> Schema:
 
 
 def _links(page: str) -> dict[str, str]:
-    named = {name: f"{page}#{name.replace(' ', '-')}" for name in QUANTITIES}
+    named = {name: f"{page}#{name.replace(' ', '-')}" for name in TEXT_TYPES}
     sections = {"step": "steps", "value": "values", "Message": "message", "Load": "load", "LoadStage": "stages"}
     return {
         **named,
         **{name: f"{page}#{anchor}" for name, anchor in sections.items()},
-        "Branch": f"{page}#choose",
+        "Branch": f"{page}#alternatives",
         "threshold": "metrics.md#thresholds",
         "metric": "metrics.md",
         "FindingMetadata": f"{page}#finding",
@@ -74,25 +50,25 @@ def _model(document: SchemaDocument, name: str, heading: str, anchor: str) -> st
 
 def _scenario() -> Page:
     document = SchemaDocument(_schema_of(Scenario), _links(""))
-    actions = [(anchored(f"step.{name}", code(name)), sentence(ACTION_MEANINGS[name])) for name in ACTIONS]
+    actions = [(anchored(f"word.{name}", code(name)), sentence(text)) for name, text in ACTIONS.items()]
     defaults = [(anchored(f"value.{name}", code(f"{{{name}}}")), code(text)) for name, text in DEFAULTS.items()]
-    built_in = [(anchored(f"value.{name}", code(f"{{{name}}}")), sentence(BUILT_IN_MEANINGS[name])) for name in BUILT_IN]
+    built_in = [(anchored(f"value.{name}", code(f"{{{name}}}")), sentence(text)) for name, text in BUILT_IN.items()]
     parts = [
         "A scenario is a YAML file. `smtpbench validate FILE` checks it and names every mistake with its line. "
         "An editor that reads JSON Schema completes its keys: `smtpbench schema > scenario.schema.json`. "
         "Keys that are not listed here are mistakes.\n",
         block("yaml", shipped_scenarios()["relay"].read_text(encoding="utf-8")),
         "## Keys of the file { #keys }\n",
-        document.table(document.own_keys(document.root)),
+        document.table(document.own_keys(document.root), "keys."),
         "## Steps { #steps }\n",
         "A step is one of these:\n\n"
         "- a line that begins with a verb in capital letters, such as `MAIL FROM:<{sender}>`: an SMTP command, "
         "with CRLF added and values filled in;\n"
         "- one of the words in the table;\n"
-        "- a mapping, which the first key of the tables below it identifies.\n",
+        "- a mapping: the first key of each table below says which kind of step it is.\n",
         table("pairs", ("Word", "What it does"), actions),
-        *(_model(document, name, f"### `{_key_of(document, name)}`", _key_of(document, name)) for name in STEPS),
-        _model(document, "Branch", "#### Alternatives of `choose`", "branch"),
+        *(_model(document, name, f"### `{_key_of(document, name)}`", f"step.{_key_of(document, name)}") for name in STEPS),
+        _model(document, "Branch", "#### Alternatives of `choose`", "alternatives"),
         "## Values { #values }\n",
         "`{name}` in a step or in the message stands for a value. A value is text, which may name other values, "
         "or one of the mappings below. All draws depend on the seed and on the number of the arrival only: "
@@ -106,7 +82,7 @@ def _scenario() -> Page:
         _model(document, "LoadStage", "### `stages`", "stages"),
         _model(document, "FindingMetadata", "## `finding`", "finding"),
         "## Types { #types }\n",
-        _quantities(),
+        _types(),
     ]
     return Page(SCENARIO, "Scenario file", "\n".join(parts))
 
@@ -116,10 +92,10 @@ def _key_of(document: SchemaDocument, name: str) -> str:
     return str(next(iter(document.root["$defs"][name]["properties"])))
 
 
-def _quantities() -> str:
+def _types() -> str:
     rows = [
-        (anchored(name.replace(" ", "-"), escape(name)), escape(meaning), ", ".join(map(code, examples)))
-        for name, (meaning, examples) in QUANTITIES.items()
+        (anchored(name.replace(" ", "-"), escape(name)), escape(form), ", ".join(map(code, examples)))
+        for name, (form, examples) in TEXT_TYPES.items()
     ]
     return table("keys", ("Type", "How it is written", "Examples"), rows)
 
@@ -132,9 +108,9 @@ def _comparison() -> Page:
         "`smtpbench schema comparison` prints its JSON Schema.\n",
         block("yaml", _example(_comparison_text())),
         "## Keys of the file { #keys }\n",
-        document.table(document.own_keys(document.root)),
+        document.table(document.own_keys(document.root), "keys."),
         f"## Candidates {{ #candidates }}\n\n{sentence(entry['description'])}\n",
-        document.table(document.own_keys(entry), "candidates."),
+        document.table(document.own_keys(entry), "candidate."),
     ]
     return Page("reference/comparison-file.md", "Comparison file", "\n".join(parts))
 

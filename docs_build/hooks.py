@@ -35,12 +35,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Page | None, **_: Any) -> str:
     """Fill in the generated pieces. Raises PluginError for a name that is not known."""
 
     def piece(match: re.Match[str]) -> str:
         if match[1] not in PIECES:
-            raise PluginError(f"{page.file.src_uri}: no generated piece is called {match[1]}; there are {', '.join(PIECES)}")
+            where = page.file.src_uri if page else "text"
+            raise PluginError(f"{where}: no generated piece is called {match[1]}; there are {', '.join(PIECES)}")
         return PIECES[match[1]]()
 
     return _MARKER.sub(piece, markdown)

@@ -20,10 +20,10 @@ class Layer(NamedTuple):
 
 #: Lower layers first.
 LAYERS: Final = (
-    Layer("Foundations", {"errors": "exceptions"}),
-    Layer("Foundations", {"units": "durations, sizes, rates", "text": "visible text"}),
+    Layer("Errors", {"errors": "exceptions"}),
+    Layer("Units and text", {"units": "durations, sizes, rates", "text": "visible text"}),
     Layer("What SMTP is", {"smtp": "commands, replies, states, SASL"}),
-    Layer("Conditions", {"threshold": "metrics and limits"}),
+    Layer("What is measured", {"threshold": "metrics and limits"}),
     Layer("Moving octets", {"engine": "connections, epoll, TLS"}),
     Layer("One connection", {"session": "scripts, client, server", "target": "URLs, TLS, logins"}),
     Layer(

@@ -57,7 +57,8 @@ def sentence(text: str) -> str:
     text = text.strip()
     if not text:
         return ""
-    first = text[:1].upper() if not text.startswith("`") else text[:1]
+    word = re.match(r"[a-z]+(?=[ ,;:.-]|$)(?!://)", text)
+    first = text[:1].upper() if word else text[:1]
     return escape(first + text[1:] + ("" if text.endswith((".", ":", "?", "!", "`.")) else "."))
 
 

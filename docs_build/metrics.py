@@ -16,7 +16,7 @@ def pages() -> list[Page]:
     metrics = [(anchored(_anchor(one.name), code(one.name)), _limits(one), sentence(one.meaning)) for one in METRICS]
     latencies = [(anchored(f"latency.{name}", code(name)), sentence(text)) for name, text in LATENCIES.items()]
     latencies.append(("a verb, such as `RCPT`", "From the command to its reply."))
-    latencies.append(("a name of the scenario's own", "The key [`as`](scenario-file.md#send.as) of a step gives it."))
+    latencies.append(("a name of the scenario's own", "The key [`as`](scenario-file.md#step.send.as) of a step gives it."))
     statistics = [(anchored(f"statistic.{name}", code(name)), sentence(text)) for name, text in STATISTICS.items()]
     kinds = [(escape(_kind_words(kind)), escape(text)) for kind, text in LIMITS.items()]
     parts = [

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from docs_build import command_line, exit_codes, files, metrics, results, rules, sink
 from docs_build.markup import Page, table
 
 #: What a list or a section of a navigation is, as MkDocs reads it.
 Nav = list[Any]
+#: Page → what is there, for the overview.
+ABOUT: Final = {
+    "reference/command-line/index.md": "Every command with its arguments, options and examples.",
+    "reference/scenario-file.md": "Every key of a scenario: steps, values, message, load.",
+    "reference/comparison-file.md": "Every key of a file for `smtpbench compare`.",
+    "reference/shipped-scenarios.md": "The scenarios that come with smtpbench.",
+    "reference/metrics.md": "What can be measured and compared, and how limits are written.",
+    "reference/results/index.md": "Every key of `result.json`.",
+    "reference/rules/index.md": "Every protocol rule with its source in the RFCs and the dialogue that tries it.",
+    "reference/sink.md": "How the test mail server misbehaves on request.",
+    "reference/exit-codes.md": "What the exit codes of the commands mean.",
+}
 
 
 @cache
@@ -27,19 +39,6 @@ def _overview(found: list[Page]) -> Page:
         "pairs", ("Page", "What is there"), rows
     )
     return Page("reference/index.md", "Reference", body)
-
-
-ABOUT = {
-    "reference/command-line/index.md": "Every command with its arguments, options and examples.",
-    "reference/scenario-file.md": "Every key of a scenario: steps, values, message, load.",
-    "reference/comparison-file.md": "Every key of a file for `smtpbench compare`.",
-    "reference/shipped-scenarios.md": "The scenarios that come with smtpbench.",
-    "reference/metrics.md": "What can be measured and compared, and how limits are written.",
-    "reference/results/index.md": "Every key of `result.json`.",
-    "reference/rules/index.md": "Every protocol rule with its source in the RFCs and the dialogue that tries it.",
-    "reference/sink.md": "How the test mail server misbehaves on request.",
-    "reference/exit-codes.md": "What the exit codes of the commands mean.",
-}
 
 
 def expanded(nav: Nav) -> Nav:

@@ -41,7 +41,7 @@ def _overview() -> Page:
 
 def _page(page: str, schema: str, title: str, commands: str) -> Page:
     root = json.loads(files("smtpbench.measure").joinpath(f"{schema}.schema.json").read_text(encoding="utf-8"))
-    document = SchemaDocument(root, {name: f"#{name}" for name in root.get("$defs", {})})
+    document = SchemaDocument(root, {name: f"#type.{name}" for name in root.get("$defs", {})})
     parts = [
         f"Written by {commands}. `smtpbench schema {schema}` prints the JSON Schema.\n",
         f"{escape(root.get('description', ''))}\n",
@@ -54,8 +54,10 @@ def _page(page: str, schema: str, title: str, commands: str) -> Page:
             parts += [f"## `{key.path}` {{ #section-{key.path} }}\n", document.table(inside, defaults=False)]
     for name, definition in root.get("$defs", {}).items():
         inside = list(document.all_keys(definition))
-        parts += [f"## {_words(name)} {{ #{name} }}\n", f"{escape(definition.get('description', ''))}\n"]
-        parts.append(document.table(inside, f"{name}.", defaults=False) if inside else f"{document.type_of(definition)}\n")
+        parts += [f"## {_words(name)} {{ #type.{name} }}\n", f"{escape(definition.get('description', ''))}\n"]
+        parts.append(
+            document.table(inside, f"type.{name}.", defaults=False) if inside else f"{document.type_of(definition)}\n"
+        )
     return Page(f"{FOLDER}/{page}.md", title, "\n".join(parts))
 
 

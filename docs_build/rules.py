@@ -4,32 +4,18 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
 from typing import Final
 
 from docs_build.dialogues import MOST, Lines, dialogues
-from docs_build.markup import Page, block, sentence, table
-from smtpbench.rules.register import PARTS
-from smtpbench.rules.rule import ADVICE, SECURITY, VIOLATION, WARNING, Rule
+from docs_build.markup import Page, anchored, block, sentence, table
+from smtpbench.rules.register import PARTS, RULES
+from smtpbench.rules.rule import ADVICE, SEVERITY_MEANINGS, Rule
+from smtpbench.rules.target_info import NEEDS
 from smtpbench.sink.mutants import MUTANTS
 
 FOLDER: Final = "reference/rules"
-SEVERITY_MEANINGS: Final[Mapping[str, str]] = {
-    SECURITY: "A breach can be used for an attack, such as SMTP smuggling.",
-    VIOLATION: "The RFC says MUST.",
-    WARNING: "The RFC says MUST, and many servers in the field are more permissive.",
-    ADVICE: "The RFC says SHOULD. These rules are tried with `--strict` only.",
-}
-#: Needs other than an extension that EHLO must offer.
-NEEDS: Final[Mapping[str, str]] = {
-    "recipient": "a recipient that the server accepts (`--recipient`)",
-    "credentials": "a login (a user in the target's URL, and its password)",
-    "smtp": "SMTP; the rule does not hold for LMTP",
-    "lmtp": "LMTP",
-    "starttls": "`STARTTLS` offered by the server",
-    "auth": "`AUTH` offered by the server",
-    "clear": "a connection that begins without TLS",
-}
+#: CRLF as it is spelled out, with more of the line behind it.
+_LINE_END: Final = re.compile(r"(?<!\\)\\r\\n(?=.)")
 
 
 def pages() -> list[Page]:
@@ -47,29 +33,24 @@ def section_url(section: str) -> str:
 
 
 def _overview() -> Page:
-    count = sum(map(len, PARTS.values()))
-    rows = [(f"[{name}](#{name})", sentence(meaning)) for name, meaning in SEVERITY_MEANINGS.items()]
+    severities = [(anchored(name, f"**{name}**"), sentence(meaning)) for name, meaning in SEVERITY_MEANINGS.items()]
     parts = [
-        f"`smtpbench check` tries a server against {count} rules, and `smtpbench fuzz` reads every dialogue by those that "
-        "hold in any dialogue. `smtpbench rules` lists them, `smtpbench rules NAME` explains one.\n",
+        f"`smtpbench check` checks a server against {len(RULES)} rules, and `smtpbench fuzz` reads every dialogue for "
+        "breaches of those that hold in any dialogue. `smtpbench rules` lists them, `smtpbench rules NAME` explains one.\n",
         "## Severities { #severities }\n",
-        table("pairs", ("Severity", "Meaning"), [(f'<a id="{name}"></a>**{name}**', rows[at][1]) for at, name in
-                                                  enumerate(SEVERITY_MEANINGS)]),
-    ]  # fmt: skip
+        table("pairs", ("Severity", "Meaning"), severities),
+    ]
     for title, rules in PARTS.items():
         listed = [(f"[`{one.name}`]({one.name}.md)", one.severity, sentence(one.requirement)) for one in rules]
         parts += [f"## {title}\n", table("rules", ("Rule", "Severity", "Requirement"), listed)]
-    by_section: dict[tuple[int, ...], list[Rule]] = defaultdict(list)
-    for rule in (rule for rules in PARTS.values() for rule in rules):
-        by_section[_order(rule.section)].append(rule)
-    listed_sections = [
-        (
-            f"[{rules[0].section}]({section_url(rules[0].section)})",
-            ", ".join(f"[`{one.name}`]({one.name}.md)" for one in rules),
-        )
-        for _, rules in sorted(by_section.items())
+    by_section: dict[str, list[str]] = defaultdict(list)
+    for rule in RULES:
+        by_section[rule.section].append(f"[`{rule.name}`]({rule.name}.md)")
+    sections = [
+        (f"[{section}]({section_url(section)})", ", ".join(by_section[section]))
+        for section in sorted(by_section, key=_order)
     ]
-    parts += ["## By section of the RFCs { #sections }\n", table("pairs", ("Section", "Rules"), listed_sections)]
+    parts += ["## By section of the RFCs { #sections }\n", table("pairs", ("Section", "Rules"), sections)]
     return Page(f"{FOLDER}/index.md", "Protocol rules", "\n".join(parts))
 
 
@@ -84,14 +65,14 @@ def _page(rule: Rule, title: str) -> Page:
         ("Source", f"[{rule.section}]({section_url(rule.section)})"),
         ("Severity", f"[{rule.severity}](index.md#{rule.severity})"),
         ("Number", rule.id),
-        ("A server that keeps it", sentence(rule.expected)),
+        ("Expected of a server", sentence(rule.expected)),
         ("Needs", "; ".join(NEEDS.get(need, f"`{need}` offered by the server") for need in rule.needs) or "nothing"),
         ("How it is checked", _how(rule)),
     ]
     parts = [
         table("facts", ("Fact", "Value"), [(f"**{name}**", text) for name, text in facts]),
         "## Try it { #try }\n",
-        block("console", _commands(rule)),
+        block("sh", _commands(rule)),
     ]
     shown = dialogues().get(rule.name, []) if rule.probe is not None else []
     if shown:
@@ -134,8 +115,9 @@ def _introduction(shown: list[Lines]) -> str:
 
 
 def _dialogue(lines: Lines, at: int, count: int) -> str:
-    text = block("text", "\n".join(lines))
+    # each line of what is sent or received stands on a line of its own
+    text = block("text", "\n".join(_LINE_END.sub(r"\\r\\n\n   ", line) for line in lines))
     if count == 1:
         return text
     indented = "\n".join(f"    {line}" if line else "" for line in text.splitlines())
-    return f'???{"+" if at == 0 else ""} example "Dialogue {at + 1} of {count}"\n\n{indented}\n'
+    return f'???{"+" if at == 0 else ""} quote "Dialogue {at + 1} of {count}"\n\n{indented}\n'

@@ -97,7 +97,7 @@ class SchemaDocument:
         return self._single(schema)
 
     def _link(self, name: str) -> str:
-        words = name if name.islower() else name.lower()
+        words = name if name.islower() else self.links[name].rpartition("#")[2]
         return f"[{words}]({self.links[name]})" if name in self.links else words
 
     def _single(self, schema: Schema) -> str:

@@ -21,7 +21,7 @@ def pages() -> list[Page]:
         "`smtpbench sink` is a test mail server that accepts everything, or misbehaves on request. Its options are on "
         "the page [smtpbench sink](command-line/sink.md). The fixtures of the pytest plugin take the same options.\n",
         "## Rules { #rules }\n",
-        block("console", "smtpbench sink --on DATA=reset@1% --on EHLO=drip --on 'message=550 5.7.1 no thanks@5%'"),
+        block("sh", "smtpbench sink --on DATA=reset@1% --on EHLO=drip --on 'message=550 5.7.1 no thanks@5%'"),
         "A rule is `VERB=ACTION[@SHARE]`. The share is the percentage of occasions on which the rule applies, drawn with "
         "the seed; without one the rule always applies. Rules are tried in order: the first one that applies gives the "
         "reply, and the delays of all that apply are added.\n",

@@ -7,9 +7,9 @@ apart by its form (a line, a word) or by the one key that only its kind has.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -19,7 +19,14 @@ from smtpbench.errors import UsageError
 from smtpbench.threshold import Threshold, parse_threshold
 
 COMMAND_LINE = re.compile(r"[A-Z][A-Z0-9-]*(?: .*)?", re.DOTALL)
-ACTIONS = ("message", "tls", "close", "reset", "half-close")
+#: Steps of one word → what they do.
+ACTIONS: Mapping[str, str] = {
+    "message": "Send the content of the message and its end, after DATA.",
+    "tls": "Start a TLS handshake, without STARTTLS before it.",
+    "close": "Close the connection.",
+    "reset": "Close the connection with a TCP reset.",
+    "half-close": "Close the writing side of the connection.",
+}
 
 #: An unrolled repeat, or a whole script, has no more steps than this.
 MAX_STEPS = 100_000
@@ -38,8 +45,32 @@ def quantity(parse: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def _schema(kind: str, pattern: str, *examples: str, number: bool = False) -> WithJsonSchema:
-    text = {"type": "string", "pattern": pattern, "examples": list(examples)}
+class TextType(NamedTuple):
+    """Text of a certain form; the schema names it by `x-type`.
+
+    Attributes:
+        form: How it is written.
+        examples: Some that are valid.
+    """
+
+    form: str
+    examples: tuple[str, ...]
+
+
+TEXT_TYPES: Mapping[str, TextType] = {
+    "duration": TextType("A number and `us`, `ms`, `s`, `m` or `h`; several may be joined.", ("30s", "1m30s")),
+    "size": TextType("A number of octets, or a number and `KB`, `MB`, `KiB` or `MiB`.", ("4KiB",)),
+    "sizes": TextType("A size, or a range of sizes, from which each message draws one.", ("4KiB", "4KiB..64KiB")),
+    "rates": TextType("Events per `s`, `m` or `h`, or a range from the first rate to the last.", ("500/s", "10/s..500/s")),
+    "share": TextType("A percentage.", ("95%",)),
+    "range": TextType("Two whole numbers, the first and the last.", ("1..1000",)),
+    "reply code": TextType("A reply code, or a class of codes.", ("250", "2xx")),
+    "reply codes": TextType("A reply code or class, or a list of them.", ("250", "[250, 251]")),
+}
+
+
+def _schema(kind: str, pattern: str, *, number: bool = False) -> WithJsonSchema:
+    text = {"type": "string", "pattern": pattern, "examples": list(TEXT_TYPES[kind].examples)}
     return WithJsonSchema({"x-type": kind, **({"anyOf": [text, {"type": "integer", "minimum": 0}]} if number else text)})
 
 
@@ -47,23 +78,23 @@ _D = r"([0-9]+(\.[0-9]+)?(us|µs|ms|s|m|h))+"
 _S = r"[0-9]+(\.[0-9]+)? ?(B|KB|MB|GB|KiB|MiB|GiB)?"
 _R = r"[0-9]+(\.[0-9]+)? ?/ ?[smh]"
 
-DurationNs = Annotated[int, quantity(units.parse_duration_ns), _schema("duration", f"^{_D}$", "30s", "1m30s")]
+DurationNs = Annotated[int, quantity(units.parse_duration_ns), _schema("duration", f"^{_D}$")]
 SizesBytes = Annotated[
     tuple[int, int],
     quantity(lambda text: units.parse_range(text, units.parse_size_bytes)),
-    _schema("sizes", rf"^{_S}(\.\.{_S})?$", "4KiB", "4KiB..64KiB", number=True),
+    _schema("sizes", rf"^{_S}(\.\.{_S})?$", number=True),
 ]
-SizeBytes = Annotated[int, quantity(units.parse_size_bytes), _schema("size", f"^{_S}$", "4KiB", number=True)]
-Share = Annotated[float, quantity(units.parse_share), _schema("share", r"^[0-9]+(\.[0-9]+)? ?%$", "95%")]
+SizeBytes = Annotated[int, quantity(units.parse_size_bytes), _schema("size", f"^{_S}$", number=True)]
+Share = Annotated[float, quantity(units.parse_share), _schema("share", r"^[0-9]+(\.[0-9]+)? ?%$")]
 RatesPerS = Annotated[
     tuple[float, float],
     quantity(lambda text: units.parse_ends(text, units.parse_rate_per_s)),
-    _schema("rates", rf"^{_R}(\.\.{_R})?$", "500/s", "10/s..500/s"),
+    _schema("rates", rf"^{_R}(\.\.{_R})?$"),
 ]
 Range = Annotated[
     tuple[int, int],
     quantity(lambda text: units.parse_range(text, units.parse_count)),
-    _schema("range", r"^[0-9]+\.\.[0-9]+$", "1..1000"),
+    _schema("range", r"^[0-9]+\.\.[0-9]+$"),
 ]
 ThresholdText = Annotated[
     Threshold,
