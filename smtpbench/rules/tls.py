@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import describe_end
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.probe_steps import accepted, hello, line, mail, pause, rcpt, reply_text, script, starttls
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
