@@ -352,7 +352,7 @@ class ReplyTracker:
             elif self._tls and b"\n" in self._sent_before_tls and not (self._extra_in_text or _wrong_ends(self._extra_text)):
                 self._report("tls-inject", f"{count} inside TLS to octets that were sent before TLS", "inside TLS")
             else:
-                where = "within the message text" if self._extra_in_text else "to which no command corresponds"
+                where = "before the end of the message text" if self._extra_in_text else "without a corresponding command"
                 code = self._extra[0].code
                 first = f"the first with code {code}" if len(self._extra) > 1 else f"with code {code}"
                 self._report(*self._extra_reply_violation(f"{count} {where}, {first}"))

@@ -96,11 +96,9 @@ class _CrashingSession(ServerSession):
         if _CrashingSession.crashed:
             _CrashingSession.attempts += 1
             if _CrashingSession.restarts_left and _CrashingSession.attempts > 9:
-                _CrashingSession.restarts_left, _CrashingSession.attempts, _CrashingSession.crashed = (
-                    _CrashingSession.restarts_left - 1,
-                    0,
-                    False,
-                )
+                _CrashingSession.restarts_left -= 1
+                _CrashingSession.attempts = 0
+                _CrashingSession.crashed = False
                 return super().connected(now_ns)
             self.pending_action = api.RESET
             return b""
