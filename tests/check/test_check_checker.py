@@ -33,7 +33,7 @@ def check_rules(
     rules: list[Rule], session: type[ServerSession] = ServerSession, target_info: TargetInfo | None = None
 ) -> dict[str, RuleResult]:
     async def main() -> dict[str, RuleResult]:
-        async with sink_running(session=session) as sink, session_runner(route_to(sink.port), 500_000_000) as runner:
+        async with sink_running(session_class=session) as sink, session_runner(route_to(sink.port), 500_000_000) as runner:
             results = await Checker(runner, target_info or TargetInfo(recipient="b@recipient.example")).run(rules)
             return {result.rule.name: result for result in results}
 
@@ -104,12 +104,12 @@ class _CrashingSession(ServerSession):
             return b""
         return super().connected(now_ns)
 
-    def _other(self, line: bytes) -> bytes:
+    def handle_command(self, line: bytes) -> bytes:
         if line == b"CRASH\r\n":
             _CrashingSession.crashed = True
             self.pending_action = api.RESET
             return b""
-        return super()._other(line)
+        return super().handle_command(line)
 
 
 def test_crash_violates_health_and_leaves_other_rules_inconclusive() -> None:
