@@ -24,7 +24,8 @@ from typing import Final
 import trio
 
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import TARGET_GONE, describe_end, is_alive
+from smtpbench.rules.discover import TARGET_GONE, is_alive
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import Fixture, describe_end, discover, is_alive, reach
+from smtpbench.rules.discover import Fixture, discover, is_alive, reach
 from smtpbench.rules.divergence import DIVERGENCE, find_divergence
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.finding import plain
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.reply_tracker import find_violations

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 
 import trio
 
-from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun
 from smtpbench.rules import probe_steps
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.target_info import TargetInfo, keywords
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
@@ -28,22 +28,6 @@ RECIPIENTS = ("user@recipient.example", "Postmaster", "postmaster@localhost", "t
 EXIT_DELAY_S = 0.3
 #: Why nothing can be said about a rule once the target is gone.
 TARGET_GONE = "the target is gone"
-_END_TEXTS = {
-    api.CONNECT_REFUSED: "connection refused",
-    api.CONNECT_TIMEOUT: "connection timed out",
-    api.CONNECT_FAILED: "connection failed",
-    api.NO_DESCRIPTORS: "too many open files",
-    api.NO_PORTS: "no free local port",
-    api.TLS_FAILED: "TLS handshake failed",
-    api.CLOSED: "the server closed the connection",
-    api.CONNECTION_RESET: "the server reset the connection",
-    api.TIMEOUT: "no reply in time",
-}
-
-
-def describe_end(end_reason: str) -> str:
-    """Return why a connection ended, in words."""
-    return _END_TEXTS.get(end_reason, end_reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -352,7 +352,7 @@ class ReplyTracker:
             elif self._tls and b"\n" in self._sent_before_tls and not (self._extra_in_text or _wrong_ends(self._extra_text)):
                 self._report("tls-inject", f"{count} inside TLS to octets that were sent before TLS", "inside TLS")
             else:
-                where = "within the message text" if self._extra_in_text else "to which no command corresponds"
+                where = "before the end of the message text" if self._extra_in_text else "without a corresponding command"
                 code = self._extra[0].code
                 first = f"the first with code {code}" if len(self._extra) > 1 else f"with code {code}"
                 self._report(*self._extra_reply_violation(f"{count} {where}, {first}"))
@@ -363,7 +363,8 @@ class ReplyTracker:
         if end_reason == api.TIMEOUT and self._replies_due and not self._closed and self._replies_due[0].verb != "AUTH":
             verb = self._replies_due[0].verb
             name = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
-            self._report("health", f"the server did not reply to {name} in state {self._state!r}", f"no reply to {name}")
+            what = {state.MESSAGE: "the end of the message text", state.BANNER: "the connection"}.get(verb, name)
+            self._report("health", f"the server did not reply to {what} in state {self._state!r}", f"no reply to {name}")
 
     def _extra_reply_violation(self, actual: str) -> Violation:
         if not (self._extra_in_text or self._extra_text):

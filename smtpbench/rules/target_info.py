@@ -25,7 +25,7 @@ def keywords(reply: Reply) -> dict[str, str]:
 NEEDS: Final[Mapping[str, str]] = {
     "recipient": "a recipient that the server accepts (`--recipient`)",
     "credentials": "a login (a user in the URL of the target, and a password)",
-    "smtp": "SMTP; the rule does not hold for LMTP",
+    "smtp": "SMTP; the rule does not apply to LMTP",
     "lmtp": "LMTP",
     "starttls": "`STARTTLS` offered by the server, and a connection that begins without TLS",
     "auth": "`AUTH` offered by the server, before or inside TLS",

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.probe_steps import accepted, hello, line, mail, pause, rcpt, reply_text, script, starttls
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
@@ -91,14 +92,15 @@ def _incomplete_line_scripts(target_info: TargetInfo) -> Sequence[Script]:
 
 def _evaluate_incomplete_line_discarded(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
-        greeted = next(
+        hello_in_tls = next(
             (exchange for exchange in dialogue.exchanges if exchange.tls and exchange.sent[:4] in (b"EHLO", b"LHLO")), None
         )
-        if greeted is None or not greeted.codes or greeted.code in (421, 454):
+        if hello_in_tls is None or not hello_in_tls.codes or hello_in_tls.code in (421, 454):
             continue
-        plain = greeted.first is not None and len(greeted.first.lines) == 1 and bool(target_info.keywords_in_tls)
-        if greeted.code != 250 or plain:
-            actual = f"the server put an incomplete line from before TLS before EHLO: {reply_text('EHLO', greeted)}"
+        first = hello_in_tls.first
+        without_extensions = first is not None and len(first.lines) == 1 and bool(target_info.keywords_in_tls)
+        if hello_in_tls.code != 250 or without_extensions:
+            actual = f"the server joined an incomplete line from before TLS with EHLO: {reply_text('EHLO', hello_in_tls)}"
             return r.violated(actual, dialogue_index)
     return r.PASSED if any(map(_tls_completed, dialogues)) else _evaluate_no_handshake(dialogues[0])
 
@@ -125,7 +127,7 @@ def _evaluate_state_discarded(target_info: TargetInfo, dialogues: Sequence[Dialo
 
 def _tls_not_started(dialogue: Dialogue) -> Verdict:
     reply = reply_text("STARTTLS", dialogue.exchange_of(b"STARTTLS"))
-    return r.inconclusive(f"TLS was not started: {reply} ({dialogue.end_reason})")
+    return r.inconclusive(f"TLS was not started: {reply} ({describe_end(dialogue.end_reason)})")
 
 
 def _in_tls(exchange: Exchange | None) -> bool:

@@ -8,12 +8,14 @@ import trio
 from check_sink import check_sink
 from servers import free_port
 
-from smtpbench.check.checker import Checker, RuleResult
+from smtpbench.check.checker import EXCLUSIVE_PROBES, INVARIANTS, PROBES, Checker, RuleResult
+from smtpbench.check.run import DISCOVERY, CheckProgress, CheckRequest, run_check
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.rules import probe_steps
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
+from smtpbench.rules.register import find
 from smtpbench.rules.rule import Rule
 from smtpbench.rules.target_info import TargetInfo, keywords
 from smtpbench.session.dialogue import Dialogue
@@ -31,7 +33,7 @@ def check_rules(
     rules: list[Rule], session: type[ServerSession] = ServerSession, target_info: TargetInfo | None = None
 ) -> dict[str, RuleResult]:
     async def main() -> dict[str, RuleResult]:
-        async with sink_running(session=session) as sink, session_runner(route_to(sink.port), 500_000_000) as runner:
+        async with sink_running(session_class=session) as sink, session_runner(route_to(sink.port), 500_000_000) as runner:
             results = await Checker(runner, target_info or TargetInfo(recipient="b@recipient.example")).run(rules)
             return {result.rule.name: result for result in results}
 
@@ -102,12 +104,12 @@ class _CrashingSession(ServerSession):
             return b""
         return super().connected(now_ns)
 
-    def _other(self, line: bytes) -> bytes:
+    def handle_command(self, line: bytes) -> bytes:
         if line == b"CRASH\r\n":
             _CrashingSession.crashed = True
             self.pending_action = api.RESET
             return b""
-        return super()._other(line)
+        return super().handle_command(line)
 
 
 def test_crash_violates_health_and_leaves_other_rules_inconclusive() -> None:
@@ -155,6 +157,24 @@ def test_second_check_gives_the_same_verdicts() -> None:
     assert {name: result.verdict for name, result in first.items()} == {
         name: result.verdict for name, result in second.items()
     }
+
+
+def test_progress_counts_rules_with_a_result() -> None:
+    progress: list[CheckProgress] = []
+
+    async def main() -> None:
+        async with sink_running() as sink:
+            access = Access(parse_target(f"smtp://127.0.0.1:{sink.port}"))
+            rules = find(["noop-250", "greeting", "health"])
+            await run_check(CheckRequest(access, rules, recipient="b@recipient.example"), progress.append)
+
+    trio.run(main)
+    assert [step.done for step in progress] == sorted(step.done for step in progress)
+    assert progress[0].phase == DISCOVERY
+    assert (progress[-1].done, progress[-1].total) == (3, 3)
+    assert {step.phase for step in progress} == {DISCOVERY, PROBES, EXCLUSIVE_PROBES, INVARIANTS}
+    assert {step.rule for step in progress} == {"", "noop-250", "greeting", "health"}
+    assert {step.target for step in progress} == {progress[0].target}
 
 
 def test_address_that_greets_is_chosen() -> None:

@@ -33,7 +33,7 @@ def fuzz(
     plan = CampaignPlan(cases, None, 1, connections, **settings)
 
     async def main() -> FuzzResult:
-        async with sink_running(ServerContext(size_bytes=100_000), session=session) as sink:
+        async with sink_running(ServerContext(size_bytes=100_000), session_class=session) as sink:
             return await fuzz_target(FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan))
 
     return trio.run(main)
@@ -96,11 +96,9 @@ class _CrashingSession(ServerSession):
         if _CrashingSession.crashed:
             _CrashingSession.attempts += 1
             if _CrashingSession.restarts_left and _CrashingSession.attempts > 9:
-                _CrashingSession.restarts_left, _CrashingSession.attempts, _CrashingSession.crashed = (
-                    _CrashingSession.restarts_left - 1,
-                    0,
-                    False,
-                )
+                _CrashingSession.restarts_left -= 1
+                _CrashingSession.attempts = 0
+                _CrashingSession.crashed = False
                 return super().connected(now_ns)
             self.pending_action = api.RESET
             return b""
@@ -139,7 +137,7 @@ def test_known_findings_are_not_new() -> None:
     plan = CampaignPlan(100, None, 1, 30, ("order",), 20, shrink_s=1.0)
 
     async def main(known: frozenset[KnownFinding]) -> FuzzResult:
-        async with sink_running(session=MUTANTS["rcpt-first"]) as sink:
+        async with sink_running(session_class=MUTANTS["rcpt-first"]) as sink:
             return await fuzz_target(
                 FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan, known=known)
             )
@@ -153,7 +151,7 @@ def test_divergence_of_two_servers_is_found() -> None:
     plan = CampaignPlan(150, None, 1, 30, ("order",), 20, shrink_s=5.0)
 
     async def main(session: type[ServerSession]) -> FuzzResult:
-        async with sink_running(session=session) as sink, sink_running() as other:
+        async with sink_running(session_class=session) as sink, sink_running() as other:
             return await fuzz_target(
                 FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan, peer=access(other.port))
             )
@@ -181,7 +179,7 @@ def test_progress_is_reported_in_each_phase() -> None:
     shares: dict[str, list[float]] = {CASES: [], CONFIRMATION: []}
 
     async def main() -> None:
-        async with sink_running(session=MUTANTS["rcpt-first"]) as sink:
+        async with sink_running(session_class=MUTANTS["rcpt-first"]) as sink:
             request = FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan)
             await fuzz_target(request, lambda stats: shares[stats.phase].append(stats.share_done))
 

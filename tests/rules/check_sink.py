@@ -50,7 +50,7 @@ async def check_sink_async(
     """Return the results of these rules (all rules if there are no names) on a server with TLS and a login."""
     rules = find(names) if names else RULES
     service = ServerContext(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=size_bytes)
-    async with sink_running(service, tls=server_context(), session=session) as sink:
+    async with sink_running(service, tls=server_context(), session_class=session) as sink:
         route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client_context(), "localhost")
         async with session_runner(route, timeout_ns, USER) as runner:
             target_info, _ = await discover(runner, Fixture(credentials=USER, lmtp=lmtp))
