@@ -83,7 +83,7 @@ def _facts(one: HelpEntry) -> tuple[str, str, str]:
 
 
 def _section(one: HelpSection) -> str:
-    rows = [(code(name), sentence(text)) for name, text in one.rows]
+    rows = [(code(name), sentence(text)) for name, text in one.entries]
     return f"## {escape(one.title)}\n\n" + table("pairs", ("Name", "Meaning"), rows)
 
 

@@ -221,9 +221,9 @@ def compared_rules_of(saved: Saved) -> list[ComparedRule]:
     for entry in records(saved.result.get("rule_differences")) if saved.kind == COMPARISON else []:
         verdicts = {name: text(verdict) for name, verdict in items(entry.get("verdicts"))}
         severity = read_severity(entry.get("severity"))
-        is_worse = severity in (SECURITY, VIOLATION) and next(iter(verdicts.values()), VIOLATED) != VIOLATED
+        worse = severity in (SECURITY, VIOLATION) and next(iter(verdicts.values()), VIOLATED) != VIOLATED
         name, section, requirement = (text(entry.get(key)) for key in ("rule", "section", "requirement"))
-        found.append(ComparedRule(name or "?", section, severity, requirement, verdicts, is_worse))
+        found.append(ComparedRule(name or "?", section, severity, requirement, verdicts, worse))
     return found
 
 
