@@ -1,0 +1,131 @@
+"""Compare the output that a page shows with what a command printed, and write it anew.
+
+What differs between two runs is made equal first: figures with their units, times, ids, column widths and the words of a
+statistical verdict. The dialogue lines of a finding (`S: …`, `C: …`) are compared as they are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+
+#: An output line that stands for any number of lines.
+ELLIPSIS = "…"
+#: Lines that only a busy machine adds.
+BUSY = re.compile(r"GENERATOR LIMITED|the generator was the limit")
+_DIALOGUE = re.compile(r"^\s*[SC]: ")
+_EQUAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"\b\d{8}-\d{6}\b", "<time>"),
+        (r"\b\d{4}-\d\d-\d\d[T ][\d:.]+Z?", "<time>"),
+        (r"\b[0-9a-f]{8}\b", "<id>"),
+        (r"\b(no difference shown|cannot tell|faster|slower|more|fewer)\b", "<verdict>"),
+        (r"(?<!RFC )(?<![\w§.-])[-+−]?\d[\d,]*(\.\d+)?( ?(ns|us|µs|ms|s|min|h|B|KiB|MiB|GiB)\b|%)?", "#"),
+        (r"[-+−]#", "#"),
+        (r"[-=#.:]{6,}", "<bar>"),
+        (r"\s+", " "),
+    )
+)
+#: Least likeness of two lines that are taken for the same line with other words.
+_LIKE = 0.6
+
+
+def normalised(line: str) -> str:
+    """Return a line without what differs between two runs."""
+    line = line.rstrip()
+    if _DIALOGUE.match(line):
+        return line.strip()
+    for pattern, replacement in _EQUAL:
+        line = pattern.sub(replacement, line)
+    return line.strip()
+
+
+def normalised_lines(lines: Iterable[str], varies: Sequence[re.Pattern[str]]) -> list[str]:
+    """Return lines without what differs between two runs; equal neighbours become one line."""
+    result: list[str] = []
+    for line in lines:
+        if BUSY.search(line) or any(pattern.search(line) for pattern in varies):
+            continue
+        short = normalised(line)
+        if not result or short != result[-1]:
+            result.append(short)
+    while result and not result[-1]:
+        result.pop()
+    return result
+
+
+def difference(shown: Sequence[str], printed: Sequence[str], varies: Sequence[re.Pattern[str]] = ()) -> str:
+    """Return how the shown output differs from the printed one, empty if only in figures.
+
+    Args:
+        shown: Lines of the page; without any, nothing is compared.
+        printed: Lines that the command printed.
+        varies: Lines that match one of these are left out on both sides.
+    """
+    if not shown:
+        return ""
+    wanted, real = normalised_lines(shown, varies), normalised_lines(printed, varies)
+    if _matches(wanted, real):
+        return ""
+    return "\n".join(difflib.unified_diff(wanted, real, "on the page", "printed now", lineterm=""))
+
+
+def _segments(lines: Sequence[str]) -> list[list[str]]:
+    """Return what stands before, between and after the ellipses."""
+    segments: list[list[str]] = [[]]
+    for line in lines:
+        if line.strip() == ELLIPSIS:
+            segments.append([])
+        else:
+            segments[-1].append(line)
+    return segments
+
+
+def _matches(wanted: Sequence[str], real: Sequence[str]) -> bool:
+    first, *others = _segments(wanted)
+    if not others:
+        return first == list(real)
+    if list(real[: len(first)]) != first:
+        return False
+    *between, last = others
+    at = len(first)
+    for segment in between:
+        starts = range(at, len(real) - len(segment) + 1)
+        found = next((start for start in starts if list(real[start : start + len(segment)]) == segment), None)
+        if found is None:
+            return False
+        at = found + len(segment)
+    return len(real) - len(last) >= at and list(real[len(real) - len(last) :]) == last
+
+
+def renewed(shown: Sequence[str], printed: Sequence[str]) -> list[str]:
+    """Return the lines to show: all that was printed, or with ellipses the parts that were shown before.
+
+    Raises:
+        ValueError: A shown part has nothing like it in what was printed.
+    """
+    segments = _segments(shown)
+    if len(segments) == 1:
+        return list(printed)
+    result: list[str] = []
+    at = 0
+    for number, segment in enumerate(segments):
+        result += [ELLIPSIS] if number else []
+        if not segment:
+            continue
+        begin = at if number == 0 else _like(segment[0], printed, at)
+        end = len(printed) if number == len(segments) - 1 else _like(segment[-1], printed, begin + len(segment) // 2) + 1
+        result += printed[begin:end]
+        at = end
+    return result
+
+
+def _like(line: str, printed: Sequence[str], at: int) -> int:
+    """Return the index of the printed line that is most like a shown one, the first of several."""
+    short = normalised(line)
+    likeness = [difflib.SequenceMatcher(None, short, normalised(other)).ratio() for other in printed[at:]]
+    if not likeness or max(likeness) < _LIKE:
+        raise ValueError(f"nothing like this line was printed: {line}")
+    return at + likeness.index(max(likeness))
