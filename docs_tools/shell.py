@@ -4,7 +4,7 @@ Every command runs in a bash of its own. Between them the exported variables, th
 are kept, so a page may `cd` and `export`. A server (`… &`) gets a process group of its own and is ended by it.
 
 Ports: every port that the page names on the loopback is replaced by a free one in commands and files, and put back in
-the output. `make` runs only `make demo` for real, because the other targets run the tests that run this.
+the output. Its folder is shown as `~/work` and the checkout as `~/smtpbench`. `make` runs only `make demo` for real, because the other targets run the tests that run this.
 """
 
 from __future__ import annotations
@@ -104,6 +104,8 @@ class Shell:
             raise AssertionError(f"`{command.text}` did not end within {TIMEOUT_S:g} s") from None
         self._exit_code = process.returncode
         output = out.decode(errors="replace") or err.decode(errors="replace")
+        for path, name in ((self.folder, "~/work"), (ROOT, "~/smtpbench")):
+            output = output.replace(str(path), name)
         return Ran(command, process.returncode, self._with_shown_ports(output).splitlines(), err.decode(errors="replace"))
 
     def end(self) -> None:
@@ -198,8 +200,9 @@ def opened(page: Page) -> Iterator[Shell]:
         (base / "home").mkdir()
         if page.checkout:
             shutil.copytree(ROOT, folder, ignore=_NOT_COPIED)
-            if (ROOT / ".venv").exists():
-                (folder / ".venv").symlink_to(ROOT / ".venv")
+            (folder / ".venv").mkdir()  # this environment, ready: nothing may be installed into it
+            (folder / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+            (folder / ".venv" / ".ready").touch()
         else:
             folder.mkdir()
         environment = {name: value for name, value in os.environ.items() if not _NOT_PASSED_ON.match(name)}
