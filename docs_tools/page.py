@@ -14,6 +14,7 @@ checks. Comments directly above a block give instructions:
 
     <!-- docs: varies REGEX -->      output lines that contain this may come, change or stay away
     <!-- docs: needs PROGRAM… -->    skip the block without these programs; `root` stands for being root
+    <!-- docs: exit-codes N… -->     each of these exit codes may be that of any command of the block
     <!-- docs: not-run REASON -->    neither run nor checked, for this reason
 
 A page that has `<!-- docs: checkout -->` anywhere runs in a copy of the checkout instead of an empty folder. A page that
@@ -31,7 +32,7 @@ _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,})(?P<language>[\w+-]*)(?P<re
 _DIRECTIVE = re.compile(r"^\s*<!-- docs: (?P<name>[a-z-]+)(?: (?P<argument>.*?))? -->\s*$")
 _TITLE = re.compile(r'\btitle="([^"]+)"')
 _EXIT_CODE = re.compile(r"#[^#]*\bexit code (\d+)")
-_BLOCK_DIRECTIVES = {"varies", "needs", "not-run"}
+_BLOCK_DIRECTIVES = {"varies", "needs", "exit-codes", "not-run"}
 _PAGE_DIRECTIVES = {"checkout", "page-needs"}
 
 
@@ -48,14 +49,14 @@ class Command:
         prompt: The lines of the page that hold it, with their prompts.
         line: Line of the page where it begins, from 1.
         shown: Output lines below it.
-        exit_code: The exit code that the page states, 0 without a statement.
+        exit_codes: The exit code that the page states, 0 without a statement; several where it may be any of them.
     """
 
     text: str
     prompt: list[str]
     line: int
     shown: list[str] = field(default_factory=list)
-    exit_code: int = 0
+    exit_codes: tuple[int, ...] = (0,)
 
     @property
     def in_background(self) -> bool:
@@ -188,7 +189,7 @@ def _commands(path: Path, block: Block) -> list[Command]:
         while command.shown and not command.shown[-1].strip():
             command.shown.pop()
         if stated := _EXIT_CODE.search(command.text):
-            command.exit_code = int(stated[1])
+            command.exit_codes = (int(stated[1]),)
     return commands
 
 
@@ -198,5 +199,8 @@ def _instruct(block: Block, directives: list[tuple[str, str]]) -> None:
             block.varies.append(re.compile(argument))
         elif name == "needs":
             block.needs += argument.split()
+        elif name == "exit-codes":
+            for command in block.commands:
+                command.exit_codes = tuple(int(code) for code in argument.split())
         else:
             block.not_run = argument or "no reason given"

@@ -71,11 +71,11 @@ def run(page: Page) -> Report:
                     report.problems.append(f"{where}:{command.line}: {error}")
                     return report
                 report.ran.append(ran)
-                if ran.exit_code != command.exit_code:
+                if ran.exit_code not in command.exit_codes:
                     shown = "\n".join(ran.output) or ran.errors
                     report.problems.append(
                         f"{where}:{command.line}: `{command.text}` ended with {ran.exit_code}, "
-                        f"the page says {command.exit_code}\n{shown}\n{ran.errors}"
+                        f"the page says {' or '.join(map(str, command.exit_codes))}\n{shown}\n{ran.errors}"
                     )
                     return report
                 if differs := output.difference(command.shown, ran.output, block.varies):

@@ -30,6 +30,7 @@ def test_failing_command_is_reported_with_its_line(tmp_path: Path) -> None:
 
 def test_expected_exit_code_is_required(tmp_path: Path) -> None:
     assert not problems(tmp_path, "```console\n$ sh -c 'exit 99'   # exit code 99: a threshold failed\n```\n")
+    assert not problems(tmp_path, "<!-- docs: exit-codes 0 3 -->\n```console\n$ true\n$ sh -c 'exit 3'\n```\n")
     assert "ended with 0, the page says 1" in problems(tmp_path, "```console\n$ true   # exit code 1\n```\n")
 
 
