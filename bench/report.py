@@ -10,7 +10,7 @@ from pathlib import Path
 from saved_results import run_folder  # of the tests, which `make reportbench` puts on the path
 
 from smtpbench.measure.saved import load
-from smtpbench.report.page import write_report
+from smtpbench.report.html.page import write_report
 
 ROUNDS = 5
 

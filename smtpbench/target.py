@@ -174,9 +174,9 @@ def tls_context(trust: Trust) -> ssl.SSLContext:
     return context
 
 
-def _file_trouble(error: Exception, otherwise: str) -> str:
+def _file_trouble(error: Exception, default: str) -> str:
     if isinstance(error, ssl.SSLError) or not isinstance(error, OSError) or not error.strerror:
-        return otherwise
+        return default
     return error.strerror.lower()
 
 

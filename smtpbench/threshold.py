@@ -68,9 +68,9 @@ class Metric:
         return self.path[0] in ("throughput", "accepted") or self.path == ("recipients", "accepted")
 
     @property
-    def slot(self) -> str:
+    def latency_name(self) -> str:
         """The slot of latency it is about; empty for another metric."""
-        return slot_of(self.path)
+        return latency_name_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +98,9 @@ class Threshold:
         return _OPERATORS[self.operator](value, self.limit)
 
     @property
-    def slot(self) -> str:
+    def latency_name(self) -> str:
         """The slot of latency it is about; empty for another metric."""
-        return slot_of(self.path)
+        return latency_name_of(self.path)
 
     @property
     def only_at_the_end(self) -> bool:
@@ -114,7 +114,7 @@ class Threshold:
         return (self.limit - value if self.operator.startswith("<") else value - self.limit) / self.limit
 
 
-def slot_of(path: tuple[str, ...]) -> str:
+def latency_name_of(path: tuple[str, ...]) -> str:
     """The slot of latency a metric is about; empty for another metric."""
     return path[0] if len(path) == _LATENCY_PARTS and path[1] in ("service", "response") else ""
 

@@ -10,28 +10,28 @@ from typing import Any
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
-from smtpbench.session.cast import GO, LATE_SHIFT, LEAVE, UNSCHEDULED, Cast
 from smtpbench.session.client import ClientSession
-from smtpbench.session.script import Ask, Script, Step
+from smtpbench.session.context import LATE_SHIFT, START, STOP, UNSCHEDULED, SessionContext
+from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.session.transcript import Transcript
 
 
-class FakeBook:
+class FakeRecorder:
     """Keeps every sample and every count where a test can see it."""
 
-    def __init__(self, rows: int = 64) -> None:
-        self.rows: list[dict[bytes, Any]] = [{} for _ in range(rows)]
+    def __init__(self, reply_count: int = 64) -> None:
+        self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
         self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
         self.replies: dict[tuple[str, str, bytes, bool], list[int]] = defaultdict(list)
         self.timings: dict[tuple[str, bool], list[int]] = defaultdict(list)
         self.errors: Counter[str] = Counter()
         self.details: list[str] = []
 
-    def samples(self, verb: str, slot: str, raw: bytes, ok: bool) -> list[int]:
-        return self.replies[verb, slot, raw[:3], ok]
+    def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
+        return self.replies[verb, metric, raw[:3], ok]
 
-    def timing(self, slot: str, ok: bool = True) -> list[int]:
-        return self.timings[slot, ok]
+    def timing(self, metric: str, ok: bool = True) -> list[int]:
+        return self.timings[metric, ok]
 
     def error(self, kind: str, detail: str = "", count: int = 1) -> None:
         self.errors[kind] += count
@@ -54,75 +54,102 @@ class FakeBook:
     def service_ns(self, verb: str) -> list[int]:
         """The service times of a verb's replies that said yes."""
         mask = (1 << LATE_SHIFT) - 1
-        return [v & mask for (of, slot, _, ok), found in self.replies.items() if of == verb and slot and ok for v in found]
+        return [
+            v & mask for (of, metric, _, ok), found in self.replies.items() if of == verb and metric and ok for v in found
+        ]
 
 
-class FakeConductor:
-    """Hands out arrivals 1, 2, 3 … while `passes` lasts; then `at_end` (LEAVE or WAIT)."""
+class FakeScheduler:
+    """Hands out arrivals 1, 2, 3 … while `iterations` lasts; then `at_end` (LEAVE or WAIT)."""
 
-    def __init__(self, book: FakeBook, passes: int = 0, at_end: int = LEAVE) -> None:
-        self.book = book
-        self.passes = passes
+    def __init__(self, recorder: FakeRecorder, iterations: int = 0, at_end: int = STOP) -> None:
+        self.recorder = recorder
+        self.iterations = iterations
         self.at_end = at_end
         self.n = 0
         self.ended: list[ClientSession] = []
 
-    def at_gate(self, session: ClientSession, now_ns: int) -> int:
-        if not self.passes:
+    def next_arrival(self, session: ClientSession, now_ns: int) -> int:
+        if not self.iterations:
             return self.at_end
-        self.passes -= 1
+        self.iterations -= 1
         self.n += 1
-        session.assign(self.n, UNSCHEDULED, self.book)
-        return GO
+        session.assign(self.n, UNSCHEDULED, self.recorder)
+        return START
 
-    def over(self, session: ClientSession, now_ns: int) -> None:
+    def session_ended(self, session: ClientSession, now_ns: int) -> None:
         self.ended.append(session)
 
 
-def say(text: bytes, *expect: int, kind: int = s.SAY, otherwise: int = s.GO_ON, escape: int = 0) -> Step:
+def command_step(
+    text: bytes, *expect: int, kind: int = s.COMMAND, on_unexpected: int = s.CONTINUE, abort_target: int = 0
+) -> Step:
     """A command step; its verb is its first word."""
     verb = text.split(b" ")[0].decode()
-    return Step(kind, text + b"\r\n", asks=(Ask(verb, expect or (2,)),), slot=verb, otherwise=otherwise, escape=escape)
+    return Step(
+        kind,
+        text + b"\r\n",
+        expected_replies=(ExpectedReply(verb, expect or (2,)),),
+        metric=verb,
+        on_unexpected=on_unexpected,
+        abort_target=abort_target,
+    )
 
 
-def body(*, escape: int = 0) -> Step:
+def message_step(*, abort_target: int = 0) -> Step:
     """A message of one line."""
-    return Step(s.BODY, b"x\r\n.\r\n", asks=(Ask("message", (2,)),), slot="message", otherwise=s.ABANDON, escape=escape)
+    return Step(
+        s.MESSAGE,
+        b"x\r\n.\r\n",
+        expected_replies=(ExpectedReply("message", (2,)),),
+        metric="message",
+        on_unexpected=s.ABORT_TRANSACTION,
+        abort_target=abort_target,
+    )
 
 
 def transaction(at: int, rcpts: int = 1) -> tuple[Step, ...]:
     """MAIL, RCPT …, DATA and a message, as steps that begin at program counter `at`."""
-    escape = at + rcpts + 3
+    abort_target = at + rcpts + 3
     return (
-        say(b"MAIL FROM:<a@b.example>", kind=s.MAIL, otherwise=s.ABANDON, escape=escape),
-        *(say(b"RCPT TO:<r%d@b.example>" % i, kind=s.RCPT, otherwise=s.ABANDON, escape=escape) for i in range(rcpts)),
-        say(b"DATA", 3, otherwise=s.ABANDON, escape=escape),
-        body(escape=escape),
+        command_step(b"MAIL FROM:<a@b.example>", kind=s.MAIL, on_unexpected=s.ABORT_TRANSACTION, abort_target=abort_target),
+        *(
+            command_step(
+                b"RCPT TO:<r%d@b.example>" % i, kind=s.RCPT, on_unexpected=s.ABORT_TRANSACTION, abort_target=abort_target
+            )
+            for i in range(rcpts)
+        ),
+        command_step(b"DATA", 3, on_unexpected=s.ABORT_TRANSACTION, abort_target=abort_target),
+        message_step(abort_target=abort_target),
     )
 
 
-def repeated(rcpts: int = 1, passes: int = 10, **options: Any) -> Script:
+def repeated(rcpts: int = 1, iterations: int = 10, **options: Any) -> Script:
     """EHLO, then transactions, then QUIT."""
-    steps = (say(b"EHLO c.example", otherwise=s.GIVE_UP), *transaction(1, rcpts), say(b"QUIT", 221))
-    return Script.of("repeated", steps, gate=1, farewell=len(steps) - 1, passes=passes, **options)
+    steps = (
+        command_step(b"EHLO c.example", on_unexpected=s.ABORT_SESSION),
+        *transaction(1, rcpts),
+        command_step(b"QUIT", 221),
+    )
+    return Script.of("repeated", steps, loop_start=1, teardown=len(steps) - 1, iterations=iterations, **options)
 
 
 class Feed:
     """A client session under a test's thumb: `hears` a reply and says what it writes; time goes by 1 ms a call."""
 
     def __init__(
-        self, script: Script, *, passes: int = 0, at_end: int = LEAVE, tape: bool = False,
+        self, script: Script, *, iterations: int = 0, at_end: int = STOP, transcript: bool = False,
         credentials: tuple[str, str] | None = None, late_ns: int | None = None,
     ) -> None:  # fmt: skip
-        self.book = FakeBook(script.rows)
-        self.conductor = FakeConductor(self.book, passes, at_end)
-        cast = Cast(script, self.conductor, timeout_ns=10**9, credentials=credentials)
-        self.session = ClientSession(cast, Transcript() if tape else None)
+        self.recorder = FakeRecorder(script.reply_count)
+        self.scheduler = FakeScheduler(self.recorder, iterations, at_end)
+        context = SessionContext(script, self.scheduler, timeout_ns=10**9, credentials=credentials)
+        self.session = ClientSession(context, Transcript() if transcript else None)
         self.now_ns = 10**9
-        self.session.assign(0, UNSCHEDULED if late_ns is None else self.now_ns - late_ns, self.book)
+        self.session.assign(0, UNSCHEDULED if late_ns is None else self.now_ns - late_ns, self.recorder)
         self.session.open(self.now_ns)
-        self.said: deque[bytes] = deque()
-        self._out(self.session.opened(self._tick()))
+        self.sent: deque[bytes] = deque()
+        self._out(self.session.connected(self._tick()))
 
     def _tick(self) -> int:
         self.now_ns += 1_000_000
@@ -130,23 +157,23 @@ class Feed:
 
     def _out(self, out: api.Out) -> bytes:
         segments = out if isinstance(out, list) else [b"".join(out)] if isinstance(out, tuple) else [out]
-        self.said.extend(segment for segment in segments if segment)
+        self.sent.extend(segment for segment in segments if segment)
         return b"".join(segments)
 
     def hears(self, data: bytes) -> bytes:
         """Feed octets; what the session writes in answer."""
         return self._out(self.session.receive(data, self._tick()))
 
-    def secured(self) -> bytes:
-        self.session.wants = api.NOTHING
-        return self._out(self.session.secured(self._tick()))
+    def tls_started(self) -> bytes:
+        self.session.pending_action = api.NOTHING
+        return self._out(self.session.tls_started(self._tick()))
 
     def wakes(self) -> bytes:
-        self.session.wants = api.NOTHING
+        self.session.pending_action = api.NOTHING
         return self._out(self.session.wake(self._tick()))
 
     def loses(self, why: str) -> None:
-        self.session.lost(why, "", self._tick())
+        self.session.connection_lost(why, "", self._tick())
 
     def talks(self, *replies: bytes) -> list[bytes]:
         """Feed replies one after the other; what was written to each."""

@@ -9,8 +9,8 @@ from smtpbench.measure import result as results
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
-from smtpbench.measure.recorder import Book, Interval
-from smtpbench.session.cast import LATE_SHIFT
+from smtpbench.measure.recorder import Interval, Recorder
+from smtpbench.session.context import LATE_SHIFT
 
 MS = 1_000_000
 REPLIES = (
@@ -33,18 +33,18 @@ def sample(service_ns: int, late_us: int = 0) -> int:
     return service_ns + (late_us << LATE_SHIFT)
 
 
-def scribble(book: Book, draw: random.Random, times: int, late_us: int = 0) -> None:
+def scribble(recorder: Recorder, draw: random.Random, times: int, late_us: int = 0) -> None:
     """Write `times` random things into a book, each sample late by up to late_us."""
     for _ in range(times):
         value = sample(int(draw.lognormvariate(0, 1) * 5 * MS), draw.randrange(late_us + 1))
         if draw.random() < 0.6:
-            book.samples(*draw.choice(REPLIES)).append(value)
+            recorder.samples(*draw.choice(REPLIES)).append(value)
         else:
-            book.timing(*draw.choice(TIMINGS)).append(value)
+            recorder.timing(*draw.choice(TIMINGS)).append(value)
         name = draw.choice(("accepted", "accepted", "accepted", "rejected", "failed", "dropped", "interrupted"))
-        setattr(book, name, getattr(book, name) + 1)
+        setattr(recorder, name, getattr(recorder, name) + 1)
         if draw.random() < 0.05:
-            book.error(*draw.choice(ERRORS))
+            recorder.error(*draw.choice(ERRORS))
 
 
 def tick(interval: Interval, **changes: Any) -> Tick:
@@ -82,8 +82,8 @@ def result_of(totals: Interval, *, model: str = "open", health: Health | None = 
     return results.build(**(values | changes))
 
 
-def busy_book(times: int = 2000, seed: int = 1, late_us: int = 0) -> Book:
+def busy_recorder(times: int = 2000, seed: int = 1, late_us: int = 0) -> Recorder:
     """A book with something of everything."""
-    book = Book()
-    scribble(book, random.Random(seed), times, late_us)
-    return book
+    recorder = Recorder()
+    scribble(recorder, random.Random(seed), times, late_us)
+    return recorder

@@ -15,7 +15,7 @@ from figures import result_of, tick
 from smtpbench.load import run as loading
 from smtpbench.measure.health import Health
 from smtpbench.measure.recorder import Interval, Latency
-from smtpbench.measure.verdict import Figures, judge
+from smtpbench.measure.thresholds import Figures, evaluate
 from smtpbench.units import NS_PER_S
 
 NOTHING_BEFORE: Any = None
@@ -37,25 +37,25 @@ class Queue:
         self.service_s, self.workers, self.random_work = service_s, workers, random_work
         self.connections, self.stalls, self.stall_s = connections, stalls, stall_s
         self.health, self.failing, self.on_run = health, failing, on_run
-        self.requests: list[loading.Request] = []
+        self.requests: list[loading.RunRequest] = []
 
     @property
     def limit_per_s(self) -> float:
         """What it can do."""
         return min(self.workers, self.connections) / self.service_s
 
-    async def __call__(self, request: loading.Request, observer: loading.Observer) -> loading.Outcome:
+    async def __call__(self, request: loading.RunRequest, observer: loading.Observer) -> loading.RunResult:
         await trio.lowlevel.checkpoint()
         self.requests.append(request)
         self.on_run(len(self.requests))
         return self._closed(request) if not request.plan.stages else self._open(request, observer)
 
-    def _closed(self, request: loading.Request) -> loading.Outcome:
+    def _closed(self, request: loading.RunRequest) -> loading.RunResult:
         count = request.plan.arrivals or 1
         totals = _interval([self.service_s] * count, [self.service_s] * count)
-        return loading.Outcome(self._result(request, totals, count * self.service_s, Health(), ""), None, False)
+        return loading.RunResult(self._result(request, totals, count * self.service_s, Health(), ""), None, False)
 
-    def _open(self, request: loading.Request, observer: loading.Observer) -> loading.Outcome:
+    def _open(self, request: loading.RunRequest, observer: loading.Observer) -> loading.RunResult:
         plan = request.plan
         rate = plan.stages[0].rate_from_per_s
         warmup_s, end_s = plan.warmup_ns / NS_PER_S, plan.issuing_ns / NS_PER_S
@@ -76,11 +76,11 @@ class Queue:
             waiting = bisect_right(came, second) - bisect_right(begun, second)
             phase = "steady" if second > warmup_s else "warmup"
             observer.tick(tick(interval, end_s=float(second), phase=phase, busy=backlog - waiting, waiting=waiting), totals)
-            why = request.watch.broken(NOTHING_BEFORE, plan, float(second))
+            why = request.watch.failed(NOTHING_BEFORE, plan, float(second))
             if why:
                 break
         result = self._result(request, totals, second - warmup_s, self.health(rate), why)
-        return loading.Outcome(result, None, False)
+        return loading.RunResult(result, None, False)
 
     def _serve(self, came: list[float], end_s: float, draw: random.Random) -> tuple[list[float], list[float]]:
         """When each was given to the server, and when it was done; both in order."""
@@ -99,12 +99,12 @@ class Queue:
         return begun, sorted(done)
 
     def _result(
-        self, request: loading.Request, totals: Interval, window_s: float, health: Health, why: str
+        self, request: loading.RunRequest, totals: Interval, window_s: float, health: Health, why: str
     ) -> dict[str, Any]:
         outcome = {"status": "aborted" if why else "completed", "reason": why}
         result = result_of(totals, health=health, window_s=window_s, outcome=outcome)
         figures = Figures(totals, window_s, result["generator"])
-        return result | {"thresholds": [one.to_data() for one in judge(request.watch.thresholds, figures)]}
+        return result | {"thresholds": [one.to_data() for one in evaluate(request.watch.thresholds, figures)]}
 
 
 def _interval(service_s: list[float], response_s: list[float], failed: int = 0) -> Interval:

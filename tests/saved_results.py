@@ -127,12 +127,12 @@ def rules(**verdicts: str) -> dict[str, dict[str, str]]:
     }  # fmt: skip
 
 
-def hostile(quiet: Interval, beside: Interval) -> dict[str, Any]:
+def hostile(baseline: Interval, beside: Interval) -> dict[str, Any]:
     """`hostile` of a result."""
     phases = {
         name: {"window_s": 300.0, "messages": messages_section(one), "messages_per_s": 450.0,
                "latency": latency_section(one, ok=True)}
-        for name, one in (("quiet", quiet), ("beside", beside))
+        for name, one in (("quiet", baseline), ("beside", beside))
     }  # fmt: skip
     return phases | {
         "share_wanted": 0.05, "share": 0.048, "cases": {"run": 5120}, "findings": [finding()], "rules": rules(),
@@ -141,7 +141,7 @@ def hostile(quiet: Interval, beside: Interval) -> dict[str, Any]:
 
 
 def _base() -> dict[str, Any]:
-    run = figures.result_of(figures.busy_book(200).drain())
+    run = figures.result_of(figures.busy_recorder(200).drain())
     return {name: run[name] for name in ("started", "machine", "versions", "generator", "scenario", "outcome", "notes")}
 
 

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,13 @@ import trustme
 HOST = "127.0.0.1"
 USER, PASSWORD = "bench", "correct horse"
 REQUIRED = os.environ.get("SMTPBENCH_REQUIRE_SERVERS") == "1"
+#: Debian package of a program that is not named like it.
+PACKAGES = {
+    "smtp-sink": "postfix",
+    "smtp-source": "postfix",
+    "saslpasswd2": "sasl2-bin libsasl2-modules",
+    "dovecot": "dovecot-lmtpd",
+}
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
@@ -55,9 +62,12 @@ class Server:
 
 
 def need(*programs: str, root: bool = False) -> None:
-    """Skip, or in CI fail, where a program is missing."""
+    """Skip the test where a program is missing, and say what to install; with SMTPBENCH_REQUIRE_SERVERS=1, fail."""
     missing = [program for program in programs if not shutil.which(program, path=PATH)]
-    reason = f"needs {', '.join(missing)}" if missing else "needs root" if root and os.geteuid() else ""
+    packages = sorted({PACKAGES.get(program, program) for program in missing})
+    reason = f"{', '.join(missing)} not found: apt-get install {' '.join(packages)}" if missing else ""
+    if root and os.geteuid() and not reason:
+        reason = f"{', '.join(programs)} must be started as root"
     if reason:
         if REQUIRED:
             pytest.fail(reason)
@@ -85,17 +95,32 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes], log: Path | None = None) -> None:
-    """Until the port takes connections. Fails where the process ends first, with its log."""
-    for _ in range(400):
-        with contextlib.suppress(OSError):
-            socket.create_connection((HOST, port), 1).close()
-            return
-        if process.poll() is not None:
-            break
+def wait_until(condition: Callable[[], bool], limit_s: float = 60) -> bool:
+    """Poll a condition that another process makes true, which no event announces. Return whether it came true in time."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.05)
-    text = log.read_text()[-2000:] if log and log.exists() else ""
-    pytest.fail(f"no server came up on port {port} (status {process.poll()})\n{text}")
+    return True
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path | None = None) -> None:
+    """Wait until the port accepts connections. Fail with the server's log where the process ends first."""
+
+    def settled() -> bool:
+        return process.poll() is not None or accepts(port)
+
+    if not wait_until(settled) or process.poll() is not None:
+        text = log.read_text()[-2000:] if log and log.exists() else ""
+        pytest.fail(f"no server came up on port {port} (status {process.poll()})\n{text}")
+
+
+def accepts(port: int) -> bool:
+    """Whether something accepts connections on the port."""
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), 1):
+        return True
+    return False
 
 
 @contextmanager

@@ -92,6 +92,6 @@ def test_the_walk_sees_what_climbs(tmp_path: Path, file: str, text: str, climbs:
 
 def test_a_load_run_never_imports_hypothesis() -> None:
     # its trio plugin would sort and shuffle every batch of the scheduler
-    code = "import sys, smtpbench.cli.run, smtpbench.load.fleet; print('hypothesis' in sys.modules)"
+    code = "import sys, smtpbench.cli.run, smtpbench.load.worker_processes; print('hypothesis' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

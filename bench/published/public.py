@@ -61,7 +61,7 @@ def told(result: Mapping[str, Any], server: str) -> dict[str, Any]:
     kept = {
         name: rule
         for name, rule in result["rules"].items()
-        if name not in UNTOLD or name in public or (name in mended and rule["verdict"] != r.BROKEN)
+        if name not in UNTOLD or name in public or (name in mended and rule["verdict"] != r.VIOLATED)
     }
     return {
         **result,

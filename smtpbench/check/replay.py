@@ -13,19 +13,19 @@ from pathlib import Path
 
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
-from smtpbench.rules.account import audit
-from smtpbench.rules.accounted import AccountedSession
-from smtpbench.rules.differ import DIVERGENCE, differ
-from smtpbench.rules.discover import Fixture, alive, discover, reach
+from smtpbench.rules.discover import Fixture, discover, is_alive, reach
+from smtpbench.rules.divergence import DIVERGENCE, find_divergence
 from smtpbench.rules.finding import plain
-from smtpbench.rules.offer import Offer
 from smtpbench.rules.register import BY_NAME
-from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.rules.reply_tracker import find_violations
+from smtpbench.rules.target_info import TargetInfo
+from smtpbench.rules.tracked_session import TrackedSession
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import ScenarioFile, load_scenario
-from smtpbench.scenario.model import Finding
+from smtpbench.scenario.model import FindingMetadata
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
-from smtpbench.session.stage import UNREACHABLE, Stage, stage
+from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
 from smtpbench.target import Access
 
 STILL_THERE = "STILL THERE"
@@ -34,12 +34,12 @@ CANNOT_TELL = "CANNOT TELL"
 
 
 @dataclass(frozen=True, slots=True)
-class Replayed:
+class ReplayResult:
     """What came of one file. word: STILL_THERE, FIXED or CANNOT_TELL. actual: what was seen, or why nothing was."""
 
     path: Path
     rule: str
-    word: str
+    status: str
     actual: str = ""
 
 
@@ -59,16 +59,16 @@ def read_findings(paths: Sequence[Path]) -> list[ScenarioFile]:
     return files
 
 
-async def replay(files: Sequence[ScenarioFile], access: Access, peer: Access | None = None) -> list[Replayed]:
+async def replay(files: Sequence[ScenarioFile], access: Access, peer: Access | None = None) -> list[ReplayResult]:
     """Say each finding to the target, one after the other. peer: a second target, for divergences.
 
     Raises CannotRun where it cannot be reached, UsageError.
     """
-    outcomes: list[Replayed] = []
-    offers: dict[Fixture, Offer] = {}
-    async with AsyncExitStack() as stages:
+    outcomes: list[ReplayResult] = []
+    target_infos: dict[Fixture, TargetInfo] = {}
+    async with AsyncExitStack() as runners:
         here, *there = [
-            await stages.enter_async_context(stage(await reach(one), one.timeout_ns, one.credentials))
+            await runners.enter_async_context(session_runner(await reach(one), one.timeout_ns, one.credentials))
             for one in (access, peer) if one is not None
         ]  # fmt: skip
         for file in files:
@@ -76,60 +76,73 @@ async def replay(files: Sequence[ScenarioFile], access: Access, peer: Access | N
             assert finding is not None
             fixture = Fixture.of(access, finding.recipient, finding.sender)
             try:
-                if fixture not in offers:
-                    offers[fixture] = (await discover(here, fixture))[0]
+                if fixture not in target_infos:
+                    target_infos[fixture] = (await discover(here, fixture))[0]
             except CannotRun as error:
                 if not outcomes:
                     raise
-                outcomes.append(Replayed(file.path, finding.rule, CANNOT_TELL, str(error)))
+                outcomes.append(ReplayResult(file.path, finding.rule, CANNOT_TELL, str(error)))
                 continue
-            outcomes.append(await _again(here, there[0] if there else None, offers[fixture], file, finding))
+            outcomes.append(await _again(here, there[0] if there else None, target_infos[fixture], file, finding))
     return outcomes
 
 
-async def _again(here: Stage, peer: Stage | None, offer: Offer, file: ScenarioFile, finding: Finding) -> Replayed:
-    options = Options(lmtp=offer.lmtp, implicit_tls=offer.implicit_tls, credentials=offer.credentials is not None)
+async def _again(
+    here: SessionRunner, peer: SessionRunner | None, target_info: TargetInfo, file: ScenarioFile, finding: FindingMetadata
+) -> ReplayResult:
+    options = CompileOptions(
+        lmtp=target_info.lmtp, implicit_tls=target_info.implicit_tls, credentials=target_info.credentials is not None
+    )
     script = plain(compile_scenario(file, options))
     # what was found by waiting for the replies that are owed is said again in the same way
-    speaker = AccountedSession if finding.by == "fuzz" else ClientSession
-    take = await here.perform(script, speaker)
-    dialogue = Dialogue.of(take.tape)
+    session_class = TrackedSession if finding.by == "fuzz" else ClientSession
+    session_result = await here.run(script, session_class)
+    dialogue = Dialogue.of(session_result.transcript)
 
-    def told(word: str, actual: str) -> Replayed:
-        return Replayed(file.path, finding.rule, word, actual)
+    def told(word: str, actual: str) -> ReplayResult:
+        return ReplayResult(file.path, finding.rule, word, actual)
 
     if finding.rule == DIVERGENCE.name:
         if peer is None:
             return told(CANNOT_TELL, "a divergence is of two targets: say --target twice")
-        difference = differ(dialogue, Dialogue.of((await peer.perform(script, speaker)).tape))
+        difference = find_divergence(dialogue, Dialogue.of((await peer.run(script, session_class)).transcript))
         return told(STILL_THERE, difference.actual) if difference else told(FIXED, "")
     rule = BY_NAME[finding.rule]
-    if dialogue.fate in UNREACHABLE or not dialogue.began:
-        return told(CANNOT_TELL, f"no greeting ({dialogue.fate})")
-    if dialogue.last_code != 221 and not await alive(here, offer):
+    if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
+        return told(CANNOT_TELL, f"no greeting ({dialogue.end_reason})")
+    if dialogue.last_code != 221 and not await is_alive(here, target_info):
         return told(STILL_THERE if finding.rule == "health" else CANNOT_TELL, "after it the target is gone")
-    wrong = next((one.actual for one in audit(take.tape, lmtp=offer.lmtp) if one.rule == finding.rule), "")
-    if not wrong and rule.invariant is not None:
-        wrong = rule.invariant(offer, dialogue)
-    if wrong:
-        return told(STILL_THERE, wrong)
-    if finding.by == "check" and rule.judge is not None and rule.probe is not None:
-        return told(*await _judged_again(here, offer, rule, finding.take, dialogue))
+    violation = next(
+        (
+            one.actual
+            for one in find_violations(session_result.transcript, lmtp=target_info.lmtp)
+            if one.rule == finding.rule
+        ),
+        "",
+    )
+    if not violation and rule.invariant is not None:
+        violation = rule.invariant(target_info, dialogue)
+    if violation:
+        return told(STILL_THERE, violation)
+    if finding.by == "check" and rule.evaluate is not None and rule.probe is not None:
+        return told(*await _judged_again(here, target_info, rule, finding.take, dialogue))
     return told(FIXED, "")
 
 
-async def _judged_again(here: Stage, offer: Offer, rule: r.Rule, at: int, dialogue: Dialogue) -> tuple[str, str]:
+async def _judged_again(
+    here: SessionRunner, target_info: TargetInfo, rule: r.Rule, at: int, dialogue: Dialogue
+) -> tuple[str, str]:
     """The rule's judgement, with this dialogue in the place of its own."""
     assert rule.probe is not None
-    assert rule.judge is not None
-    lack = offer.lacks(rule.needs)
-    scripts = [] if lack else rule.probe(offer)
+    assert rule.evaluate is not None
+    lack = target_info.missing(rule.needs)
+    scripts = [] if lack else rule.probe(target_info)
     if at >= len(scripts):
         return CANNOT_TELL, lack or "the rule has fewer dialogues for this target"
     dialogues = [
-        dialogue if place == at else Dialogue.of((await here.perform(script)).tape) for place, script in enumerate(scripts)
+        dialogue if place == at else Dialogue.of((await here.run(script)).transcript) for place, script in enumerate(scripts)
     ]
-    judgement = rule.judge(offer, dialogues)
-    if judgement.verdict == r.BROKEN:
-        return STILL_THERE, judgement.actual
-    return (FIXED, "") if judgement.verdict == r.PASS else (CANNOT_TELL, judgement.actual)
+    verdict = rule.evaluate(target_info, dialogues)
+    if verdict.status == r.VIOLATED:
+        return STILL_THERE, verdict.actual
+    return (FIXED, "") if verdict.status == r.PASS else (CANNOT_TELL, verdict.actual)

@@ -11,14 +11,14 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, one_of
-from smtpbench.cli.keeping import end_early, keep, tell
 from smtpbench.cli.options import Authorized, Ca, Cert, Html, Insecure, Key, PasswordFile, Sni
+from smtpbench.cli.saving import end_early, keep, report_progress
 from smtpbench.errors import UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
-from smtpbench.report.capacity import capacity_table
-from smtpbench.report.console import wants_color
+from smtpbench.report.terminal.capacity import capacity_table
+from smtpbench.report.terminal.tables import wants_color
 from smtpbench.scenario.load import find_scenario, load_scenario
-from smtpbench.study.capacity import Request, capacity
+from smtpbench.study.capacity import CapacityRequest, capacity
 from smtpbench.target import Access, Trust, parse_target, read_password
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_rate_per_s, parse_share, parse_size_bytes
@@ -87,7 +87,7 @@ def command(
     enough = max(DEFAULT_CONNECTIONS["open"], load.connections or 0)  # a scenario's own may be meant for the closed model
     given = Overrides(connections or enough, None, step, "1/s", arrivals, "wait", warmup, None, timeout, workers, seed)
     where = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-capacity-{file.path.stem}"
-    request = Request(
+    request = CapacityRequest(
         file=file,
         access=Access(
             parsed, Trust(ca, insecure, sni, cert, key), read_password(password_file) if parsed.user else None,
@@ -102,7 +102,7 @@ def command(
         max_rate_per_s=None if max_rate is None else _rate("--max-rate", max_rate),
         message_bytes=None if size is None else parse_size_bytes(size),
     )  # fmt: skip
-    result = trio.run(capacity, request, tell)
+    result = trio.run(capacity, request, report_progress)
     typer.echo(capacity_table(result, color=wants_color(sys.stdout)))
     keep(result, where, html)
     end_early(result)

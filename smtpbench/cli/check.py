@@ -9,9 +9,8 @@ from typing import Annotated
 import trio
 import typer
 
-from smtpbench.check.trial import Request, trial
-from smtpbench.cli.ending import INTERRUPTED
-from smtpbench.cli.keeping import keep
+from smtpbench.check.run import CheckRequest, run_check
+from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.cli.options import (
     Authorized,
     Ca,
@@ -24,11 +23,12 @@ from smtpbench.cli.options import (
     Recipient,
     ReplyTimeout,
     Sni,
-    Told,
+    TargetOptions,
 )
+from smtpbench.cli.saving import keep
 from smtpbench.errors import UsageError
-from smtpbench.report.console import wants_color
-from smtpbench.report.scorecard import counts_against, matrix, scorecard
+from smtpbench.report.terminal.scorecard import counts_against, matrix, scorecard
+from smtpbench.report.terminal.tables import wants_color
 from smtpbench.rules.register import find
 from smtpbench.target import Trust
 
@@ -66,7 +66,7 @@ def command(
       smtpbench check --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
     """
     trust = Trust(ca, insecure, sni, cert, key)
-    told = Told(target or [], trust, timeout, authorized, password_file, recipient, sender).completed(fixture)
+    told = TargetOptions(target or [], trust, timeout, authorized, password_file, recipient, sender).completed(fixture)
     if out is not None and len(told.targets) > 1:
         raise UsageError("--out goes with one target")
     wanted = find(rules or ())
@@ -76,8 +76,8 @@ def command(
     options += ["--insecure"] if told.trust.insecure else []
     verdicts = []
     for access in told.accesses():
-        request = Request(access, wanted, told.recipient, told.sender, strict or bool(rules), options)
-        verdicts.append(trio.run(trial, request))
+        request = CheckRequest(access, wanted, told.recipient, told.sender, strict or bool(rules), options)
+        verdicts.append(trio.run(run_check, request))
         if verdicts[-1].stopped:
             break
     results = [verdict.result for verdict in verdicts]

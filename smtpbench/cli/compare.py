@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import trio
 import typer
 
-from smtpbench.cli.keeping import end_early, keep, tell
 from smtpbench.cli.options import (
     Authorized,
     Ca,
@@ -24,11 +23,12 @@ from smtpbench.cli.options import (
     ReplyTimeout,
     Sni,
 )
-from smtpbench.measure.difference import any_worse
-from smtpbench.report.comparison import comparison_table
-from smtpbench.report.console import wants_color
+from smtpbench.cli.saving import end_early, keep, report_progress
+from smtpbench.measure.comparison import any_worse
+from smtpbench.report.terminal.comparison import comparison_table
+from smtpbench.report.terminal.tables import wants_color
 from smtpbench.scenario.comparison import check as checked
-from smtpbench.study.candidates import Means, make_request
+from smtpbench.study.candidates import AccessOptions, make_request
 from smtpbench.study.compare import compare
 from smtpbench.study.options import document_of
 from smtpbench.target import Trust
@@ -99,10 +99,10 @@ def command(
     sides = {"target": target, "with": with_, "start": start, "stop": stop}
     document, folder = document_of(what, sides, told, recipient)
     comparison = checked(document, folder)
-    means = Means(Trust(ca, insecure, sni, cert, key), password_file, parse_duration_ns(timeout), authorized)
+    means = AccessOptions(Trust(ca, insecure, sni, cert, key), password_file, parse_duration_ns(timeout), authorized)
     where = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-compare-{Path(what).stem}"
     request = make_request(comparison, folder, means, where, secrets.randbits(32) if seed is None else seed)
-    result = trio.run(compare, request, tell)
+    result = trio.run(compare, request, report_progress)
     typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
     keep(result, where, html)
     end_early(result)

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import typer
 
-from smtpbench.cli.words import SHELLS, Word, completions
+from smtpbench.cli.completion_values import SHELLS, CompletionValue, completion_values
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.text import did_you_mean
 
@@ -95,7 +95,7 @@ class Begun(NamedTuple):
 def answer(commands: Mapping[str, str]) -> None:
     """Print what the script of a shell wants to know. Raises typer.Exit where the shell is to offer files."""
     begun = split(sys.argv[1] if len(sys.argv) > 1 else "")
-    found = completions(begun.before, begun.word, commands)
+    found = completion_values(begun.before, begun.word, commands)
     if found is None:
         raise typer.Exit(_FILES)
     shell = os.environ[VARIABLE]
@@ -121,7 +121,7 @@ def split(line: str) -> Begun:
     return Begun(before, word, quoted)
 
 
-def shown(word: Word, begun: Begun, shell: str, wordbreaks: str = "") -> str:
+def shown(word: CompletionValue, begun: Begun, shell: str, wordbreaks: str = "") -> str:
     """A line of the answer."""
     text, space = word.text, " " if word.finished else ""
     if shell == "fish":  # it puts the space itself, and none after `/`, `:` or `=`
@@ -171,8 +171,8 @@ def install(shell: str, home: Path | None = None) -> tuple[str, list[Path]]:
     return shell, written
 
 
-def _folder(variable: str, otherwise: Path) -> Path:
-    return Path(os.environ[variable]) if os.environ.get(variable) else otherwise
+def _folder(variable: str, default: Path) -> Path:
+    return Path(os.environ[variable]) if os.environ.get(variable) else default
 
 
 def _named(shell: str) -> str:

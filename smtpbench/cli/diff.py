@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from smtpbench.cli.keeping import keep
 from smtpbench.cli.options import Html
+from smtpbench.cli.saving import keep
 from smtpbench.errors import UsageError
-from smtpbench.measure.difference import any_worse
-from smtpbench.report.comparison import comparison_table
-from smtpbench.report.console import wants_color
+from smtpbench.measure.comparison import any_worse
+from smtpbench.report.terminal.comparison import comparison_table
+from smtpbench.report.terminal.tables import wants_color
 from smtpbench.scenario.comparison import METRICS
 from smtpbench.study.diff import diff, sides_of
 from smtpbench.threshold import parse_metric

@@ -10,12 +10,12 @@ from typing import Annotated
 import trio
 import typer
 
-from smtpbench.cli.ending import INTERRUPTED
+from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, ReplyTimeout, Sni
 from smtpbench.doctor.diagnosis import BAD
-from smtpbench.doctor.examine import Request, examine
-from smtpbench.report.console import wants_color
-from smtpbench.report.doctor import examination
+from smtpbench.doctor.examine import DoctorRequest, examine
+from smtpbench.report.terminal.doctor import examination
+from smtpbench.report.terminal.tables import wants_color
 from smtpbench.target import Access, Trust, parse_target
 from smtpbench.units import parse_duration_ns
 
@@ -52,11 +52,11 @@ def command(
     timeout_ns = parse_duration_ns(timeout)
     access = Access(parse_target(target), trust, None, timeout_ns, authorized) if target else None
 
-    def say(text: str) -> None:
+    def notify(text: str) -> None:
         if sys.stderr.isatty():
             typer.echo(f"doctor: {text} …", err=True)
 
-    report = trio.run(examine, Request(out, access), say)
+    report = trio.run(examine, DoctorRequest(out, access), notify)
     if report is None:
         raise typer.Exit(INTERRUPTED)
     if as_json:

@@ -12,8 +12,7 @@ import trio
 import typer
 
 from smtpbench.cli.choices import PROFILES, one_of
-from smtpbench.cli.ending import INTERRUPTED
-from smtpbench.cli.keeping import keep
+from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.cli.options import (
     Authorized,
     Ca,
@@ -26,14 +25,15 @@ from smtpbench.cli.options import (
     Recipient,
     ReplyTimeout,
     Sni,
-    Told,
+    TargetOptions,
 )
+from smtpbench.cli.saving import keep
 from smtpbench.errors import UsageError
-from smtpbench.fuzz.campaign import Plan, Tally
-from smtpbench.fuzz.hunt import Known, Request, hunt
+from smtpbench.fuzz.campaign import CampaignPlan, CampaignStats
+from smtpbench.fuzz.run import FuzzRequest, Known, fuzz_target
 from smtpbench.fuzz.strategies import families
-from smtpbench.report.console import wants_color
-from smtpbench.report.scorecard import findings_card
+from smtpbench.report.terminal.scorecard import findings_card
+from smtpbench.report.terminal.tables import wants_color
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Trust
 from smtpbench.units import parse_duration_ns
@@ -87,9 +87,9 @@ def command(
     most, longest, at_once, shrink_s = PROFILES[profile]
     file = load_scenario(find_scenario(scenario))
     trust = Trust(ca, insecure, sni, cert, key)
-    told = Told(target or [], trust, timeout, authorized, password_file, recipient, sender).completed(fixture)
+    told = TargetOptions(target or [], trust, timeout, authorized, password_file, recipient, sender).completed(fixture)
     access, *peers = told.accesses(most=2)
-    plan = Plan(
+    plan = CampaignPlan(
         cases=cases or most,
         duration_ns=parse_duration_ns(duration or longest),
         seed=seed,
@@ -100,7 +100,7 @@ def command(
         shrink_s=shrink_s,
     )
     folder = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-fuzz-{file.path.stem}"
-    request = Request(
+    request = FuzzRequest(
         file=file,
         access=access,
         plan=plan,
@@ -110,12 +110,12 @@ def command(
         peer=peers[0] if peers else None,
         folder=folder / "findings",
     )
-    catch = trio.run(hunt, request, _Teller())
+    catch = trio.run(fuzz_target, request, _Teller())
     typer.echo(findings_card(catch.result, color=wants_color(sys.stdout)))
     keep(catch.result, folder, html, findings=catch.findings, candidates=catch.candidates)
     if catch.stopped:
         raise typer.Exit(INTERRUPTED)
-    if catch.new:
+    if catch.new_findings:
         raise typer.Exit(FOUND)
 
 
@@ -138,7 +138,7 @@ class _Teller:
     def __init__(self) -> None:
         self._last_s = time.monotonic()
 
-    def __call__(self, tally: Tally) -> None:
+    def __call__(self, stats: CampaignStats) -> None:
         if time.monotonic() - self._last_s >= _TOLD_EVERY_S:
             self._last_s = time.monotonic()
-            print(f"{tally.run:,} cases run, {len(tally.suspects)} findings so far", file=sys.stderr, flush=True)
+            print(f"{stats.run:,} cases run, {len(stats.suspects)} findings so far", file=sys.stderr, flush=True)

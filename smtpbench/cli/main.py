@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from smtpbench import __version__
 from smtpbench.cli import completion
-from smtpbench.cli.ending import ended
+from smtpbench.cli.exit_codes import ended
 from smtpbench.errors import UsageError
 from smtpbench.text import did_you_mean, visible
 

@@ -33,13 +33,13 @@ def saved_words(where: Path, html: bool) -> str:
     if not html:
         return str(where)
     # the page's template language is imported when the measuring is over: no command that only needs options pays for it
-    from smtpbench.report.page import report_beside
+    from smtpbench.report.html.page import report_beside
 
     return ", ".join(name for name in (str(where), report_beside(where)) if name)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class TargetOptions:
     """What `check`, `fuzz` and `replay` are told of their targets.
 
     trust: but for `ca` and `insecure`, which a file may say as well.
@@ -53,7 +53,7 @@ class Told:
     recipient: str = ""
     sender: str = ""
 
-    def completed(self, file: Path | None) -> Told:
+    def completed(self, file: Path | None) -> TargetOptions:
         """With what the file says where the options are silent. Raises UsageError where nobody names a target."""
         told = self
         if file is not None:

@@ -9,8 +9,19 @@ import trio
 import typer
 
 from smtpbench.check.replay import CANNOT_TELL, STILL_THERE, read_findings, replay
-from smtpbench.cli.ending import INTERRUPTED
-from smtpbench.cli.options import Authorized, Ca, Cert, FixtureFile, Insecure, Key, PasswordFile, ReplyTimeout, Sni, Told
+from smtpbench.cli.exit_codes import INTERRUPTED
+from smtpbench.cli.options import (
+    Authorized,
+    Ca,
+    Cert,
+    FixtureFile,
+    Insecure,
+    Key,
+    PasswordFile,
+    ReplyTimeout,
+    Sni,
+    TargetOptions,
+)
 from smtpbench.target import Trust
 from smtpbench.text import visible
 
@@ -40,7 +51,9 @@ def command(
     \b
       smtpbench replay results/check/findings --target smtp://127.0.0.1:2525
     """
-    told = Told(target or [], Trust(ca, insecure, sni, cert, key), timeout, authorized, password_file).completed(fixture)
+    told = TargetOptions(target or [], Trust(ca, insecure, sni, cert, key), timeout, authorized, password_file).completed(
+        fixture
+    )
     access, *peers = told.accesses(most=2)
     try:
         outcomes = trio.run(replay, read_findings(files), access, peers[0] if peers else None)
@@ -48,8 +61,8 @@ def command(
         raise typer.Exit(INTERRUPTED) from None
     for one in outcomes:
         why = f"  {visible(one.actual)}" if one.actual else ""
-        typer.echo(f"{one.word:<11}  {visible(str(one.path.name))}{why}")
-    words = {one.word for one in outcomes}
+        typer.echo(f"{one.status:<11}  {visible(str(one.path.name))}{why}")
+    words = {one.status for one in outcomes}
     if STILL_THERE in words:
         raise typer.Exit(FOUND)
     if CANNOT_TELL in words:

@@ -13,10 +13,10 @@ import typer
 from smtpbench.cli.choices import TIMES, one_of
 from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
 from smtpbench.measure.saved import Saved, load
-from smtpbench.report.console import wants_color
-from smtpbench.report.formats import render
-from smtpbench.report.outcome import exit_code
-from smtpbench.report.writing import append, write_whole
+from smtpbench.report.formats.registry import render
+from smtpbench.report.formats.writing import append, write_whole
+from smtpbench.report.reading.exit_code import exit_code
+from smtpbench.report.terminal.tables import wants_color
 from smtpbench.text import visible
 
 _STDOUT = Path("-")

@@ -12,14 +12,14 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, PROGRESS, WHEN_BUSY, one_of
-from smtpbench.cli.ending import INTERRUPTED
+from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.cli.options import Authorized, Ca, Cert, Html, Insecure, Key, PasswordFile, Sni, saved_words
-from smtpbench.load.run import Request, run
+from smtpbench.load.run import RunRequest, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
-from smtpbench.load.watch import Watch
+from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.result import to_text
-from smtpbench.report.console import final_table, wants_color
-from smtpbench.report.live import AUTO, view
+from smtpbench.report.terminal.live import AUTO, view
+from smtpbench.report.terminal.tables import final_table, wants_color
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Trust, parse_target, read_password
 from smtpbench.threshold import parse_threshold
@@ -103,7 +103,7 @@ def command(
     given = Overrides(
         connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed, hostile
     )
-    request = Request(
+    request = RunRequest(
         file=file,
         target=parsed,
         plan=make_plan(file.scenario.load, given),
@@ -113,7 +113,7 @@ def command(
         authorized=authorized,
         message_bytes=None if size is None else parse_size_bytes(size),
         hostile=hostile_share(hostile),
-        watch=Watch(
+        watch=ThresholdMonitor(
             [*file.scenario.thresholds, *map(parse_threshold, threshold or ())],
             parse_duration_ns(abort_grace) if abort_on_fail else None,
         ),
@@ -123,7 +123,7 @@ def command(
         if metrics is None:
             outcome = trio.run(run, request, shown)
         else:
-            from smtpbench.report.metrics import about, serving  # needs a package that only this option needs
+            from smtpbench.report.formats.prometheus import about, serving  # needs a package that only this option needs
 
             outcome = trio.run(serving, metrics, hold_ns, about(request), shown, partial(run, request))
     nowhere = "nowhere, no disk took it: it stands below"

@@ -14,7 +14,7 @@ from smtpbench.errors import UsageError
 from smtpbench.measure.health import raise_descriptor_limit
 from smtpbench.sink.config import read_behaviour
 from smtpbench.sink.serve import serve
-from smtpbench.sink.setup import Options, set_up
+from smtpbench.sink.setup import SinkOptions, set_up
 from smtpbench.units import parse_duration_ns
 
 PASSWORD_VARIABLE = "SMTPBENCH_SINK_PASSWORD"  # the variable's name, not a password
@@ -74,7 +74,7 @@ def command(
       smtpbench sink --listen 127.0.0.1:2525 --mutant eod-lf-crlf
     """
     setup = set_up(
-        Options(
+        SinkOptions(
             lmtp=lmtp,
             on=on or (),
             delay=delay or (),

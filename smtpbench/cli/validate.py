@@ -9,7 +9,7 @@ import typer
 
 from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.load.settings import Overrides, make_plan
-from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import find_scenario, load_scenario
 
 
@@ -37,7 +37,7 @@ def command(files: Annotated[list[str], typer.Argument(help="Scenario files, or 
 def _describe(path: Path) -> str:
     """One line on a scenario that can be run."""
     file = load_scenario(path)
-    script = compile_scenario(file, Options())
+    script = compile_scenario(file, CompileOptions())
     plan = make_plan(file.scenario.load, Overrides())
     model = "open model" if plan.open_model else "closed model"
     arrival = "pass of its repeat" if script.repeats else "session"

@@ -25,7 +25,7 @@ from smtpbench.doctor.target import look, target_diagnoses
 from smtpbench.doctor.trials import cost_of_a_message, time_clock, time_timers, write_speed
 from smtpbench.errors import SmtpbenchError
 from smtpbench.measure.health import machine as machine_section
-from smtpbench.session.stage import interruptible
+from smtpbench.session.runner import interruptible
 from smtpbench.target import Access
 
 SCHEMA = "smtpbench-doctor/1"
@@ -34,21 +34,21 @@ LOOK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class DoctorRequest:
     """out: the folder that results would go to. access: the target; None to look at this machine alone."""
 
     out: Path
     access: Access | None = None
 
 
-async def examine(request: Request, say: Callable[[str], None]) -> dict[str, Any] | None:
+async def examine(request: DoctorRequest, notify: Callable[[str], None]) -> dict[str, Any] | None:
     """The report, plain data; None where a signal came first. say: told what is being done. Raises UsageError."""
     found: list[dict[str, Any] | None] = []
     trouble: list[SmtpbenchError] = []
 
     async def work() -> None:
         try:
-            found.append(await _examine(request, say))
+            found.append(await _examine(request, notify))
         except SmtpbenchError as error:
             trouble.append(error)
 
@@ -58,26 +58,26 @@ async def examine(request: Request, say: Callable[[str], None]) -> dict[str, Any
     return None if came else found[0]
 
 
-async def _examine(request: Request, say: Callable[[str], None]) -> dict[str, Any] | None:
+async def _examine(request: DoctorRequest, notify: Callable[[str], None]) -> dict[str, Any] | None:
     target: list[Diagnosis] = []
     if request.access is not None:
-        say("looking at the target")
+        notify("looking at the target")
         seen = await look(request.access)
         target = target_diagnoses(
             seen, time.time(), insecure=request.access.trust.insecure, starttls=request.access.target.starttls
         )
     machine = read_machine()
     found = machine_diagnoses(machine)
-    say("watching this machine at rest")
+    notify("watching this machine at rest")
     before = read_moment()
     await trio.sleep(LOOK_S)
     found += activity_diagnoses(before, read_moment())
     clock = time_clock()
     found.append(clock_diagnosis(machine.clocksource, clock.step_ns, clock.read_ns))
-    say("timing timers")
+    notify("timing timers")
     found.append(timers_diagnosis(await time_timers()))
     found.append(build_diagnosis(read_build()))
-    say("sending to a sink on this machine")
+    notify("sending to a sink on this machine")
     cost = await cost_of_a_message()
     if cost.interrupted:  # the signal was the run's, which listens to them as well
         return None

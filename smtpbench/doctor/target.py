@@ -16,8 +16,8 @@ from smtpbench.errors import CannotRun
 from smtpbench.session import script as s
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
-from smtpbench.session.script import Ask, Script, Step, command
-from smtpbench.session.stage import UNREACHABLE, stage
+from smtpbench.session.runner import UNREACHABLE, session_runner
+from smtpbench.session.script import ExpectedReply, Script, Step, command
 from smtpbench.target import Access
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS, NS_PER_S, format_duration
@@ -77,12 +77,12 @@ class _Keen(ClientSession):
         self.connect_ns = 0
         self.found: Tls | None = None
 
-    def opened(self, now_ns: int) -> api.Out:
+    def connected(self, now_ns: int) -> api.Out:
         self.opened_ns, self.connect_ns = now_ns, now_ns - self._started_ns
-        return super().opened(now_ns)
+        return super().connected(now_ns)
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
-        # not in `secured`: that may come before who opened the connection could tell us which it is
+        # not in `tls_started`: that may come before who opened the connection could tell us which it is
         if self.found is None and self.connection is not None and isinstance(self.connection.sock, ssl.SSLSocket):
             self.found = tls_of(self.connection.sock)
         return super().receive(data, now_ns)
@@ -125,32 +125,38 @@ async def look(access: Access) -> Seen:
 
 def _script(*, lmtp: bool, implicit_tls: bool = False, starttls: bool = False, trips: int = 0) -> Script:
     """EHLO, what is wanted, QUIT."""
-    hello = command(f"{'LHLO' if lmtp else 'EHLO'} {_CLIENT}".encode(), "EHLO", 2, otherwise=s.GIVE_UP)
+    hello = command(f"{'LHLO' if lmtp else 'EHLO'} {_CLIENT}".encode(), "EHLO", 2, on_unexpected=s.ABORT_SESSION)
     steps = [hello]
     if starttls:
         steps.append(
-            Step(s.STARTTLS, b"STARTTLS\r\n", asks=(Ask("STARTTLS", (220,)),), slot="STARTTLS", otherwise=s.GIVE_UP)
+            Step(
+                s.STARTTLS,
+                b"STARTTLS\r\n",
+                expected_replies=(ExpectedReply("STARTTLS", (220,)),),
+                metric="STARTTLS",
+                on_unexpected=s.ABORT_SESSION,
+            )
         )
         steps.append(hello)  # RFC 3207 §4.2
     steps += [command(b"NOOP", "NOOP", *s.ANY)] * trips
     steps.append(command(b"QUIT", "QUIT", *s.ANY))
-    return Script.of("doctor", tuple(steps), farewell=len(steps) - 1, implicit_tls=implicit_tls, lmtp=lmtp)
+    return Script.of("doctor", tuple(steps), teardown=len(steps) - 1, implicit_tls=implicit_tls, lmtp=lmtp)
 
 
 async def _listen(seen: Seen, route: Route, access: Access, script: Script) -> Seen:
-    async with stage(route, access.timeout_ns) as here:
-        take = await here.perform(script, _Keen)
-    session, dialogue = take.session, Dialogue.of(take.tape)
+    async with session_runner(route, access.timeout_ns) as here:
+        session_result = await here.run(script, _Keen)
+    session, dialogue = session_result.session, Dialogue.of(session_result.transcript)
     assert isinstance(session, _Keen)
-    trouble = f"{take.error[0]}: {take.error[1]}".rstrip(": ") if take.error else ""
+    trouble = f"{session_result.error[0]}: {session_result.error[1]}".rstrip(": ") if session_result.error else ""
     if not dialogue.banner:
-        gone = take.error is not None and take.error[0] in UNREACHABLE
+        gone = session_result.error is not None and session_result.error[0] in UNREACHABLE
         trouble = trouble or "no greeting"
         return replace(seen, trouble=visible(trouble), connect_ns=0 if gone else session.connect_ns, tls=session.found)
-    turns = [(turn.said[:4].upper(), turn.at_ns, turn.heard) for turn in dialogue.turns]
-    hellos = [heard[0].reply for said, _, heard in turns if said in (b"EHLO", b"LHLO") and heard]
-    trips_ns = tuple(heard[0].at_ns - at_ns for said, at_ns, heard in turns if said == b"NOOP" and heard)
-    greeted_ns = next((heard[0].at_ns for _, _, heard in turns if heard), session.opened_ns)
+    exchanges = [(exchange.sent[:4].upper(), exchange.at_ns, exchange.replies) for exchange in dialogue.exchanges]
+    hellos = [received[0].reply for sent, _, received in exchanges if sent in (b"EHLO", b"LHLO") and received]
+    trips_ns = tuple(received[0].at_ns - at_ns for sent, at_ns, received in exchanges if sent == b"NOOP" and received)
+    greeted_ns = next((received[0].at_ns for _, _, received in exchanges if received), session.opened_ns)
     return replace(
         seen,
         trouble=visible(trouble),

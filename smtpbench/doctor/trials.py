@@ -19,8 +19,8 @@ import trio
 from smtpbench.engine.pipe import lines
 from smtpbench.engine.shard import Shard
 from smtpbench.errors import CannotRun
-from smtpbench.load.plan import Plan
-from smtpbench.load.run import Request, run
+from smtpbench.load.plan import LoadPlan
+from smtpbench.load.run import RunRequest, run
 from smtpbench.measure.files import Tick
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval
@@ -118,7 +118,7 @@ class _Silent:
     def tick(self, tick: Tick, totals: Interval) -> None:
         pass
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         pass
 
 
@@ -133,9 +133,9 @@ async def cost_of_a_message() -> Cost:
 
 
 async def _load(address: str, folder: Path) -> Cost:
-    plan = Plan(TRIAL_CONNECTIONS, duration_ns=TRIAL_NS, warmup_ns=TRIAL_WARMUP_NS, drain_ns=NS_PER_S)
+    plan = LoadPlan(TRIAL_CONNECTIONS, duration_ns=TRIAL_NS, warmup_ns=TRIAL_WARMUP_NS, drain_ns=NS_PER_S)
     file = load_scenario(find_scenario("relay"))
-    request = Request(file, parse_target(f"smtp://{address}"), plan, folder, message_bytes=TRIAL_MESSAGE_BYTES)
+    request = RunRequest(file, parse_target(f"smtp://{address}"), plan, folder, message_bytes=TRIAL_MESSAGE_BYTES)
     outcome = await run(request, _Silent())
     generator, window_s = outcome.result["generator"], outcome.result["load"]["window_s"]
     messages = outcome.result["messages"]["accepted"]

@@ -18,7 +18,7 @@ wait until the writing is done, since a timer may close a connection that was re
 
 There are no time-outs in here: a session's `deadline_ns` is a number, and `_sweep` reads all of them a few times a second.
 
-A session's errors of its own are bugs and propagate; whatever a socket does ends in `session.lost`.
+A session's errors of its own are bugs and propagate; whatever a socket does ends in `session.connection_lost`.
 """
 
 from __future__ import annotations
@@ -119,12 +119,12 @@ class Shard:
 
     def _serve_chunk(self, events: list[tuple[int, int]]) -> None:
         short, read, write, readable = self._short, os.read, os.write, _IN  # a little cheaper than recv and send
-        heard, others = [], []
+        received, others = [], []
         for fd, mask in events:
             entry = short.get(fd)
             if entry is not None and mask == readable:
                 try:
-                    heard.append((read(fd, entry[0]), entry))
+                    received.append((read(fd, entry[0]), entry))
                 except BlockingIOError:
                     continue
                 except OSError as error:
@@ -133,15 +133,15 @@ class Shard:
                 others.append((fd, mask))
         now_ns = self._clock()
         said = []
-        for data, entry in heard:
+        for data, entry in received:
             if not data:
                 self._peer_closed(entry[3])
                 continue
             out: Any = entry[1](data, now_ns)
             if out:
                 said.append((out, entry))
-            elif entry[2].wants:
-                self._fulfil(entry[3])
+            elif entry[2].pending_action:
+                self._perform_action(entry[3])
         for out, (_, _, session, connection) in said:
             try:
                 sent = write(connection.fd, out)
@@ -155,8 +155,8 @@ class Shard:
                 continue
             if sent != len(out):
                 self._write(connection, out[sent:])
-            elif session.wants:
-                self._fulfil(connection)
+            elif session.pending_action:
+                self._perform_action(connection)
         for fd, mask in others:
             self._serve_other(fd, mask)
 
@@ -193,7 +193,7 @@ class Shard:
         try:
             sock = socket.socket(route.family, _STREAM)
         except OSError as error:
-            session.lost(connect_error_kind(error.errno or 0), _os_text(error.errno or 0), self._clock())
+            session.connection_lost(connect_error_kind(error.errno or 0), _os_text(error.errno or 0), self._clock())
             return None
         error_number = sock.connect_ex(route.address)
         if error_number == errno.EINPROGRESS:
@@ -201,7 +201,7 @@ class Shard:
             error_number = sock.connect_ex(route.address)
         if error_number not in (0, errno.EALREADY):
             sock.close()
-            session.lost(connect_error_kind(error_number), _os_text(error_number), self._clock())
+            session.connection_lost(connect_error_kind(error_number), _os_text(error_number), self._clock())
             return None
         if route.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -279,7 +279,7 @@ class Shard:
     def _opened(self, connection: Connection) -> None:
         connection.connecting = False
         self._short[connection.fd] = connection.short
-        self._write(connection, connection.session.opened(self._clock()))
+        self._write(connection, connection.session.connected(self._clock()))
 
     def _read(self, connection: Connection) -> None:
         """Read once, and in TLS what else the TLS layer has: epoll tells of the rest, after everybody else had a turn."""
@@ -320,8 +320,8 @@ class Shard:
                 self._short.pop(connection.fd, None)
                 self._watch(connection, _IN | _OUT)
                 return
-        if not connection.outbox and connection.session.wants:
-            self._fulfil(connection)
+        if not connection.outbox and connection.session.pending_action:
+            self._perform_action(connection)
 
     def _flush(self, connection: Connection) -> None:
         try:
@@ -333,25 +333,25 @@ class Shard:
             if not connection.tls and not connection.peer_closed:
                 self._short[connection.fd] = connection.short
             self._watch(connection, 0 if connection.peer_closed else _IN)
-            if connection.session.wants:
-                self._fulfil(connection)
+            if connection.session.pending_action:
+                self._perform_action(connection)
 
-    def _fulfil(self, connection: Connection) -> None:
+    def _perform_action(self, connection: Connection) -> None:
         """What the session wanted, now that all it said is written."""
         session = connection.session
-        wants, session.wants = session.wants, api.NOTHING
-        if wants == api.CLOSE:
+        pending_action, session.pending_action = session.pending_action, api.NOTHING
+        if pending_action == api.CLOSE:
             self._close(connection, api.CLOSED if connection.peer_closed else api.ENDED)
-        elif wants == api.START_TLS:
+        elif pending_action == api.START_TLS:
             self._start_tls(connection)
-        elif wants == api.SLEEP:
+        elif pending_action == api.SLEEP:
             self.call_at(session.wake_ns, lambda now_ns: self._wake(connection, now_ns))
-        elif wants == api.HALF_CLOSE:
+        elif pending_action == api.HALF_CLOSE:
             self._shut_down(connection)
             self._write(connection, session.wake(self._clock()))
-        elif wants == api.RESET:
+        elif pending_action == api.RESET:
             self._close(connection, api.ENDED, reset=True)
-        elif wants == api.LINGER:
+        elif pending_action == api.LINGER:
             self._shut_down(connection)
             self._short.pop(connection.fd, None)
             connection.linger_until_ns = self._clock() + LINGER_NS
@@ -392,7 +392,7 @@ class Shard:
             return
         connection.handshaking = False
         self._watch(connection, _IN)
-        self._write(connection, connection.session.secured(self._clock()))
+        self._write(connection, connection.session.tls_started(self._clock()))
         if not connection.closing and not connection.outbox:
             self._read(connection)  # what came with the handshake's end lies in the TLS layer: epoll will not tell
 
@@ -419,7 +419,7 @@ class Shard:
             self._short[connection.fd] = connection.short
             self._epoll.register(connection.fd, _IN)
             self.connections_open += 1
-            self._write(connection, session.opened(self._clock()))
+            self._write(connection, session.connected(self._clock()))
 
     def _rest(self, listener: _Listener) -> None:
         """No descriptor is left: a ready listener would keep the loop busy for nothing."""
@@ -441,7 +441,7 @@ class Shard:
             self._close(connection, api.CLOSED)
             return
         self._watch(connection, _OUT if connection.outbox else 0)
-        self._write(connection, connection.session.ended(self._clock()))
+        self._write(connection, connection.session.eof_received(self._clock()))
 
     def _broken(self, connection: Connection, error: OSError) -> None:
         if isinstance(error, ssl.SSLError):
@@ -458,7 +458,7 @@ class Shard:
         self._short.pop(connection.fd, None)
         self.connections_open -= 1
         connection.close(reset=reset)  # which takes the descriptor out of the epoll too
-        connection.session.lost(why, connection.failure, self._clock())
+        connection.session.connection_lost(why, connection.failure, self._clock())
 
 
 def _os_text(number: int) -> str:

@@ -23,8 +23,8 @@ import trio
 
 from smtpbench.engine.pipe import lines
 from smtpbench.errors import SmtpbenchError
-from smtpbench.fuzz.campaign import Plan
-from smtpbench.fuzz.hunt import Catch, Request, hunt
+from smtpbench.fuzz.campaign import CampaignPlan
+from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.fuzz.strategies import families
 from smtpbench.measure.health import raise_descriptor_limit
 from smtpbench.scenario.load import load_text
@@ -85,30 +85,30 @@ class Allowance:
         return self._since_s + _SPREAD_S * (number - self._from) / (self._to - self._from)
 
 
-def request_of(job: dict[str, Any]) -> Request:
+def request_of(job: dict[str, Any]) -> FuzzRequest:
     """What a job asks for; its keys are those of `smtpbench.load.job.Job`, `authorized` and `folder`."""
     ca, certificate, key = (None if job[name] is None else Path(job[name]) for name in ("ca", "certificate", "key"))
     trust = Trust(ca, job["insecure"], job["server_name"], certificate, key)
     target = parse_target(job["target"])
     access = Access(target, trust, job["password"], job["plan"]["timeout_ns"], job["authorized"])
-    plan = Plan(_MOST, None, job["plan"]["seed"], _CONNECTIONS, families(), _MOST)
-    return Request(load_text(job["text"], Path(job["path"])), access, plan, folder=Path(job["folder"]))
+    plan = CampaignPlan(_MOST, None, job["plan"]["seed"], _CONNECTIONS, families(), _MOST)
+    return FuzzRequest(load_text(job["text"], Path(job["path"])), access, plan, folder=Path(job["folder"]))
 
 
-def told(catch: Catch) -> dict[str, Any]:
+def told(catch: FuzzResult) -> dict[str, Any]:
     """What the main process is told of a catch."""
     return {
         "result": catch.result,
-        "new": catch.new,
+        "new": catch.new_findings,
         "findings": [(finding.id, finding.to_text()) for finding in catch.findings],
         "candidates": [(finding.id, finding.to_text()) for finding in catch.candidates],
     }
 
 
-async def serve(commands: AsyncIterator[bytes], say: Callable[[Any], Awaitable[None]]) -> None:
+async def serve(commands: AsyncIterator[bytes], send_line: Callable[[Any], Awaitable[None]]) -> None:
     """Do what the commands say. say: writes one line of JSON."""
     request = request_of(json.loads(await anext(commands)))
-    allowance = Allowance(lambda: say({"ready": True}))
+    allowance = Allowance(lambda: send_line({"ready": True}))
 
     async def obey(scope: trio.CancelScope) -> None:
         async for line in commands:
@@ -122,10 +122,10 @@ async def serve(commands: AsyncIterator[bytes], say: Callable[[Any], Awaitable[N
     async with trio.open_nursery() as nursery:
         nursery.start_soon(obey, nursery.cancel_scope)
         try:
-            answer = told(await hunt(request, pace=allowance))
+            answer = told(await fuzz_target(request, pace=allowance))
         except SmtpbenchError as error:
             answer = {"error": str(error)}
-        await say(answer)
+        await send_line(answer)
         nursery.cancel_scope.cancel()
 
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from smtpbench.session import script as s
-from smtpbench.session.script import Ask, Script, Step
+from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.smtp.command import verb_of
 from smtpbench.units import NS_PER_MS
 
@@ -35,10 +35,10 @@ class Mutation(NamedTuple):
     numbers: tuple[int, ...] = ()
 
 
-def say(octets: bytes) -> Step:
+def command_step(octets: bytes) -> Step:
     """A step that writes octets; how many replies follow is the account's to say."""
     verb = verb_of(octets) or "other"
-    return Step(s.SAY, octets, asks=(Ask(verb, s.ANY),), slot=verb)
+    return Step(s.COMMAND, octets, expected_replies=(ExpectedReply(verb, s.ANY),), metric=verb)
 
 
 def concrete(script: Script, n: int = 0) -> Script:
@@ -53,13 +53,19 @@ def concrete(script: Script, n: int = 0) -> Script:
         elif step.kind == s.JUMP:
             at = step.targets[0]
         elif step.kind in (s.AUTH, s.STARTTLS):
-            steps.append(replace(step, otherwise=s.GO_ON, asks=tuple(Ask(ask.verb, s.ANY) for ask in step.asks)))
+            steps.append(
+                replace(
+                    step,
+                    on_unexpected=s.CONTINUE,
+                    expected_replies=tuple(ExpectedReply(ask.verb, s.ANY) for ask in step.expected_replies),
+                )
+            )
         elif step.kind < s.STARTTLS:
             wire = step.wire if step.render is None else step.render(n)
             octets = wire if isinstance(wire, bytes) else b"".join(wire)
-            steps.append(replace(say(octets), slot=step.slot, split=step.split))
+            steps.append(replace(command_step(octets), metric=step.metric, split=step.split))
         else:
-            steps.append(replace(step, otherwise=s.GO_ON))
+            steps.append(replace(step, on_unexpected=s.CONTINUE))
     return made(script, steps)
 
 
@@ -68,7 +74,7 @@ def made(script: Script, steps: Sequence[Step]) -> Script:
     greeting = None if script.greeting is None else s.ANY_GREETING
     # its asks are not numbered: a session with a transcript keeps no memo of them
     return Script(
-        script.name, tuple(steps), farewell=len(steps), greeting=greeting, rows=2,
+        script.name, tuple(steps), teardown=len(steps), greeting=greeting, reply_count=2,
         implicit_tls=script.implicit_tls, lmtp=script.lmtp,
     )  # fmt: skip
 
@@ -90,16 +96,16 @@ def _rewritten(step: Step, octets: bytes) -> Step:
     """The step with other octets; one that is no plain write becomes one."""
     if step.kind == s.STARTTLS:
         return replace(step, wire=octets)
-    return replace(say(octets), slot=step.slot) if step.slot else say(octets)
+    return replace(command_step(octets), metric=step.metric) if step.metric else command_step(octets)
 
 
 def _texts(steps: list[Step]) -> list[int]:
-    return [at for at, step in enumerate(steps) if step.kind == s.SAY and step.slot == "message"]
+    return [at for at, step in enumerate(steps) if step.kind == s.COMMAND and step.metric == "message"]
 
 
 def _lines(steps: list[Step]) -> list[int]:
     """Where command lines are said."""
-    return [at for at, step in enumerate(steps) if step.kind in (s.SAY, s.STARTTLS) and step.slot != "message"]
+    return [at for at, step in enumerate(steps) if step.kind in (s.COMMAND, s.STARTTLS) and step.metric != "message"]
 
 
 def _pick(places: list[int], at: int) -> int | None:
@@ -120,7 +126,7 @@ def _swap(steps: list[Step], m: Mutation) -> None:
 
 
 def _insert(steps: list[Step], m: Mutation) -> None:
-    steps.insert(m.at % (len(steps) + 1), say(m.octets))
+    steps.insert(m.at % (len(steps) + 1), command_step(m.octets))
 
 
 def _argument(steps: list[Step], m: Mutation) -> None:
@@ -163,7 +169,7 @@ def _text_end(steps: list[Step], m: Mutation) -> None:
         steps[at : at + 1] = [
             _rewritten(steps[at], text + m.octets),
             Step(s.PAUSE, pause_ns=_SILENCE_NS),
-            say(b"\r\n.\r\n"),
+            command_step(b"\r\n.\r\n"),
         ]
 
 
@@ -180,7 +186,7 @@ def _bdat(steps: list[Step], m: Mutation) -> None:
         return
     text = _wire(steps[at]).removesuffix(b".\r\n")
     argument = m.octets.replace(b"#", b"%d" % (len(text) + (m.numbers[0] if m.numbers else 0)))
-    steps[at] = say(b"BDAT " + argument + b"\r\n" + text)
+    steps[at] = command_step(b"BDAT " + argument + b"\r\n" + text)
     if at and _wire(steps[at - 1]).upper() == b"DATA\r\n":
         del steps[at - 1]
 
@@ -189,14 +195,14 @@ def _join(steps: list[Step], m: Mutation) -> None:
     """Several writes as one, whatever the server offers."""
     a = m.at % len(steps)
     b = min(len(steps), a + 2 + m.to % 4)
-    if b - a > 1 and all(step.kind == s.SAY for step in steps[a:b]):
-        steps[a:b] = [say(b"".join(_wire(step) for step in steps[a:b]))]
+    if b - a > 1 and all(step.kind == s.COMMAND for step in steps[a:b]):
+        steps[a:b] = [command_step(b"".join(_wire(step) for step in steps[a:b]))]
 
 
 def _split(steps: list[Step], m: Mutation) -> None:
     at = m.at % len(steps)
     wire = _wire(steps[at])
-    if steps[at].kind != s.SAY or len(wire) < 2:
+    if steps[at].kind != s.COMMAND or len(wire) < 2:
         return
     if m.numbers:
         cuts = sorted({1 + number % (len(wire) - 1) for number in m.numbers})
@@ -218,7 +224,9 @@ def _close(steps: list[Step], m: Mutation) -> None:
 def _starttls(steps: list[Step], m: Mutation) -> None:
     """STARTTLS with octets behind it, in place of one that is there or anywhere."""
     there = [at for at, step in enumerate(steps) if step.kind == s.STARTTLS]
-    step = Step(s.STARTTLS, b"STARTTLS\r\n" + m.octets, asks=(Ask("STARTTLS", s.ANY),), slot="STARTTLS")
+    step = Step(
+        s.STARTTLS, b"STARTTLS\r\n" + m.octets, expected_replies=(ExpectedReply("STARTTLS", s.ANY),), metric="STARTTLS"
+    )
     if there:
         steps[there[0]] = step
     else:
@@ -228,7 +236,7 @@ def _starttls(steps: list[Step], m: Mutation) -> None:
 def _sasl(steps: list[Step], m: Mutation) -> None:
     """An exchange by hand: lines that follow one another."""
     at = 1 + m.at % len(steps)
-    steps[at:at] = [say(line + b"\r\n") for line in m.octets.split(b"\n")]
+    steps[at:at] = [command_step(line + b"\r\n") for line in m.octets.split(b"\n")]
 
 
 _EDITS = {

@@ -13,7 +13,7 @@ from itertools import islice
 
 import trio
 
-from smtpbench.fuzz.mutation import made, say
+from smtpbench.fuzz.mutation import command_step, made
 from smtpbench.session import script as s
 from smtpbench.session.script import Script, Step
 from smtpbench.units import NS_PER_MS
@@ -79,11 +79,11 @@ def smaller(steps: Sequence[Step], meant: Collection[object] = ()) -> Iterator[S
         if step.split:
             yield _with(steps, at, replace(step, split=()))
     for at, step in sorted(enumerate(steps), key=lambda place: -len(place[1].wire)):  # the longest has most to lose
-        if step.kind in (s.SAY, s.STARTTLS) and step.wire not in meant:
+        if step.kind in (s.COMMAND, s.STARTTLS) and step.wire not in meant:
             wire = step.wire if isinstance(step.wire, bytes) else b"".join(step.wire)
             for octets in shorter(wire):
-                changed = replace(step, wire=octets) if step.kind == s.STARTTLS else say(octets)
-                yield _with(steps, at, replace(changed, slot=step.slot or changed.slot))
+                changed = replace(step, wire=octets) if step.kind == s.STARTTLS else command_step(octets)
+                yield _with(steps, at, replace(changed, metric=step.metric or changed.metric))
 
 
 def _with(steps: Sequence[Step], at: int, step: Step) -> Steps:

@@ -12,16 +12,16 @@ from smtpbench.smtp.command import parse_path
 from smtpbench.smtp.domain import canonical
 
 _RCPT = re.compile(rb"^RCPT TO: *", re.IGNORECASE | re.MULTILINE)
-_MAY_NAME = (s.RCPT, s.GROUP, s.SAY)
+_MAY_NAME = (s.RCPT, s.GROUP, s.COMMAND)
 
 
 def domain_of(script: Script) -> Callable[[int], str]:
     """What gives the domain that arrival n is for, as `canonical` spells it; empty where it names none."""
     steps, draw = script.steps, script.draw
-    end = script.farewell if script.repeats else len(steps)
+    end = script.teardown if script.repeats else len(steps)
 
     def of(n: int) -> str:
-        at = script.gate
+        at = script.loop_start
         while at < end:
             step = steps[at]
             if step.kind == s.CHOOSE:
@@ -42,7 +42,7 @@ def domain_of(script: Script) -> Callable[[int], str]:
 def _recipient(step: Step, n: int) -> bytes | None:
     """What stands behind the first `RCPT TO:` of a step; None where there is none."""
     # a command that is filled in is what its kind says; octets that are fixed, in a raw step, may be anything
-    if step.kind not in _MAY_NAME or (step.kind == s.SAY and step.render is not None):
+    if step.kind not in _MAY_NAME or (step.kind == s.COMMAND and step.render is not None):
         return None
     wire = step.wire if step.render is None else step.render(n)
     octets = wire if isinstance(wire, bytes) else b"".join(wire)

@@ -86,7 +86,9 @@ class Hostile:
             await self._process.stdin.send_all(json.dumps(data).encode() + b"\n")
 
 
-def section(share: float, answer: dict[str, Any], quiet: Interval, beside: Interval, windows_s: tuple[float, float]) -> Any:
+def section(
+    share: float, answer: dict[str, Any], baseline: Interval, beside: Interval, windows_s: tuple[float, float]
+) -> Any:
     """`hostile` of a result. quiet, beside: honest sessions before and beside the hostile ones; windows_s: how long each."""
     result = answer.get("result", {})
     cases = result.get("cases", {"generated": 0, "run": 0, "confirmed": 0, "may_have_killed_it": 0})
@@ -94,7 +96,7 @@ def section(share: float, answer: dict[str, Any], quiet: Interval, beside: Inter
     return {
         "share_wanted": share,
         "share": cases["run"] / (cases["run"] + honest) if honest else 0.0,
-        "quiet": _phase(quiet, windows_s[0]),
+        "quiet": _phase(baseline, windows_s[0]),
         "beside": _phase(beside, windows_s[1]),
         "cases": cases,
         "findings": result.get("findings", []),

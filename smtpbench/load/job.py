@@ -10,8 +10,8 @@ from typing import Any
 
 from smtpbench.engine.connection import Route
 from smtpbench.engine.pacing import Stage
-from smtpbench.load.plan import Plan
-from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.load.plan import LoadPlan
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import load_text
 from smtpbench.session import script as s
 from smtpbench.session.script import Script
@@ -33,7 +33,7 @@ class Job:
     target: str
     run_id: str
     started: str
-    plan: Plan
+    plan: LoadPlan
     family: int
     address: Any
     server_name: str | None = None
@@ -57,13 +57,13 @@ class Job:
         plan["stages"] = tuple(Stage(**stage) for stage in plan["stages"])
         address = values.pop("address")
         values["domains"] = tuple(values["domains"])
-        return cls(**values, plan=Plan(**plan), address=address if isinstance(address, str) else tuple(address))
+        return cls(**values, plan=LoadPlan(**plan), address=address if isinstance(address, str) else tuple(address))
 
 
 def compile_job(job: Job) -> Script:
     """The job's script. Raises ScenarioError."""
     target = parse_target(job.target)
-    options = Options(
+    options = CompileOptions(
         run_id=job.run_id,
         seed=job.plan.seed,
         lmtp=target.lmtp,

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from smtpbench.load.plan import Plan
+from smtpbench.load.plan import LoadPlan
 from smtpbench.load.worker import Worker
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import Health, cpu_times_s, cpu_wait_s, peak_rss_bytes
@@ -22,11 +22,11 @@ from smtpbench.units import NS_PER_MS, NS_PER_S
 WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
 
 
-_BOOKS = ("warmup", "quiet", "book")
+_INTERVALS = ("warmup", "baseline", "steady")
 
 
 @dataclass(slots=True)
-class Report:
+class WorkerReport:
     """What one worker did since its last report.
 
     end_ns, length_ns: the stretch, on the monotonic clock. warmup, quiet, book: what was counted in each. domains: what was
@@ -37,8 +37,8 @@ class Report:
     end_ns: int
     length_ns: int
     warmup: Interval
-    quiet: Interval
-    book: Interval
+    baseline: Interval
+    steady: Interval
     connections_open: int
     busy: int
     waiting: int
@@ -56,12 +56,12 @@ class Report:
         """Data that JSON holds; `from_data` reads it."""
         values = {name: getattr(self, name) for name in self.__slots__}
         apart = {domain: [part.to_data() for part in parts] for domain, parts in self.domains.items()}
-        return values | {name: getattr(self, name).to_data() for name in (*_BOOKS, "late")} | {"domains": apart}
+        return values | {name: getattr(self, name).to_data() for name in (*_INTERVALS, "late")} | {"domains": apart}
 
     @classmethod
-    def from_data(cls, data: dict[str, Any]) -> Report:
+    def from_data(cls, data: dict[str, Any]) -> WorkerReport:
         """The report of a `to_data`."""
-        read: dict[str, Any] = {name: Interval.from_data(data[name]) for name in _BOOKS}
+        read: dict[str, Any] = {name: Interval.from_data(data[name]) for name in _INTERVALS}
         read["domains"] = {domain: tuple(map(Interval.from_data, parts)) for domain, parts in data["domains"].items()}
         return cls(**(data | read | {"late": Histogram.from_data(data["late"])}))
 
@@ -75,32 +75,32 @@ class Meter:
         self._last_cpu_s = (*cpu_times_s(), cpu_wait_s())
         self._last_waited = 0
 
-    async def read(self, worker: Worker, now_ns: int, lag_ns: int) -> Report:
+    async def read(self, worker: Worker, now_ns: int, lag_ns: int) -> WorkerReport:
         """A report of everything since the last one. The worker's loop goes on while it is made."""
-        conductor = worker.conductor
+        scheduler = worker.scheduler
         cpu_s = (*cpu_times_s(), cpu_wait_s())
-        late_ns, conductor.late_ns = conductor.late_ns, []
+        late_ns, scheduler.late_ns = scheduler.late_ns, []
         length_ns = now_ns - (self._last_ns or worker.start_ns)
-        waited = conductor.waited - self._last_waited
+        waited = scheduler.waited - self._last_waited
         user_s, system_s, wait_s = (now - before for now, before in zip(cpu_s, self._last_cpu_s, strict=True))
-        self._last_ns, self._last_cpu_s, self._last_waited = now_ns, cpu_s, conductor.waited
-        report = Report(
-            self._worker, now_ns, length_ns, Interval(), Interval(), Interval(), len(conductor.sessions), conductor.busy,
-            conductor.waiting, waited, user_s, system_s, wait_s, lag_ns, Histogram.of(late_ns), conductor.connections_peak,
+        self._last_ns, self._last_cpu_s, self._last_waited = now_ns, cpu_s, scheduler.waited
+        report = WorkerReport(
+            self._worker, now_ns, length_ns, Interval(), Interval(), Interval(), len(scheduler.sessions), scheduler.busy,
+            scheduler.waiting, waited, user_s, system_s, wait_s, lag_ns, Histogram.of(late_ns), scheduler.connections_peak,
             peak_rss_bytes(),
         )  # fmt: skip
-        books = worker.books
-        await in_steps(books.warmup.drain_steps(report.warmup))
-        await in_steps(books.quiet.drain_steps(report.quiet))
-        await in_steps(books.book.drain_steps(report.book))
-        for domain, apart in books.apart.items():
+        recorders = worker.recorders
+        await run_in_steps(recorders.warmup.drain_steps(report.warmup))
+        await run_in_steps(recorders.baseline.drain_steps(report.baseline))
+        await run_in_steps(recorders.steady.drain_steps(report.steady))
+        for domain, apart in recorders.by_domain.items():
             parts = report.domains[domain] = Interval(), Interval()
-            for book, interval in zip(apart, parts, strict=True):
-                await in_steps(book.drain_steps(interval))
+            for recorder, interval in zip(apart, parts, strict=True):
+                await run_in_steps(recorder.drain_steps(interval))
         return report
 
 
-async def in_steps(steps: Iterator[None]) -> None:
+async def run_in_steps(steps: Iterator[None]) -> None:
     """Do something in its steps and let the loop run between them."""
     for _ in steps:
         await trio.lowlevel.checkpoint()
@@ -114,16 +114,16 @@ class Collector:
     generator used for it.
     """
 
-    def __init__(self, plan: Plan, start_ns: int) -> None:
+    def __init__(self, plan: LoadPlan, start_ns: int) -> None:
         self._plan = plan
         self.start_ns = start_ns
         self.totals = Interval()
         self.warmup = Interval()
-        self.quiet = Interval()
+        self.baseline = Interval()
         self.beside = Interval()
         self.domains: dict[str, Interval] = {}
         self.health = Health()
-        self._pending: list[Report] = []
+        self._pending: list[WorkerReport] = []
         self._flushed_ns = start_ns
         # worker → seconds of its steady reports: of CPU, of waiting for a core, and by the clock
         self._busy: dict[int, tuple[float, float, float]] = {}
@@ -140,25 +140,25 @@ class Collector:
             return WARMUP
         return STEADY if after_ns <= self._plan.issuing_ns + NS_PER_S // 2 else DRAIN
 
-    def add(self, report: Report) -> None:
+    def add(self, report: WorkerReport) -> None:
         """Take a worker's report."""
         for _ in self.add_steps(report):
             pass
 
-    def add_steps(self, report: Report) -> Iterator[None]:
+    def add_steps(self, report: WorkerReport) -> Iterator[None]:
         """The same in steps, so that a loop may run between them."""
-        for domain, (quiet, book) in report.domains.items():
+        for domain, (baseline, recorder) in report.domains.items():
             mine = self.domains.setdefault(domain, Interval())
-            for whole, part in ((report.quiet, quiet), (report.book, book)):
+            for whole, part in ((report.baseline, baseline), (report.steady, recorder)):
                 whole.add(part)
                 mine.add(part)
             yield
         self._pending.append(report)
-        if self._plan.quiet_ns:
-            self.quiet.add(report.quiet)
-            self.beside.add(report.book)
-        report.book.add(report.quiet)
-        self.totals.add(report.book)
+        if self._plan.baseline_ns:
+            self.baseline.add(report.baseline)
+            self.beside.add(report.steady)
+        report.steady.add(report.baseline)
+        self.totals.add(report.steady)
         self.warmup.add(report.warmup)
         health = self.health
         if self.phase(report.end_ns) != WARMUP:
@@ -182,16 +182,16 @@ class Collector:
         pending, self._pending = self._pending, []
         if not pending:
             return None
-        parts = [part for report in pending for part in (report.warmup, report.book) if part.counted]
+        parts = [part for report in pending for part in (report.warmup, report.steady) if part.counted]
         both = parts[0] if len(parts) == 1 else Interval()
         if len(parts) != 1:
-            for part in parts or [report.book for report in pending]:
+            for part in parts or [report.steady for report in pending]:
                 both.add(part)
         measured: Interval | None = None
         if any(report.warmup.counted for report in pending):
             measured = Interval()
             for report in pending:
-                measured.add(report.book)
+                measured.add(report.steady)
         latest = {report.worker: report for report in pending}.values()
         end_ns = max(report.end_ns for report in pending)
         length_s = max(end_ns - self._flushed_ns, 1) / NS_PER_S

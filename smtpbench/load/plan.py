@@ -17,7 +17,7 @@ _WARMUP_NUMBERS = 10**12
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LoadPlan:
     """The load of a run.
 
     connections: open at once at most, over all workers.
@@ -41,7 +41,7 @@ class Plan:
     timeout_ns: int = 30 * NS_PER_S
     seed: int = 0
     workers: int = 1
-    quiet_ns: int = 0
+    baseline_ns: int = 0
 
     @property
     def open_model(self) -> bool:

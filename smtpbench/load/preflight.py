@@ -14,13 +14,13 @@ from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun
 from smtpbench.session import script as s
 from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.runner import session_runner
 from smtpbench.session.script import Script, command
-from smtpbench.session.stage import stage
 from smtpbench.session.transcript import Transcript
 from smtpbench.units import NS_PER_S, format_duration
 
 #: It waits no longer than this for one reply, however patient the run is.
-PATIENCE_NS = 10 * NS_PER_S
+TIMEOUT_NS = 10 * NS_PER_S
 
 _TRY_NEXT_ADDRESS = (api.CONNECT_REFUSED, api.CONNECT_TIMEOUT, api.CONNECT_FAILED)
 #: Errors that every session of the run would meet again, and what to do about each.
@@ -36,7 +36,7 @@ _HOPELESS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class PreflightResult:
     """What one session found out.
 
     route: the address that answered. banner, ehlo: the server's octets as they came, empty where none did.
@@ -49,49 +49,55 @@ class Findings:
     trouble: str
 
 
-def prologue(script: Script) -> Script:
+def setup_only(script: Script) -> Script:
     """The script's beginning up to its first mail transaction (or anything else than a plain dialogue), then QUIT."""
     steps = []
     for at, step in enumerate(script.steps):
-        plain = step.kind in (s.SAY, s.STARTTLS, s.TLS, s.AUTH) and len(step.asks) == 1 and step.slot != "QUIT"
-        if not plain or (script.repeats and at == script.gate):
+        plain = (
+            step.kind in (s.COMMAND, s.STARTTLS, s.TLS, s.AUTH) and len(step.expected_replies) == 1 and step.metric != "QUIT"
+        )
+        if not plain or (script.repeats and at == script.loop_start):
             break
-        steps.append(replace(step, otherwise=s.GIVE_UP))
-    farewell = len(steps)
+        steps.append(replace(step, on_unexpected=s.ABORT_SESSION))
+    teardown = len(steps)
     steps.append(command(b"QUIT", "QUIT", 221))
     return Script.of(
-        "preflight", tuple(steps), farewell=farewell, greeting=script.greeting, implicit_tls=script.implicit_tls,
+        "preflight", tuple(steps), teardown=teardown, greeting=script.greeting, implicit_tls=script.implicit_tls,
         lmtp=script.lmtp,
     )  # fmt: skip
 
 
 async def preflight(
     script: Script, routes: Sequence[Route], name: str, timeout_ns: int, credentials: tuple[str, str] | None
-) -> Findings:
+) -> PreflightResult:
     """Try the addresses in turn until one takes a connection. Raises CannotRun where the run would be hopeless.
 
     name: the target as messages call it, `mail.example:25`.
     """
-    opening = prologue(script)
+    opening = setup_only(script)
     for route in routes:
-        async with stage(route, min(timeout_ns, PATIENCE_NS), credentials) as here:
-            take = await here.perform(opening)
-        error = take.error
+        async with session_runner(route, min(timeout_ns, TIMEOUT_NS), credentials) as here:
+            session_result = await here.run(opening)
+        error = session_result.error
         if error is None or error[0] not in _TRY_NEXT_ADDRESS:
             break
-    banner, ehlo = _heard(take.tape)
+    banner, ehlo = _heard(session_result.transcript)
     trouble = ""
     if error is not None:
         kind, detail = error
         if kind in _HOPELESS:
             raise CannotRun(f"cannot use {name}: {_HOPELESS[kind]} ({detail})")
-        waited = f" after {format_duration(min(timeout_ns, PATIENCE_NS))}" if kind == api.TIMEOUT else ""
+        waited = f" after {format_duration(min(timeout_ns, TIMEOUT_NS))}" if kind == api.TIMEOUT else ""
         trouble = f"the first session met {kind}{waited}: {detail}"
-    return Findings(route, banner, ehlo, trouble)
+    return PreflightResult(route, banner, ehlo, trouble)
 
 
-def _heard(tape: Transcript) -> tuple[bytes, bytes]:
+def _heard(transcript: Transcript) -> tuple[bytes, bytes]:
     """The greeting, and the reply to the last EHLO, LHLO or HELO."""
-    dialogue = Dialogue.of(tape)
-    hellos = [turn.first for turn in dialogue.turns if turn.said[:4].upper() in (b"EHLO", b"LHLO", b"HELO") and turn.first]
+    dialogue = Dialogue.of(transcript)
+    hellos = [
+        exchange.first
+        for exchange in dialogue.exchanges
+        if exchange.sent[:4].upper() in (b"EHLO", b"LHLO", b"HELO") and exchange.first
+    ]
     return dialogue.banner.raw if dialogue.banner else b"", hellos[-1].raw if hellos else b""

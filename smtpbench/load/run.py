@@ -19,14 +19,14 @@ import trio
 
 from smtpbench.engine.api import NEVER
 from smtpbench.errors import CannotRun
-from smtpbench.load.fleet import Fleet
 from smtpbench.load.hostile import Hostile, section
 from smtpbench.load.job import Job, compile_job, credentials_of, prepare, speaks_tls
-from smtpbench.load.meter import Collector, Meter, in_steps
-from smtpbench.load.plan import Plan
-from smtpbench.load.preflight import Findings, preflight
-from smtpbench.load.watch import Watch
+from smtpbench.load.meter import Collector, Meter, run_in_steps
+from smtpbench.load.plan import LoadPlan
+from smtpbench.load.preflight import PreflightResult, preflight
+from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.load.worker import HEAD_START_NS, Controls, Worker
+from smtpbench.load.worker_processes import WorkerProcesses
 from smtpbench.measure import result as results
 from smtpbench.measure.files import RunFiles, Tick
 from smtpbench.measure.health import raise_descriptor_limit
@@ -46,7 +46,7 @@ COMPLETED, INTERRUPTED, ABORTED, COULD_NOT_RUN = "completed", "interrupted", "ab
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunRequest:
     """What the user asked for, checked as far as it can be without the network.
 
     out: the run's folder. password: for AUTH. authorized: whether the target may be another machine. hostile: the share of
@@ -55,14 +55,14 @@ class Request:
 
     file: ScenarioFile
     target: Target
-    plan: Plan
+    plan: LoadPlan
     out: Path
     trust: Trust = field(default_factory=Trust)
     password: str | None = field(default=None, repr=False)
     authorized: bool = False
     message_bytes: int | None = None
     hostile: float = 0.0
-    watch: Watch = field(default_factory=Watch)
+    watch: ThresholdMonitor = field(default_factory=ThresholdMonitor)
 
 
 class Observer(Protocol):
@@ -71,12 +71,12 @@ class Observer(Protocol):
     def tick(self, tick: Tick, totals: Interval) -> None:
         """About a second has passed."""
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Something happened that the user should know now."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RunResult:
     """A result, and where it was saved: None where no disk took it. interrupted: by a signal.
 
     findings: how many of the hostile sessions' findings count.
@@ -88,7 +88,7 @@ class Outcome:
     findings: int = 0
 
 
-async def run(request: Request, observer: Observer) -> Outcome:
+async def run(request: RunRequest, observer: Observer) -> RunResult:
     """Do what is asked. Raises UsageError and CannotRun; the latter after a result that says so was saved."""
     started = datetime.now(UTC)
     run_id = f"{started:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
@@ -113,12 +113,12 @@ async def run(request: Request, observer: Observer) -> Outcome:
         run.save(COULD_NOT_RUN, str(error), run_id, None)
         raise
     if found.trouble:
-        observer.say(f"before the run, {visible(found.trouble)}")
+        observer.notify(f"before the run, {visible(found.trouble)}")
     job = replace(job, family=int(found.route.family), address=found.route.address, server_name=found.route.server_name)
     return await run.go(job, found)
 
 
-def _check_descriptors(plan: Plan) -> None:
+def _check_descriptors(plan: LoadPlan) -> None:
     limit = raise_descriptor_limit()
     wanted = math.ceil(plan.connections / plan.workers) + SPARE_DESCRIPTORS
     if wanted > limit:
@@ -131,7 +131,7 @@ def _check_descriptors(plan: Plan) -> None:
 class _Run:
     """A run under way."""
 
-    def __init__(self, request: Request, script: Script, started: datetime, observer: Observer) -> None:
+    def __init__(self, request: RunRequest, script: Script, started: datetime, observer: Observer) -> None:
         self._request = request
         self._script = script
         self._started = started
@@ -145,13 +145,13 @@ class _Run:
         self._end_ns = 0
         self._hostile = Hostile(request.hostile) if request.hostile else None
 
-    async def go(self, job: Job, found: Findings) -> Outcome:
+    async def go(self, job: Job, found: PreflightResult) -> RunResult:
         """Run the workers, then save."""
         self._files = RunFiles(self._request.out, self._started)
         self._end_ns = self._collector.start_ns
         outcome, reason = COMPLETED, ""
         if self._hostile is not None:
-            self._observer.say("hostile sessions are prepared")
+            self._observer.notify("hostile sessions are prepared")
         async with trio.open_nursery() as nursery:
             await nursery.start(self._mind_signals)
             try:
@@ -182,7 +182,7 @@ class _Run:
 
     async def _confirm(self, hostile: Hostile) -> None:
         """The hostile sessions end; what they found is said again while nothing else is. A second signal cuts that off."""
-        self._observer.say("the load is over; what the hostile sessions found is tried again")
+        self._observer.notify("the load is over; what the hostile sessions found is tried again")
         async with trio.open_nursery() as nursery:
 
             async def kill() -> None:
@@ -205,7 +205,7 @@ class _Run:
         async def tick(worker: Worker, now_ns: int, lag_ns: int) -> None:
             report = await meter.read(worker, now_ns, lag_ns)
             await trio.lowlevel.checkpoint()
-            await in_steps(self._collector.add_steps(report))
+            await run_in_steps(self._collector.add_steps(report))
             await self._flush()
 
         self._collector.restart(time.monotonic_ns() + HEAD_START_NS)
@@ -213,13 +213,13 @@ class _Run:
         self._end_ns = worker.end_ns
 
     async def _together(self, job: Job) -> None:
-        fleet = Fleet(job, self._controls, self._collector.add)
+        fleet = WorkerProcesses(job, self._controls, self._collector.add)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush_now_and_then)
             await fleet.run(self._collector.restart)
             nursery.cancel_scope.cancel()
         self._end_ns = fleet.end_ns or time.monotonic_ns()
-        self._notes += fleet.lost
+        self._notes += fleet.failures
 
     async def _flush_now_and_then(self) -> None:
         while True:
@@ -230,12 +230,12 @@ class _Run:
         tick = self._collector.flush()
         if tick is not None:
             if self._files is not None:
-                await in_steps(self._files.add_steps(tick))
+                await run_in_steps(self._files.add_steps(tick))
             self._observer.tick(tick, self._collector.totals)
             if not self._broken:
-                self._broken = self._request.watch.broken(self._collector, self._request.plan, tick.end_s)
+                self._broken = self._request.watch.failed(self._collector, self._request.plan, tick.end_s)
                 if self._broken:
-                    self._observer.say(f"ending: {visible(self._broken)}")
+                    self._observer.notify(f"ending: {visible(self._broken)}")
                     self._controls.drain.set()
             if self._hostile is not None:
                 await self._hostile.follow(self._collector.beside)
@@ -247,32 +247,32 @@ class _Run:
                 self._signals += 1
                 if self._signals == 1:
                     drain_s = self._request.plan.drain_ns / NS_PER_S
-                    self._observer.say(f"ending: what is under way has {drain_s:g} s; press Ctrl-C again to stop now")
+                    self._observer.notify(f"ending: what is under way has {drain_s:g} s; press Ctrl-C again to stop now")
                     self._controls.drain.set()
                 else:
                     self._controls.stop.set()
 
-    def save(self, outcome: str, reason: str, run_id: str, found: Findings | None) -> Outcome:
+    def save(self, outcome: str, reason: str, run_id: str, found: PreflightResult | None) -> RunResult:
         """Build the result and write it where there is room for it."""
         result = self._build(outcome, reason, run_id, found)
         saved: Path | None = None
         trouble = self._files.trouble if self._files else ""
         if trouble:
-            self._observer.say(f"not everything could be saved: {visible(trouble)}")
+            self._observer.notify(f"not everything could be saved: {visible(trouble)}")
         try:
             saved = results.save(result, self._files.folder if self._files else self._request.out)
             if self._hostile is not None:
                 for place in ("findings", "candidates"):
                     results.save_findings(self._hostile.answer.get(place, []), saved.parent / place)
         except OSError as error:
-            self._observer.say(f"the result could not be saved: {visible(error.strerror or str(error))}")
+            self._observer.notify(f"the result could not be saved: {visible(error.strerror or str(error))}")
         else:
             if saved.parent != self._request.out:
-                self._observer.say(f"{self._request.out} could not be written; the result is in {saved}")
+                self._observer.notify(f"{self._request.out} could not be written; the result is in {saved}")
         new = self._hostile.answer.get("new", 0) if self._hostile is not None else 0
-        return Outcome(result, saved, outcome == INTERRUPTED, new)
+        return RunResult(result, saved, outcome == INTERRUPTED, new)
 
-    def _build(self, outcome: str, reason: str, run_id: str, found: Findings | None) -> dict[str, Any]:
+    def _build(self, outcome: str, reason: str, run_id: str, found: PreflightResult | None) -> dict[str, Any]:
         request, collector = self._request, self._collector
         window_ns = max(0, self._end_ns - collector.start_ns - request.plan.warmup_ns)
         collector.totals.examples = {visible(what): visible(said) for what, said in collector.totals.examples.items()}
@@ -311,9 +311,9 @@ class _Run:
         if self._hostile is None:
             return {}
         ended_ns = self._end_ns - collector.start_ns - plan.warmup_ns
-        quiet_ns = min(max(0, ended_ns), plan.quiet_ns)
+        quiet_ns = min(max(0, ended_ns), plan.baseline_ns)
         windows_s = quiet_ns / NS_PER_S, max(0, ended_ns - quiet_ns) / NS_PER_S
-        parts = collector.quiet, collector.beside
+        parts = collector.baseline, collector.beside
         return {"hostile": section(self._hostile.share, self._hostile.answer, *parts, windows_s)}
 
 
@@ -321,7 +321,7 @@ def _lines(raw: bytes) -> list[str]:
     return [visible(line) for reply in ReplyReader().feed(raw) for line in reply.lines]
 
 
-def _load(plan: Plan, message_bytes: int | None) -> dict[str, Any]:
+def _load(plan: LoadPlan, message_bytes: int | None) -> dict[str, Any]:
     """The plan as the result tells it."""
     stages = [
         {"duration_s": s.duration_ns / NS_PER_S, "rate_from_per_s": s.rate_from_per_s, "rate_to_per_s": s.rate_to_per_s}
@@ -343,7 +343,7 @@ def _load(plan: Plan, message_bytes: int | None) -> dict[str, Any]:
     }
 
 
-def _caveats(plan: Plan, script: Script, found: Findings | None) -> list[str]:
+def _caveats(plan: LoadPlan, script: Script, found: PreflightResult | None) -> list[str]:
     """What a reader must know to read the figures right."""
     notes = []
     if not plan.open_model:
@@ -353,7 +353,7 @@ def _caveats(plan: Plan, script: Script, found: Findings | None) -> list[str]:
         )
     if found and found.trouble:
         notes.append(f"Before the run, {visible(found.trouble)}.")
-    pipelines = any(len(step.asks) > 1 for step in script.steps)
+    pipelines = any(len(step.expected_replies) > 1 for step in script.steps)
     if found and found.ehlo and pipelines and b"PIPELINING" not in found.ehlo.upper():
         notes.append("The scenario pipelines, and the server did not offer PIPELINING.")
     return notes

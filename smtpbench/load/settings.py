@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from smtpbench.engine.pacing import Stage
 from smtpbench.errors import UsageError
-from smtpbench.load.plan import UNENDING_NS, Plan
+from smtpbench.load.plan import UNENDING_NS, LoadPlan
 from smtpbench.scenario.model import Load
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_ends, parse_rate_per_s, parse_share
 
@@ -35,7 +35,7 @@ class Overrides:
     hostile: str | None = None
 
 
-def make_plan(load: Load, given: Overrides) -> Plan:
+def make_plan(load: Load, given: Overrides) -> LoadPlan:
     """The plan of a run. Raises UsageError for what cannot be meant."""
     messages, duration_ns = _extent(load, given)
     stages = _stages(load, given, duration_ns)
@@ -52,7 +52,7 @@ def make_plan(load: Load, given: Overrides) -> Plan:
     if timeout_ns == 0:
         raise UsageError("--timeout must be more than 0")
     warmup_ns = _first(_duration("warmup", given.warmup), load.warmup, 0)
-    plan = Plan(
+    plan = LoadPlan(
         connections=connections,
         arrivals=messages,
         duration_ns=None if stages else duration_ns,
@@ -69,7 +69,7 @@ def make_plan(load: Load, given: Overrides) -> Plan:
         return plan
     if plan.issuing_ns >= UNENDING_NS:
         raise UsageError("--hostile needs a --duration: its first half is quiet, to compare with")
-    return replace(plan, quiet_ns=(plan.issuing_ns - warmup_ns) // 2)
+    return replace(plan, baseline_ns=(plan.issuing_ns - warmup_ns) // 2)
 
 
 def hostile_share(text: str | None) -> float:

@@ -16,11 +16,11 @@ import trio
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.engine.shard import Shard
-from smtpbench.load.books import Books, BooksByDomain
-from smtpbench.load.conductor import ClosedConductor, Conductor, OpenConductor
 from smtpbench.load.domains import domain_of
-from smtpbench.load.plan import Plan
-from smtpbench.session.cast import Cast
+from smtpbench.load.plan import LoadPlan
+from smtpbench.load.recorders import Recorders, RecordersByDomain
+from smtpbench.load.scheduler import ArrivalScheduler, ClosedModel, OpenModel
+from smtpbench.session.context import SessionContext
 from smtpbench.session.script import Script
 from smtpbench.units import NS_PER_S
 
@@ -54,11 +54,13 @@ class Worker:
     """
 
     def __init__(
-        self, script: Script, route: Route, plan: Plan, worker: int, credentials: tuple[str, str] | None,
+        self, script: Script, route: Route, plan: LoadPlan, worker: int, credentials: tuple[str, str] | None,
         domains: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.plan = plan
-        self.books = BooksByDomain(script.rows, domains, domain_of(script)) if domains else Books(script.rows)
+        self.recorders = (
+            RecordersByDomain(script.reply_count, domains, domain_of(script)) if domains else Recorders(script.reply_count)
+        )
         self.shard = Shard(alone=True)
         self.start_ns = 0
         self.end_ns = 0
@@ -68,7 +70,7 @@ class Worker:
         self._number = worker
         self._credentials = credentials
         self._finished = trio.Event()
-        self.conductor: Conductor
+        self.scheduler: ArrivalScheduler
 
     @staticmethod
     def make_ready() -> None:
@@ -77,17 +79,17 @@ class Worker:
         gc.collect()
         gc.freeze()
 
-    def _conduct(self) -> Conductor:
+    def _make_scheduler(self) -> ArrivalScheduler:
         plan, worker = self.plan, self._number
         shard, route, connections = self.shard, self._route, plan.connections_of(worker)
         if plan.open_model:
-            return OpenConductor(
-                shard, route, connections, self.books, self._finished.set,
+            return OpenModel(
+                shard, route, connections, self.recorders, self._finished.set,
                 arrivals=plan.schedule(worker), start_ns=self.start_ns, drop=plan.drop,
             )  # fmt: skip
         end_ns = api.NEVER if plan.issuing_ns == api.NEVER else self.start_ns + plan.issuing_ns
-        return ClosedConductor(
-            shard, route, connections, self.books, self._finished.set, numbers=plan.numbers(worker), end_ns=end_ns,
+        return ClosedModel(
+            shard, route, connections, self.recorders, self._finished.set, numbers=plan.numbers(worker), end_ns=end_ns,
             warmup_numbers=plan.warmup_numbers(worker) if plan.warmup_ns else None, measure_ns=self._measure_ns,
         )  # fmt: skip
 
@@ -99,9 +101,9 @@ class Worker:
         """
         self.start_ns = start_ns
         self._measure_ns = start_ns + self.plan.warmup_ns
-        self.books.begin(self._measure_ns, self._measure_ns + self.plan.quiet_ns)
-        self.conductor = self._conduct()
-        self.conductor.cast = Cast(self._script, self.conductor, self.plan.timeout_ns, self._credentials)
+        self.recorders.begin(self._measure_ns, self._measure_ns + self.plan.baseline_ns)
+        self.scheduler = self._make_scheduler()
+        self.scheduler.context = SessionContext(self._script, self.scheduler, self.plan.timeout_ns, self._credentials)
         thresholds = gc.get_threshold()
         gc.set_threshold(*GC_THRESHOLDS)
         async with trio.open_nursery() as nursery:
@@ -109,7 +111,7 @@ class Worker:
             nursery.start_soon(self._tick, on_tick)
             nursery.start_soon(self._end_in_time)
             nursery.start_soon(self._obey, controls)
-            self.shard.call_at(start_ns, self.conductor.start)
+            self.shard.call_at(start_ns, self.scheduler.start)
             await self._finished.wait()
             self.end_ns = time.monotonic_ns()
             nursery.cancel_scope.cancel()
@@ -127,7 +129,7 @@ class Worker:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._obey_stop, controls)
             await controls.drain.wait()
-            self.conductor.leave(time.monotonic_ns())
+            self.scheduler.stop_arrivals(time.monotonic_ns())
             await trio.sleep(self.plan.drain_ns / NS_PER_S)
             self._cut()
 
@@ -136,7 +138,7 @@ class Worker:
         self._cut()
 
     def _cut(self) -> None:
-        for session in self.conductor.cut():
+        for session in self.scheduler.interrupt():
             self.shard.stop(session.connection)
         self._finished.set()
 

@@ -192,8 +192,8 @@ def hlog_lines(tick: Tick) -> Iterator[str]:
     """
     measured = tick.interval if tick.measured is None else tick.measured
     start_s = max(0.0, tick.end_s - tick.length_s)
-    for (slot, ok), latency in sorted(measured.latencies.items()):
-        name = tag(slot if ok else f"{slot}.failed")
+    for (metric, ok), latency in sorted(measured.latencies.items()):
+        name = tag(metric if ok else f"{metric}.failed")
         service = _figures(latency.service)
         response = service if latency.response is latency.service else _figures(latency.response)
         for kind, figures in (("service", service), ("response", response)):

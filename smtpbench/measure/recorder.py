@@ -21,8 +21,8 @@ from functools import lru_cache
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
-from smtpbench.session.cast import LATE_SHIFT
-from smtpbench.smtp.reply import HEAD_BYTES, enhanced_code, first_code
+from smtpbench.session.context import LATE_SHIFT
+from smtpbench.smtp.reply import PREFIX_BYTES, enhanced_code, first_code
 
 _SERVICE_MASK = (1 << LATE_SHIFT) - 1
 
@@ -46,33 +46,33 @@ def _codes(head: bytes) -> tuple[int, str]:
     return first_code(head.partition(b"\n")[0]), enhanced_code(head)
 
 
-class Book:
+class Recorder:
     """What one worker's sessions count in. `rows` is the client session's own memory, a dict for each of its asks."""
 
     __slots__ = (
         "_errors", "_examples", "_replies", "_timings", "accepted", "dropped", "failed", "interrupted", "rejected",
-        "rows",
+        "reply_caches",
     )  # fmt: skip
 
-    def __init__(self, rows: int = 0) -> None:
-        self.rows: list[dict[bytes, Any]] = [{} for _ in range(rows)]
+    def __init__(self, reply_count: int = 0) -> None:
+        self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
         self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
         self._replies: dict[tuple[str, int, str, bool, str], list[int]] = {}
         self._timings: dict[tuple[str, bool], list[int]] = {}
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
 
-    def samples(self, verb: str, slot: str, raw: bytes, ok: bool) -> list[int]:
+    def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
         """The list for the latencies of this verb's replies with raw's code and enhanced code.
 
         Appending counts the reply and, where slot is not empty, records the latency under it. The list stays the
         same one for the book's life.
         """
-        code, enhanced = _codes(raw[:HEAD_BYTES])
-        key = (verb, code, enhanced, ok, slot)
+        code, enhanced = _codes(raw[:PREFIX_BYTES])
+        key = (verb, code, enhanced, ok, metric)
         found = self._replies.get(key)
         if found is None and enhanced and len(self._replies) >= REPLY_KINDS:
-            key = (verb, code, OTHER, ok, slot)
+            key = (verb, code, OTHER, ok, metric)
             found = self._replies.get(key)
         if found is None:
             found = self._replies[key] = []
@@ -81,11 +81,11 @@ class Book:
                 self._example(f"{verb} {code} {key[2]}".rstrip(), said)
         return found
 
-    def timing(self, slot: str, ok: bool = True) -> list[int]:
+    def timing(self, metric: str, ok: bool = True) -> list[int]:
         """The list for a time that no single reply gives: connect, tls, pipeline, transaction, session."""
-        found = self._timings.get((slot, ok))
+        found = self._timings.get((metric, ok))
         if found is None:
-            found = self._timings[slot, ok] = []
+            found = self._timings[metric, ok] = []
         return found
 
     def error(self, kind: str, detail: str = "", count: int = 1) -> None:
@@ -110,11 +110,11 @@ class Book:
         What is counted while it goes on belongs to the next drain.
         """
         by_slot: dict[tuple[str, bool], list[int]] = {}
-        for (verb, code, enhanced, ok, slot), samples in self._replies.items():
+        for (verb, code, enhanced, ok, metric), samples in self._replies.items():
             if samples:
                 interval.replies[verb, code, enhanced, ok] += len(samples)
-                if slot:
-                    by_slot.setdefault((slot, ok), []).extend(samples)
+                if metric:
+                    by_slot.setdefault((metric, ok), []).extend(samples)
                 samples.clear()
         for key, samples in self._timings.items():
             if samples:
@@ -234,8 +234,8 @@ class Interval:
         interval = cls(Counter(data["messages"]), errors=Counter(data["errors"]), examples=data["examples"])
         for verb, code, enhanced, ok, count in data["replies"]:
             interval.replies[verb, code, enhanced, ok] = count
-        for slot, ok, service_data, response_data in data["latencies"]:
+        for metric, ok, service_data, response_data in data["latencies"]:
             service = Histogram.from_data(service_data)
             response = service if response_data is None else Histogram.from_data(response_data)
-            interval.latencies[slot, ok] = Latency(service, response)
+            interval.latencies[metric, ok] = Latency(service, response)
         return interval

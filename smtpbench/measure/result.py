@@ -44,8 +44,8 @@ def summary(histogram: Histogram) -> dict[str, float | str]:
 def latency_section(totals: Interval, ok: bool) -> dict[str, Any]:
     """Service and response time of every slot, of what went as expected or of what did not."""
     return {
-        slot: {"service": summary(latency.service), "response": summary(latency.response)}
-        for (slot, expected), latency in sorted(totals.latencies.items())
+        metric: {"service": summary(latency.service), "response": summary(latency.response)}
+        for (metric, expected), latency in sorted(totals.latencies.items())
         if expected is ok
     }
 

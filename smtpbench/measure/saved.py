@@ -81,9 +81,9 @@ class Saved:
         except (OSError, csv.Error):
             return []
 
-    def seconds(self, slot: str, time: str = "response", *, ok: bool = True) -> Iterator[Second]:
+    def seconds(self, metric: str, time: str = "response", *, ok: bool = True) -> Iterator[Second]:
         """One slot's histograms out of `histograms.hlog`, in order. time: `service` or `response`."""
-        wanted = f"Tag={tag(slot if ok else f'{slot}.failed')}.{time},"
+        wanted = f"Tag={tag(metric if ok else f'{metric}.failed')}.{time},"
         try:
             with (self.folder / HLOG).open(encoding="ascii", errors="replace") as lines:
                 for line in lines:
@@ -107,9 +107,9 @@ def totals_of(result: Mapping[str, Any]) -> Interval:
         for code, count in codes.items():
             totals.replies[verb, int(code) if code.isdecimal() else 0, "", True] += count
     for section, ok in (("latency", True), ("latency_failed", False)):
-        for slot, times in result[section].items():
+        for metric, times in result[section].items():
             with suppress(KeyError, ValueError, TypeError):
-                totals.latencies[slot, ok] = Latency(*(_histogram(times[time]) for time in ("service", "response")))
+                totals.latencies[metric, ok] = Latency(*(_histogram(times[time]) for time in ("service", "response")))
     return totals
 
 

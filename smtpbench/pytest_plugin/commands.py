@@ -19,9 +19,9 @@ import pytest
 
 from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
 from smtpbench.measure.saved import Saved, load, totals_of
-from smtpbench.measure.verdict import Figures, sentence, value_of
+from smtpbench.measure.thresholds import Figures, sentence, value_of
 from smtpbench.pytest_plugin import RUNS, SINKS, named_target
-from smtpbench.report.scorecard import counts_against
+from smtpbench.report.terminal.scorecard import counts_against
 from smtpbench.target import PASSWORD_VARIABLE, Trust, parse_target, resolve
 from smtpbench.threshold import parse_metric, parse_threshold
 

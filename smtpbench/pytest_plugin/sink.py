@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from smtpbench.errors import SmtpbenchError
-from smtpbench.session.service import Envelope
+from smtpbench.session.server_context import Envelope
 from smtpbench.sink.background import sink_in_a_thread
 from smtpbench.sink.mailbox import MOST_BYTES, MOST_MESSAGES, Mailbox
 from smtpbench.sink.serve import Sink
-from smtpbench.sink.setup import Options, set_up
+from smtpbench.sink.setup import SinkOptions, set_up
 
 HOST = "127.0.0.1"
 #: Options that may be given as one text, or as a list of them.
@@ -117,7 +117,7 @@ def receiving_sink(new_folder: Callable[[], Path], options: Mapping[str, Any]) -
     """
     told = dict(options)
     keep_messages, keep_bytes = told.pop("keep_messages", MOST_MESSAGES), told.pop("keep_bytes", MOST_BYTES)
-    known = [one.name for one in fields(Options) if one.name not in ("behaviour", "tls_folder")]
+    known = [one.name for one in fields(SinkOptions) if one.name not in ("behaviour", "tls_folder")]
     unknown = sorted(set(told) - set(known))
     if unknown:
         pytest.fail(f"a sink has no option {unknown[0]!r}; there are {', '.join(sorted([*known, *_OURS]))}", pytrace=False)
@@ -127,12 +127,12 @@ def receiving_sink(new_folder: Callable[[], Path], options: Mapping[str, Any]) -
     if told.get("self_signed"):
         told["tls_folder"] = new_folder()
     try:
-        setup = set_up(Options(**told))
+        setup = set_up(SinkOptions(**told))
     except SmtpbenchError as error:
         pytest.fail(f"smtpbench_sink: {error}", pytrace=False)
     mailbox = Mailbox(keep_messages, keep_bytes)
     if keep_messages:
-        setup.service.keep = mailbox.add
+        setup.service.on_message = mailbox.add
     scheme = "lmtp" if setup.service.lmtp else "smtps" if setup.service.implicit_tls else "smtp"
     with sink_in_a_thread(setup) as sink:
         yield ReceivingSink(sink, mailbox, scheme, setup.certificate)

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from smtpbench.rules import rule as r
-from smtpbench.rules.lines import END, HEADER, envelope, line, pause, raw, ready_for_text, said_of, script
-from smtpbench.rules.offer import Offer
-from smtpbench.rules.rule import Judgement, Rule
-from smtpbench.session.dialogue import Dialogue, Turn
+from smtpbench.rules.probe_steps import END, HEADER, envelope, line, pause, raw, ready_for_text, said_of, script
+from smtpbench.rules.rule import Rule, Verdict
+from smtpbench.rules.target_info import TargetInfo
+from smtpbench.session.dialogue import Dialogue, Exchange
 from smtpbench.session.script import Script, Step
 from smtpbench.text import visible
 
@@ -24,37 +24,41 @@ _WAIT_MS = 400
 _SEGMENT_MS = 40
 
 
-def _behind_data(dialogue: Dialogue) -> Sequence[Turn]:
-    at = next(at for at, turn in enumerate(dialogue.turns) if turn.said.startswith(b"DATA"))
-    return dialogue.turns[at + 1 :]
+def _behind_data(dialogue: Dialogue) -> Sequence[Exchange]:
+    at = next(at for at, exchange in enumerate(dialogue.exchanges) if exchange.sent.startswith(b"DATA"))
+    return dialogue.exchanges[at + 1 :]
 
 
 def _answers(dialogue: Dialogue) -> int:
     """How many replies came from the text on, those to QUIT left out."""
     behind = _behind_data(dialogue)
-    return sum(len(turn.heard) for turn in behind) - any(221 in turn.codes for turn in behind)
+    return sum(len(exchange.replies) for exchange in behind) - any(221 in exchange.codes for exchange in behind)
 
 
-def _doubtful_ends(endings: Sequence[bytes], offer: Offer) -> Sequence[Script]:
+def _doubtful_ends(endings: Sequence[bytes], target_info: TargetInfo) -> Sequence[Script]:
     """Each ending twice: with commands behind it, and with silence behind it (some servers refuse what is pipelined)."""
-    begin = (*envelope(offer), line("DATA"))
+    begin = (*envelope(target_info), line("DATA"))
     together = [raw(HEADER + b"text" + ending + _SMUGGLED + END) for ending in endings]
     apart = [(raw(HEADER + b"text" + ending, 0), pause(_WAIT_MS), raw(END)) for ending in endings]
-    return [script(offer, *begin, step) for step in together] + [script(offer, *begin, *steps) for steps in apart]
+    return [script(target_info, *begin, step) for step in together] + [
+        script(target_info, *begin, *steps) for steps in apart
+    ]
 
 
-def _ended_early(endings: Sequence[bytes], dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
+def _ended_early(endings: Sequence[bytes], dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
         if not ready_for_text(dialogue):
-            return r.unclear("DATA was not answered 354", take)
-        ending, text, answers = endings[take % len(endings)], _behind_data(dialogue)[0], _answers(dialogue)
+            return r.inconclusive("DATA was not answered 354", dialogue_index)
+        ending, text, answers = endings[dialogue_index % len(endings)], _behind_data(dialogue)[0], _answers(dialogue)
         if text.code // 100 != 2:
             continue
-        if take >= len(endings):
-            return r.broken(f"{visible(ending)} ended the message: {text.code} came before its end", take)
+        if dialogue_index >= len(endings):
+            return r.violated(f"{visible(ending)} ended the message: {text.code} came before its end", dialogue_index)
         if answers > 1:
-            return r.broken(f"{visible(ending)} ended the message: {answers} replies came where one was due", take)
-    return r.HELD
+            return r.violated(
+                f"{visible(ending)} ended the message: {answers} replies came where one was due", dialogue_index
+            )
+    return r.PASSED
 
 
 def _ending(id_: str, name: str, section: str, what: str, *endings: bytes) -> Rule:
@@ -63,8 +67,8 @@ def _ending(id_: str, name: str, section: str, what: str, *endings: bytes) -> Ru
         f"Only CRLF.CRLF ends the text of a message: {what} is part of the text.",
         "one reply, to the end of the data",
         needs=("recipient",),
-        probe=lambda offer: _doubtful_ends(endings, offer),
-        judge=lambda offer, dialogues: _ended_early(endings, dialogues),
+        probe=lambda target_info: _doubtful_ends(endings, target_info),
+        evaluate=lambda target_info, dialogues: _ended_early(endings, dialogues),
     )  # fmt: skip
 
 
@@ -73,7 +77,7 @@ def _ending(id_: str, name: str, section: str, what: str, *endings: bytes) -> Ru
 _LONG_LINE = b"x" * 70_000
 
 
-def _confusing(offer: Offer) -> Sequence[Script]:
+def _confusing(target_info: TargetInfo) -> Sequence[Script]:
     rest = b"\r\n" + _SMUGGLED + END
 
     def apart(*parts: bytes) -> tuple[Step, ...]:
@@ -90,7 +94,7 @@ def _confusing(offer: Offer) -> Sequence[Script]:
         (raw(HEADER + b"text\n.\r" + rest),),
         (raw(HEADER + b"\xff\xfe\x80\0" * 300 + rest),),
     )
-    return [script(offer, *envelope(offer), line("DATA"), *text) for text in texts]
+    return [script(target_info, *envelope(target_info), line("DATA"), *text) for text in texts]
 
 
 _CONFUSION = (
@@ -99,31 +103,34 @@ _CONFUSION = (
 )  # fmt: skip
 
 
-def _lost_its_place(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
+def _lost_its_place(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
         if not ready_for_text(dialogue):
-            return r.unclear("DATA was not answered 354", take)
+            return r.inconclusive("DATA was not answered 354", dialogue_index)
         answers = _answers(dialogue)
         if answers > 1 and 421 not in [one.reply.code for one in dialogue.replies()]:
-            return r.broken(f"after {_CONFUSION[take]} the text was answered {answers} times, as if it were commands", take)
-    return r.HELD
+            return r.violated(
+                f"after {_CONFUSION[dialogue_index]} the text was answered {answers} times, as if it were commands",
+                dialogue_index,
+            )
+    return r.PASSED
 
 
-def _without_a_text(offer: Offer) -> Sequence[Script]:
-    begin = (*envelope(offer), line("DATA"))
-    return [script(offer, *begin, raw(b".\r\n")), script(offer, *begin, raw(b".\r\nNOOP\r\n", 2))]
+def _without_a_text(target_info: TargetInfo) -> Sequence[Script]:
+    begin = (*envelope(target_info), line("DATA"))
+    return [script(target_info, *begin, raw(b".\r\n")), script(target_info, *begin, raw(b".\r\nNOOP\r\n", 2))]
 
 
-def _empty_is_a_message(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        end = dialogue.after(b".\r\n")
+def _empty_is_a_message(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        end = dialogue.exchange_of(b".\r\n")
         if not ready_for_text(dialogue) or end is None:
-            return r.unclear("DATA was not answered 354", take)
-        if not end.codes and not dialogue.hung_up:
-            return r.broken("a message without an octet got no reply", take)
-        if take and len(end.codes) == 1 and end.code // 100 == 2 and not dialogue.hung_up:
-            return r.broken(f"the command behind an empty message got no reply: it was {said_of(end)}", take)
-    return r.HELD
+            return r.inconclusive("DATA was not answered 354", dialogue_index)
+        if not end.codes and not dialogue.closed_without_221:
+            return r.violated("a message without an octet got no reply", dialogue_index)
+        if dialogue_index and len(end.codes) == 1 and end.code // 100 == 2 and not dialogue.closed_without_221:
+            return r.violated(f"the command behind an empty message got no reply: it was {said_of(end)}", dialogue_index)
+    return r.PASSED
 
 
 RULES = (
@@ -139,12 +146,12 @@ RULES = (
         "R56", "data-desync", "RFC 5321 §4.1.1.4", r.SECURITY,
         "Whatever a server thinks of a text, none of its lines is a command: all up to CRLF.CRLF belongs to the message.",
         "one reply to the whole text, or 421 and the end of the connection",
-        needs=("recipient",), probe=_confusing, judge=_lost_its_place,
+        needs=("recipient",), probe=_confusing, evaluate=_lost_its_place,
     ),
     Rule(
         "R82", "empty-message", "RFC 5321 §4.1.1.4", r.VIOLATION,
         "A text may be empty: a dot alone, right behind DATA's 354, is the end of the data and is answered.",
         "a reply to the dot, then replies to the commands behind it",
-        needs=("recipient",), probe=_without_a_text, judge=_empty_is_a_message,
+        needs=("recipient",), probe=_without_a_text, evaluate=_empty_is_a_message,
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from smtpbench.rules import rule as r
-from smtpbench.rules.lines import (
+from smtpbench.rules.probe_steps import (
     END,
     HEADER,
     NOOP,
@@ -27,8 +27,8 @@ from smtpbench.rules.lines import (
     said_of,
     script,
 )  # fmt: skip
-from smtpbench.rules.offer import Offer
-from smtpbench.rules.rule import Judgement, Rule
+from smtpbench.rules.rule import Rule, Verdict
+from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script, Step
 
@@ -50,67 +50,71 @@ _RARE: Mapping[str, str] = {
 }  # fmt: skip
 
 
-def _use_offered(offer: Offer) -> Sequence[Script]:
-    lines = [script(offer, *opening(offer), line(text)) for keyword, text in _VERBS.items() if keyword in offer.extensions]
-    mails = [
-        script(offer, *opening(offer), mail(offer, text))
-        for keyword, text in _PARAMETERS.items()
-        if keyword in offer.extensions
+def _use_offered(target_info: TargetInfo) -> Sequence[Script]:
+    lines = [
+        script(target_info, *opening(target_info), line(text))
+        for keyword, text in _VERBS.items()
+        if keyword in target_info.extensions
     ]
-    return [script(offer, *opening(offer), mail(offer)), *lines, *mails]
+    mails = [
+        script(target_info, *opening(target_info), mail(target_info, text))
+        for keyword, text in _PARAMETERS.items()
+        if keyword in target_info.extensions
+    ]
+    return [script(target_info, *opening(target_info), mail(target_info)), *lines, *mails]
 
 
 def _said_last(dialogue: Dialogue) -> tuple[str, int]:
     """What was said before QUIT, and its code."""
-    turns = [turn for turn in dialogue.turns if turn.said and not turn.said.startswith(b"QUIT")]
-    return turns[-1].said.decode("latin-1").rstrip(), turns[-1].code
+    exchanges = [exchange for exchange in dialogue.exchanges if exchange.sent and not exchange.sent.startswith(b"QUIT")]
+    return exchanges[-1].sent.decode("latin-1").rstrip(), exchanges[-1].code
 
 
-def _offered_works(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
+def _offered_works(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     if len(dialogues) == 1:
-        return r.unclear("nothing is offered that could be used")
-    control = accepted(dialogues[0].after(b"MAIL"))
-    for take, dialogue in enumerate(dialogues[1:], 1):
-        said, code = _said_last(dialogue)
-        if code in _NOT_KNOWN or (control and said.startswith("MAIL") and code in _PARAMETER_REFUSED):
-            what = said.rpartition(" ")[2] if said.startswith("MAIL") else said.split(" ")[0]
-            return r.broken(f"{what} is offered, and was answered {code}", take)
-    return r.HELD
+        return r.inconclusive("nothing is offered that could be used")
+    control = accepted(dialogues[0].exchange_of(b"MAIL"))
+    for dialogue_index, dialogue in enumerate(dialogues[1:], 1):
+        sent, code = _said_last(dialogue)
+        if code in _NOT_KNOWN or (control and sent.startswith("MAIL") and code in _PARAMETER_REFUSED):
+            what = sent.rpartition(" ")[2] if sent.startswith("MAIL") else sent.split(" ")[0]
+            return r.violated(f"{what} is offered, and was answered {code}", dialogue_index)
+    return r.PASSED
 
 
-def _use_missing(offer: Offer) -> Sequence[Script]:
-    known = {**offer.clear, **offer.inside}
+def _use_missing(target_info: TargetInfo) -> Sequence[Script]:
+    known = {**target_info.keywords_before_tls, **target_info.keywords_in_tls}
     parameters = [text for keyword, text in {**_PARAMETERS, **_RARE}.items() if keyword not in known]
-    scripts = [script(offer, *opening(offer), mail(offer, text)) for text in parameters]
-    if "CHUNKING" not in known and offer.recipient:
-        scripts.append(script(offer, *envelope(offer), line("BDAT 0 LAST")))
-    if "STARTTLS" not in known and not offer.implicit_tls:
-        scripts.append(script(offer, *opening(offer), line("STARTTLS")))
-    if not offer.login_keywords:
-        scripts.append(script(offer, *opening(offer), line("AUTH LOGIN")))
+    scripts = [script(target_info, *opening(target_info), mail(target_info, text)) for text in parameters]
+    if "CHUNKING" not in known and target_info.recipient:
+        scripts.append(script(target_info, *envelope(target_info), line("BDAT 0 LAST")))
+    if "STARTTLS" not in known and not target_info.implicit_tls:
+        scripts.append(script(target_info, *opening(target_info), line("STARTTLS")))
+    if not target_info.login_keywords:
+        scripts.append(script(target_info, *opening(target_info), line("AUTH LOGIN")))
     return scripts
 
 
-def _missing_is_missing(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        said, code = _said_last(dialogue)
+def _missing_is_missing(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        sent, code = _said_last(dialogue)
         if code // 100 in (2, 3):
-            what = said.rpartition(" ")[2] if said.startswith("MAIL") else said.split(" ")[0]
-            return r.broken(f"{what} is not offered, and was answered {code}", take)
-    return r.HELD if dialogues else r.unclear("there is nothing that it does not offer")
+            what = sent.rpartition(" ")[2] if sent.startswith("MAIL") else sent.split(" ")[0]
+            return r.violated(f"{what} is not offered, and was answered {code}", dialogue_index)
+    return r.PASSED if dialogues else r.inconclusive("there is nothing that it does not offer")
 
 
 # -- octets cut and joined otherwise -------------------------------------------------------------------------------
 
 
-def _mailing(offer: Offer) -> tuple[bytes, ...]:
+def _mailing(target_info: TargetInfo) -> tuple[bytes, ...]:
     """The writes of a session with a message, or without one where nobody takes it."""
-    begin = (b"NOOP\r\n", f"MAIL FROM:<{offer.sender}>\r\n".encode())
-    if not offer.recipient:
+    begin = (b"NOOP\r\n", f"MAIL FROM:<{target_info.sender}>\r\n".encode())
+    if not target_info.recipient:
         return (*begin, b"RSET\r\n")
     return (
         *begin,
-        f"RCPT TO:<{offer.recipient}>\r\n".encode(),
+        f"RCPT TO:<{target_info.recipient}>\r\n".encode(),
         b"DATA\r\n",
         HEADER + b"text\r\n..\r\n.more" + END,
         b"NOOP\r\n",
@@ -131,12 +135,12 @@ def _cut_in_time(octets: bytes) -> tuple[Step, ...]:
 _PIECE_MS = 15
 
 
-def _cuts(offer: Offer) -> Sequence[Script]:
-    writes = _mailing(offer)
+def _cuts(target_info: TargetInfo) -> Sequence[Script]:
+    writes = _mailing(target_info)
     in_time = [step for octets in writes for step in _cut_in_time(octets)]
     return [
-        *(script(offer, *opening(offer), *map(how, writes)) for how in (raw, _cut)),
-        script(offer, *opening(offer), *in_time),
+        *(script(target_info, *opening(target_info), *map(how, writes)) for how in (raw, _cut)),
+        script(target_info, *opening(target_info), *in_time),
     ]
 
 
@@ -145,25 +149,27 @@ def _codes(dialogue: Dialogue) -> list[int]:
     return [one.reply.code for one in dialogue.replies()]
 
 
-def _same_replies(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
+def _same_replies(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     whole = _codes(dialogues[0])
-    for take, dialogue in enumerate(dialogues[1:], 1):
+    for dialogue_index, dialogue in enumerate(dialogues[1:], 1):
         if 421 in _codes(dialogue):
-            return r.unclear("the session was ended with 421", take)
+            return r.inconclusive("the session was ended with 421", dialogue_index)
         if _codes(dialogue) != whole:
             at = next(at for at in range(len(whole) + 1) if _codes(dialogue)[at : at + 1] != whole[at : at + 1])
             seen, due = _codes(dialogue)[at : at + 1], whole[at : at + 1]
-            return r.broken(f"reply {at + 1} was {seen or 'none'} where whole writes had got {due or 'none'}", take)
-    return r.HELD
+            return r.violated(
+                f"reply {at + 1} was {seen or 'none'} where whole writes had got {due or 'none'}", dialogue_index
+            )
+    return r.PASSED
 
 
-def _groups(offer: Offer) -> Sequence[Script]:
-    writes = _mailing(offer)
-    lockstep = script(offer, *opening(offer), *map(raw, writes))
-    joined = [raw(b"".join(writes), len(writes))] if not offer.recipient else [
+def _groups(target_info: TargetInfo) -> Sequence[Script]:
+    writes = _mailing(target_info)
+    lockstep = script(target_info, *opening(target_info), *map(raw, writes))
+    joined = [raw(b"".join(writes), len(writes))] if not target_info.recipient else [
         raw(b"".join(writes[:4]), 4), raw(writes[4] + writes[5], 2),
     ]  # fmt: skip
-    return [lockstep, script(offer, *opening(offer), *joined)]
+    return [lockstep, script(target_info, *opening(target_info), *joined)]
 
 
 # -- chunks ---------------------------------------------------------------------------------------------------------
@@ -173,210 +179,231 @@ def _bdat(chunk: bytes, *, last: bool = True, behind: bytes = b"", replies: int 
     return raw(b"BDAT %d%s\r\n" % (len(chunk), b" LAST" if last else b"") + chunk + behind, replies)
 
 
-def _full_chunks(offer: Offer) -> Sequence[Script]:
+def _full_chunks(target_info: TargetInfo) -> Sequence[Script]:
     chunk = HEADER + b"\r\n.\r\nNOOP\r\nRSET\r\nMAIL FROM:<>\r\n.\r\n"
     return [
-        script(offer, *envelope(offer), _bdat(chunk), NOOP),
-        script(offer, *envelope(offer), _bdat(chunk[:40], last=False), _bdat(chunk[40:]), NOOP),
+        script(target_info, *envelope(target_info), _bdat(chunk), NOOP),
+        script(target_info, *envelope(target_info), _bdat(chunk[:40], last=False), _bdat(chunk[40:]), NOOP),
     ]
 
 
-def _chunks_counted(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        chunks = [turn for turn in dialogue.turns if turn.said.startswith(b"BDAT")]
-        noop = dialogue.after(b"NOOP")
-        if not accepted(dialogue.after(b"RCPT")):
-            return r.unclear(f"RCPT was not taken: {said_of(dialogue.after(b'RCPT'))}", take)
-        for turn in chunks:
-            if len(turn.codes) > 1 or (noop is not None and len(noop.codes) > 1):
-                return r.broken("octets of a chunk were read as commands", take)
-            if not turn.codes and not dialogue.hung_up:
-                return r.broken("a chunk got no reply", take)
-    return r.HELD
+def _chunks_counted(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        chunks = [exchange for exchange in dialogue.exchanges if exchange.sent.startswith(b"BDAT")]
+        noop = dialogue.exchange_of(b"NOOP")
+        if not accepted(dialogue.exchange_of(b"RCPT")):
+            return r.inconclusive(f"RCPT was not taken: {said_of(dialogue.exchange_of(b'RCPT'))}", dialogue_index)
+        for exchange in chunks:
+            if len(exchange.codes) > 1 or (noop is not None and len(noop.codes) > 1):
+                return r.violated("octets of a chunk were read as commands", dialogue_index)
+            if not exchange.codes and not dialogue.closed_without_221:
+                return r.violated("a chunk got no reply", dialogue_index)
+    return r.PASSED
 
 
-def _stray_chunks(offer: Offer) -> Sequence[Script]:
-    return [script(offer, *opening(offer), _bdat(b"NOOP\r\nNOOP\r\n"), NOOP)]
+def _stray_chunks(target_info: TargetInfo) -> Sequence[Script]:
+    return [script(target_info, *opening(target_info), _bdat(b"NOOP\r\nNOOP\r\n"), NOOP)]
 
 
-def _stray_refused(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    turn, noop = dialogues[0].after(b"BDAT"), dialogues[0].after(b"NOOP")
-    if accepted(turn):
-        return r.broken(f"BDAT without a recipient was {said_of(turn)}")
-    replies = sum(len(each.codes) for each in (turn, noop) if each is not None)
-    if dialogues[0].hung_up and replies < 2:
-        return r.HELD
-    return r.held_unless(replies > 2, "the octets of a chunk that was refused were read as commands")
+def _stray_refused(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    exchange, noop = dialogues[0].exchange_of(b"BDAT"), dialogues[0].exchange_of(b"NOOP")
+    if accepted(exchange):
+        return r.violated(f"BDAT without a recipient was {said_of(exchange)}")
+    replies = sum(len(each.codes) for each in (exchange, noop) if each is not None)
+    if dialogues[0].closed_without_221 and replies < 2:
+        return r.PASSED
+    return r.passed_unless(replies > 2, "the octets of a chunk that was refused were read as commands")
 
 
-def _mixtures(offer: Offer) -> Sequence[Script]:
-    mixed = [script(offer, *envelope(offer), _bdat(HEADER, last=False), line("DATA"))]
-    if "BINARYMIME" in offer.extensions:
-        mixed.append(script(offer, *opening(offer), mail(offer, "BODY=BINARYMIME"), rcpt(offer), line("DATA")))
+def _mixtures(target_info: TargetInfo) -> Sequence[Script]:
+    mixed = [script(target_info, *envelope(target_info), _bdat(HEADER, last=False), line("DATA"))]
+    if "BINARYMIME" in target_info.extensions:
+        mixed.append(
+            script(target_info, *opening(target_info), mail(target_info, "BODY=BINARYMIME"), rcpt(target_info), line("DATA"))
+        )
     return mixed
 
 
-def _not_mixed(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        before, turn = dialogue.after(b"BDAT" if take == 0 else b"RCPT"), dialogue.after(b"DATA")
+def _not_mixed(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        before, exchange = dialogue.exchange_of(b"BDAT" if dialogue_index == 0 else b"RCPT"), dialogue.exchange_of(b"DATA")
         if not accepted(before):
-            return r.unclear(f"what must come before was {said_of(before)}", take)
-        if turn is not None and turn.code == 354:
-            return r.broken(f"DATA was answered 354 {'after BDAT' if take == 0 else 'for a message in BINARYMIME'}", take)
-    return r.HELD
+            return r.inconclusive(f"what must come before was {said_of(before)}", dialogue_index)
+        if exchange is not None and exchange.code == 354:
+            return r.violated(
+                f"DATA was answered 354 {'after BDAT' if dialogue_index == 0 else 'for a message in BINARYMIME'}",
+                dialogue_index,
+            )
+    return r.PASSED
 
 
 # -- parameters -----------------------------------------------------------------------------------------------------
 
 
-def _bodies(offer: Offer) -> Sequence[Script]:
+def _bodies(target_info: TargetInfo) -> Sequence[Script]:
     return [
-        script(offer, *opening(offer), mail(offer, text)) for text in ("", "BODY=8BITMIME", "BODY=7BIT", "body=8bitmime")
+        script(target_info, *opening(target_info), mail(target_info, text))
+        for text in ("", "BODY=8BITMIME", "BODY=7BIT", "body=8bitmime")
     ]
 
 
-def _bodies_taken(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    if not accepted(dialogues[0].after(b"MAIL")):
-        return r.unclear(f"MAIL was not taken: {said_of(dialogues[0].after(b'MAIL'))}")
-    for take, dialogue in enumerate(dialogues):
-        turn = dialogue.after(b"MAIL")
-        if turn is not None and turn.code // 100 == 5:
-            return r.broken(f"MAIL with BODY was {said_of(turn)}", take)
-    return r.HELD
+def _bodies_taken(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    if not accepted(dialogues[0].exchange_of(b"MAIL")):
+        return r.inconclusive(f"MAIL was not taken: {said_of(dialogues[0].exchange_of(b'MAIL'))}")
+    for dialogue_index, dialogue in enumerate(dialogues):
+        exchange = dialogue.exchange_of(b"MAIL")
+        if exchange is not None and exchange.code // 100 == 5:
+            return r.violated(f"MAIL with BODY was {said_of(exchange)}", dialogue_index)
+    return r.PASSED
 
 
-def _utf8(offer: Offer) -> Sequence[Script]:
+def _utf8(target_info: TargetInfo) -> Sequence[Script]:
     return [
-        script(offer, *opening(offer), mail(offer, "SMTPUTF8=x")),
-        script(offer, *opening(offer), line("MAIL FROM:<j\u00fcrgen@sender.example>")),
+        script(target_info, *opening(target_info), mail(target_info, "SMTPUTF8=x")),
+        script(target_info, *opening(target_info), line("MAIL FROM:<j\u00fcrgen@sender.example>")),
     ]
 
 
-def _utf8_asked_for(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
+def _utf8_asked_for(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     whats = ("SMTPUTF8 with a value", "an address in UTF-8 without SMTPUTF8")
-    for take, dialogue in enumerate(dialogues):
-        if accepted(dialogue.after(b"MAIL")):
-            return r.broken(f"{whats[take]} was {said_of(dialogue.after(b'MAIL'))}", take)
-    return r.HELD
+    for dialogue_index, dialogue in enumerate(dialogues):
+        if accepted(dialogue.exchange_of(b"MAIL")):
+            return r.violated(f"{whats[dialogue_index]} was {said_of(dialogue.exchange_of(b'MAIL'))}", dialogue_index)
+    return r.PASSED
 
 
 _DSN_MAIL = ("RET=ALL", "ENVID=a+ZZ", "RET=FULL RET=HDRS")
 _DSN_RCPT = ("NOTIFY=NEVER,SUCCESS", "NOTIFY=SOMETIMES", "NOTIFY=", "ORCPT=nobody@recipient.example")
 
 
-def _dsn(offer: Offer) -> Sequence[Script]:
-    mails = [script(offer, *opening(offer), mail(offer, text)) for text in _DSN_MAIL]
-    if not offer.recipient:
+def _dsn(target_info: TargetInfo) -> Sequence[Script]:
+    mails = [script(target_info, *opening(target_info), mail(target_info, text)) for text in _DSN_MAIL]
+    if not target_info.recipient:
         return mails
-    begin = (*opening(offer), mail(offer))
-    return mails + [script(offer, *begin, line(f"RCPT TO:<{offer.recipient}> {text}")) for text in _DSN_RCPT]
+    begin = (*opening(target_info), mail(target_info))
+    return mails + [script(target_info, *begin, line(f"RCPT TO:<{target_info.recipient}> {text}")) for text in _DSN_RCPT]
 
 
-def _dsn_read(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        at_mail = take < len(_DSN_MAIL)
-        text = (_DSN_MAIL + _DSN_RCPT)[take]
-        if accepted(dialogue.after(b"MAIL" if at_mail else b"RCPT")):
-            return r.broken(f"{text} was answered 250", take)
-    return r.HELD
+def _dsn_read(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        at_mail = dialogue_index < len(_DSN_MAIL)
+        text = (_DSN_MAIL + _DSN_RCPT)[dialogue_index]
+        if accepted(dialogue.exchange_of(b"MAIL" if at_mail else b"RCPT")):
+            return r.violated(f"{text} was answered 250", dialogue_index)
+    return r.PASSED
 
 
 #: What is wrong with them: the value's syntax, or a range that the RFC sets.
 _RARE_WRONG: Mapping[str, str] = {"DELIVERBY": "BY=soon", "FUTURERELEASE": "HOLDFOR=later", "MT-PRIORITY": "MT-PRIORITY=99"}
 
 
-def _rare(offer: Offer) -> Sequence[Script]:
-    wrong = [text for keyword, text in _RARE_WRONG.items() if keyword in offer.extensions]
-    if "REQUIRETLS" in offer.clear and not (offer.tls or offer.implicit_tls):
+def _rare(target_info: TargetInfo) -> Sequence[Script]:
+    wrong = [text for keyword, text in _RARE_WRONG.items() if keyword in target_info.extensions]
+    if "REQUIRETLS" in target_info.keywords_before_tls and not (target_info.tls or target_info.implicit_tls):
         wrong.append("REQUIRETLS")
-    return [script(offer, *opening(offer), mail(offer, text)) for text in wrong]
+    return [script(target_info, *opening(target_info), mail(target_info, text)) for text in wrong]
 
 
-def _rare_read(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        if accepted(dialogue.after(b"MAIL")):
-            return r.broken(f"MAIL with {_said_last(dialogue)[0].rpartition(' ')[2]} was answered 250", take)
-    return r.HELD if dialogues else r.unclear("none of DELIVERBY, FUTURERELEASE, MT-PRIORITY and REQUIRETLS is offered")
+def _rare_read(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        if accepted(dialogue.exchange_of(b"MAIL")):
+            return r.violated(f"MAIL with {_said_last(dialogue)[0].rpartition(' ')[2]} was answered 250", dialogue_index)
+    return (
+        r.PASSED if dialogues else r.inconclusive("none of DELIVERBY, FUTURERELEASE, MT-PRIORITY and REQUIRETLS is offered")
+    )
 
 
 # -- LMTP ------------------------------------------------------------------------------------------------------------
 
 
-def _lmtp(offer: Offer) -> Sequence[Script]:
+def _lmtp(target_info: TargetInfo) -> Sequence[Script]:
     # who says one reply where two are due is heard by the NOOP behind it
-    two = (*opening(offer), mail(offer), rcpt(offer), rcpt(offer), line("DATA"), message(), pause(_SECOND_MS), NOOP)
-    return [script(offer, line("EHLO client.example")), script(offer, *two), script(offer, hello(offer))]
+    two = (
+        *opening(target_info),
+        mail(target_info),
+        rcpt(target_info),
+        rcpt(target_info),
+        line("DATA"),
+        message(),
+        pause(_SECOND_MS),
+        NOOP,
+    )
+    return [
+        script(target_info, line("EHLO client.example")),
+        script(target_info, *two),
+        script(target_info, hello(target_info)),
+    ]
 
 
 _SECOND_MS = 400
 
 
-def _lmtp_spoken(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    if accepted(dialogues[0].after(b"EHLO")):
-        return r.broken(f"EHLO was {said_of(dialogues[0].after(b'EHLO'))}")
-    taken = sum(accepted(turn) for turn in dialogues[1].turns if turn.said.startswith(b"RCPT"))
-    text = dialogues[1].after(HEADER[:5])
+def _lmtp_spoken(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    if accepted(dialogues[0].exchange_of(b"EHLO")):
+        return r.violated(f"EHLO was {said_of(dialogues[0].exchange_of(b'EHLO'))}")
+    taken = sum(accepted(exchange) for exchange in dialogues[1].exchanges if exchange.sent.startswith(b"RCPT"))
+    text = dialogues[1].exchange_of(HEADER[:5])
     if not ready_for_text(dialogues[1]) or text is None or refused(text):
-        return r.unclear(f"no message was taken: {said_of(text)}", 1)
-    return r.held_unless(len(text.codes) != taken, f"a message for {taken} recipients got {len(text.codes)} replies", 1)
+        return r.inconclusive(f"no message was taken: {said_of(text)}", 1)
+    return r.passed_unless(len(text.codes) != taken, f"a message for {taken} recipients got {len(text.codes)} replies", 1)
 
 
 RULES = (
     Rule(
         "R12", "advertised-dead", "RFC 5321 §4.2.4", r.VIOLATION, "What the reply to EHLO offers is there.",
-        "any reply but one that the command or parameter is not known", probe=_use_offered, judge=_offered_works,
+        "any reply but one that the command or parameter is not known", probe=_use_offered, evaluate=_offered_works,
     ),
     Rule(
         "R13", "unadvertised-live", "RFC 5321 §4.1.1.1", r.WARNING, "What the reply to EHLO does not offer is not there.",
-        "500, 502, 503 or 555", probe=_use_missing, judge=_missing_is_missing,
+        "500, 502, 503 or 555", probe=_use_missing, evaluate=_missing_is_missing,
     ),
     Rule(
         "R59", "segmentation", "RFC 5321 §4.1.1", r.VIOLATION, "How octets are cut into segments means nothing.",
-        "the same replies to the same octets", probe=_cuts, judge=_same_replies,
+        "the same replies to the same octets", probe=_cuts, evaluate=_same_replies,
     ),
     Rule(
         "R60", "pipelining", "RFC 2920 §3.2", r.VIOLATION,
         "Commands sent together are answered as if sent one by one, in order.",
-        "the replies of lockstep", needs=("PIPELINING",), probe=_groups, judge=_same_replies,
+        "the replies of lockstep", needs=("PIPELINING",), probe=_groups, evaluate=_same_replies,
     ),
     Rule(
         "R64", "bdat-octets", "RFC 3030 §2", r.VIOLATION, "A chunk is as many octets as BDAT says, whatever they are.",
-        "one reply a chunk", needs=("CHUNKING", "recipient"), probe=_full_chunks, judge=_chunks_counted,
+        "one reply a chunk", needs=("CHUNKING", "recipient"), probe=_full_chunks, evaluate=_chunks_counted,
     ),
     Rule(
         "R65", "bdat-reject", "RFC 3030 §2", r.VIOLATION, "A chunk out of order is refused, and its octets are thrown away.",
         "one refusal, then replies to what follows the chunk", needs=("CHUNKING",), probe=_stray_chunks,
-        judge=_stray_refused,
+        evaluate=_stray_refused,
     ),
     Rule(
         "R66", "bdat-mix", "RFC 3030 §3", r.VIOLATION,
         "DATA is refused in a transaction that BDAT began, and for a message in BINARYMIME.",
-        "503 to DATA", needs=("CHUNKING", "recipient"), probe=_mixtures, judge=_not_mixed,
+        "503 to DATA", needs=("CHUNKING", "recipient"), probe=_mixtures, evaluate=_not_mixed,
     ),
     Rule(
         "R67", "body-param", "RFC 6152 §2", r.VIOLATION, "Who offers 8BITMIME takes BODY=7BIT and BODY=8BITMIME.", "250",
-        needs=("8BITMIME",), probe=_bodies, judge=_bodies_taken,
+        needs=("8BITMIME",), probe=_bodies, evaluate=_bodies_taken,
     ),
     Rule(
         "R68", "smtputf8", "RFC 6531 §3.5", r.WARNING,
         "An address in UTF-8 is taken only with SMTPUTF8, which has no value.",
-        "501 or 555; 550 or 553", needs=("SMTPUTF8",), probe=_utf8, judge=_utf8_asked_for,
+        "501 or 555; 550 or 553", needs=("SMTPUTF8",), probe=_utf8, evaluate=_utf8_asked_for,
     ),
     Rule(
         "R78", "dsn-arguments", "RFC 3461 §4", r.VIOLATION,
         "A parameter of DSN with a value that it cannot have is refused.",
-        "501", needs=("DSN",), probe=_dsn, judge=_dsn_read,
+        "501", needs=("DSN",), probe=_dsn, evaluate=_dsn_read,
     ),
     Rule(
         "R79", "rare-parameters", "RFC 5321 §4.1.1.11", r.VIOLATION,
         "BY, HOLDFOR, MT-PRIORITY and REQUIRETLS are refused with a value they cannot have, or where they cannot be "
         "(RFC 2852, "
         "4865, 6710, 8689).",
-        "a refusal", probe=_rare, judge=_rare_read,
+        "a refusal", probe=_rare, evaluate=_rare_read,
     ),
     Rule(
         "R80", "lmtp", "RFC 2033 §4", r.VIOLATION,
         "LMTP knows no EHLO, and answers the end of the data once for each recipient that was taken.",
-        "500 to EHLO; as many replies as recipients", needs=("lmtp", "recipient"), probe=_lmtp, judge=_lmtp_spoken,
+        "500 to EHLO; as many replies as recipients", needs=("lmtp", "recipient"), probe=_lmtp, evaluate=_lmtp_spoken,
     ),
 )  # fmt: skip

@@ -15,10 +15,10 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from smtpbench.rules.offer import Offer
 from smtpbench.rules.rule import Rule
+from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session import script as s
-from smtpbench.session.script import Ask, Script, Step
+from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
 from smtpbench.smtp.reply import Reply
 from smtpbench.text import visible
@@ -46,7 +46,7 @@ class Finding:
     severity: str
     actual: str
     script: Script
-    tape: Transcript
+    transcript: Transcript
     by: str
     take: int = 0
     reproducibility: str = "1 of 1"
@@ -57,15 +57,15 @@ class Finding:
     @property
     def id(self) -> str:
         """The rule's name and a digest of what was said and of what it showed."""
-        said = b"".join(entry.data for entry in self.tape.entries if entry.who == CLIENT)
-        return f"{self.rule}-{hashlib.sha256(said + self.cause.encode()).hexdigest()[:8]}"
+        sent = b"".join(entry.data for entry in self.transcript.entries if entry.who == CLIENT)
+        return f"{self.rule}-{hashlib.sha256(sent + self.cause.encode()).hexdigest()[:8]}"
 
     def to_data(self, repeat: str) -> dict[str, Any]:
         """`findings[]` of a result. repeat: the command that says it again."""
         return {
             "id": self.id, "rule": self.rule, "severity": self.severity, "actual": self.actual, "cause": self.cause,
             "reproducibility": self.reproducibility, "hits": self.hits, "file": f"findings/{self.id}.yaml",
-            "dialogue": dialogue_lines(self.tape), "repeat": repeat,
+            "dialogue": dialogue_lines(self.transcript), "repeat": repeat,
         }  # fmt: skip
 
     def to_text(self) -> str:
@@ -76,7 +76,7 @@ class Finding:
             "take": self.take, "reproducibility": self.reproducibility, **self.about,
         }  # fmt: skip
         head += [f"  {key}: {json.dumps(value)}" for key, value in told.items() if value is not None]
-        head += ["  dialogue:", *(f"    - {json.dumps(text)}" for text in dialogue_lines(self.tape))]
+        head += ["  dialogue:", *(f"    - {json.dumps(text)}" for text in dialogue_lines(self.transcript))]
         return "\n".join([*head, "session:", *(f"  - {_step(step, self.script.lmtp)}" for step in self.script.steps)]) + "\n"
 
 
@@ -103,9 +103,15 @@ def _step(step: Step, lmtp: bool) -> str:
     if step.kind == s.STARTTLS and wire == b"STARTTLS\r\n":
         return "STARTTLS"
     told = wire.startswith(_MEANT) and (lmtp or not wire.startswith((b"EHLO", b"HELO")))
-    if _PLAIN.fullmatch(wire) and len(step.asks) == 1 and not step.split and not told and step.kind != s.STARTTLS:
+    if (
+        _PLAIN.fullmatch(wire)
+        and len(step.expected_replies) == 1
+        and not step.split
+        and not told
+        and step.kind != s.STARTTLS
+    ):
         return _quoted(wire[:-2])
-    parts = [f"raw: {_quoted(wire)}", f"replies: {len(step.asks)}"]
+    parts = [f"raw: {_quoted(wire)}", f"replies: {len(step.expected_replies)}"]
     if step.split:
         offsets = [sum(map(len, step.split[:at])) for at in range(1, len(step.split))]
         parts.append(f"split: {offsets}")
@@ -114,21 +120,21 @@ def _step(step: Step, lmtp: bool) -> str:
     return "{" + ", ".join(parts) + "}"
 
 
-def target_data(url: str, offer: Offer, banner: Reply) -> dict[str, Any]:
+def target_data(url: str, target_info: TargetInfo, banner: Reply) -> dict[str, Any]:
     """`target` of a result: what is known of it."""
     return {
         "url": visible(url),
         "banner": _shown(banner),
-        "extensions": [visible(keyword) for keyword in sorted(offer.clear)],
-        "extensions_inside_tls": [visible(keyword) for keyword in sorted(offer.inside)],
-        "recipient": visible(offer.recipient),
+        "extensions": [visible(keyword) for keyword in sorted(target_info.keywords_before_tls)],
+        "extensions_inside_tls": [visible(keyword) for keyword in sorted(target_info.keywords_in_tls)],
+        "recipient": visible(target_info.recipient),
     }
 
 
-def circumstances(url: str, offer: Offer, banner: Reply, started: datetime) -> dict[str, Any]:
+def circumstances(url: str, target_info: TargetInfo, banner: Reply, started: datetime) -> dict[str, Any]:
     """`about` of a finding: where and when it was found."""
     return {
-        "recipient": offer.recipient, "sender": offer.sender, "found": started.isoformat(timespec="seconds"),
+        "recipient": target_info.recipient, "sender": target_info.sender, "found": started.isoformat(timespec="seconds"),
         "target": visible(url), "banner": _shown(banner),
     }  # fmt: skip
 
@@ -149,24 +155,26 @@ def plain(script: Script) -> Script:
     """A script that is spoken to its end whatever is answered, as probes are: from a scenario or a finding."""
     steps = []
     for step in script.steps:
-        kind = s.SAY if step.kind in (s.MAIL, s.RCPT, s.GROUP) else step.kind
-        if kind == s.BODY and not script.lmtp:
-            kind = s.SAY
-        asks = tuple(Ask(ask.verb, (220,) if kind == s.STARTTLS else s.ANY) for ask in step.asks)
-        steps.append(replace(step, kind=kind, asks=asks, otherwise=s.GO_ON))
+        kind = s.COMMAND if step.kind in (s.MAIL, s.RCPT, s.GROUP) else step.kind
+        if kind == s.MESSAGE and not script.lmtp:
+            kind = s.COMMAND
+        expected_replies = tuple(
+            ExpectedReply(ask.verb, (220,) if kind == s.STARTTLS else s.ANY) for ask in step.expected_replies
+        )
+        steps.append(replace(step, kind=kind, expected_replies=expected_replies, on_unexpected=s.CONTINUE))
     greeting = None if script.greeting is None else s.ANY_GREETING
     return Script.of(
         script.name, tuple(steps), greeting=greeting, implicit_tls=script.implicit_tls, lmtp=script.lmtp
     )  # fmt: skip
 
 
-def dialogue_lines(tape: Transcript) -> list[str]:
+def dialogue_lines(transcript: Transcript) -> list[str]:
     """A transcript as `C:` and `S:` lines, every octet visible; what is long is cut, and says so.
 
     Reads that follow one another are shown as one: how the server cut its octets is chance.
     """
     lines = []
-    for who, entries in groupby(tape.entries, key=lambda entry: entry.who):
+    for who, entries in groupby(transcript.entries, key=lambda entry: entry.who):
         parts = [entry.data for entry in entries]
         for octets in [b"".join(parts)] if who == SERVER else parts:
             more = f" {len(octets):,} octets" if len(octets) > SHOWN else ""

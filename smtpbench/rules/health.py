@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
-from smtpbench.rules.lines import END, NOOP, envelope, line, mail, opening, oversize, raw, script
-from smtpbench.rules.offer import Offer
-from smtpbench.rules.rule import Judgement, Rule
+from smtpbench.rules.probe_steps import END, NOOP, envelope, line, mail, opening, oversize, raw, script
+from smtpbench.rules.rule import Rule, Verdict
+from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script
 
@@ -22,29 +22,29 @@ _PARAMETERS = ("BODY", "BODY=", "SIZE", "SIZE=", "SIZE=-1", "SMTPUTF8=", "AUTH",
 _PATHS = ("<@>", '<"', "<>", "<a@[>", "<@,@:a@b.example>", "<a@b.example", "<" + "(" * 200 + ">", "<a@xn--\u00fc.example>")
 
 
-def _ordeals(offer: Offer) -> Sequence[Script]:
-    scripts = [script(offer, *opening(offer), raw(b"NOOP\r\n" * _MANY, _MANY), NOOP)]
-    scripts += [script(offer, *opening(offer), mail(offer, parameter), NOOP) for parameter in _PARAMETERS]
-    scripts += [script(offer, *opening(offer), line(f"MAIL FROM:{path}"), NOOP) for path in _PATHS]
-    if offer.recipient:
-        scripts.append(script(offer, *envelope(offer), line("DATA"), raw(b".\r\n"), NOOP))
-        text = oversize(offer)
+def _ordeals(target_info: TargetInfo) -> Sequence[Script]:
+    scripts = [script(target_info, *opening(target_info), raw(b"NOOP\r\n" * _MANY, _MANY), NOOP)]
+    scripts += [script(target_info, *opening(target_info), mail(target_info, parameter), NOOP) for parameter in _PARAMETERS]
+    scripts += [script(target_info, *opening(target_info), line(f"MAIL FROM:{path}"), NOOP) for path in _PATHS]
+    if target_info.recipient:
+        scripts.append(script(target_info, *envelope(target_info), line("DATA"), raw(b".\r\n"), NOOP))
+        text = oversize(target_info)
         if text:
-            scripts.append(script(offer, *envelope(offer), line("DATA"), raw(text + END[2:]), NOOP))
+            scripts.append(script(target_info, *envelope(target_info), line("DATA"), raw(text + END[2:]), NOOP))
     return scripts
 
 
-def _lived(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        if dialogue.fate != api.TIMEOUT:
+def _lived(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        if dialogue.end_reason != api.TIMEOUT:
             continue
-        last = dialogue.turns[-1]
-        if not last.codes and last.said in (b"NOOP\r\n", b".\r\n"):
-            what = "a message without an octet" if last.said == b".\r\n" else "NOOP"
-            before = dialogue.turns[-2]
+        last = dialogue.exchanges[-1]
+        if not last.codes and last.sent in (b"NOOP\r\n", b".\r\n"):
+            what = "a message without an octet" if last.sent == b".\r\n" else "NOOP"
+            before = dialogue.exchanges[-2]
             came = f", after {before.codes[-1]}," if before.codes else ""
-            return r.broken(f"{what}{came} got no reply", take)
-    return r.HELD
+            return r.violated(f"{what}{came} got no reply", dialogue_index)
+    return r.PASSED
 
 
 RULES = (
@@ -52,6 +52,6 @@ RULES = (
         "R81", "health", "RFC 5321 §3.8", r.SECURITY,
         "A server outlives every session: whatever one client says, it answers or closes, and goes on serving others.",
         "a reply to every command, and a greeting for the next client",
-        probe=_ordeals, judge=_lived, alone=True,
+        probe=_ordeals, evaluate=_lived, exclusive=True,
     ),
 )  # fmt: skip

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
-from smtpbench.rules.lines import (
+from smtpbench.rules.probe_steps import (
     END,
     HEADER,
     NOOP,
@@ -30,49 +30,53 @@ from smtpbench.rules.lines import (
     said_of,
     script,
 )  # fmt: skip
-from smtpbench.rules.offer import Offer
-from smtpbench.rules.rule import Judgement, Rule
-from smtpbench.session.dialogue import Dialogue, Turn
+from smtpbench.rules.rule import Rule, Verdict
+from smtpbench.rules.target_info import TargetInfo
+from smtpbench.session.dialogue import Dialogue, Exchange
 from smtpbench.session.script import Script, Step
 
 _RESET = line("RSET")
 
 
-def _turns(dialogue: Dialogue, said: bytes) -> list[Turn]:
-    return [turn for turn in dialogue.turns if turn.said.upper().startswith(said)]
+def _turns(dialogue: Dialogue, sent: bytes) -> list[Exchange]:
+    return [exchange for exchange in dialogue.exchanges if exchange.sent.upper().startswith(sent)]
 
 
-def _always_250(verb: bytes) -> r.Judge:
+def _always_250(verb: bytes) -> r.Evaluate:
     """Wherever it was said, the reply is 250 (421 and 530 are another matter)."""
 
-    def judge(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-        for take, dialogue in enumerate(dialogues):
-            for turn in _turns(dialogue, verb):
-                if turn.codes and turn.code not in (250, 421, 530):
-                    return r.broken(f"{verb.decode()} {_where(dialogue, turn)} was answered {turn.code}", take)
-        return r.HELD
+    def judge(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+        for dialogue_index, dialogue in enumerate(dialogues):
+            for exchange in _turns(dialogue, verb):
+                if exchange.codes and exchange.code not in (250, 421, 530):
+                    return r.violated(
+                        f"{verb.decode()} {_where(dialogue, exchange)} was answered {exchange.code}", dialogue_index
+                    )
+        return r.PASSED
 
     return judge
 
 
-def _where(dialogue: Dialogue, turn: Turn) -> str:
-    before = dialogue.turns[dialogue.turns.index(turn) - 1].said[:4].decode("latin-1").upper()
+def _where(dialogue: Dialogue, exchange: Exchange) -> str:
+    before = dialogue.exchanges[dialogue.exchanges.index(exchange) - 1].sent[:4].decode("latin-1").upper()
     return f"after {before}" if before else "before EHLO"
 
 
-def _must_fail(said: bytes, after: str, *, given: bytes = b"", nth: int = 0) -> r.Judge:
+def _must_fail(sent: bytes, after: str, *, given: bytes = b"", nth: int = 0) -> r.Evaluate:
     """The command may not succeed. given: a command that must have been taken before, for this to say anything."""
 
-    def judge(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-        for take, dialogue in enumerate(dialogues):
-            if given and not accepted(dialogue.after(given)):
-                return r.unclear(f"{given.decode()} was not taken: {said_of(dialogue.after(given))}", take)
-            turn = dialogue.after(said, nth)
-            if turn is None or not turn.codes:
-                return r.unclear(f"{said.decode()} got no reply", take)
-            if turn.code // 100 in (2, 3):
-                return r.broken(f"{said.decode()} {after} was answered {turn.code}", take)
-        return r.HELD
+    def judge(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+        for dialogue_index, dialogue in enumerate(dialogues):
+            if given and not accepted(dialogue.exchange_of(given)):
+                return r.inconclusive(
+                    f"{given.decode()} was not taken: {said_of(dialogue.exchange_of(given))}", dialogue_index
+                )
+            exchange = dialogue.exchange_of(sent, nth)
+            if exchange is None or not exchange.codes:
+                return r.inconclusive(f"{sent.decode()} got no reply", dialogue_index)
+            if exchange.code // 100 in (2, 3):
+                return r.violated(f"{sent.decode()} {after} was answered {exchange.code}", dialogue_index)
+        return r.PASSED
 
     return judge
 
@@ -80,180 +84,190 @@ def _must_fail(said: bytes, after: str, *, given: bytes = b"", nth: int = 0) -> 
 # -- RSET, NOOP, QUIT and the verbs that change nothing -----------------------------------------------------------
 
 
-def _rsets(offer: Offer) -> Sequence[Script]:
-    scripts = [script(offer, *opening(offer), _RESET, mail(offer), _RESET)]
-    if not offer.tls:  # before STARTTLS a server that demands it may refuse all but a few verbs (RFC 3207 §4)
-        scripts.append(script(offer, _RESET))
+def _rsets(target_info: TargetInfo) -> Sequence[Script]:
+    scripts = [script(target_info, *opening(target_info), _RESET, mail(target_info), _RESET)]
+    if not target_info.tls:  # before STARTTLS a server that demands it may refuse all but a few verbs (RFC 3207 §4)
+        scripts.append(script(target_info, _RESET))
     return scripts
 
 
-def _noops(offer: Offer) -> Sequence[Script]:
-    return [script(offer, NOOP, *opening(offer), NOOP, mail(offer), NOOP)]
+def _noops(target_info: TargetInfo) -> Sequence[Script]:
+    return [script(target_info, NOOP, *opening(target_info), NOOP, mail(target_info), NOOP)]
 
 
-def _stays_open(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    reset, after = dialogues[0].after(b"RSET"), dialogues[0].after(b"NOOP")
-    gone = reset is not None and 421 not in reset.codes and dialogues[0].hung_up
-    return r.held_unless(gone and (after is None or not after.codes), "the connection was closed after RSET")
+def _stays_open(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    reset, after = dialogues[0].exchange_of(b"RSET"), dialogues[0].exchange_of(b"NOOP")
+    gone = reset is not None and 421 not in reset.codes and dialogues[0].closed_without_221
+    return r.passed_unless(gone and (after is None or not after.codes), "the connection was closed after RSET")
 
 
-def _quits(offer: Offer) -> Sequence[Script]:
+def _quits(target_info: TargetInfo) -> Sequence[Script]:
     # what is waited for is the close: a server that does not close is given time
-    steps = ((), (hello(offer),), (*opening(offer), mail(offer)))
-    return [script(offer, *each, line("QUIT"), pause(_CLOSE_MS), listen=False) for each in steps]
+    steps = ((), (hello(target_info),), (*opening(target_info), mail(target_info)))
+    return [script(target_info, *each, line("QUIT"), pause(_CLOSE_MS), listen=False) for each in steps]
 
 
 _CLOSE_MS = 2000
 
 
-def _says_goodbye(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        turn = dialogue.after(b"QUIT")
-        if turn is not None and turn.codes and turn.code not in (221, 421):
-            return r.broken(f"QUIT was answered {turn.code}", take)
-        if turn is not None and turn.code == 221 and not dialogue.closed_by_server:
-            return r.broken("the connection stayed open after 221", take)
-    return r.HELD
+def _says_goodbye(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        exchange = dialogue.exchange_of(b"QUIT")
+        if exchange is not None and exchange.codes and exchange.code not in (221, 421):
+            return r.violated(f"QUIT was answered {exchange.code}", dialogue_index)
+        if exchange is not None and exchange.code == 221 and not dialogue.closed_by_server:
+            return r.violated("the connection stayed open after 221", dialogue_index)
+    return r.PASSED
 
 
-def _no_effect(offer: Offer) -> Sequence[Script]:
+def _no_effect(target_info: TargetInfo) -> Sequence[Script]:
     texts = ("VRFY postmaster", "EXPN staff", "HELP", "NOOP")
-    return [script(offer, *opening(offer), mail(offer), line(text), rcpt(offer)) for text in texts]
+    return [script(target_info, *opening(target_info), mail(target_info), line(text), rcpt(target_info)) for text in texts]
 
 
-def _envelope_kept(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        if not accepted(dialogue.after(b"MAIL")):
-            return r.unclear(f"MAIL was not taken: {said_of(dialogue.after(b'MAIL'))}", take)
-        turn = dialogue.after(b"RCPT")
-        if turn is not None and turn.code == 503:
-            verb = dialogue.turns[dialogue.turns.index(turn) - 1].said[:4].decode("latin-1")
-            return r.broken(f"RCPT after MAIL and {verb} was answered 503", take)
-    return r.HELD
+def _envelope_kept(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        if not accepted(dialogue.exchange_of(b"MAIL")):
+            return r.inconclusive(f"MAIL was not taken: {said_of(dialogue.exchange_of(b'MAIL'))}", dialogue_index)
+        exchange = dialogue.exchange_of(b"RCPT")
+        if exchange is not None and exchange.code == 503:
+            verb = dialogue.exchanges[dialogue.exchanges.index(exchange) - 1].sent[:4].decode("latin-1")
+            return r.violated(f"RCPT after MAIL and {verb} was answered 503", dialogue_index)
+    return r.PASSED
 
 
-def _bare_verbs(offer: Offer) -> Sequence[Script]:
-    hello_verbs = (b"LHLO",) if offer.lmtp else (b"EHLO", b"HELO")
-    texts = [verb + b" " + offer.client.encode() for verb in hello_verbs]
+def _bare_verbs(target_info: TargetInfo) -> Sequence[Script]:
+    hello_verbs = (b"LHLO",) if target_info.lmtp else (b"EHLO", b"HELO")
+    texts = [verb + b" " + target_info.client.encode() for verb in hello_verbs]
     texts += [
         b"VRFY postmaster",
         b"NOOP",
         b"RSET",
-        b"MAIL FROM:<" + offer.sender.encode() + b">",
+        b"MAIL FROM:<" + target_info.sender.encode() + b">",
         b"RCPT TO:<a@b.example>",
         b"DATA",
     ]
-    return [script(offer, *opening(offer), *map(line, texts), raw(b".\r\n"))]
+    return [script(target_info, *opening(target_info), *map(line, texts), raw(b".\r\n"))]
 
 
-def _verbs_known(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for turn in dialogues[0].turns[1:]:
-        verb = turn.said[:4].decode("latin-1")
+def _verbs_known(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for exchange in dialogues[0].exchanges[1:]:
+        verb = exchange.sent[:4].decode("latin-1")
         unknown = (500,) if verb == "VRFY" else (500, 502)  # VRFY may be switched off (§7.3)
-        if turn.code in unknown and verb.isalpha() and verb.isupper():
-            return r.broken(f"{verb} was answered {turn.code}")
-    return r.HELD
+        if exchange.code in unknown and verb.isalpha() and verb.isupper():
+            return r.violated(f"{verb} was answered {exchange.code}")
+    return r.PASSED
 
 
-def _odd_case(offer: Offer) -> Sequence[Script]:
-    texts = ("nOoP", "rSeT", f"mAiL fRoM:<{offer.sender}>", "rSeT", "qUiT")
-    return [script(offer, *opening(offer), *map(line, texts), listen=False)]
+def _odd_case(target_info: TargetInfo) -> Sequence[Script]:
+    texts = ("nOoP", "rSeT", f"mAiL fRoM:<{target_info.sender}>", "rSeT", "qUiT")
+    return [script(target_info, *opening(target_info), *map(line, texts), listen=False)]
 
 
-def _case_ignored(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for turn in dialogues[0].turns:
-        if turn.said[:1].islower() and turn.code in (500, 501, 502):
-            return r.broken(f"{turn.said[:4].decode('latin-1')} was answered {turn.code}")
-    return r.HELD
+def _case_ignored(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for exchange in dialogues[0].exchanges:
+        if exchange.sent[:1].islower() and exchange.code in (500, 501, 502):
+            return r.violated(f"{exchange.sent[:4].decode('latin-1')} was answered {exchange.code}")
+    return r.PASSED
 
 
-def _unknown(offer: Offer) -> Sequence[Script]:
-    return [script(offer, *opening(offer), line("XYZZY"), NOOP)]
+def _unknown(target_info: TargetInfo) -> Sequence[Script]:
+    return [script(target_info, *opening(target_info), line("XYZZY"), NOOP)]
 
 
-def _unknown_survived(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    turn, after = dialogues[0].after(b"XYZZY"), dialogues[0].after(b"NOOP")
-    if turn is not None and turn.code // 100 in (2, 3):
-        return r.broken(f"an unknown command was answered {turn.code}")
-    gone = dialogues[0].hung_up and (after is None or not after.codes)
-    return r.held_unless(gone and 421 not in (turn.codes if turn else ()), "an unknown command ended the session")
+def _unknown_survived(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    exchange, after = dialogues[0].exchange_of(b"XYZZY"), dialogues[0].exchange_of(b"NOOP")
+    if exchange is not None and exchange.code // 100 in (2, 3):
+        return r.violated(f"an unknown command was answered {exchange.code}")
+    gone = dialogues[0].closed_without_221 and (after is None or not after.codes)
+    return r.passed_unless(gone and 421 not in (exchange.codes if exchange else ()), "an unknown command ended the session")
 
 
 # -- EHLO again ---------------------------------------------------------------------------------------------------
 
 
-def _again(offer: Offer) -> Sequence[Script]:
-    twice = script(offer, *opening(offer), hello(offer), hello(offer))
-    in_mail = script(offer, *opening(offer), mail(offer), hello(offer), rcpt(offer))
+def _again(target_info: TargetInfo) -> Sequence[Script]:
+    twice = script(target_info, *opening(target_info), hello(target_info), hello(target_info))
+    in_mail = script(target_info, *opening(target_info), mail(target_info), hello(target_info), rcpt(target_info))
     return [twice, in_mail]
 
 
-def _greeted_again(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    verb = b"LHLO" if offer.lmtp else b"EHLO"
-    for take, dialogue in enumerate(dialogues):
-        turn = _turns(dialogue, verb)[-1:]
-        if turn and turn[0].code in (500, 501, 502, 503):
-            return r.broken(f"{verb.decode()} said again was answered {turn[0].code}", take)
-        if turn and turn[0].code // 100 != 2:
-            return r.unclear(f"{verb.decode()} said again was answered {turn[0].code}", take)
-    after = dialogues[1].after(b"RCPT")
-    return r.held_unless(accepted(after), f"RCPT was taken after MAIL and {verb.decode()}", 1)
+def _greeted_again(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    verb = b"LHLO" if target_info.lmtp else b"EHLO"
+    for dialogue_index, dialogue in enumerate(dialogues):
+        exchange = _turns(dialogue, verb)[-1:]
+        if exchange and exchange[0].code in (500, 501, 502, 503):
+            return r.violated(f"{verb.decode()} said again was answered {exchange[0].code}", dialogue_index)
+        if exchange and exchange[0].code // 100 != 2:
+            return r.inconclusive(f"{verb.decode()} said again was answered {exchange[0].code}", dialogue_index)
+    after = dialogues[1].exchange_of(b"RCPT")
+    return r.passed_unless(accepted(after), f"RCPT was taken after MAIL and {verb.decode()}", 1)
 
 
-def _refused_hello(offer: Offer) -> Sequence[Script]:
-    return [script(offer, *opening(offer), mail(offer), line("LHLO" if offer.lmtp else "EHLO"), rcpt(offer))]
+def _refused_hello(target_info: TargetInfo) -> Sequence[Script]:
+    return [
+        script(
+            target_info,
+            *opening(target_info),
+            mail(target_info),
+            line("LHLO" if target_info.lmtp else "EHLO"),
+            rcpt(target_info),
+        )
+    ]
 
 
-def _state_kept(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
+def _state_kept(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     dialogue = dialogues[0]
-    again = next((turn for turn in dialogue.turns if turn.said.upper() in (b"EHLO\r\n", b"LHLO\r\n")), None)
-    if not accepted(dialogue.after(b"MAIL")) or not refused(again):
-        return r.unclear(f"EHLO without a name was {said_of(again)}")
-    turn = dialogue.after(b"RCPT")
-    return r.held_unless(
-        turn is not None and turn.code == 503, "RCPT was answered 503 after MAIL and an EHLO that was refused"
+    again = next((exchange for exchange in dialogue.exchanges if exchange.sent.upper() in (b"EHLO\r\n", b"LHLO\r\n")), None)
+    if not accepted(dialogue.exchange_of(b"MAIL")) or not refused(again):
+        return r.inconclusive(f"EHLO without a name was {said_of(again)}")
+    exchange = dialogue.exchange_of(b"RCPT")
+    return r.passed_unless(
+        exchange is not None and exchange.code == 503, "RCPT was answered 503 after MAIL and an EHLO that was refused"
     )
 
 
-def _no_503(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for turn in dialogues[0].turns:
-        if turn.code == 503:
-            return r.broken(f"{turn.said[:4].decode('latin-1')} before EHLO was answered 503")
-    return r.HELD
+def _no_503(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for exchange in dialogues[0].exchanges:
+        if exchange.code == 503:
+            return r.violated(f"{exchange.sent[:4].decode('latin-1')} before EHLO was answered 503")
+    return r.PASSED
 
 
 # -- the mail transaction -----------------------------------------------------------------------------------------
 
 
-def _no_recipient(offer: Offer) -> tuple[Step, ...]:
-    return (*opening(offer), mail(offer), line("DATA"), raw(b".\r\n"))
+def _no_recipient(target_info: TargetInfo) -> tuple[Step, ...]:
+    return (*opening(target_info), mail(target_info), line("DATA"), raw(b".\r\n"))
 
 
-def _nothing_sent(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    end, ready = dialogues[0].after(b".\r\n"), dialogues[0].after(b"DATA")
-    if not accepted(dialogues[0].after(b"MAIL")):
-        return r.unclear(f"MAIL was not taken: {said_of(dialogues[0].after(b'MAIL'))}")
+def _nothing_sent(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    end, ready = dialogues[0].exchange_of(b".\r\n"), dialogues[0].exchange_of(b"DATA")
+    if not accepted(dialogues[0].exchange_of(b"MAIL")):
+        return r.inconclusive(f"MAIL was not taken: {said_of(dialogues[0].exchange_of(b'MAIL'))}")
     wrong = ready is not None and ready.code == 354 and accepted(end)
-    return r.held_unless(wrong, "a message without a recipient was taken")
+    return r.passed_unless(wrong, "a message without a recipient was taken")
 
 
-def _after_message(offer: Offer) -> tuple[Step, ...]:
-    return (*envelope(offer), line("DATA"), message(), rcpt(offer))
+def _after_message(target_info: TargetInfo) -> tuple[Step, ...]:
+    return (*envelope(target_info), line("DATA"), message(), rcpt(target_info))
 
 
-def _cleared(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    if not accepted(dialogues[0].after(HEADER[:5])):
-        return r.unclear("the message was not taken")
-    return r.held_unless(accepted(dialogues[0].after(b"RCPT", 1)), "RCPT was taken after the end of a message, without MAIL")
+def _cleared(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    if not accepted(dialogues[0].exchange_of(HEADER[:5])):
+        return r.inconclusive("the message was not taken")
+    return r.passed_unless(
+        accepted(dialogues[0].exchange_of(b"RCPT", 1)), "RCPT was taken after the end of a message, without MAIL"
+    )
 
 
-def _bad_mail(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for take, dialogue in enumerate(dialogues):
-        if not refused(dialogue.after(b"MAIL")):
-            return r.unclear(f"a malformed MAIL was {said_of(dialogue.after(b'MAIL'))}", take)
-        if accepted(dialogue.after(b"RCPT")):
-            return r.broken("RCPT was taken after a MAIL that was refused", take)
-    return r.HELD
+def _bad_mail(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for dialogue_index, dialogue in enumerate(dialogues):
+        if not refused(dialogue.exchange_of(b"MAIL")):
+            return r.inconclusive(f"a malformed MAIL was {said_of(dialogue.exchange_of(b'MAIL'))}", dialogue_index)
+        if accepted(dialogue.exchange_of(b"RCPT")):
+            return r.violated("RCPT was taken after a MAIL that was refused", dialogue_index)
+    return r.PASSED
 
 
 # -- the end of a session -----------------------------------------------------------------------------------------
@@ -272,137 +286,260 @@ _ODD = (
 )
 
 
-def _odd_lines(offer: Offer) -> Sequence[Script]:
-    scripts = [script(offer, *opening(offer), line(text), NOOP) for text in _ODD]
-    if offer.recipient:
+def _odd_lines(target_info: TargetInfo) -> Sequence[Script]:
+    scripts = [script(target_info, *opening(target_info), line(text), NOOP) for text in _ODD]
+    if target_info.recipient:
         text = raw(HEADER + b"caf\xe9 \xff" + END)
-        scripts.append(script(offer, *envelope(offer), line("DATA"), text, NOOP))
+        scripts.append(script(target_info, *envelope(target_info), line("DATA"), text, NOOP))
     return scripts
 
 
-def _slammed(offer: Offer, dialogue: Dialogue) -> str:
+def _slammed(target_info: TargetInfo, dialogue: Dialogue) -> str:
     """A close that answers one short command, with no 221 or 421 anywhere near."""
-    last = dialogue.turns[-1]
+    last = dialogue.exchanges[-1]
     if (
         not dialogue.closed_by_server
         or dialogue.half_closed
-        or last.heard
-        or last.rest
+        or last.replies
+        or last.incomplete
         or dialogue.last_code in (221, 421, 521, 554)
     ):
         return ""
-    if any(turn.said.upper() == b"RSET\r\n" for turn in dialogue.turns[-2:]):
+    if any(exchange.sent.upper() == b"RSET\r\n" for exchange in dialogue.exchanges[-2:]):
         return ""  # a rule of its own
-    if dialogue.fate == api.CONNECTION_RESET and any(turn.said.count(b"\n") > 1 for turn in dialogue.turns):
+    if dialogue.end_reason == api.CONNECTION_RESET and any(
+        exchange.sent.count(b"\n") > 1 for exchange in dialogue.exchanges
+    ):
         return ""  # a reset throws away what was said before it, 421 too
-    asked = next((at for at, turn in enumerate(dialogue.turns) if turn.code == 220 and at), None)
-    if asked is not None and not any(turn.tls for turn in dialogue.turns[asked + 1 :]):
+    asked = next((at for at, exchange in enumerate(dialogue.exchanges) if exchange.code == 220 and at), None)
+    if asked is not None and not any(exchange.tls for exchange in dialogue.exchanges[asked + 1 :]):
         return ""  # a handshake was due, and something else came
     refusals = sum(one.reply.code // 100 in (4, 5) for one in dialogue.replies())
     tls_asked = any(
-        turn.said.upper().startswith(b"STARTTLS") and turn.said.upper() != b"STARTTLS\r\n" for turn in dialogue.turns
+        exchange.sent.upper().startswith(b"STARTTLS") and exchange.sent.upper() != b"STARTTLS\r\n"
+        for exchange in dialogue.exchanges
     )
-    long = sum(len(turn.said) for turn in dialogue.turns) > 64 * _SHORT_BYTES
-    if refusals > _TOLERATED or tls_asked or long or not last.said or last.said.upper().startswith(b"STARTTLS"):
+    long = sum(len(exchange.sent) for exchange in dialogue.exchanges) > 64 * _SHORT_BYTES
+    if refusals > _TOLERATED or tls_asked or long or not last.sent or last.sent.upper().startswith(b"STARTTLS"):
         return ""
-    if any(turn.code == 334 for turn in dialogue.turns[-3:]):
+    if any(exchange.code == 334 for exchange in dialogue.exchanges[-3:]):
         return ""
     return "the connection was closed without 421, in place of a reply"
 
 
 RULES = (
     Rule(
-        "R16", "rset-250", "RFC 5321 §4.1.1.5", r.VIOLATION, "RSET, at any time, does what it is for and is answered 250.",
-        "250", probe=_rsets, judge=_always_250(b"RSET"),
+        "R16",
+        "rset-250",
+        "RFC 5321 §4.1.1.5",
+        r.VIOLATION,
+        "RSET, at any time, does what it is for and is answered 250.",
+        "250",
+        probe=_rsets,
+        evaluate=_always_250(b"RSET"),
     ),
     Rule(
-        "R17", "rset-clears", "RFC 5321 §4.1.1.5", r.VIOLATION, "RSET throws away the sender and all recipients.",
-        "RCPT is refused after MAIL and RSET", needs=("recipient",),
-        probe=probing(lambda offer: (*opening(offer), mail(offer), _RESET, rcpt(offer))),
-        judge=_must_fail(b"RCPT", "after MAIL and RSET", given=b"RSET"),
+        "R17",
+        "rset-clears",
+        "RFC 5321 §4.1.1.5",
+        r.VIOLATION,
+        "RSET throws away the sender and all recipients.",
+        "RCPT is refused after MAIL and RSET",
+        needs=("recipient",),
+        probe=probing(lambda target_info: (*opening(target_info), mail(target_info), _RESET, rcpt(target_info))),
+        evaluate=_must_fail(b"RCPT", "after MAIL and RSET", given=b"RSET"),
     ),
     Rule(
-        "R18", "rset-open", "RFC 5321 §4.1.1.5", r.VIOLATION, "No server closes the connection because of RSET.",
-        "a reply to the next command", probe=probing(lambda offer: (*opening(offer), _RESET, NOOP)), judge=_stays_open,
+        "R18",
+        "rset-open",
+        "RFC 5321 §4.1.1.5",
+        r.VIOLATION,
+        "No server closes the connection because of RSET.",
+        "a reply to the next command",
+        probe=probing(lambda target_info: (*opening(target_info), _RESET, NOOP)),
+        evaluate=_stays_open,
     ),
     Rule(
-        "R19", "re-ehlo", "RFC 5321 §4.1.4", r.VIOLATION,
+        "R19",
+        "re-ehlo",
+        "RFC 5321 §4.1.4",
+        r.VIOLATION,
         "EHLO may be said again at any time: it is answered as before, and does what RSET does.",
-        "250, and the mail transaction is gone", needs=("recipient",), probe=_again, judge=_greeted_again,
+        "250, and the mail transaction is gone",
+        needs=("recipient",),
+        probe=_again,
+        evaluate=_greeted_again,
     ),
     Rule(
-        "R20", "ehlo-refused-state", "RFC 5321 §4.1.4", r.VIOLATION, "An EHLO that is refused changes nothing.",
-        "a mail transaction goes on", needs=("recipient",), probe=_refused_hello, judge=_state_kept,
+        "R20",
+        "ehlo-refused-state",
+        "RFC 5321 §4.1.4",
+        r.VIOLATION,
+        "An EHLO that is refused changes nothing.",
+        "a mail transaction goes on",
+        needs=("recipient",),
+        probe=_refused_hello,
+        evaluate=_state_kept,
     ),
     Rule(
-        "R21", "noop-250", "RFC 5321 §4.1.1.9", r.VIOLATION, "NOOP is answered 250, at any time.",
-        "250", probe=_noops, judge=_always_250(b"NOOP"),
+        "R21",
+        "noop-250",
+        "RFC 5321 §4.1.1.9",
+        r.VIOLATION,
+        "NOOP is answered 250, at any time.",
+        "250",
+        probe=_noops,
+        evaluate=_always_250(b"NOOP"),
     ),
     Rule(
-        "R22", "noop-arg", "RFC 5321 §4.1.1.9", r.ADVICE, "What is said behind NOOP is ignored.", "250",
-        probe=probing(lambda offer: (*opening(offer), line("NOOP some words"))), judge=_always_250(b"NOOP"),
+        "R22",
+        "noop-arg",
+        "RFC 5321 §4.1.1.9",
+        r.ADVICE,
+        "What is said behind NOOP is ignored.",
+        "250",
+        probe=probing(lambda target_info: (*opening(target_info), line("NOOP some words"))),
+        evaluate=_always_250(b"NOOP"),
     ),
     Rule(
-        "R23", "quit", "RFC 5321 §4.1.1.10", r.VIOLATION, "QUIT is answered 221, and then the server closes the connection.",
-        "221 and the end of the connection", probe=_quits, judge=_says_goodbye,
+        "R23",
+        "quit",
+        "RFC 5321 §4.1.1.10",
+        r.VIOLATION,
+        "QUIT is answered 221, and then the server closes the connection.",
+        "221 and the end of the connection",
+        probe=_quits,
+        evaluate=_says_goodbye,
     ),
     Rule(
-        "R24", "rcpt-first", "RFC 5321 §3.3", r.VIOLATION, "RCPT without a MAIL before it is refused.", "503",
-        needs=("recipient",), probe=probing(lambda offer: (*opening(offer), rcpt(offer))),
-        judge=_must_fail(b"RCPT", "before MAIL"),
+        "R24",
+        "rcpt-first",
+        "RFC 5321 §3.3",
+        r.VIOLATION,
+        "RCPT without a MAIL before it is refused.",
+        "503",
+        needs=("recipient",),
+        probe=probing(lambda target_info: (*opening(target_info), rcpt(target_info))),
+        evaluate=_must_fail(b"RCPT", "before MAIL"),
     ),
     Rule(
-        "R25", "no-rcpt", "RFC 5321 §3.3", r.VIOLATION, "A message is for somebody: without a recipient none is taken.",
-        "503 or 554 to DATA, or to the end of the data", probe=probing(_no_recipient), judge=_nothing_sent,
+        "R25",
+        "no-rcpt",
+        "RFC 5321 §3.3",
+        r.VIOLATION,
+        "A message is for somebody: without a recipient none is taken.",
+        "503 or 554 to DATA, or to the end of the data",
+        probe=probing(_no_recipient),
+        evaluate=_nothing_sent,
     ),
     Rule(
-        "R26", "nested-mail", "RFC 5321 §4.1.4", r.ADVICE, "MAIL inside a mail transaction is refused.", "503",
-        probe=probing(lambda offer: (*opening(offer), mail(offer), mail(offer))),
-        judge=_must_fail(b"MAIL", "after MAIL", given=b"MAIL", nth=1),
+        "R26",
+        "nested-mail",
+        "RFC 5321 §4.1.4",
+        r.ADVICE,
+        "MAIL inside a mail transaction is refused.",
+        "503",
+        probe=probing(lambda target_info: (*opening(target_info), mail(target_info), mail(target_info))),
+        evaluate=_must_fail(b"MAIL", "after MAIL", given=b"MAIL", nth=1),
     ),
     Rule(
-        "R27", "bad-mail-state", "RFC 5321 §4.1.4", r.VIOLATION, "A MAIL that is refused begins no transaction.",
-        "RCPT is refused", needs=("recipient",),
-        probe=probing(*((lambda offer, text=text: (*opening(offer), line(text), rcpt(offer)))
-                       for text in ("MAIL FROM:<", "MAIL", "MAIL FROM:<a@b.example> NO@SUCH=1"))),
-        judge=_bad_mail,
+        "R27",
+        "bad-mail-state",
+        "RFC 5321 §4.1.4",
+        r.VIOLATION,
+        "A MAIL that is refused begins no transaction.",
+        "RCPT is refused",
+        needs=("recipient",),
+        probe=probing(
+            *(
+                (lambda target_info, text=text: (*opening(target_info), line(text), rcpt(target_info)))
+                for text in ("MAIL FROM:<", "MAIL", "MAIL FROM:<a@b.example> NO@SUCH=1")
+            )
+        ),
+        evaluate=_bad_mail,
     ),
     Rule(
-        "R28", "required-verbs", "RFC 5321 §4.5.1", r.VIOLATION,
+        "R28",
+        "required-verbs",
+        "RFC 5321 §4.5.1",
+        r.VIOLATION,
         "Every server knows EHLO, HELO, MAIL, RCPT, DATA, RSET, NOOP, QUIT and VRFY.",
-        "any reply but 500 and 502", probe=_bare_verbs, judge=_verbs_known,
+        "any reply but 500 and 502",
+        probe=_bare_verbs,
+        evaluate=_verbs_known,
     ),
     Rule(
-        "R29", "no-side-effect", "RFC 5321 §4.1.1.6", r.VIOLATION,
+        "R29",
+        "no-side-effect",
+        "RFC 5321 §4.1.1.6",
+        r.VIOLATION,
         "VRFY, EXPN, HELP and NOOP leave a mail transaction as it is.",
-        "RCPT is not answered 503", needs=("recipient",), probe=_no_effect, judge=_envelope_kept,
+        "RCPT is not answered 503",
+        needs=("recipient",),
+        probe=_no_effect,
+        evaluate=_envelope_kept,
     ),
     Rule(
-        "R30", "verb-case", "RFC 5321 §2.4", r.VIOLATION, "Verbs and keywords may be written in any case.",
-        "the reply that upper case gets", probe=_odd_case, judge=_case_ignored,
+        "R30",
+        "verb-case",
+        "RFC 5321 §2.4",
+        r.VIOLATION,
+        "Verbs and keywords may be written in any case.",
+        "the reply that upper case gets",
+        probe=_odd_case,
+        evaluate=_case_ignored,
     ),
     Rule(
-        "R31", "unknown-500", "RFC 5321 §3.8", r.VIOLATION,
+        "R31",
+        "unknown-500",
+        "RFC 5321 §3.8",
+        r.VIOLATION,
         "A command that is not known is refused, and the session goes on.",
-        "500, and a reply to the next command", probe=_unknown, judge=_unknown_survived,
+        "500, and a reply to the next command",
+        probe=_unknown,
+        evaluate=_unknown_survived,
     ),
     Rule(
-        "R32", "close-without-421", "RFC 5321 §3.8", r.VIOLATION,
+        "R32",
+        "close-without-421",
+        "RFC 5321 §3.8",
+        r.VIOLATION,
         "A server closes a connection after QUIT, after 421, or when it waited too long; never in place of a reply.",
-        "a reply, or 421 and the end of the connection", probe=_odd_lines, judge=r.provoked, invariant=_slammed,
+        "a reply, or 421 and the end of the connection",
+        probe=_odd_lines,
+        evaluate=r.provokes_only,
+        invariant=_slammed,
     ),
     Rule(
-        "R33", "arg-501", "RFC 5321 §4.3.2", r.ADVICE, "An argument where none may be is refused.", "501",
-        probe=probing(lambda offer: (*opening(offer), line("RSET now"))), judge=_must_fail(b"RSET", "with an argument"),
+        "R33",
+        "arg-501",
+        "RFC 5321 §4.3.2",
+        r.ADVICE,
+        "An argument where none may be is refused.",
+        "501",
+        probe=probing(lambda target_info: (*opening(target_info), line("RSET now"))),
+        evaluate=_must_fail(b"RSET", "with an argument"),
     ),
     Rule(
-        "R34", "pre-ehlo", "RFC 5321 §4.1.4", r.ADVICE, "NOOP, HELP, VRFY and EXPN are taken before EHLO.",
+        "R34",
+        "pre-ehlo",
+        "RFC 5321 §4.1.4",
+        r.ADVICE,
+        "NOOP, HELP, VRFY and EXPN are taken before EHLO.",
         "any reply but 503",
-        needs=("clear",), probe=probing(lambda offer: (NOOP, line("HELP"), line("VRFY postmaster"), line("EXPN staff"))),
-        judge=_no_503,
+        needs=("clear",),
+        probe=probing(lambda target_info: (NOOP, line("HELP"), line("VRFY postmaster"), line("EXPN staff"))),
+        evaluate=_no_503,
     ),
     Rule(
-        "R35", "post-data-clear", "RFC 5321 §4.1.1.4", r.VIOLATION, "With the end of a message its envelope is gone.",
-        "RCPT is refused", needs=("recipient",), probe=probing(_after_message), judge=_cleared,
+        "R35",
+        "post-data-clear",
+        "RFC 5321 §4.1.1.4",
+        r.VIOLATION,
+        "With the end of a message its envelope is gone.",
+        "RCPT is refused",
+        needs=("recipient",),
+        probe=probing(_after_message),
+        evaluate=_cleared,
     ),
-)  # fmt: skip
+)

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from smtpbench.rules import rule as r
-from smtpbench.rules.lines import LISTEN, accepted, hello, line, opening, pause, said_of, script
-from smtpbench.rules.offer import Offer
-from smtpbench.rules.rule import Judgement, Rule
-from smtpbench.session.dialogue import Dialogue, Heard, Turn
+from smtpbench.rules.probe_steps import LISTEN, accepted, hello, line, opening, pause, said_of, script
+from smtpbench.rules.rule import Rule, Verdict
+from smtpbench.rules.target_info import TargetInfo
+from smtpbench.session.dialogue import Dialogue, Exchange, ReceivedReply
 from smtpbench.session.script import Script
 from smtpbench.smtp.command import REPLY_LINE_BYTES, Refusal, parse_hello, verb_of
 from smtpbench.smtp.reply import enhanced_code
@@ -29,9 +29,9 @@ _LISTED = frozenset({
 })  # fmt: skip
 
 
-def _lines(heard: Heard) -> list[bytes]:
+def _lines(received: ReceivedReply) -> list[bytes]:
     """Its lines without LF; a CR at the end stays."""
-    return heard.reply.raw.split(b"\n")[:-1]
+    return received.reply.raw.split(b"\n")[:-1]
 
 
 @lru_cache(maxsize=4096)
@@ -40,99 +40,99 @@ def _spotless(raw: bytes) -> bool:
     return _FINE.fullmatch(raw) is not None and max(map(len, raw.split(b"\n"))) < REPLY_LINE_BYTES
 
 
-def _all_lines(dialogue: Dialogue) -> Iterator[tuple[Turn, bytes]]:
+def _all_lines(dialogue: Dialogue) -> Iterator[tuple[Exchange, bytes]]:
     """The lines of the replies that are worth a look."""
-    for turn in dialogue.turns:
-        for heard in turn.heard:
-            if not _spotless(heard.reply.raw):
-                for text in _lines(heard):
-                    yield turn, text
+    for exchange in dialogue.exchanges:
+        for received in exchange.replies:
+            if not _spotless(received.reply.raw):
+                for text in _lines(received):
+                    yield exchange, text
 
 
-def _after(turn: Turn) -> str:
+def _after(exchange: Exchange) -> str:
     """Which reply is meant, for `actual`."""
-    return f"after {verb_of(turn.said) or 'what was sent'}" if turn.said else "in the greeting"
+    return f"after {verb_of(exchange.sent) or 'what was sent'}" if exchange.sent else "in the greeting"
 
 
-def _syntax(offer: Offer, dialogue: Dialogue) -> str:
-    for turn, text in _all_lines(dialogue):
+def _syntax(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange, text in _all_lines(dialogue):
         match = _CODE.match(text.removesuffix(b"\r"))
         if match is None:
-            return f"a reply line {_after(turn)} begins without a code and a space or hyphen"
+            return f"a reply line {_after(exchange)} begins without a code and a space or hyphen"
         if match[1][1:2] > b"5" and match[1][:1] in b"2345":
-            return f"the second digit of the code {match[1].decode()} {_after(turn)} is above 5"
+            return f"the second digit of the code {match[1].decode()} {_after(exchange)} is above 5"
     return ""
 
 
-def _range(offer: Offer, dialogue: Dialogue) -> str:
-    for turn, text in _all_lines(dialogue):
+def _range(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange, text in _all_lines(dialogue):
         match = _CODE.match(text.removesuffix(b"\r"))
         if match is not None and match[1][:1] not in b"2345":
-            return f"the code {match[1].decode()} {_after(turn)} begins with {match[1][:1].decode()}"
+            return f"the code {match[1].decode()} {_after(exchange)} begins with {match[1][:1].decode()}"
     return ""
 
 
-def _one_code(offer: Offer, dialogue: Dialogue) -> str:
-    for turn in dialogue.turns:
-        for heard in turn.heard:
-            codes = [text[:3].decode("latin-1") for text in _lines(heard)]
+def _one_code(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange in dialogue.exchanges:
+        for received in exchange.replies:
+            codes = [text[:3].decode("latin-1") for text in _lines(received)]
             if len(codes) > 1 and len(set(codes)) > 1:
-                return f"the lines of one reply {_after(turn)} have different codes"
+                return f"the lines of one reply {_after(exchange)} have different codes"
     return ""
 
 
-def _listed(offer: Offer, dialogue: Dialogue) -> str:
-    for turn in dialogue.turns:
-        for code in turn.codes:
+def _listed(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange in dialogue.exchanges:
+        for code in exchange.codes:
             if 200 <= code < 560 and code not in _LISTED:
-                return f"the code {code} {_after(turn)} has no meaning in any RFC"
+                return f"the code {code} {_after(exchange)} has no meaning in any RFC"
     return ""
 
 
-def _crlf(offer: Offer, dialogue: Dialogue) -> str:
-    for turn, text in _all_lines(dialogue):
+def _crlf(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange, text in _all_lines(dialogue):
         if not text.endswith(b"\r"):
-            return f"a reply line {_after(turn)} ends in a bare LF"
+            return f"a reply line {_after(exchange)} ends in a bare LF"
         if b"\r" in text[:-1]:
-            return f"a reply line {_after(turn)} holds a bare CR"
+            return f"a reply line {_after(exchange)} holds a bare CR"
     return ""
 
 
-def _length(offer: Offer, dialogue: Dialogue) -> str:
-    for turn, text in _all_lines(dialogue):
+def _length(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange, text in _all_lines(dialogue):
         if len(text) + 1 > REPLY_LINE_BYTES:
-            return f"a reply line {_after(turn)} is {len(text) + 1} octets long"
+            return f"a reply line {_after(exchange)} is {len(text) + 1} octets long"
     return ""
 
 
-def _utf8_wanted(turn: Turn) -> bool:
-    return b"SMTPUTF8" in turn.said.upper()
+def _utf8_wanted(exchange: Exchange) -> bool:
+    return b"SMTPUTF8" in exchange.sent.upper()
 
 
-def _asks_for_names(turn: Turn) -> bool:
-    return turn.said[:5].upper() in (b"VRFY ", b"EXPN ")
+def _asks_for_names(exchange: Exchange) -> bool:
+    return exchange.sent[:5].upper() in (b"VRFY ", b"EXPN ")
 
 
-def _ascii(offer: Offer, dialogue: Dialogue) -> str:
-    if any(map(_utf8_wanted, dialogue.turns)):
+def _ascii(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    if any(map(_utf8_wanted, dialogue.exchanges)):
         return ""
-    for turn, text in _all_lines(dialogue):
-        if _asks_for_names(turn) and "SMTPUTF8" in offer.extensions:
+    for exchange, text in _all_lines(dialogue):
+        if _asks_for_names(exchange) and "SMTPUTF8" in target_info.extensions:
             continue  # RFC 6531 says it again for these
         if any(octet > 126 or (octet < 32 and octet != 9) for octet in text.replace(b"\r", b"")):
-            return f"a reply {_after(turn)} holds octets that are not printable ASCII"
+            return f"a reply {_after(exchange)} holds octets that are not printable ASCII"
     return ""
 
 
-def _names_ascii(offer: Offer, dialogue: Dialogue) -> str:
-    for turn in dialogue.turns:
-        foreign = any(not heard.reply.raw.isascii() for heard in turn.heard)
-        if foreign and _asks_for_names(turn) and not _utf8_wanted(turn):
-            return f"a reply {_after(turn)} holds octets beyond ASCII, and SMTPUTF8 was not asked for"
+def _names_ascii(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange in dialogue.exchanges:
+        foreign = any(not received.reply.raw.isascii() for received in exchange.replies)
+        if foreign and _asks_for_names(exchange) and not _utf8_wanted(exchange):
+            return f"a reply {_after(exchange)} holds octets beyond ASCII, and SMTPUTF8 was not asked for"
     return ""
 
 
-def _greeting(offer: Offer, dialogue: Dialogue) -> str:
+def _greeting(target_info: TargetInfo, dialogue: Dialogue) -> str:
     banner = dialogue.banner
     if banner is None or banner.code != 220:
         return ""
@@ -142,11 +142,11 @@ def _greeting(offer: Offer, dialogue: Dialogue) -> str:
     return ""
 
 
-def _ehlo(offer: Offer, dialogue: Dialogue) -> str:
-    for turn in dialogue.turns:
-        if turn.said[:5].upper() not in (b"EHLO ", b"LHLO ") or turn.first is None or turn.code != 250:
+def _ehlo(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange in dialogue.exchanges:
+        if exchange.sent[:5].upper() not in (b"EHLO ", b"LHLO ") or exchange.first is None or exchange.code != 250:
             continue
-        name, *rest = turn.first.lines
+        name, *rest = exchange.first.lines
         if isinstance(parse_hello("EHLO", name.split(b" ")[0]), Refusal):
             return "the reply to EHLO does not begin with the server's domain"
         for text in rest:
@@ -155,76 +155,82 @@ def _ehlo(offer: Offer, dialogue: Dialogue) -> str:
     return ""
 
 
-def _enhanced_due(dialogue: Dialogue) -> Iterator[tuple[Turn, Heard]]:
+def _enhanced_due(dialogue: Dialogue) -> Iterator[tuple[Exchange, ReceivedReply]]:
     """The replies that owe an enhanced code: 2yz, 4yz and 5yz after EHLO, but for those to EHLO and HELO."""
-    greeted, said = False, b""
-    for turn in dialogue.turns:
+    greeted, sent = False, b""
+    for exchange in dialogue.exchanges:
         # a line may have been said in several writes
-        said = turn.said.upper() if said.endswith(b"\n") else said + turn.said.upper()
-        if b"EHLO" in said or b"HELO" in said or b"LHLO" in said:
-            greeted = greeted or accepted(turn)
-        elif greeted and not any(heard.tls != turn.tls for heard in turn.heard):
-            yield from ((turn, heard) for heard in turn.heard if heard.reply.code // 100 in (2, 4, 5))
+        sent = exchange.sent.upper() if sent.endswith(b"\n") else sent + exchange.sent.upper()
+        if b"EHLO" in sent or b"HELO" in sent or b"LHLO" in sent:
+            greeted = greeted or accepted(exchange)
+        elif greeted and not any(received.tls != exchange.tls for received in exchange.replies):
+            yield from ((exchange, received) for received in exchange.replies if received.reply.code // 100 in (2, 4, 5))
 
 
-def _enhanced(offer: Offer, dialogue: Dialogue) -> str:
-    if "ENHANCEDSTATUSCODES" not in offer.extensions:
+def _enhanced(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    if "ENHANCEDSTATUSCODES" not in target_info.extensions:
         return ""
-    for turn, heard in _enhanced_due(dialogue):
-        code = heard.reply.code
-        if not heard.reply.enhanced:
-            return f"the reply {code} {_after(turn)} has no enhanced code"
-        if heard.reply.enhanced[0] != str(code)[0]:
-            return f"the enhanced code {heard.reply.enhanced} {_after(turn)} is of another class than {code}"
+    for exchange, received in _enhanced_due(dialogue):
+        code = received.reply.code
+        if not received.reply.enhanced:
+            return f"the reply {code} {_after(exchange)} has no enhanced code"
+        if received.reply.enhanced[0] != str(code)[0]:
+            return f"the enhanced code {received.reply.enhanced} {_after(exchange)} is of another class than {code}"
     return ""
 
 
-def _enhanced_lines(offer: Offer, dialogue: Dialogue) -> str:
-    for turn, heard in _enhanced_due(dialogue):
-        texts = [enhanced_code(text) for text in _lines(heard)]
+def _enhanced_lines(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    for exchange, received in _enhanced_due(dialogue):
+        texts = [enhanced_code(text) for text in _lines(received)]
         if texts and texts[0] and len(set(texts)) > 1:
-            return f"the lines of the reply {heard.reply.code} {_after(turn)} have different enhanced codes, or none"
+            return f"the lines of the reply {received.reply.code} {_after(exchange)} have different enhanced codes, or none"
     return ""
 
 
 # -- what provokes replies worth a look ----------------------------------------------------------------------------
 
 
-def _echoes(offer: Offer) -> Sequence[Script]:
+def _echoes(target_info: TargetInfo) -> Sequence[Script]:
     long = b"x" * 490
     names = b".".join([b"x" * 60] * 4)
     texts = (b"VRFY " + long, b"X" * 500, b"NOOP " + long, b"MAIL FROM:<a@" + names + b">", b"EHLO " + names)
-    return [script(offer, *opening(offer), line(text)) for text in texts]
+    return [script(target_info, *opening(target_info), line(text)) for text in texts]
 
 
-def _odd_octets(offer: Offer) -> Sequence[Script]:
+def _odd_octets(target_info: TargetInfo) -> Sequence[Script]:
     texts = (b"\xdcberall", b"NOOP \xc3\xbc\xff", b"MAIL FROM:<\xc3\xbc@\xff.example>", b"HELP \x1b[2J\x07")
-    return [script(offer, *opening(offer), line(text)) for text in texts]
+    return [script(target_info, *opening(target_info), line(text)) for text in texts]
 
 
-def _odd_names(offer: Offer) -> Sequence[Script]:
-    return [script(offer, *opening(offer), line(text)) for text in ("VRFY j\u00fcrgen", "EXPN li\u00dfte")]
+def _odd_names(target_info: TargetInfo) -> Sequence[Script]:
+    return [script(target_info, *opening(target_info), line(text)) for text in ("VRFY j\u00fcrgen", "EXPN li\u00dfte")]
 
 
-def _hellos(offer: Offer) -> Sequence[Script]:
-    return [script(offer, hello(offer)), script(offer, line("EHLO [127.0.0.1]") if not offer.lmtp else hello(offer))]
+def _hellos(target_info: TargetInfo) -> Sequence[Script]:
+    return [
+        script(target_info, hello(target_info)),
+        script(target_info, line("EHLO [127.0.0.1]") if not target_info.lmtp else hello(target_info)),
+    ]
 
 
-def _lists(offer: Offer) -> Sequence[Script]:
+def _lists(target_info: TargetInfo) -> Sequence[Script]:
     texts = ("HELP", "HELP MAIL", "VRFY postmaster", "EXPN staff", "XYZZY", "NOOP", "RSET", "MAIL FROM:<", "RCPT TO:<")
-    return [script(offer, *opening(offer), *map(line, texts))]
+    return [script(target_info, *opening(target_info), *map(line, texts))]
 
 
-def _helo(offer: Offer) -> Sequence[Script]:
-    return [script(offer, line(f"HELO {offer.client}"))]
+def _helo(target_info: TargetInfo) -> Sequence[Script]:
+    return [script(target_info, line(f"HELO {target_info.client}"))]
 
 
-def _plain_helo(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    turn = dialogues[0].after(b"HELO")
-    if turn is None or turn.first is None or turn.code != 250:
-        return r.unclear(f"HELO was not taken: {said_of(turn)}")
-    words = {text.split(b" ")[0].decode("latin-1").upper() for text in turn.first.lines[1:]}
-    return r.held_unless(bool(words & offer.clear.keys() | words & offer.inside.keys()), "HELO was answered with extensions")
+def _plain_helo(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    exchange = dialogues[0].exchange_of(b"HELO")
+    if exchange is None or exchange.first is None or exchange.code != 250:
+        return r.inconclusive(f"HELO was not taken: {said_of(exchange)}")
+    words = {text.split(b" ")[0].decode("latin-1").upper() for text in exchange.first.lines[1:]}
+    return r.passed_unless(
+        bool(words & target_info.keywords_before_tls.keys() | words & target_info.keywords_in_tls.keys()),
+        "HELO was answered with extensions",
+    )
 
 
 #: Commands that are taken or refused, and answered once each.
@@ -242,37 +248,41 @@ _ONE_EACH = (
 _BARRIER_MS = 50
 
 
-def _barriers(offer: Offer) -> Sequence[Script]:
+def _barriers(target_info: TargetInfo) -> Sequence[Script]:
     steps = [step for text in _ONE_EACH for step in (line(text), pause(_BARRIER_MS), line("NOOP"))]
-    return [script(offer, *opening(offer), *steps, line("RSET"), LISTEN)]
+    return [script(target_info, *opening(target_info), *steps, line("RSET"), LISTEN)]
 
 
-def _each_once(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    for turn in dialogues[0].turns[1:]:
-        if 421 in turn.codes:
+def _each_once(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    for exchange in dialogues[0].exchanges[1:]:
+        if 421 in exchange.codes:
             break
-        if len(turn.heard) != 1 and not (not turn.heard and dialogues[0].hung_up):
-            said = turn.said.split(b"\r\n")[0].decode("latin-1")
-            return r.broken(f"{said} got {len(turn.heard) or 'no'} replies" if turn.heard else f"{said} got no reply")
-    return r.HELD
+        if len(exchange.replies) != 1 and not (not exchange.replies and dialogues[0].closed_without_221):
+            sent = exchange.sent.split(b"\r\n")[0].decode("latin-1")
+            return r.violated(
+                f"{sent} got {len(exchange.replies) or 'no'} replies" if exchange.replies else f"{sent} got no reply"
+            )
+    return r.PASSED
 
 
-def _turn_away(offer: Offer) -> Sequence[Script]:
-    return [script(offer, hello(offer))]
+def _turn_away(target_info: TargetInfo) -> Sequence[Script]:
+    return [script(target_info, hello(target_info))]
 
 
-def _waits_for_quit(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
-    banner = dialogues[0].turns[0].code
+def _waits_for_quit(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    banner = dialogues[0].exchanges[0].code
     if banner != 554:
-        return r.unclear(f"it greets with {banner}, not with 554")
-    return r.held_unless(dialogues[0].hung_up, "it closed after its 554 without waiting for QUIT")
+        return r.inconclusive(f"it greets with {banner}, not with 554")
+    return r.passed_unless(dialogues[0].closed_without_221, "it closed after its 554 without waiting for QUIT")
 
 
 def _invariant(
     id_: str, name: str, section: str, requirement: str, expected: str, invariant: r.Invariant, *,
     probe: r.Probe = _lists, severity: str = r.VIOLATION, needs: tuple[str, ...] = (),
 ) -> Rule:  # fmt: skip
-    return Rule(id_, name, section, severity, requirement, expected, needs, probe, r.provoked, invariant, by_turn=True)
+    return Rule(
+        id_, name, section, severity, requirement, expected, needs, probe, r.provokes_only, invariant, by_exchange=True
+    )
 
 
 RULES = (
@@ -307,7 +317,7 @@ RULES = (
     ),
     Rule(
         "R08", "one-reply", "RFC 5321 §4.2", r.VIOLATION, "Each command gets exactly one reply.", "one reply each",
-        probe=_barriers, judge=_each_once,
+        probe=_barriers, evaluate=_each_once,
     ),
     _invariant(
         "R09", "greeting", "RFC 5321 §4.2", "The text of a 220 greeting begins with the server's domain or address literal.",
@@ -316,7 +326,7 @@ RULES = (
     Rule(
         "R10", "helo-plain", "RFC 5321 §4.1.1.1", r.VIOLATION,
         "The reply to HELO lists no extensions: who says HELO wants none.",
-        "250 and the server's domain", needs=("smtp",), probe=_helo, judge=_plain_helo,
+        "250 and the server's domain", needs=("smtp",), probe=_helo, evaluate=_plain_helo,
     ),
     _invariant(
         "R11", "ehlo-grammar", "RFC 5321 §4.1.1.1",
@@ -339,7 +349,7 @@ RULES = (
     Rule(
         "R36", "greet-554", "RFC 5321 §3.1", r.VIOLATION,
         "A server that greets with 554 stays, and answers 503 to all but QUIT, until the client has said QUIT.",
-        "the connection stays open until QUIT", probe=_turn_away, judge=_waits_for_quit, turned_away=True,
+        "the connection stays open until QUIT", probe=_turn_away, evaluate=_waits_for_quit, allows_refused_greeting=True,
     ),
     _invariant(
         "R69", "utf8-reply", "RFC 6531 §3.7.4.2",

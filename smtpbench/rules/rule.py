@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from smtpbench.rules.offer import Offer
+from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script
 
@@ -26,45 +26,45 @@ SEVERITIES: Final = (SECURITY, VIOLATION, WARNING, ADVICE)
 
 # Verdicts; these are the words of `rules.<name>.verdict`.
 PASS: Final = "pass"
-BROKEN: Final = "violation"
-UNCLEAR: Final = "inconclusive"
+VIOLATED: Final = "violation"
+INCONCLUSIVE: Final = "inconclusive"
 NOT_RUN: Final = "not-run"
 
 
-class Judgement(NamedTuple):
+class Verdict(NamedTuple):
     """What came of a rule. actual: what the server did, or why nothing can be told. take: the dialogue that shows it."""
 
-    verdict: str
+    status: str
     actual: str = ""
-    take: int = 0
+    dialogue_index: int = 0
 
 
-HELD: Final = Judgement(PASS)
+PASSED: Final = Verdict(PASS)
 
 
-def broken(actual: str, take: int = 0) -> Judgement:
+def violated(actual: str, dialogue_index: int = 0) -> Verdict:
     """The requirement is not met; `actual` says what was done instead, and holds no octets of the server's but codes."""
-    return Judgement(BROKEN, actual, take)
+    return Verdict(VIOLATED, actual, dialogue_index)
 
 
-def unclear(reason: str, take: int = 0) -> Judgement:
+def inconclusive(reason: str, dialogue_index: int = 0) -> Verdict:
     """Nothing can be told."""
-    return Judgement(UNCLEAR, reason, take)
+    return Verdict(INCONCLUSIVE, reason, dialogue_index)
 
 
-def held_unless(wrong: bool, actual: str, take: int = 0) -> Judgement:
+def passed_unless(wrong: bool, actual: str, dialogue_index: int = 0) -> Verdict:
     """PASS, or the violation."""
-    return broken(actual, take) if wrong else HELD
+    return violated(actual, dialogue_index) if wrong else PASSED
 
 
-def provoked(offer: Offer, dialogues: Sequence[Dialogue]) -> Judgement:
+def provokes_only(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     """What an invariant's own probe judges: nothing, for it only provokes."""
-    return HELD
+    return PASSED
 
 
-Probe = Callable[[Offer], Sequence[Script]]
-Judge = Callable[[Offer, Sequence[Dialogue]], Judgement]
-Invariant = Callable[[Offer, Dialogue], str]
+Probe = Callable[[TargetInfo], Sequence[Script]]
+Evaluate = Callable[[TargetInfo, Sequence[Dialogue]], Verdict]
+Invariant = Callable[[TargetInfo, Dialogue], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ class Rule:
     expected: str
     needs: tuple[str, ...] = ()
     probe: Probe | None = None
-    judge: Judge | None = None
+    evaluate: Evaluate | None = None
     invariant: Invariant | None = None
-    alone: bool = False
-    turned_away: bool = False
-    by_turn: bool = False
+    exclusive: bool = False
+    allows_refused_greeting: bool = False
+    by_exchange: bool = False

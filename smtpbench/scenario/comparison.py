@@ -37,7 +37,7 @@ MetricText = Annotated[
 ]
 
 
-class Entry(FixtureFile):
+class CandidateSpec(FixtureFile):
     """One candidate: a target, how it is started, and what differs in how it is loaded."""
 
     about: str = Field("", description="one sentence on what is different here")
@@ -61,7 +61,7 @@ class Comparison(Model):
     least: Share = Field(0.01, description="ratios nearer to 1 than this are called no difference")
     metrics: list[MetricText] = Field([parse_metric(text) for text in METRICS], min_length=1)
     check: bool = Field(False, description="try each against the protocol's rules too")
-    candidates: dict[Name, Entry] = Field(min_length=2, description="the first is what the others are held against")
+    candidates: dict[Name, CandidateSpec] = Field(min_length=2, description="the first is what the others are held against")
 
 
 def overlaid(load: Load, other: Load) -> Load:
@@ -81,6 +81,6 @@ def read(path: Path) -> Document:
 
 def check(document: Document, folder: Path) -> Comparison:
     """What a document says, its paths made absolute from the folder. Raises ScenarioError with every mistake in it."""
-    parts: dict[str, type[Model]] = {"load": Load, "candidates": Entry}
+    parts: dict[str, type[Model]] = {"load": Load, "candidates": CandidateSpec}
     found = checked(document, Comparison, "a comparison is a mapping with `scenario` and `candidates`", parts)
     return found.model_copy(update={"candidates": {name: one.beside(folder) for name, one in found.candidates.items()}})

@@ -15,7 +15,7 @@ from smtpbench.scenario.body import Render, compile_message, formatter
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.scenario.values import Values, draw
 from smtpbench.session import script as s
-from smtpbench.session.script import Ask, Script, Step, Wire
+from smtpbench.session.script import ExpectedReply, Script, Step, Wire
 from smtpbench.smtp import sasl
 from smtpbench.smtp.command import expected
 from smtpbench.smtp.content import END_OF_DATA
@@ -27,7 +27,7 @@ Path = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CompileOptions:
     """What the target and the command line say about a script.
 
     lmtp: speak LMTP. implicit_tls: TLS before the greeting. starttls: add STARTTLS where the scenario has none.
@@ -52,13 +52,13 @@ class _Flat:
     path: Path
 
 
-def compile_scenario(file: ScenarioFile, options: Options) -> Script:
+def compile_scenario(file: ScenarioFile, options: CompileOptions) -> Script:
     """The script of a scenario. Raises ScenarioError with every mistake that its reading could not show."""
     return _Compiler(file, options).compile()
 
 
 class _Compiler:
-    def __init__(self, file: ScenarioFile, options: Options) -> None:
+    def __init__(self, file: ScenarioFile, options: CompileOptions) -> None:
         self._file = file
         self._scenario = file.scenario
         self._document = file.document
@@ -75,14 +75,14 @@ class _Compiler:
         repeats = [at for at, step in enumerate(session) if isinstance(step, model.Repeat)]
         if len(repeats) > 1:
             self._problem(("session", repeats[1]), "a second repeat; arrivals are made of the one outermost repeat")
-        passes, gate = 1, 0
-        farewell: int | None = None
+        iterations, loop_start = 1, 0
+        teardown: int | None = None
         for at, step in enumerate(session):
             path: Path = ("session", at)
             if at in repeats[:1] and isinstance(step, model.Repeat):
-                gate, passes = len(self._steps), step.repeat
+                loop_start, iterations = len(self._steps), step.repeat
                 self._flatten(step.steps, (*path, "steps"), 0)
-                farewell = len(self._steps)
+                teardown = len(self._steps)
             else:
                 self._flatten([step], ("session",), 0, first=at)
         steps = [flat.step for flat in self._steps]
@@ -90,17 +90,17 @@ class _Compiler:
             steps, moved = _with_starttls(steps)
             if not any(step.kind == s.STARTTLS for step in steps):
                 self._problem(("session",), "the target says tls=starttls, but there is no EHLO to put STARTTLS behind")
-            gate, farewell = (gate + moved if repeats else 0), None if farewell is None else farewell + moved
-        if farewell is None:
-            farewell = next((at for at, step in enumerate(steps) if step.slot == "QUIT"), len(steps))
+            loop_start, teardown = (loop_start + moved if repeats else 0), None if teardown is None else teardown + moved
+        if teardown is None:
+            teardown = next((at for at, step in enumerate(steps) if step.metric == "QUIT"), len(steps))
         self._check(steps)
         self._raise()
         return Script.of(
             self._file.name,
-            tuple(_with_ways_on(steps, farewell)),
-            gate=gate,
-            farewell=farewell,
-            passes=passes,
+            tuple(_with_ways_on(steps, teardown)),
+            loop_start=loop_start,
+            teardown=teardown,
+            iterations=iterations,
             repeats=bool(repeats),
             implicit_tls=self._options.implicit_tls,
             lmtp=self._options.lmtp,
@@ -109,13 +109,13 @@ class _Compiler:
 
     # -- flattening ------------------------------------------------------------------------------------------------
 
-    def _flatten(self, steps: Sequence[model.Step], path: Path, i: int, first: int = 0) -> None:
+    def _flatten(self, steps: Sequence[model.ScenarioStep], path: Path, i: int, first: int = 0) -> None:
         for at, step in enumerate(steps, first):
             if self._count > model.MAX_STEPS:
                 return
             self._flatten_one(step, (*path, at), i)
 
-    def _flatten_one(self, step: model.Step, path: Path, i: int) -> None:
+    def _flatten_one(self, step: model.ScenarioStep, path: Path, i: int) -> None:
         if isinstance(step, model.Repeat):
             if step.repeat >= model.FOREVER:
                 self._problem((*path, "repeat"), "only the outermost repeat may go on forever")
@@ -158,7 +158,7 @@ class _Compiler:
 
     # -- single steps ----------------------------------------------------------------------------------------------
 
-    def _compile(self, step: model.Step, path: Path, i: int) -> list[Step]:
+    def _compile(self, step: model.ScenarioStep, path: Path, i: int) -> list[Step]:
         if isinstance(step, str):
             return self._action(step, path) if step in model.ACTIONS else self._command(step, path, i)
         if isinstance(step, model.Send):
@@ -181,12 +181,20 @@ class _Compiler:
         if word == "message":
             return self._body(self._scenario_message(path))
         kinds = {"tls": s.TLS, "close": s.CLOSE, "reset": s.RESET, "half-close": s.HALF_CLOSE}
-        return [Step(kinds[word], otherwise=s.GIVE_UP, slot="tls" if word == "tls" else "")]
+        return [Step(kinds[word], on_unexpected=s.ABORT_SESSION, metric="tls" if word == "tls" else "")]
 
     def _body(self, render: Render | None) -> list[Step]:
         if render is None:
             return []
-        return [Step(s.BODY, render=render, asks=(Ask("message", (2,)),), slot="message", otherwise=s.ABANDON)]
+        return [
+            Step(
+                s.MESSAGE,
+                render=render,
+                expected_replies=(ExpectedReply("message", (2,)),),
+                metric="message",
+                on_unexpected=s.ABORT_TRANSACTION,
+            )
+        ]
 
     def _scenario_message(self, path: Path) -> Render | None:
         if self._message is None:
@@ -211,17 +219,17 @@ class _Compiler:
             verb = "LHLO"
             text = verb + text[4:]
         wire, render = self._line(text, path, i)
-        kind = {"MAIL": s.MAIL, "RCPT": s.RCPT, "STARTTLS": s.STARTTLS}.get(verb, s.SAY)
-        asks = (Ask(verb, expected(verb)),)
-        return [Step(kind, wire, render, asks=asks, slot=verb, otherwise=_otherwise(verb))]
+        kind = {"MAIL": s.MAIL, "RCPT": s.RCPT, "STARTTLS": s.STARTTLS}.get(verb, s.COMMAND)
+        expected_replies = (ExpectedReply(verb, expected(verb)),)
+        return [Step(kind, wire, render, expected_replies=expected_replies, metric=verb, on_unexpected=_otherwise(verb))]
 
     def _send(self, step: model.Send, path: Path, i: int) -> list[Step]:
         wire, render = self._line(step.send, (*path, "send"), i)
         verb = step.as_ or step.send.split(" ")[0].upper() or "SEND"
         own = step.send.split(" ")[0].upper()
-        asks = (Ask(verb, tuple(step.expect) if step.expect else expected(own)),)
-        kind = {"MAIL": s.MAIL, "RCPT": s.RCPT}.get(own, s.SAY)
-        return [Step(kind, wire, render, asks=asks, slot=verb, otherwise=_otherwise(own))]
+        expected_replies = (ExpectedReply(verb, tuple(step.expect) if step.expect else expected(own)),)
+        kind = {"MAIL": s.MAIL, "RCPT": s.RCPT}.get(own, s.COMMAND)
+        return [Step(kind, wire, render, expected_replies=expected_replies, metric=verb, on_unexpected=_otherwise(own))]
 
     def _auth(self, text: str, path: Path) -> list[Step]:
         words = text.split()
@@ -235,8 +243,16 @@ class _Compiler:
                 "AUTH needs a user and a password: name the user in the target, smtp://USER@host:port, and give the "
                 "password by --password-file FILE or the variable SMTPBENCH_PASSWORD",
             )
-        asks = (Ask("AUTH", expected("AUTH")),)
-        return [Step(s.AUTH, asks=asks, slot="AUTH", otherwise=s.GIVE_UP, mechanism=words[1].upper())]
+        expected_replies = (ExpectedReply("AUTH", expected("AUTH")),)
+        return [
+            Step(
+                s.AUTH,
+                expected_replies=expected_replies,
+                metric="AUTH",
+                on_unexpected=s.ABORT_SESSION,
+                mechanism=words[1].upper(),
+            )
+        ]
 
     def _stranger(self, step: model.Auth, path: Path) -> list[Step]:
         mechanism = step.auth.upper()
@@ -244,8 +260,16 @@ class _Compiler:
             known = ", ".join(sasl.MECHANISMS)
             self._problem((*path, "auth"), f"{step.auth!r} is no mechanism known here; there are {known}")
             return []
-        asks = (Ask("AUTH", expected("AUTH")),)
-        return [Step(s.AUTH, asks=asks, slot="AUTH", mechanism=mechanism, credentials=(step.user, step.password))]
+        expected_replies = (ExpectedReply("AUTH", expected("AUTH")),)
+        return [
+            Step(
+                s.AUTH,
+                expected_replies=expected_replies,
+                metric="AUTH",
+                mechanism=mechanism,
+                credentials=(step.user, step.password),
+            )
+        ]
 
     def _raw(self, step: model.Raw, path: Path) -> list[Step]:
         octets = self._octets(step.raw, (*path, "raw"))
@@ -260,8 +284,8 @@ class _Compiler:
         first = octets.split(b" ")[0].strip().upper()
         verb = step.as_ or (first.decode() if re.fullmatch(rb"[A-Z]{4,8}", first) else "raw")
         expect = tuple(step.expect) if step.expect else (2, 3)
-        kind = s.STARTTLS if step.tls else s.GROUP if replies > 1 else s.SAY
-        return [Step(kind, octets, asks=(Ask(verb, expect),) * replies, slot=verb, split=pieces)]
+        kind = s.STARTTLS if step.tls else s.GROUP if replies > 1 else s.COMMAND
+        return [Step(kind, octets, expected_replies=(ExpectedReply(verb, expect),) * replies, metric=verb, split=pieces)]
 
     def _octets(self, text: str, path: Path) -> bytes | None:
         out, at = bytearray(), 0
@@ -283,17 +307,26 @@ class _Compiler:
             return None
 
     def _pipeline(self, step: model.Pipeline, path: Path, i: int) -> list[Step]:
-        asks: list[Ask] = []
+        expected_replies: list[ExpectedReply] = []
         for at, item in enumerate(step.pipeline):
             where = (*path, "pipeline", at)
             for one in self._command(item, where, i) if isinstance(item, str) else self._send(item, where, i):
                 last = at + 1 == len(step.pipeline)
-                if one.kind in (s.AUTH, s.STARTTLS) or (one.slot in ("DATA", "EHLO", "HELO", "LHLO") and not last):
-                    self._problem(where, f"{one.slot} is the last command of a group, or stands alone (RFC 2920 §3.1)")
-                asks += one.asks
+                if one.kind in (s.AUTH, s.STARTTLS) or (one.metric in ("DATA", "EHLO", "HELO", "LHLO") and not last):
+                    self._problem(where, f"{one.metric} is the last command of a group, or stands alone (RFC 2920 §3.1)")
+                expected_replies += one.expected_replies
         whole = "".join((item if isinstance(item, str) else item.send) + "\r\n" for item in step.pipeline)
         wire, render = self._text(whole, path, i)
-        return [Step(s.GROUP, wire, render, asks=tuple(asks), slot="pipeline", otherwise=s.ABANDON)]
+        return [
+            Step(
+                s.GROUP,
+                wire,
+                render,
+                expected_replies=tuple(expected_replies),
+                metric="pipeline",
+                on_unexpected=s.ABORT_TRANSACTION,
+            )
+        ]
 
     def _bdat(self, step: model.Bdat, path: Path) -> list[Step]:
         """Chunks of a message whose size is known: those of one size, as its octets are cut beforehand."""
@@ -314,8 +347,16 @@ class _Compiler:
         for start in starts:
             last = start + chunk_bytes >= len(whole)
             chunk = partial(_chunk, render, start, start + chunk_bytes, last)
-            kind, verb = (s.BODY, "message") if last else (s.SAY, "BDAT")
-            steps.append(Step(kind, render=chunk, asks=(Ask(verb, (2,)),), slot=verb, otherwise=s.ABANDON))
+            kind, verb = (s.MESSAGE, "message") if last else (s.COMMAND, "BDAT")
+            steps.append(
+                Step(
+                    kind,
+                    render=chunk,
+                    expected_replies=(ExpectedReply(verb, (2,)),),
+                    metric=verb,
+                    on_unexpected=s.ABORT_TRANSACTION,
+                )
+            )
         return steps
 
     # -- text ------------------------------------------------------------------------------------------------------
@@ -342,10 +383,10 @@ class _Compiler:
         if self._options.implicit_tls and s.STARTTLS in kinds:
             path = self._steps[kinds.index(s.STARTTLS)].path
             self._problem(path, "STARTTLS inside of TLS: the target is smtps://, which begins with TLS; use smtp://")
-        if s.BODY in kinds and not {"DATA", "BDAT"} & {ask.verb for step in steps for ask in step.asks}:
-            whole = any(b"BDAT" in _whole(step.render(0))[:4] for step in steps if step.kind == s.BODY and step.render)
+        if s.MESSAGE in kinds and not {"DATA", "BDAT"} & {ask.verb for step in steps for ask in step.expected_replies}:
+            whole = any(b"BDAT" in _whole(step.render(0))[:4] for step in steps if step.kind == s.MESSAGE and step.render)
             if not whole:
-                self._problem(self._steps[kinds.index(s.BODY)].path, "a message without DATA before it")
+                self._problem(self._steps[kinds.index(s.MESSAGE)].path, "a message without DATA before it")
 
     def _problem(self, path: Path, text: str) -> None:
         self._document.problem(path, text)
@@ -359,19 +400,26 @@ class _Compiler:
 
 def _otherwise(verb: str) -> int:
     if verb in ("EHLO", "HELO", "LHLO", "STARTTLS"):
-        return s.GIVE_UP
-    return s.ABANDON if verb in ("MAIL", "RCPT", "DATA", "BDAT") else s.GO_ON
+        return s.ABORT_SESSION
+    return s.ABORT_TRANSACTION if verb in ("MAIL", "RCPT", "DATA", "BDAT") else s.CONTINUE
 
 
 def _with_starttls(steps: list[Step]) -> tuple[list[Step], int]:
     """STARTTLS and the same EHLO again behind the first EHLO (RFC 3207 §4.2); how many steps that added."""
     if any(step.kind == s.STARTTLS for step in steps):
         return steps, 0
-    at = next((at for at, step in enumerate(steps) if step.slot == "EHLO"), None)
+    at = next((at for at, step in enumerate(steps) if step.metric == "EHLO"), None)
     if at is None:
         return steps, 0
-    asks = (Ask("STARTTLS", expected("STARTTLS")),)
-    starttls = Step(s.STARTTLS, b"STARTTLS\r\n", asks=asks, slot="STARTTLS", otherwise=s.GIVE_UP, line=steps[at].line)
+    expected_replies = (ExpectedReply("STARTTLS", expected("STARTTLS")),)
+    starttls = Step(
+        s.STARTTLS,
+        b"STARTTLS\r\n",
+        expected_replies=expected_replies,
+        metric="STARTTLS",
+        on_unexpected=s.ABORT_SESSION,
+        line=steps[at].line,
+    )
     added = [starttls, steps[at]]
     moved = [
         replace(step, targets=tuple(target + len(added) if target > at else target for target in step.targets))
@@ -380,21 +428,21 @@ def _with_starttls(steps: list[Step]) -> tuple[list[Step], int]:
     return [*moved[: at + 1], *added, *moved[at + 1 :]], len(added)
 
 
-def _with_ways_on(steps: list[Step], farewell: int) -> list[Step]:
-    """Set `escape`: behind the message that ends the step's transaction, or where there is none the end of the pass."""
+def _with_ways_on(steps: list[Step], teardown: int) -> list[Step]:
+    """Set `abort_target`: after the message that ends the transaction, else the end of the iteration."""
     found = list(steps)
     for at, step in enumerate(steps):
-        if step.otherwise == s.ABANDON:
-            end = farewell if at < farewell else len(steps)
-            body = next((k for k in range(at, end) if steps[k].kind == s.BODY), None)
+        if step.on_unexpected == s.ABORT_TRANSACTION:
+            end = teardown if at < teardown else len(steps)
+            body = next((k for k in range(at, end) if steps[k].kind == s.MESSAGE), None)
             following = next((k for k in range(at + 1, end) if _begins(steps[k])), end)
-            escape = body + 1 if body is not None and body < following else following
-            found[at] = replace(step, escape=escape)
+            abort_target = body + 1 if body is not None and body < following else following
+            found[at] = replace(step, abort_target=abort_target)
     return found
 
 
 def _begins(step: Step) -> bool:
-    return step.kind == s.MAIL or (step.kind == s.GROUP and step.asks[0].verb == "MAIL")
+    return step.kind == s.MAIL or (step.kind == s.GROUP and step.expected_replies[0].verb == "MAIL")
 
 
 def _chunk(render: Render, start: int, end: int, last: bool, n: int) -> bytes:

@@ -26,8 +26,8 @@ def possible_domains(file: ScenarioFile, run_id: str) -> frozenset[str] | None:
     The scenario must have been compiled without a mistake.
     """
     session = file.scenario.session
-    passes = [step for step in session if isinstance(step, model.Repeat)]
-    firsts, _ = _first_recipients(passes or session)
+    iterations = [step for step in session if isinstance(step, model.Repeat)]
+    firsts, _ = _first_recipients(iterations or session)
     values = Values(file.scenario.values, file.document, file.path.resolve().parent, 0, run_id)
     found: set[str] = set()
     for text in firsts:
@@ -39,7 +39,7 @@ def possible_domains(file: ScenarioFile, run_id: str) -> frozenset[str] | None:
     return frozenset(found)
 
 
-def _first_recipients(steps: Iterable[model.Step | model.Send]) -> tuple[list[str | None], bool]:
+def _first_recipients(steps: Iterable[model.ScenarioStep | model.Send]) -> tuple[list[str | None], bool]:
     """The RCPT commands that may come first in these steps, None for octets that may hold one; whether there may be none."""
     found: list[str | None] = []
     for step in steps:

@@ -31,7 +31,7 @@ _WANTED = {
 _MODELS: dict[str, type[BaseModel]] = {
     "message": model.Message, "load": model.Load, "stages": model.LoadStage, "repeat": model.Repeat, "send": model.Send,
     "raw": model.Raw, "pipeline": model.Pipeline, "pause": model.Pause, "choose": model.Branch, "bdat": model.Bdat,
-    "auth": model.Auth, "finding": model.Finding,
+    "auth": model.Auth, "finding": model.FindingMetadata,
     "csv": model.Csv, "lines": model.Lines, "pick": model.Pick, "range": model.Numbers, "random": model.Random,
 }  # fmt: skip
 
@@ -90,14 +90,14 @@ def load_fixture(path: Path) -> FixtureFile:
 M = TypeVar("M", bound=BaseModel)
 
 
-def checked(document: Document, whole: type[M], otherwise: str, parts: Mapping[str, type[BaseModel]] = _MODELS) -> M:
+def checked(document: Document, whole: type[M], default: str, parts: Mapping[str, type[BaseModel]] = _MODELS) -> M:
     """What a document says, as a model. Raises ScenarioError with every mistake in it.
 
     otherwise: said of a document that is no mapping. parts: the models below certain keys, for what is said of unknown ones.
     """
     found = None
     if not isinstance(document.data, dict):
-        document.problem((), otherwise)
+        document.problem((), default)
     else:
         try:
             found = whole.model_validate(document.data)

@@ -145,14 +145,14 @@ class Random(Model):
     alphabet: Literal["letters", "digits", "hex", "alnum"] = "alnum"
 
 
-def _kind(keys: dict[str, str], otherwise: str) -> Callable[[Any], str | None]:
+def _kind(keys: dict[str, str], default: str) -> Callable[[Any], str | None]:
     def decide(value: Any) -> str | None:
         if isinstance(value, str):
-            return otherwise
+            return default
         if isinstance(value, dict):
             return next((tag for key, tag in keys.items() if key in value), None)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return otherwise if otherwise == "text" else None
+            return default if default == "text" else None
         return getattr(type(value), "__name__", "").lower() or None
 
     return decide
@@ -233,7 +233,7 @@ class Repeat(Model):
     """Steps said again and again. The outermost one is what arrivals are made of."""
 
     repeat: Passes
-    steps: list[Step] = Field(min_length=1)
+    steps: list[ScenarioStep] = Field(min_length=1)
 
 
 class Pipeline(Model):
@@ -264,7 +264,7 @@ class Branch(Model):
     """One way to go on."""
 
     weight: float | int = Field(1, ge=0)
-    steps: list[Step] = Field(default_factory=list)
+    steps: list[ScenarioStep] = Field(default_factory=list)
 
 
 class Choose(Model):
@@ -308,7 +308,7 @@ STEP_KEYS = {
     "send": "send", "raw": "raw", "repeat": "repeat", "pipeline": "pipeline", "pause": "pause", "choose": "choose",
     "message": "message", "bdat": "bdat", "auth": "auth",
 }  # fmt: skip
-Step = Annotated[
+ScenarioStep = Annotated[
     Annotated[Line, Tag("line")]
     | Annotated[Send, Tag("send")]
     | Annotated[Raw, Tag("raw")]
@@ -349,7 +349,7 @@ class Load(Model):
     seed: int | None = Field(None, ge=0)
 
 
-class Finding(Model):
+class FindingMetadata(Model):
     """What a scenario shows, where it was written by `check` or `fuzz`; `smtpbench replay` reads it."""
 
     version: Literal[1]
@@ -392,9 +392,9 @@ class Scenario(Model):
 
     name: str | None = Field(None, min_length=1, max_length=100)
     about: str | None = Field(None, description="one sentence for whoever lists scenarios")
-    session: list[Step] = Field(min_length=1, description="the dialogue, as one would type it")
+    session: list[ScenarioStep] = Field(min_length=1, description="the dialogue, as one would type it")
     values: dict[str, Value] = Field(default_factory=dict)
     message: Message = Field(default_factory=Message)  # type: ignore[arg-type]  # pydantic fills in the defaults
     load: Load = Field(default_factory=Load)  # type: ignore[arg-type]  # as above
     thresholds: list[ThresholdText] = Field(default_factory=list, description="what must hold, or exit code 99")
-    finding: Finding | None = None
+    finding: FindingMetadata | None = None

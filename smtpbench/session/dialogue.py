@@ -23,11 +23,11 @@ from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp.reply import Reply, ReplyReader
 
 TLS_EVENT = b"tls"
-SHUT_EVENT = b"half-close"
+HALF_CLOSE_EVENT = b"half-close"
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
-class Heard(NamedTuple):
+class ReceivedReply(NamedTuple):
     """One reply. tls: whether it came inside TLS."""
 
     reply: Reply
@@ -36,32 +36,32 @@ class Heard(NamedTuple):
 
 
 @dataclass(slots=True)
-class Turn:
+class Exchange:
     """One write (empty for what came before the first) and the replies until the next.
 
     rest: octets behind the last whole reply.
     """
 
-    said: bytes
+    sent: bytes
     at_ns: int
     tls: bool
-    heard: list[Heard] = field(default_factory=list)
-    rest: bytes = b""
+    replies: list[ReceivedReply] = field(default_factory=list)
+    incomplete: bytes = b""
 
     @property
     def codes(self) -> list[int]:
         """The codes of its replies, 0 for one without."""
-        return [one.reply.code for one in self.heard]
+        return [one.reply.code for one in self.replies]
 
     @property
     def code(self) -> int:
         """The code of its first reply, 0 where there was none (or it has none)."""
-        return self.heard[0].reply.code if self.heard else 0
+        return self.replies[0].reply.code if self.replies else 0
 
     @property
     def first(self) -> Reply | None:
         """Its first reply."""
-        return self.heard[0].reply if self.heard else None
+        return self.replies[0].reply if self.replies else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,47 +72,51 @@ class Dialogue:
     half_closed: the client closed its writing side before.
     """
 
-    turns: tuple[Turn, ...]
-    fate: str
+    exchanges: tuple[Exchange, ...]
+    end_reason: str
     half_closed: bool = False
 
     @classmethod
-    def of(cls, tape: Transcript) -> Dialogue:
+    def of(cls, transcript: Transcript) -> Dialogue:
         """Read a transcript."""
-        turns = [Turn(b"", 0, False)]
-        reader, tls, fate, shut = ReplyReader(), False, "", False
-        for entry in tape.entries:
+        exchanges = [Exchange(b"", 0, False)]
+        reader, tls, end_reason, shut = ReplyReader(), False, "", False
+        for entry in transcript.entries:
             if entry.who == CLIENT:
-                turns[-1].rest = bytes(reader.pending)
-                turns.append(Turn(entry.data, entry.at_ns, tls))
+                exchanges[-1].incomplete = bytes(reader.pending)
+                exchanges.append(Exchange(entry.data, entry.at_ns, tls))
             elif entry.who == SERVER and not tls and entry.data.startswith(_TLS_RECORDS):
                 pass  # it began TLS, and the client said something else: this is an alert, and no reply
             elif entry.who == SERVER:
-                turns[-1].heard += [Heard(reply, entry.at_ns, tls) for reply in reader.feed(entry.data)]
+                exchanges[-1].replies += [ReceivedReply(reply, entry.at_ns, tls) for reply in reader.feed(entry.data)]
             elif entry.data == TLS_EVENT:
                 tls = True
-                turns[-1].rest = bytes(reader.pending)
+                exchanges[-1].incomplete = bytes(reader.pending)
                 reader = ReplyReader()
-            elif entry.data == SHUT_EVENT:
+            elif entry.data == HALF_CLOSE_EVENT:
                 shut = True
             else:
-                fate = entry.data.decode()
-        turns[-1].rest = bytes(reader.pending)
-        return cls(tuple(turns), fate, shut)
+                end_reason = entry.data.decode()
+        exchanges[-1].incomplete = bytes(reader.pending)
+        return cls(tuple(exchanges), end_reason, shut)
 
     @property
     def banner(self) -> Reply | None:
         """The greeting."""
-        return self.turns[0].first
+        return self.exchanges[0].first
 
-    def replies(self) -> Iterator[Heard]:
+    def replies(self) -> Iterator[ReceivedReply]:
         """All replies in order."""
-        for turn in self.turns:
-            yield from turn.heard
+        for exchange in self.exchanges:
+            yield from exchange.replies
 
-    def after(self, said: bytes, nth: int = 0) -> Turn | None:
-        """The nth turn whose write begins with `said`, whatever its case; None where it was never said."""
-        found = [turn for turn in self.turns if turn.said[: len(said)].upper() == said.upper() and turn.said]
+    def exchange_of(self, command: bytes, nth: int = 0) -> Exchange | None:
+        """The nth turn whose write begins with `sent`, whatever its case; None where it was never said."""
+        found = [
+            exchange
+            for exchange in self.exchanges
+            if exchange.sent[: len(command)].upper() == command.upper() and exchange.sent
+        ]
         return found[nth] if nth < len(found) else None
 
     @property
@@ -124,14 +128,14 @@ class Dialogue:
     @property
     def closed_by_server(self) -> bool:
         """Whether the server ended it."""
-        return self.fate in (api.CLOSED, api.CONNECTION_RESET)
+        return self.end_reason in (api.CLOSED, api.CONNECTION_RESET)
 
     @property
-    def hung_up(self) -> bool:
+    def closed_without_221(self) -> bool:
         """Whether the server ended it otherwise than after 221."""
         return self.closed_by_server and self.last_code != 221
 
     @property
-    def began(self) -> bool:
+    def greeted(self) -> bool:
         """Whether there was a greeting at all."""
-        return bool(self.turns[0].heard)
+        return bool(self.exchanges[0].replies)

@@ -7,10 +7,10 @@ A script is a flat tuple of steps and a program counter walks it. Scenarios are 
 it, rules build it, findings store it: so a step's octets may be anything at all, and nothing here checks them.
 
 Each step *writes* (its `wire` octets, or what `render(n)` makes for arrival number n) and then *asks*: one
-`Ask` for each reply to wait for. A step with no ask goes on at once; a pipelined group is one step with
+`ExpectedReply` for each reply to wait for. A step with no ask goes on at once; a pipelined group is one step with
 many asks (RFC 2920). Replies beyond what was asked are never dropped: they are evidence.
 
-Where a reply is not one that the ask expects, the step's `otherwise` says what becomes of the session:
+Where a reply is not one that the ask expects, the step's `on_unexpected` says what becomes of the session:
 
     GO_ON     nothing: the script is spoken to its end, whatever the server says (check, fuzz, replay)
     ABANDON   the mail transaction is lost: RSET if the server holds one, then go to `escape`
@@ -21,10 +21,10 @@ so the two ways to live with a refusal are data of the script, not a mode of the
 The shape of a script:
 
     steps[0:gate]        the prologue: EHLO, STARTTLS, AUTH …
-    steps[gate:farewell] the body: one pass of it is one arrival, repeated `passes` times on a connection
+    steps[gate:farewell] the body: one pass of it is one arrival, repeated `iterations` times on a connection
     steps[farewell:]     QUIT
 
-Without a `repeat` the whole session is one arrival: `gate` is 0 and `passes` is 1.
+Without a `repeat` the whole session is one arrival: `loop_start` is 0 and `iterations` is 1.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 # Kinds of step. Ints and not an enum: they are compared in the shard's loop.
-SAY = 0  #: write, then wait for the replies asked for
+COMMAND = 0  #: write, then wait for the replies asked for
 MAIL = 1  #: the same, and a mail transaction begins
 RCPT = 2  #: the same, and the transaction has one recipient more
-BODY = 3  #: the same, and the reply settles the transaction (LMTP: a reply a recipient taken, RFC 2033 §4.2)
+MESSAGE = 3  #: the same, and the reply settles the transaction (LMTP: a reply a recipient taken, RFC 2033 §4.2)
 GROUP = 4  #: a pipelined group: several commands in one write, timed as one
 STARTTLS = 5  #: a command whose 2xx reply is followed by a TLS handshake
 TLS = 6  #: a TLS handshake at once, nothing said before it
@@ -54,16 +54,16 @@ KIND_NAMES = (
 )  # fmt: skip
 
 # What an unexpected reply leads to.
-GO_ON = 0
-ABANDON = 1
-GIVE_UP = 2
+CONTINUE = 0
+ABORT_TRANSACTION = 1
+ABORT_SESSION = 2
 
 #: What is written at once: octets; or a pair (head, body) sent as one segment without being joined.
 Wire = bytes | tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class ExpectedReply:
     """One reply that is waited for.
 
     verb: under which its code is counted (`replies.<verb>`); `banner` for the greeting.
@@ -73,7 +73,7 @@ class Ask:
     verb: str
     expect: tuple[int, ...]
 
-    def satisfied(self, code: int) -> bool:
+    def matches(self, code: int) -> bool:
         """Whether the code is one of those expected, or of a class expected."""
         return code in self.expect or code // 100 in self.expect
 
@@ -90,13 +90,13 @@ class Step:
     source: `line` of the scenario it came from, 0 where there is none.
     """
 
-    kind: int = SAY
+    kind: int = COMMAND
     wire: bytes = b""
     render: Callable[[int], Wire] | None = None
-    asks: tuple[Ask, ...] = ()
-    slot: str = ""
-    otherwise: int = GO_ON
-    escape: int = 0
+    expected_replies: tuple[ExpectedReply, ...] = ()
+    metric: str = ""
+    on_unexpected: int = CONTINUE
+    abort_target: int = 0
     split: tuple[bytes, ...] = ()
     mechanism: str = ""
     credentials: tuple[str, str] | None = field(default=None, repr=False)
@@ -104,26 +104,40 @@ class Step:
     targets: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
     line: int = 0
-    first_row: int = field(default=0, compare=False)  #: where its asks begin among all asks of the script
+    first_reply_index: int = field(default=0, compare=False)  #: where its asks begin among all asks of the script
 
     @property
     def needs_recipient(self) -> bool:
         """Whether it is pointless where every recipient was refused."""
-        return self.otherwise == ABANDON and len(self.asks) == 1 and self.asks[0].verb in ("DATA", "BDAT")
+        return (
+            self.on_unexpected == ABORT_TRANSACTION
+            and len(self.expected_replies) == 1
+            and self.expected_replies[0].verb in ("DATA", "BDAT")
+        )
 
 
-def command(text: bytes, verb: str, *expect: int, otherwise: int = GO_ON) -> Step:
+def command(text: bytes, verb: str, *expect: int, on_unexpected: int = CONTINUE) -> Step:
     """A command in lockstep, as one types it: `command(b"NOOP", "NOOP", 2)`."""
-    return Step(SAY, text + b"\r\n", asks=(Ask(verb, expect),), slot=verb, otherwise=otherwise)
+    return Step(
+        COMMAND, text + b"\r\n", expected_replies=(ExpectedReply(verb, expect),), metric=verb, on_unexpected=on_unexpected
+    )
 
 
-GREETING = Ask("banner", (220,))
+GREETING = ExpectedReply("banner", (220,))
 #: Any reply at all, for who says a script to its end whatever is answered.
 ANY = (2, 3, 4, 5)
-ANY_GREETING = Ask("banner", ANY)
-RSET = Step(SAY, b"RSET\r\n", asks=(Ask("RSET", (2,)),), slot="RSET", otherwise=GIVE_UP)
+ANY_GREETING = ExpectedReply("banner", ANY)
+RSET = Step(
+    COMMAND, b"RSET\r\n", expected_replies=(ExpectedReply("RSET", (2,)),), metric="RSET", on_unexpected=ABORT_SESSION
+)
 #: What a server that took DATA without a recipient is given (RFC 2920 §3.1); it has the row of RSET.
-EMPTY_MESSAGE = Step(SAY, b".\r\n", asks=(Ask("message", (2, 4, 5)),), otherwise=GIVE_UP, first_row=1)
+EMPTY_MESSAGE = Step(
+    COMMAND,
+    b".\r\n",
+    expected_replies=(ExpectedReply("message", (2, 4, 5)),),
+    on_unexpected=ABORT_SESSION,
+    first_reply_index=1,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +154,14 @@ class Script:
 
     name: str
     steps: tuple[Step, ...]
-    gate: int = 0
-    farewell: int = 0
-    passes: int = 1
+    loop_start: int = 0
+    teardown: int = 0
+    iterations: int = 1
     repeats: bool = False
-    greeting: Ask | None = GREETING
+    greeting: ExpectedReply | None = GREETING
     implicit_tls: bool = False
     lmtp: bool = False
-    rows: int = 0
+    reply_count: int = 0
     rset: Step = RSET
     draw: Callable[[int, int], float] = field(default=lambda n, at: 0.0, compare=False)
 
@@ -157,11 +171,11 @@ class Script:
         name: str,
         steps: tuple[Step, ...],
         *,
-        gate: int = 0,
-        farewell: int | None = None,
-        passes: int = 1,
+        loop_start: int = 0,
+        teardown: int | None = None,
+        iterations: int = 1,
         repeats: bool | None = None,
-        greeting: Ask | None = GREETING,
+        greeting: ExpectedReply | None = GREETING,
         implicit_tls: bool = False,
         lmtp: bool = False,
         draw: Callable[[int, int], float] | None = None,
@@ -170,29 +184,29 @@ class Script:
         numbered, row = [], 2
         for step in steps:
             numbered.append(_numbered(step, row))
-            row += len(step.asks)
+            row += len(step.expected_replies)
         return cls(
             name=name,
             steps=tuple(numbered),
-            gate=gate,
-            farewell=len(steps) if farewell is None else farewell,
-            passes=passes,
-            repeats=gate > 0 if repeats is None else repeats,
+            loop_start=loop_start,
+            teardown=len(steps) if teardown is None else teardown,
+            iterations=iterations,
+            repeats=loop_start > 0 if repeats is None else repeats,
             greeting=greeting,
             implicit_tls=implicit_tls,
             lmtp=lmtp,
-            rows=row,
+            reply_count=row,
             rset=_numbered(RSET, 1),
             draw=draw or (lambda n, at: 0.0),
         )
 
     def messages(self, n: int) -> int:
         """How many mail transactions arrival n attempts if all goes well."""
-        count, at, end = 0, self.gate, self.farewell if self.repeats else len(self.steps)
+        count, at, end = 0, self.loop_start, self.teardown if self.repeats else len(self.steps)
         while at < end:
             step = self.steps[at]
             at += 1
-            if step.kind == BODY:
+            if step.kind == MESSAGE:
                 count += 1
             elif step.kind == CHOOSE:
                 at = choose(step, self.draw(n, at - 1))
@@ -212,4 +226,4 @@ def choose(step: Step, draw: float) -> int:
 
 
 def _numbered(step: Step, row: int) -> Step:
-    return replace(step, first_row=row)
+    return replace(step, first_reply_index=row)

@@ -22,7 +22,7 @@ import secrets
 from collections.abc import Callable
 
 from smtpbench.engine import api
-from smtpbench.session.service import CLOSING_421, Act, Envelope, Manners, Service
+from smtpbench.session.server_context import CLOSING_421, Envelope, FaultInjector, ReplyOverride, ServerContext
 from smtpbench.smtp import command as c
 from smtpbench.smtp import sasl, state
 from smtpbench.smtp.command import Refusal
@@ -64,17 +64,39 @@ class ServerSession:
     max_line_bytes = MAX_LINE_BYTES
 
     __slots__ = (
-        "_authenticated", "_buffer", "_chunk_last", "_chunk_left", "_chunk_refused", "_counts", "_held", "_idle_ns",
-        "_manners", "_messages", "_mode", "_octets", "_parts", "_recipients", "_sasl", "_sender", "_service", "_state",
-        "_tail", "_then", "_tls", "_utf8", "deadline_ns", "wake_ns", "wants",
+        "_authenticated",
+        "_buffer",
+        "_chunk_last",
+        "_chunk_left",
+        "_chunk_refused",
+        "_counts",
+        "_faults",
+        "_held",
+        "_idle_ns",
+        "_messages",
+        "_mode",
+        "_octets",
+        "_parts",
+        "_recipients",
+        "_sasl",
+        "_sender",
+        "_service",
+        "_state",
+        "_tail",
+        "_then",
+        "_tls",
+        "_utf8",
+        "deadline_ns",
+        "pending_action",
+        "wake_ns",
     )  # fmt: skip
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ServerContext) -> None:
         self._service = service
         self._counts = service.counts
-        self._manners = service.manners
+        self._faults = service.faults
         self._idle_ns = service.idle_ns
-        self.wants = api.NOTHING
+        self.pending_action = api.NOTHING
         self.wake_ns = 0
         self.deadline_ns = api.NEVER
         self._state = state.CONNECTED
@@ -98,18 +120,18 @@ class ServerSession:
 
     # -- what the engine calls -----------------------------------------------------------------------------
 
-    def opened(self, now_ns: int) -> api.Out:
+    def connected(self, now_ns: int) -> api.Out:
         counts = self._counts
         counts.connections += 1
         counts.connections_open += 1
         counts.connections_peak = max(counts.connections_peak, counts.connections_open)
         self.deadline_ns = now_ns + self._idle_ns
         if self._service.implicit_tls:
-            self.wants = api.START_TLS
+            self.pending_action = api.START_TLS
             return b""
         return self._greet(now_ns)
 
-    def secured(self, now_ns: int) -> api.Out:
+    def tls_started(self, now_ns: int) -> api.Out:
         self._counts.tls += 1
         self._tls = True
         if self._state == state.CONNECTED:
@@ -121,7 +143,7 @@ class ServerSession:
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
         self.deadline_ns = now_ns + self._idle_ns
-        if self._manners is None and not self._buffer:
+        if self._faults is None and not self._buffer:
             mode = self._mode
             if mode == _COMMAND:
                 if data.find(b"\n") + 1 == len(data):
@@ -144,19 +166,19 @@ class ServerSession:
         if self._held:
             self._sleep()
         elif self._then:
-            self.wants, self._then = self._then, api.NOTHING
+            self.pending_action, self._then = self._then, api.NOTHING
         else:
             said.append(self._work(now_ns))
         return b"".join(said)
 
-    def ended(self, now_ns: int) -> api.Out:
+    def eof_received(self, now_ns: int) -> api.Out:
         if self._held:
             self._then = api.CLOSE  # what is held back is still said
         else:
-            self.wants = api.CLOSE
+            self.pending_action = api.CLOSE
         return b""
 
-    def lost(self, why: str, detail: str, now_ns: int) -> None:
+    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
         self._counts.connections_open -= 1
         if self._state in state.TRANSACTION:
             self._counts.aborted += 1
@@ -167,7 +189,7 @@ class ServerSession:
     def _work(self, now_ns: int) -> bytes:
         """Take units from the buffer until one is not whole, or a reply is held back."""
         said: list[bytes] = []
-        while self._buffer and not (self._held or self.wants):
+        while self._buffer and not (self._held or self.pending_action):
             reply = self._unit(now_ns)
             if reply is None:
                 break
@@ -197,9 +219,9 @@ class ServerSession:
         line, self._buffer = buffer[:end], buffer[end:]
         if mode == _SASL:
             return self._sasl_line(line)
-        if self._manners is None:
+        if self._faults is None:
             return self._command(line)
-        return self._mannered_command(self._manners, line, now_ns)
+        return self._mannered_command(self._faults, line, now_ns)
 
     def _text(self, now_ns: int) -> bytes | None:
         """Text of a message: all of it up to CRLF.CRLF, or all there is."""
@@ -239,7 +261,7 @@ class ServerSession:
         self._octets += len(piece)
         if self._octets > self._service.size_bytes + 3:
             self._parts.clear()
-        elif self._service.keep is not None:
+        elif self._service.on_message is not None:
             self._parts.append(piece)
 
     # -- commands ------------------------------------------------------------------------------------------
@@ -314,7 +336,7 @@ class ServerSession:
             return self._auth(argument)
         if verb == "QUIT":
             self._state = state.CLOSED
-            self.wants = api.LINGER if self._buffer else api.CLOSE
+            self.pending_action = api.LINGER if self._buffer else api.CLOSE
             return self._say(b"221 2.0.0 Bye\r\n")
         if verb == "RSET":
             self._state = state.after(self._state, verb, 250)
@@ -401,8 +423,8 @@ class ServerSession:
         else:
             counts.accepted += 1
             counts.octets += size_bytes
-            if service.keep is not None:
-                self._hand_over(service.keep, stuffed=stuffed)
+            if service.on_message is not None:
+                self._hand_over(service.on_message, stuffed=stuffed)
             reply = _ACCEPTED
         self._state = state.READY
         self._clear()
@@ -437,7 +459,7 @@ class ServerSession:
         if not self._service.starttls or self._tls:
             return self._refuse(Refusal(503 if self._tls else 502, "5.5.1", "STARTTLS is not to be had"))
         self._buffer = b""  # what came in the clear behind the command never reaches the TLS side (RFC 3207 §4.2)
-        self.wants = api.START_TLS
+        self.pending_action = api.START_TLS
         return self._say(b"220 2.0.0 Ready to start TLS\r\n")
 
     def _auth(self, argument: bytes) -> bytes:
@@ -488,63 +510,63 @@ class ServerSession:
 
     def _hang_up(self, reply: bytes) -> bytes:
         self._state = state.CLOSED
-        self.wants = api.LINGER
+        self.pending_action = api.LINGER
         return self._say(reply)
 
     def _greet(self, now_ns: int) -> bytes:
         self._state = state.GREETED
         protocol = "LMTP" if self._service.lmtp else "ESMTP"
         greeting = f"220 {self._service.name} {protocol} smtpbench sink\r\n".encode()
-        act = self._manners.act("connect", b"", b"", now_ns) if self._manners else None
-        if act is None:
+        override = self._faults.override("connect", b"", b"", now_ns) if self._faults else None
+        if override is None:
             return self._say(greeting)
-        return self._behave(act, self._say(act.reply or greeting), now_ns)
+        return self._behave(override, self._say(override.reply or greeting), now_ns)
 
     # -- manners -------------------------------------------------------------------------------------------
 
-    def _mannered_command(self, manners: Manners, line: bytes, now_ns: int) -> bytes:
+    def _mannered_command(self, faults: FaultInjector, line: bytes, now_ns: int) -> bytes:
         verb = line.split(None, 1)[0].decode("latin-1").upper() if line.strip() else ""
-        act = manners.act(verb, self._sender, line, now_ns)
-        if act is None:
+        override = faults.override(verb, self._sender, line, now_ns)
+        if override is None:
             return self._command(line)
-        if act.reply or act.mute or act.then:
+        if override.reply or override.suppress or override.then_action:
             if verb in c.EXPECTED:
                 self._counts.commands[verb] += 1
             if verb == "RCPT":
                 self._counts.recipients_rejected += 1
-            return self._behave(act, self._say(act.reply) if act.reply else b"", now_ns)
-        return self._behave(act, self._command(line), now_ns)
+            return self._behave(override, self._say(override.reply) if override.reply else b"", now_ns)
+        return self._behave(override, self._command(line), now_ns)
 
     def _mannered_end(self, now_ns: int, settle: Callable[[], bytes]) -> bytes:
         recipients = b",".join(self._recipients)
-        act = self._manners.act("message", self._sender, recipients, now_ns) if self._manners else None
-        if act is None:
+        override = self._faults.override("message", self._sender, recipients, now_ns) if self._faults else None
+        if override is None:
             return settle()
-        if not (act.reply or act.mute or act.then):
-            return self._behave(act, settle(), now_ns)
+        if not (override.reply or override.suppress or override.then_action):
+            return self._behave(override, settle(), now_ns)
         answers = len(self._recipients) if self._service.lmtp else 1
         self._mode = _COMMAND
         self._messages += 1
         self._abandon()
-        return self._behave(act, self._say(act.reply) * answers if act.reply else b"", now_ns)
+        return self._behave(override, self._say(override.reply) * answers if override.reply else b"", now_ns)
 
-    def _behave(self, act: Act, reply: bytes, now_ns: int) -> bytes:
+    def _behave(self, override: ReplyOverride, reply: bytes, now_ns: int) -> bytes:
         """Say a reply as manners have it: later, slowly, never, or with a slammed door."""
-        if act.mute:
+        if override.suppress:
             reply = b""
-        if act.drip_ns and reply:
-            at_ns = now_ns + act.hold_ns
-            self._held = [(at_ns + i * act.drip_ns, reply[i : i + 1]) for i in range(len(reply))]
-        elif act.hold_ns:
-            self._held = [(now_ns + act.hold_ns, reply)]
-        then = act.then or (api.LINGER if act.close else self.wants)
+        if override.drip_ns and reply:
+            at_ns = now_ns + override.hold_ns
+            self._held = [(at_ns + i * override.drip_ns, reply[i : i + 1]) for i in range(len(reply))]
+        elif override.hold_ns:
+            self._held = [(now_ns + override.hold_ns, reply)]
+        then = override.then_action or (api.LINGER if override.close else self.pending_action)
         if not self._held:
-            self.wants = then
+            self.pending_action = then
             return reply
         self._then = then
         self._sleep()
         return b""
 
     def _sleep(self) -> None:
-        self.wants = api.SLEEP
+        self.pending_action = api.SLEEP
         self.wake_ns = self._held[0][0]

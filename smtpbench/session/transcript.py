@@ -10,7 +10,7 @@ SERVER = "S"
 EVENT = "*"
 
 
-class Entry(NamedTuple):
+class TranscriptEntry(NamedTuple):
     """Octets of one side (`C`, `S`), as one write or one read had them; or an event (`*`) such as `tls`."""
 
     at_ns: int
@@ -22,12 +22,12 @@ class Entry(NamedTuple):
 class Transcript:
     """What one session heard and said, in order."""
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[TranscriptEntry] = field(default_factory=list)
 
     def add(self, at_ns: int, who: str, data: bytes) -> None:
         """Append one read, one write or one event."""
-        self.entries.append(Entry(at_ns, who, data))
+        self.entries.append(TranscriptEntry(at_ns, who, data))
 
-    def heard(self) -> bytes:
+    def received(self) -> bytes:
         """All the server's octets, joined."""
         return b"".join(entry.data for entry in self.entries if entry.who == SERVER)

@@ -18,7 +18,7 @@ from smtpbench.sink.serve import Sink, sink_running
 from smtpbench.sink.setup import Setup
 
 #: How long the thread may take to begin and to end.
-PATIENCE_S = 30.0
+TIMEOUT_S = 30.0
 
 
 @contextmanager
@@ -45,12 +45,12 @@ def sink_in_a_thread(setup: Setup) -> Iterator[Sink]:
 
     thread = threading.Thread(target=run, name="smtpbench-sink", daemon=True)
     thread.start()
-    sink, token, scope = ready.result(PATIENCE_S)
+    sink, token, scope = ready.result(TIMEOUT_S)
     try:
         yield sink
     finally:
         if not trouble:
             token.run_sync_soon(scope.cancel)
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
     if trouble:
         raise CannotRun(f"the sink died of {trouble[0]!r}") from trouble[0]

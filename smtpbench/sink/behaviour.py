@@ -31,7 +31,7 @@ from typing import Any
 
 from smtpbench.engine import api
 from smtpbench.errors import UsageError
-from smtpbench.session.service import CLOSING_421, Act
+from smtpbench.session.server_context import CLOSING_421, ReplyOverride
 from smtpbench.smtp.command import EXPECTED
 from smtpbench.units import NS_PER_MS, parse_count, parse_duration_ns, parse_range, parse_share
 
@@ -42,12 +42,12 @@ _TEXTS = {"reject": b"550 5.7.1 Refused by the sink\r\n", "tempfail": b"451 4.7.
 _GARBAGE = b"\xff\xfe\x00 \x1b[2J this is no reply\r\n"
 _LONG = b"250-" + b"x" * 1_000_000 + b"\r\n"
 _ACTS = {
-    "drop": Act(then=api.CLOSE),
-    "reset": Act(then=api.RESET),
-    "421": Act(CLOSING_421, api.LINGER),
-    "mute": Act(mute=True),
-    "garbage": Act(_GARBAGE),
-    "long": Act(_LONG),
+    "drop": ReplyOverride(then_action=api.CLOSE),
+    "reset": ReplyOverride(then_action=api.RESET),
+    "421": ReplyOverride(CLOSING_421, api.LINGER),
+    "mute": ReplyOverride(suppress=True),
+    "garbage": ReplyOverride(_GARBAGE),
+    "long": ReplyOverride(_LONG),
 }
 DRIP_NS = NS_PER_MS
 WORKERS_MOST = 10_000
@@ -77,43 +77,43 @@ def parse_delay(text: str) -> Delay:
     return Delay(*parse_range(text, parse_duration_ns))
 
 
-class Crew:
+class WorkerPool:
     """Workers with one queue, first come first served (a G/G/n queue in Kendall's notation), one thing each at a time."""
 
     def __init__(self, each: Delay, workers: int) -> None:
-        self._each = each
+        self._service_time = each
         self._free_ns = [0] * workers  # a heap: when each of them has done what it was given so far
 
     def hold_ns(self, came_ns: int, rng: random.Random) -> int:
         """How long after it came this one is done: the wait for a worker, and the work."""
-        done_ns = max(came_ns, self._free_ns[0]) + self._each.draw_ns(rng)
+        done_ns = max(came_ns, self._free_ns[0]) + self._service_time.draw_ns(rng)
         heapq.heapreplace(self._free_ns, done_ns)
         return done_ns - came_ns
 
 
-def parse_crew(text: str) -> Crew:
+def parse_worker_pool(text: str) -> WorkerPool:
     """`10ms/4`, `10ms` (one worker), `exp(10ms)/4`. Raises UsageError."""
     each, slash, workers_text = text.rpartition("/")
     workers = parse_count(workers_text) if slash else 1
     if not 1 <= workers <= WORKERS_MOST:
         raise UsageError(f"serve:{text}: from 1 to {WORKERS_MOST:,} workers")
-    return Crew(parse_delay(each if slash else text), workers)
+    return WorkerPool(parse_delay(each if slash else text), workers)
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class ReplyRule:
     """What is done to the replies to a verb, and to which share of them."""
 
     verb: str
     share: float
-    act: Act | None = None
+    override: ReplyOverride | None = None
     delay: Delay | None = None
-    crew: Crew | None = None
+    workers: WorkerPool | None = None
     close: bool = False
     drip: bool = False
 
 
-def parse_rule(text: str) -> Rule:
+def parse_rule(text: str) -> ReplyRule:
     """`VERB=ACTION[@SHARE]`. Raises UsageError."""
     verb, equals, rest = text.partition("=")
     action, at, share_text = rest.rpartition("@")
@@ -126,24 +126,24 @@ def parse_rule(text: str) -> Rule:
     return _rule(verb, action.strip(), share, text)
 
 
-def _rule(verb: str, action: str, share: float, text: str) -> Rule:
+def _rule(verb: str, action: str, share: float, text: str) -> ReplyRule:
     if action in _ACTS:
-        return Rule(verb, share, _ACTS[action])
+        return ReplyRule(verb, share, _ACTS[action])
     if action in _TEXTS:
-        return Rule(verb, share, Act(_TEXTS[action]))
+        return ReplyRule(verb, share, ReplyOverride(_TEXTS[action]))
     if action == "close":
-        return Rule(verb, share, close=True)
+        return ReplyRule(verb, share, close=True)
     if action == "drip":
-        return Rule(verb, share, drip=True)
+        return ReplyRule(verb, share, drip=True)
     if action.startswith("delay:"):
-        return Rule(verb, share, delay=parse_delay(action.removeprefix("delay:")))
+        return ReplyRule(verb, share, delay=parse_delay(action.removeprefix("delay:")))
     if action.startswith("serve:"):
-        return Rule(verb, share, crew=parse_crew(action.removeprefix("serve:")))
+        return ReplyRule(verb, share, workers=parse_worker_pool(action.removeprefix("serve:")))
     match = _REPLY.fullmatch(action)
     if match is None:
         raise UsageError(f"{text!r}: the action {action!r} is not known; there are {', '.join(ACTIONS)}")
     words = match[2] or f"{match[1][0]}.0.0 As the sink was told"
-    return Rule(verb, share, Act(f"{match[1]} {words}\r\n".encode()))
+    return ReplyRule(verb, share, ReplyOverride(f"{match[1]} {words}\r\n".encode()))
 
 
 class Behaviour:
@@ -155,13 +155,13 @@ class Behaviour:
 
     def __init__(
         self,
-        rules: Iterable[Rule] = (),
+        rules: Iterable[ReplyRule] = (),
         *,
         stall_ns: tuple[int, int] | None = None,
         greylist_ns: int = 0,
         seed: int = 0,
     ) -> None:
-        self._rules: dict[str, list[Rule]] = defaultdict(list)
+        self._rules: dict[str, list[ReplyRule]] = defaultdict(list)
         for rule in rules:
             self._rules[rule.verb].append(rule)
         self._stall_ns = stall_ns
@@ -173,27 +173,27 @@ class Behaviour:
     def __bool__(self) -> bool:
         return bool(self._rules or self._stall_ns or self._greylist_ns)
 
-    def act(self, verb: str, sender: bytes, argument: bytes, now_ns: int) -> Act | None:
+    def override(self, verb: str, sender: bytes, argument: bytes, now_ns: int) -> ReplyOverride | None:
         """What to do about the reply to a verb; None for nothing."""
         if verb == "MAIL" and not self._first_mail_ns:
             self._first_mail_ns = now_ns
-        answer: Act | None = None
+        answer: ReplyOverride | None = None
         hold_ns, close, drip = 0, False, False
         for rule in self._rules.get(verb, ()):
             if rule.share < 1 and self._rng.random() >= rule.share:
                 continue
             if rule.delay is not None:
                 hold_ns += rule.delay.draw_ns(self._rng)
-            if rule.crew is not None:
-                hold_ns += rule.crew.hold_ns(now_ns + hold_ns, self._rng)
+            if rule.workers is not None:
+                hold_ns += rule.workers.hold_ns(now_ns + hold_ns, self._rng)
             close, drip = close or rule.close, drip or rule.drip
-            answer = answer or rule.act
+            answer = answer or rule.override
         if self._greylist_ns and verb == "RCPT" and answer is None and self._is_new(sender, argument, now_ns):
-            answer = Act(b"450 4.7.1 Greylisted, try again later\r\n")
+            answer = ReplyOverride(b"450 4.7.1 Greylisted, try again later\r\n")
         hold_ns = self._stalled_ns(now_ns, hold_ns)
         if answer is None and not (hold_ns or close or drip):
             return None
-        answer = answer or Act()
+        answer = answer or ReplyOverride()
         return answer._replace(hold_ns=hold_ns, drip_ns=DRIP_NS if drip else 0, close=close)
 
     def _is_new(self, sender: bytes, argument: bytes, now_ns: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from smtpbench.session.service import Envelope
+from smtpbench.session.server_context import Envelope
 
 MOST_MESSAGES = 10_000
 MOST_BYTES = 64 * 1024 * 1024

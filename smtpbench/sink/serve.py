@@ -21,7 +21,7 @@ from smtpbench.engine import api
 from smtpbench.engine.shard import Shard
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.session.server import ServerSession
-from smtpbench.session.service import CLOSING_421, Counts, Envelope, Service
+from smtpbench.session.server_context import CLOSING_421, Envelope, ServerContext, ServerCounts
 from smtpbench.units import NS_PER_S
 
 BACKLOG = 4096
@@ -30,18 +30,18 @@ BACKLOG = 4096
 class _Turned:
     """A connection beyond the cap: 421 and goodbye."""
 
-    __slots__ = ("deadline_ns", "wake_ns", "wants")
+    __slots__ = ("deadline_ns", "pending_action", "wake_ns")
 
     def __init__(self) -> None:
-        self.wants = api.NOTHING
+        self.pending_action = api.NOTHING
         self.wake_ns = 0
         self.deadline_ns = api.NEVER
 
-    def opened(self, now_ns: int) -> api.Out:
-        self.wants = api.LINGER
+    def connected(self, now_ns: int) -> api.Out:
+        self.pending_action = api.LINGER
         return CLOSING_421
 
-    def secured(self, now_ns: int) -> api.Out:
+    def tls_started(self, now_ns: int) -> api.Out:
         return b""
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
@@ -50,15 +50,15 @@ class _Turned:
     def wake(self, now_ns: int) -> api.Out:
         return b""
 
-    def ended(self, now_ns: int) -> api.Out:
+    def eof_received(self, now_ns: int) -> api.Out:
         return b""
 
-    def lost(self, why: str, detail: str, now_ns: int) -> None:
+    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
         pass
 
 
 def acceptor(
-    service: Service, connections: int | None, session: type[ServerSession] = ServerSession
+    service: ServerContext, connections: int | None, session: type[ServerSession] = ServerSession
 ) -> Callable[[], api.Session]:
     """What makes each connection its session; beyond `connections` at once they are turned away."""
 
@@ -74,19 +74,19 @@ def acceptor(
 class Sink:
     """A sink that runs. port: of its first listener. messages: what it took, where it keeps them."""
 
-    service: Service
+    service: ServerContext
     port: int
     messages: list[Envelope] = field(default_factory=list)
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> ServerCounts:
         """What its sessions did so far."""
         return self.service.counts
 
 
 @asynccontextmanager
 async def sink_running(
-    service: Service | None = None,
+    service: ServerContext | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
@@ -96,11 +96,11 @@ async def sink_running(
     session: type[ServerSession] = ServerSession,
 ) -> AsyncIterator[Sink]:
     """Run a sink inside this event loop for as long as the context lasts, by default on a free port."""
-    service = service or Service()
+    service = service or ServerContext()
     sock = listening(host, port)
     sink = Sink(service, sock.getsockname()[1])
     if keep:
-        service.keep = sink.messages.append
+        service.on_message = sink.messages.append
     shard = Shard()
     shard.listen(sock, acceptor(service, connections, session), tls=tls)
     async with trio.open_nursery() as nursery:
@@ -188,7 +188,7 @@ def self_signed(folder: Path | None = None) -> tuple[Path, Path]:
 
 
 async def serve(
-    service: Service,
+    service: ServerContext,
     addresses: list[str],
     *,
     tls: ssl.SSLContext | None,

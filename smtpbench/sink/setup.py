@@ -10,7 +10,7 @@ from typing import Any
 
 from smtpbench.errors import UsageError
 from smtpbench.session.server import ServerSession
-from smtpbench.session.service import Service
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, behaviour_of
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import self_signed, server_tls
@@ -19,7 +19,7 @@ from smtpbench.units import parse_duration_ns, parse_size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class SinkOptions:
     """What `smtpbench sink` can be told, under the names of its options; times and sizes are text, like `20ms` and `1MiB`.
 
     behaviour: what a --config file holds. tls_folder: where a self-signed certificate goes; None makes a folder.
@@ -57,14 +57,14 @@ class Options:
 class Setup:
     """What `serve` and `sink_running` are given. certificate: for its clients to trust; None without TLS."""
 
-    service: Service
+    service: ServerContext
     tls: ssl.SSLContext | None
     certificate: Path | None
     connections: int | None
     session: type[ServerSession]
 
 
-def set_up(options: Options) -> Setup:
+def set_up(options: SinkOptions) -> Setup:
     """Check the options and make of them what a sink is made of. Raises UsageError and, for a certificate, CannotRun."""
     if options.mutant is not None and options.mutant not in MUTANTS:
         hint = did_you_mean(options.mutant, MUTANTS) or f"there are {', '.join(sorted(MUTANTS))}"
@@ -73,13 +73,13 @@ def set_up(options: Options) -> Setup:
         raise UsageError("--require-auth needs somebody who may log in: give --user")
     if (options.implicit_tls or options.require_tls) and not (options.self_signed or options.tls_cert):
         raise UsageError("TLS needs a certificate: give --tls-cert FILE, or --self-signed")
-    manners = _manners(options)
+    faults = _faults(options)
     size_bytes, idle_ns = parse_size_bytes(options.max_size), parse_duration_ns(options.idle)
     certificate, key = options.tls_cert, options.tls_key
     if options.self_signed and certificate is None:
         certificate, key = self_signed(options.tls_folder)
     tls = None if certificate is None else server_tls(certificate, key)
-    service = Service(
+    service = ServerContext(
         name=options.name,
         lmtp=options.lmtp,
         size_bytes=size_bytes,
@@ -91,13 +91,13 @@ def set_up(options: Options) -> Setup:
         require_tls=options.require_tls,
         require_auth=options.require_auth,
         idle_ns=idle_ns,
-        manners=manners or None,
+        faults=faults or None,
     )
     session = ServerSession if options.mutant is None else MUTANTS[options.mutant]
     return Setup(service, tls, certificate, options.max_connections, session)
 
 
-def _manners(options: Options) -> Behaviour:
+def _faults(options: SinkOptions) -> Behaviour:
     behaviour_of(options.behaviour)  # what a file holds is checked before anything is added to it
     rules = [*(options.behaviour.get("on") or ()), *options.on]
     rules += [_shorthand(text, "delay:") for text in options.delay]

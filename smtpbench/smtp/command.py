@@ -110,7 +110,7 @@ class Path(NamedTuple):
         return self.local + b"@" + self.domain if self.domain else self.local
 
 
-class Mail(NamedTuple):
+class MailCommand(NamedTuple):
     """The arguments of MAIL. parameters: by upper-case keyword, None where one has no value."""
 
     path: Path
@@ -127,7 +127,7 @@ class Mail(NamedTuple):
         return "SMTPUTF8" in self.parameters
 
 
-class Rcpt(NamedTuple):
+class RcptCommand(NamedTuple):
     """The arguments of RCPT."""
 
     path: Path
@@ -255,7 +255,7 @@ MAIL_PARAMETERS: Final = frozenset({"SIZE", "BODY", "SMTPUTF8", "RET", "ENVID", 
 RCPT_PARAMETERS: Final = frozenset({"NOTIFY", "ORCPT"})
 
 
-def parse_mail(argument: bytes, offered: frozenset[str]) -> Mail | Refusal:
+def parse_mail(argument: bytes, offered: frozenset[str]) -> MailCommand | Refusal:
     """`FROM:<reverse-path> [parameters]`. offered: the parameters that the server takes; others get 555."""
     if argument[:5].upper() != b"FROM:":
         return syntax("MAIL")
@@ -270,10 +270,10 @@ def parse_mail(argument: bytes, offered: frozenset[str]) -> Mail | Refusal:
         return Refusal(550, "5.6.7", "This address needs SMTPUTF8")
     if "SMTPUTF8" not in parameters and not argument.isascii():
         return Refusal(501, "5.5.4", "A parameter holds octets that need SMTPUTF8")
-    return Mail(path, parameters)
+    return MailCommand(path, parameters)
 
 
-def parse_rcpt(argument: bytes, offered: frozenset[str], *, utf8: bool) -> Rcpt | Refusal:
+def parse_rcpt(argument: bytes, offered: frozenset[str], *, utf8: bool) -> RcptCommand | Refusal:
     """`TO:<forward-path> [parameters]`. utf8: whether MAIL asked for SMTPUTF8."""
     if argument[:3].upper() != b"TO:":
         return syntax("RCPT")
@@ -286,7 +286,7 @@ def parse_rcpt(argument: bytes, offered: frozenset[str], *, utf8: bool) -> Rcpt 
     parameters = _parse_parameters(rest, offered & RCPT_PARAMETERS, utf8=utf8)
     if isinstance(parameters, Refusal):
         return parameters
-    return Rcpt(path, parameters)
+    return RcptCommand(path, parameters)
 
 
 _PARAMETER = re.compile(rb"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\x80-\xff]+))?")

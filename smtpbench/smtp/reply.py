@@ -20,7 +20,7 @@ _READ_BYTES = 2048
 _LINE = re.compile(rb"([2-5][0-9][0-9])(?:([ -])(.*))?", re.DOTALL)
 _ENHANCED = re.compile(rb"[2-5][0-9][0-9][ -]([245]\.[0-9]{1,3}\.[0-9]{1,3})(?=[ \r\n]|$)")
 #: The head of a reply line: any code and enhanced code (RFC 2034 §4) with its end fits in this many octets.
-HEAD_BYTES = 14
+PREFIX_BYTES = 14
 
 
 @dataclass(frozen=True, slots=True)

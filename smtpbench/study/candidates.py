@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from smtpbench.errors import UsageError
-from smtpbench.load.plan import Plan
+from smtpbench.load.plan import LoadPlan
 from smtpbench.load.settings import Overrides, make_plan
-from smtpbench.load.watch import slots_of
-from smtpbench.scenario.comparison import Comparison, Entry, overlaid
-from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.load.threshold_monitor import metrics_of
+from smtpbench.scenario.comparison import CandidateSpec, Comparison, overlaid
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import ScenarioFile, find_scenario, load_scenario
 from smtpbench.scenario.model import Load
 from smtpbench.study.servers import Commands
@@ -31,7 +31,7 @@ class Candidate:
 
     name: str
     access: Access
-    plan: Plan
+    plan: LoadPlan
     message_bytes: int | None
     commands: Commands
     recipient: str = ""
@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CompareRequest:
     """A comparison that can be made. metrics: those that the scenario's runs have. folder: where it is kept."""
 
     comparison: Comparison
@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class AccessOptions:
     """What all candidates are reached with, unless they say otherwise."""
 
     trust: Trust = field(default_factory=Trust)
@@ -62,7 +62,7 @@ class Means:
     authorized: bool = False
 
 
-def make_request(comparison: Comparison, beside: Path, means: Means, folder: Path, seed: int) -> Request:
+def make_request(comparison: Comparison, beside: Path, means: AccessOptions, folder: Path, seed: int) -> CompareRequest:
     """Everything that can be known before the network is asked. Raises UsageError.
 
     beside: the folder that the comparison's scenario and its commands are relative to.
@@ -73,11 +73,11 @@ def make_request(comparison: Comparison, beside: Path, means: Means, folder: Pat
         _candidate(name, entry, comparison, file.scenario.load, beside, means, seed)
         for name, entry in comparison.candidates.items()
     ]
-    return Request(comparison, file, _metrics(comparison, file, candidates[0]), candidates, folder, seed)
+    return CompareRequest(comparison, file, _metrics(comparison, file, candidates[0]), candidates, folder, seed)
 
 
 def _candidate(
-    name: str, entry: Entry, comparison: Comparison, load: Load, beside: Path, means: Means, seed: int
+    name: str, entry: CandidateSpec, comparison: Comparison, load: Load, beside: Path, means: AccessOptions, seed: int
 ) -> Candidate:
     if entry.target is None:
         raise UsageError(f"the candidate {name!r} has no target: give it one, like smtp://127.0.0.1:2525")
@@ -110,7 +110,7 @@ def _load(scenario: Load, comparison: Load, entry: Load) -> Load:
     return load if "warmup" in said else load.model_copy(update={"warmup": WARMUP_NS})
 
 
-def _told(entry: Entry) -> str:
+def _told(entry: CandidateSpec) -> str:
     """`connections 10, rate 100/s`: what an entry says of the load."""
     words = []
     for name in sorted(entry.load.model_fields_set):
@@ -128,11 +128,11 @@ def _told(entry: Entry) -> str:
 def _metrics(comparison: Comparison, file: ScenarioFile, candidate: Candidate) -> list[Metric]:
     """Those asked for; of those that nobody asked for, the ones that there are. Raises UsageError."""
     target = candidate.access.target
-    options = Options(lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
+    options = CompileOptions(lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
                       credentials=candidate.access.credentials is not None)  # fmt: skip
-    slots = slots_of(compile_scenario(file, options))
+    slots = metrics_of(compile_scenario(file, options))
     for metric in comparison.metrics:
-        if metric.slot and metric.slot not in slots and "metrics" in comparison.model_fields_set:
-            hint = did_you_mean(metric.slot, slots) or f"; there are {', '.join(slots)}"
-            raise UsageError(f"{metric.text!r}: nothing is timed as {metric.slot!r}{hint}")
-    return [metric for metric in comparison.metrics if not metric.slot or metric.slot in slots]
+        if metric.latency_name and metric.latency_name not in slots and "metrics" in comparison.model_fields_set:
+            hint = did_you_mean(metric.latency_name, slots) or f"; there are {', '.join(slots)}"
+            raise UsageError(f"{metric.text!r}: nothing is timed as {metric.latency_name!r}{hint}")
+    return [metric for metric in comparison.metrics if not metric.latency_name or metric.latency_name in slots]

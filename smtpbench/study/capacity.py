@@ -1,7 +1,8 @@
 """A capacity search: runs at one rate after another, each a step, until the highest that holds the objectives is known.
 
 A lone connection goes first: what it can do tells the first rate, and how fast the server is when it has nothing else to
-do. Each step is an ordinary run with a folder of its own; it ends early where it is hopeless (`study.gauge`). After one
+do. Each step is an ordinary run with a folder of its own; it ends early where it is hopeless (`study.measurement`).
+After one
 that did not hold, the lone connection comes back until the server is as fast as it was, so that no step pays for the one
 before. Which rate is next is decided by `study.steps`. Whatever ends the search, the steps so far are the result.
 """
@@ -18,15 +19,15 @@ import trio
 from smtpbench.engine.pacing import Stage
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.load import run as loading
-from smtpbench.load.plan import Plan
-from smtpbench.load.watch import Watch
+from smtpbench.load.plan import LoadPlan
+from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.health import machine
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CAPACITY
 from smtpbench.scenario.load import ScenarioFile
-from smtpbench.study.course import COMPLETED, Course, Tell
-from smtpbench.study.gauge import Bench, Gauge, StepWatch, entry_of, service_ms_of
-from smtpbench.study.steps import NOTHING, Limits, Next, Step, Verdict, decide, length_s, rounded, verdict
+from smtpbench.study.progress import COMPLETED, ReportProgress, StudyProgress
+from smtpbench.study.step_measurement import StepMeasurement, StepWatch, UnloadedTarget, entry_of, service_ms_of
+from smtpbench.study.steps import NOTHING, Limits, Next, SearchResult, SearchStep, decide, length_s, rounded, verdict
 from smtpbench.target import Access
 from smtpbench.threshold import Threshold, format_value, parse_threshold
 from smtpbench.units import NS_PER_S
@@ -48,7 +49,7 @@ _FIRST_GUESS_PER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CapacityRequest:
     """A search that can be made.
 
     plan: of each step, but for its stages and seed. objectives: the user's. first_per_s: the first rate, below which the
@@ -57,7 +58,7 @@ class Request:
 
     file: ScenarioFile
     access: Access
-    plan: Plan
+    plan: LoadPlan
     objectives: Sequence[Threshold]
     folder: Path
     precision_share: float = 0.05
@@ -84,18 +85,18 @@ class _Lone:
     result: dict[str, Any] = field(repr=False)
 
 
-class Search(Course):
+class Search(StudyProgress):
     """A search under way. steps: what was decided from. entries: the same as the result tells them."""
 
-    def __init__(self, request: Request, tell: Tell) -> None:
-        super().__init__(tell)
+    def __init__(self, request: CapacityRequest, report_progress: ReportProgress) -> None:
+        super().__init__(report_progress)
         self._request = request
         self._objectives = objectives_of(request.objectives, refusing=False)
         self._limits = Limits(0.0, 0.0, request.precision_share, request.max_rate_per_s)
-        self._bench = Bench(request.precision_share, None)
+        self._bench = UnloadedTarget(request.precision_share, None)
         self._target: dict[str, Any] = {"url": request.access.target.url, "banner": "", "ehlo": []}
         self._generator: dict[float, dict[str, Any]] = {}
-        self.steps: list[Step] = []
+        self.steps: list[SearchStep] = []
         self.entries: list[dict[str, Any]] = []
 
     async def go(self) -> None:
@@ -125,14 +126,14 @@ class Search(Course):
         lowest_per_s = rounded(first_per_s * _LOWEST_SHARE) if request.first_per_s is None else first_per_s
         self._limits = replace(self._limits, first_per_s=first_per_s, lowest_per_s=lowest_per_s)
         said = "" if lone.rate_per_s is None else f" serves {lone.rate_per_s:,.1f}/s;"
-        self._tell(f"a lone connection{said} the search begins at {first_per_s:g}/s")
+        self._report_progress(f"a lone connection{said} the search begins at {first_per_s:g}/s")
 
     async def _lone(self, name: str, arrivals: int) -> _Lone | None:
         """Some messages over one connection, closed model; None where a signal ended that."""
         plan = replace(
             self._request.plan, connections=1, workers=1, arrivals=arrivals, duration_ns=_LONE_NS, stages=(), warmup_ns=0
         )
-        done = await loading.run(self._run(plan, name, Watch(self._objectives)), _Quiet(self._tell))
+        done = await loading.run(self._run(plan, name, ThresholdMonitor(self._objectives)), _Quiet(self._report_progress))
         if self._is_over(done):
             return None
         result = done.result
@@ -151,19 +152,21 @@ class Search(Course):
         duration_ns = round(length_s(ahead.purpose, ahead.rate_per_s, request.step_s, request.precision_share) * NS_PER_S)
         stages = (Stage(duration_ns, ahead.rate_per_s, ahead.rate_per_s),)
         plan = replace(request.plan, stages=stages, seed=request.plan.seed + number)
-        gauge = Gauge(ahead.rate_per_s, plan, self._objectives)
+        measurement = StepMeasurement(ahead.rate_per_s, plan, self._objectives)
         name = f"step-{number:02}-{ahead.rate_per_s:g}"
-        watch = StepWatch(self._objectives, gauge=gauge)
-        done = await loading.run(self._run(plan, name, watch), _Quiet(self._tell, gauge))
+        watch = StepWatch(self._objectives, measurement=measurement)
+        done = await loading.run(self._run(plan, name, watch), _Quiet(self._report_progress, measurement))
         if self._is_over(done):
             return False
-        step, entry = entry_of(gauge, ahead.purpose, done.result, self._bench)
+        step, entry = entry_of(measurement, ahead.purpose, done.result, self._bench)
         self.steps.append(step)
         self.entries.append({**entry, "folder": name})
         self._generator[step.rate_per_s] = done.result["generator"]
         p99_ms = "" if entry["p99_ms"] is None else f", message p99 {format_value('ms', entry['p99_ms'])}"
         word = "held" if step.held else "NOT held" if not step.blame else "cannot tell"
-        self._tell(f"step {number}, {step.rate_per_s:g}/s: {word}{p99_ms}" + ("" if step.held else f" ({entry['why']})"))
+        self._report_progress(
+            f"step {number}, {step.rate_per_s:g}/s: {word}{p99_ms}" + ("" if step.held else f" ({entry['why']})")
+        )
         return True
 
     async def _until_idle(self) -> bool:
@@ -180,18 +183,18 @@ class Search(Course):
             if lone.service_ms is not None and lone.service_ms <= _IDLE_FACTOR * self._bench.service_ms + _IDLE_MS:
                 return True
             await trio.sleep(_IDLE_REST_S * 2**tried)
-        self._tell("the server is still slower than it was at first; the next step begins all the same")
+        self._report_progress("the server is still slower than it was at first; the next step begins all the same")
         return True
 
-    def _run(self, plan: Plan, name: str, watch: Watch) -> loading.Request:
+    def _run(self, plan: LoadPlan, name: str, watch: ThresholdMonitor) -> loading.RunRequest:
         request = self._request
         access = request.access
-        return loading.Request(
+        return loading.RunRequest(
             request.file, access.target, plan, request.folder / name, access.trust, access.password, access.authorized,
             request.message_bytes, watch=watch,
         )  # fmt: skip
 
-    def _is_over(self, done: loading.Outcome) -> bool:
+    def _is_over(self, done: loading.RunResult) -> bool:
         if done.interrupted:
             self._stop()
         return done.interrupted
@@ -200,7 +203,7 @@ class Search(Course):
         """The search's `result.json` (`capacity.schema.json`), of whatever steps are complete."""
         request, plan = self._request, self._request.plan
         found = verdict(self._limits, self.steps)
-        if self.status != COMPLETED and not isinstance(decide(self._limits, self.steps), Verdict):
+        if self.status != COMPLETED and not isinstance(decide(self._limits, self.steps), SearchResult):
             found = replace(found, limited_by=NOTHING, reason=f"the search is not over: {found.reason}")
         last_per_s = found.rate_per_s if found.rate_per_s is not None else found.failed_rate_per_s
         return {
@@ -244,23 +247,23 @@ def objectives_of(given: Sequence[Threshold], *, refusing: bool) -> list[Thresho
 class _Quiet:
     """Watches a run and tells only what somebody should know. gauge: is shown every second of it."""
 
-    def __init__(self, tell: Tell, gauge: Gauge | None = None) -> None:
-        self._tell = tell
-        self._gauge = gauge
+    def __init__(self, report_progress: ReportProgress, measurement: StepMeasurement | None = None) -> None:
+        self._report_progress = report_progress
+        self._gauge = measurement
 
     def tick(self, tick: Any, totals: Any) -> None:
         """A second of one of many runs is nobody's news."""
         if self._gauge is not None:
             self._gauge.tick(tick, totals)
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Told on, but for the end of a step that was ended on purpose: it has a line of its own."""
         if self._gauge is None or not self._gauge.hopeless or self._gauge.hopeless not in text:
-            self._tell(text)
+            self._report_progress(text)
 
 
-async def capacity(request: Request, tell: Tell) -> dict[str, Any]:
+async def capacity(request: CapacityRequest, report_progress: ReportProgress) -> dict[str, Any]:
     """Make a search; its result, whatever became of it. Raises UsageError."""
-    search = Search(request, tell)
+    search = Search(request, report_progress)
     await search.go()
     return search.result()

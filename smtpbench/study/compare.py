@@ -18,19 +18,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from smtpbench.check import trial as court
+from smtpbench.check import run as check_run
 from smtpbench.load import run as loading
-from smtpbench.measure.difference import Series, differences
+from smtpbench.measure.comparison import Series, compare_series
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import machine
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import COMPARISON, totals_of
-from smtpbench.measure.verdict import Figures, value_of
+from smtpbench.measure.thresholds import Figures, value_of
 from smtpbench.rules import rule as r
 from smtpbench.rules.register import BY_NAME, RULES
-from smtpbench.study.candidates import Candidate, Request
-from smtpbench.study.course import Course, Tell
+from smtpbench.study.candidates import Candidate, CompareRequest
+from smtpbench.study.progress import ReportProgress, StudyProgress
 from smtpbench.study.servers import started
 from smtpbench.threshold import Metric, format_value
 from smtpbench.units import NS_PER_S
@@ -41,14 +41,14 @@ METHOD: Final = (
 )
 
 
-class Comparing(Course):
+class Comparing(StudyProgress):
     """A comparison under way: what its runs and trials gave so far.
 
     runs: by candidate, one result a round. verdicts: by candidate, one a rule.
     """
 
-    def __init__(self, request: Request, tell: Tell) -> None:
-        super().__init__(tell)
+    def __init__(self, request: CompareRequest, report_progress: ReportProgress) -> None:
+        super().__init__(report_progress)
         self._request = request
         self.runs: dict[str, list[dict[str, Any]]] = {one.name: [] for one in request.candidates}
         self.verdicts: dict[str, dict[str, str]] = {}
@@ -74,7 +74,7 @@ class Comparing(Course):
         """One run; whether to go on."""
         request = self._request
         done = await loading.run(
-            loading.Request(
+            loading.RunRequest(
                 file=request.file,
                 target=candidate.access.target,
                 plan=replace(candidate.plan, seed=request.seed + number),
@@ -84,20 +84,22 @@ class Comparing(Course):
                 authorized=candidate.access.authorized,
                 message_bytes=candidate.message_bytes,
             ),
-            _Quiet(self._tell),
+            _Quiet(self._report_progress),
         )
         if done.interrupted:
             self._stop()
             return False
         self.runs[candidate.name].append(done.result)
         told = [f"{metric.text} {_value(metric, done.result)}" for metric in request.metrics[:3]]
-        self._tell(f"round {number + 1} of {request.comparison.repeats}, {candidate.name}: {', '.join(told)}")
+        self._report_progress(f"round {number + 1} of {request.comparison.repeats}, {candidate.name}: {', '.join(told)}")
         return True
 
     async def _try(self, candidate: Candidate) -> None:
-        self._tell(f"{candidate.name} is tried against the protocol's rules")
+        self._report_progress(f"{candidate.name} is tried against the protocol's rules")
         wanted = [rule for rule in RULES if rule.severity != r.ADVICE]
-        verdict = await court.trial(court.Request(candidate.access, wanted, candidate.recipient, candidate.sender))
+        verdict = await check_run.run_check(
+            check_run.CheckRequest(candidate.access, wanted, candidate.recipient, candidate.sender)
+        )
         if verdict.stopped:
             self._stop()
         else:
@@ -188,7 +190,7 @@ def readings(
             }
             for metric, by_name in figures
         ],
-        "differences": differences(figures, paired=paired, confidence=confidence, least=least, seed=seed),
+        "differences": compare_series(figures, paired=paired, confidence=confidence, least=least, seed=seed),
     }
 
 
@@ -197,7 +199,7 @@ def rule_differences(verdicts: Mapping[str, Mapping[str, str]]) -> list[dict[str
     found = []
     for rule in sorted(RULES, key=lambda rule: r.SEVERITIES.index(rule.severity)):
         words = {name: of.get(rule.name, r.NOT_RUN) for name, of in verdicts.items()}
-        if r.BROKEN in words.values() and set(words.values()) != {r.BROKEN}:
+        if r.VIOLATED in words.values() and set(words.values()) != {r.VIOLATED}:
             about = BY_NAME[rule.name]
             found.append({"rule": rule.name, "section": about.section, "severity": about.severity,
                           "requirement": about.requirement, "verdicts": words})  # fmt: skip
@@ -229,19 +231,19 @@ def _value(metric: Metric, result: Mapping[str, Any]) -> str:
 class _Quiet:
     """Watches a run and tells only what somebody should know."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, report_progress: ReportProgress) -> None:
+        self._report_progress = report_progress
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         """A second of one of many runs is nobody's news."""
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         """Told on."""
-        self._tell(text)
+        self._report_progress(text)
 
 
-async def compare(request: Request, tell: Tell) -> dict[str, Any]:
+async def compare(request: CompareRequest, report_progress: ReportProgress) -> dict[str, Any]:
     """Make a comparison; its result, whatever became of it. Raises UsageError."""
-    course = Comparing(request, tell)
-    await course.go()
-    return course.result()
+    study = Comparing(request, report_progress)
+    await study.go()
+    return study.result()

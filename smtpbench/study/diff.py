@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from smtpbench.errors import UsageError
-from smtpbench.measure.difference import LEAST_REPEATS, Series
+from smtpbench.measure.comparison import LEAST_REPEATS, Series
 from smtpbench.measure.health import machine
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
-from smtpbench.measure.verdict import Figures, value_of
+from smtpbench.measure.thresholds import Figures, value_of
 from smtpbench.study.compare import notes, readings, rule_differences, series_of
-from smtpbench.study.course import COMPLETED
+from smtpbench.study.progress import COMPLETED
 from smtpbench.threshold import Metric
 
 #: Into how many parts one run's window is cut, at most, and how long a part is at least.
@@ -259,11 +259,11 @@ def part_values(saved: Saved, metric: Metric, parts: int) -> list[float | None]:
         lengths_s[part] += float(row["t_s"]) - last_s
         last_s = float(row["t_s"])
         intervals[part].messages.update({name: int(row.get(name) or 0) for name in MESSAGE_COUNTS})
-    if metric.slot:
-        for second in saved.seconds(metric.slot, metric.path[1]):
+    if metric.latency_name:
+        for second in saved.seconds(metric.latency_name, metric.path[1]):
             if begin_s <= second.start_s < end_s:
                 latencies = intervals[part_of(second.start_s)].latencies
-                latencies.setdefault((metric.slot, True), Latency.empty()).service.add(second.histogram)
+                latencies.setdefault((metric.latency_name, True), Latency.empty()).service.add(second.histogram)
     elif metric.path[0] in ("replies", "recipients", "errors", "generator"):
         return [None] * parts
     return [

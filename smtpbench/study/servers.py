@@ -13,9 +13,9 @@ from pathlib import Path
 import trio
 
 from smtpbench.errors import CannotRun
-from smtpbench.rules.discover import greets
-from smtpbench.rules.offer import Offer
-from smtpbench.session.stage import stage
+from smtpbench.rules.discover import is_greeting
+from smtpbench.rules.target_info import TargetInfo
+from smtpbench.session.runner import session_runner
 from smtpbench.target import Access
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
@@ -88,10 +88,10 @@ async def _until_it_greets(process: trio.Process, commands: Commands, access: Ac
 async def _greets(access: Access) -> bool:
     """Whether a new connection is greeted, with whatever words."""
     target = access.target
-    offer = Offer(lmtp=target.lmtp, implicit_tls=target.implicit_tls)
+    target_info = TargetInfo(lmtp=target.lmtp, implicit_tls=target.implicit_tls)
     for route in access.routes():
-        async with stage(route, access.timeout_ns) as here:
-            if await greets(here, offer):
+        async with session_runner(route, access.timeout_ns) as here:
+            if await is_greeting(here, target_info):
                 return True
     return False
 

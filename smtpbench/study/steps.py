@@ -9,7 +9,8 @@ served meanwhile, and that is the limit itself: the next two rates are taken fro
 only where that does not narrow the gap (the limit is one of latency) is the gap halved, by ratio.
 
 Noise is one-sided: a machine that was busy with something else makes a rate fail that would have held, and hardly ever the
-other way round. So a failure counts at once only where it is clear (`study.gauge` says what is). Any other is tried again:
+other way round. So a failure counts at once only where it is clear (`study.measurement` says what is). Any other is
+tried again:
 one more that held than failed is enough for a rate, two more that failed are needed against it, and a rate that bounds the
 search without a clear failure is tried once more before its end. A failure for which the generator or its number of
 connections is to blame says nothing about the server: where it is clear or comes again it bounds the search, and the verdict
@@ -62,7 +63,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SearchStep:
     """A step that was made, as far as it decides anything.
 
     clear: its failure needs no second look, whoever is to blame. blame: GENERATOR or CONNECTIONS where those failed and not
@@ -86,7 +87,7 @@ class Next:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SearchResult:
     """What was found.
 
     rate_per_s: the highest that held, None where none did. failed_rate_per_s: the lowest above it that did not.
@@ -114,7 +115,7 @@ def length_s(purpose: str, rate_per_s: float, step_s: float, precision_share: fl
     return 2 * whole_s if purpose == CONFIRM else whole_s
 
 
-def decide(limits: Limits, steps: Sequence[Step]) -> Next | Verdict:
+def decide(limits: Limits, steps: Sequence[SearchStep]) -> Next | SearchResult:
     """The next step after these, or what they have found."""
     if len(steps) >= limits.most_steps:
         return verdict(limits, steps)
@@ -144,7 +145,7 @@ def decide(limits: Limits, steps: Sequence[Step]) -> Next | Verdict:
     return Next(between, NEAR)
 
 
-def verdict(limits: Limits, steps: Sequence[Step]) -> Verdict:
+def verdict(limits: Limits, steps: Sequence[SearchStep]) -> SearchResult:
     """What these steps show, whether the search is over or not."""
     opinions = _opinions(steps)
     held, failed = _gap(opinions)
@@ -153,22 +154,22 @@ def verdict(limits: Limits, steps: Sequence[Step]) -> Verdict:
         blame = next(step.blame for step in reversed(steps) if step.rate_per_s == failed and step.blame)
         who = "the generator" if blame == GENERATOR else "the number of connections"
         said = "nothing could be shown to hold" if held is None else f"at least {held:g}/s"
-        return Verdict(held, failed, gap, blame, f"{said}: at {failed:g}/s {who} was the limit and not the server")
+        return SearchResult(held, failed, gap, blame, f"{said}: at {failed:g}/s {who} was the limit and not the server")
     if held is None:
         if failed is None:
-            return Verdict(None, None, None, NOTHING, "no step was made to its end")
-        return Verdict(None, failed, None, OBJECTIVE, f"not even {failed:g}/s held")
+            return SearchResult(None, None, None, NOTHING, "no step was made to its end")
+        return SearchResult(None, failed, None, OBJECTIVE, f"not even {failed:g}/s held")
     if failed is None:
         if limits.max_rate_per_s is not None and held >= limits.max_rate_per_s:
-            return Verdict(held, None, None, MAX_RATE, f"at least {held:g}/s, and no more was asked for")
-        return Verdict(held, None, None, NOTHING, f"at least {held:g}/s: no rate was found that does not hold")
+            return SearchResult(held, None, None, MAX_RATE, f"at least {held:g}/s, and no more was asked for")
+        return SearchResult(held, None, None, NOTHING, f"at least {held:g}/s: no rate was found that does not hold")
     assert gap is not None
     said = f"{held:g}/s held, {failed:g}/s did not"
     if gap > limits.precision_share:
         said += f"; they lie {gap:.0%} apart, which the steps did not bring down to {limits.precision_share:.0%}"
     elif not _is_confirmed(steps, held):
         said += "; a longer step was not made"
-    return Verdict(held, failed, gap, OBJECTIVE, said)
+    return SearchResult(held, failed, gap, OBJECTIVE, said)
 
 
 def rounded(rate_per_s: float) -> float:
@@ -180,15 +181,15 @@ def _least(rate_per_s: float, top_per_s: float | None) -> float:
     return rate_per_s if top_per_s is None else min(rate_per_s, top_per_s)
 
 
-def _opinions(steps: Sequence[Step]) -> dict[float, str]:
+def _opinions(steps: Sequence[SearchStep]) -> dict[float, str]:
     """What was made of each rate, by rate in the order in which they were tried first."""
-    tried: dict[float, list[Step]] = {}
+    tried: dict[float, list[SearchStep]] = {}
     for step in steps:
         tried.setdefault(step.rate_per_s, []).append(step)
     return {rate: _opinion(tries) for rate, tries in tried.items()}
 
 
-def _opinion(tries: Sequence[Step]) -> str:
+def _opinion(tries: Sequence[SearchStep]) -> str:
     held = sum(step.held for step in tries)
     blamed = sum(not step.held and bool(step.blame) for step in tries)
     failed = len(tries) - held - blamed
@@ -213,7 +214,7 @@ def _gap(opinions: dict[float, str]) -> tuple[float | None, float | None]:
     return max(held, default=None), failed
 
 
-def _hint(steps: Sequence[Step], precision_share: float, held: float, failed: float) -> float | None:
+def _hint(steps: Sequence[SearchStep], precision_share: float, held: float, failed: float) -> float | None:
     """A rate strictly between both that lies just below or just above the limit that a backlog showed."""
     shown = sorted(step.served_per_s for step in steps if step.served_per_s and not step.held)
     if not shown:
@@ -226,11 +227,11 @@ def _hint(steps: Sequence[Step], precision_share: float, held: float, failed: fl
     return None
 
 
-def _is_confirmed(steps: Sequence[Step], rate: float) -> bool:
+def _is_confirmed(steps: Sequence[SearchStep], rate: float) -> bool:
     return any(step.held and step.purpose == CONFIRM for step in steps if step.rate_per_s == rate)
 
 
-def _confirmed(limits: Limits, steps: Sequence[Step], held: float) -> Next | Verdict:
+def _confirmed(limits: Limits, steps: Sequence[SearchStep], held: float) -> Next | SearchResult:
     """The last steps: the rate above is challenged where it never failed clearly, then the one that held is made sure of."""
     _, failed = _gap(_opinions(steps))
     tries = [step for step in steps if step.rate_per_s == failed]

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import servers
 
-from smtpbench.cli import completion, ending
+from smtpbench.cli import completion, exit_codes
 from smtpbench.cli.choices import ARRIVALS, PROFILES, PROGRESS
 from smtpbench.cli.completion import Begun, install, shown, split
-from smtpbench.cli.declared import declared
+from smtpbench.cli.completion_values import SHELLS, CompletionValue, completion_values
+from smtpbench.cli.declared_options import declared
 from smtpbench.cli.main import COMMANDS, call, load
-from smtpbench.cli.words import SHELLS, Word, completions
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.fuzz.mutation import FAMILIES
 from smtpbench.rules.register import BY_NAME
@@ -51,7 +52,7 @@ def test_a_command_whose_source_is_not_at_hand_has_no_options() -> None:
 def texts(line: str) -> list[str] | None:
     """What may come next on this line."""
     begun = split(f"smtpbench {line}")
-    found = completions(begun.before, begun.word, COMMANDS)
+    found = completion_values(begun.before, begun.word, COMMANDS)
     return None if found is None else [word.text for word in found]
 
 
@@ -122,7 +123,7 @@ def test_scenarios_and_files(here: Path) -> None:
     assert texts("run more/") == ["more/deep/", "more/other one.yml"]
     assert texts("run .h") == [".hidden.yaml"]
     assert texts("run none/") == []
-    told = completions(["run"], "relay", COMMANDS)
+    told = completion_values(["run"], "relay", COMMANDS)
     assert told is not None
     assert "lockstep" in told[0].about
 
@@ -158,7 +159,7 @@ def test_lines_are_read_as_far_as_they_go(line: str, begun: Begun) -> None:
     ],
 )
 def test_lines_for_bash_begin_behind_its_breaks(text: str, begun: str, finished: bool, bash: str) -> None:
-    word = Word(text, "x\ny", finished)
+    word = CompletionValue(text, "x\ny", finished)
     assert shown(word, Begun([], begun, False), "bash", BREAKS) == bash
     assert shown(word, Begun([], begun, True), "bash", BREAKS) == text
     assert shown(word, Begun([], begun, False), "zsh") == f"{text}{' ' if finished else ''}\tx y"
@@ -178,7 +179,8 @@ def test_help_imports_nothing_that_takes_long(arguments: tuple[str, ...]) -> Non
     assert modules & HEAVY == set()
     assert {name for name in modules if name.startswith("smtpbench.")} <= {
         "smtpbench.cli", "smtpbench.errors", "smtpbench.text",
-        *(f"smtpbench.cli.{name}" for name in ("main", "ending", "completion", "words", "declared", "choices")),
+        *(f"smtpbench.cli.{name}" for name in ("main", "exit_codes", "completion", "completion_values")),
+        *(f"smtpbench.cli.{name}" for name in ("declared_options", "choices")),
     }  # fmt: skip
 
 
@@ -197,10 +199,10 @@ def imported(*arguments: str, **env: str) -> set[str]:
 def test_the_shell_that_asks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for shell in SHELLS:
         monkeypatch.setattr(completion, "_asking", lambda shell=shell: shell)
-        assert ending.ended(lambda: call(["--show-completion"])) == 0
+        assert exit_codes.ended(lambda: call(["--show-completion"])) == 0
         assert capsys.readouterr().out == completion.SCRIPTS[shell]
     monkeypatch.setattr(completion, "_asking", lambda: "")
-    assert ending.ended(lambda: call(["--install-completion"])) == 2
+    assert exit_codes.ended(lambda: call(["--install-completion"])) == 2
     assert "name one of bash, zsh, fish" in capsys.readouterr().err
     with pytest.raises(UsageError, match="did you mean zsh"):
         completion.script_of("zhs")
@@ -221,6 +223,7 @@ def test_installing_it_twice(
         monkeypatch.delenv(variable, raising=False)
     if settings:
         (tmp_path / settings).write_text("alias ll='ls -l'")
+    servers.need(shell)
     expected = [tmp_path / script, *([tmp_path / settings] if settings else [])]
     assert install(shell, tmp_path) == (shell, expected)
     assert install(shell, tmp_path) == (shell, expected[:1])
@@ -320,6 +323,7 @@ def test_bash(bench: Path) -> None:
 
 
 def test_zsh(bench: Path) -> None:
+    servers.need("zsh")
     with terminal("zsh", "-f", "-i") as shell:
         shell.line("unsetopt zle_bracketed_paste; autoload -Uz compinit; compinit -u -d ./dump; . ./completion.zsh")
         for typed, called in TYPED:
@@ -327,6 +331,8 @@ def test_zsh(bench: Path) -> None:
 
 
 def test_fish(bench: Path) -> None:
+    servers.need("fish")
+
     def offered(line: str) -> list[str]:
         asked = "source completion.fish; complete -C $argv[1]"
         done = subprocess.run(["fish", "--no-config", "-c", asked, line], capture_output=True, text=True, check=True)

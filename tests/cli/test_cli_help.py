@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smtpbench.cli import ending
+from smtpbench.cli import exit_codes
 from smtpbench.cli.main import COMMANDS, call, load
 from smtpbench.rules.register import find
 from smtpbench.scenario.shipped import shipped_scenarios
@@ -22,7 +22,7 @@ MOST_COLUMNS = 100
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("COLUMNS", "100")
-    assert ending.ended(lambda: call([command, "--help"])) == 0
+    assert exit_codes.ended(lambda: call([command, "--help"])) == 0
     return capsys.readouterr().out
 
 

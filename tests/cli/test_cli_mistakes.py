@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtpbench.cli import ending
+from smtpbench.cli import exit_codes
 from smtpbench.cli.main import call
 
 RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
@@ -43,7 +43,7 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
     ],
 )
 def test_one_line_says_what_is_meant(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = ending.ended(lambda: call(arguments))
+    code = exit_codes.ended(lambda: call(arguments))
     told = capsys.readouterr()
     assert (code, told.out) == (2, "")
     assert words in told.err

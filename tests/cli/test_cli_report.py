@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hostile_results import HOSTILE, check_result, run_result
 from junitparser import JUnitXml
-from made_up import HOSTILE, check_result, run_result
 from runner import run, sink, smtpbench
 
 ALL = ("junit", "sarif", "markdown", "csv", "jsonl", "hgrm", "openmetrics")

@@ -21,41 +21,41 @@ from smtpbench.engine.shard import Shard
 class Recorder:
     """A session that writes what it is told to and remembers what happened."""
 
-    def __init__(self, say: api.Out = b"", wants: int = api.NOTHING, expect: int = 0) -> None:
-        self.say, self.first_wants, self.expect = say, wants, expect
-        self.wants, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
-        self.heard = b""
+    def __init__(self, output: api.Out = b"", pending_action: int = api.NOTHING, expect: int = 0) -> None:
+        self.output, self.first_wants, self.expect = output, pending_action, expect
+        self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
+        self.received = b""
         self.events: list[str] = []
         self.why = ""
         self.done = trio.Event()
 
-    def opened(self, now_ns: int) -> api.Out:
+    def connected(self, now_ns: int) -> api.Out:
         self.events.append("opened")
-        self.wants = self.first_wants
-        if self.wants == api.SLEEP:
+        self.pending_action = self.first_wants
+        if self.pending_action == api.SLEEP:
             self.wake_ns = now_ns + 5_000_000
-        return self.say
+        return self.output
 
-    def secured(self, now_ns: int) -> api.Out:
+    def tls_started(self, now_ns: int) -> api.Out:
         self.events.append("secured")
-        return self.say
+        return self.output
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
-        self.heard += data
-        if self.expect and len(self.heard) >= self.expect:
-            self.wants = api.CLOSE
+        self.received += data
+        if self.expect and len(self.received) >= self.expect:
+            self.pending_action = api.CLOSE
         return b""
 
     def wake(self, now_ns: int) -> api.Out:
         self.events.append("woke")
         return b"awake"
 
-    def ended(self, now_ns: int) -> api.Out:
+    def eof_received(self, now_ns: int) -> api.Out:
         self.events.append("ended")
-        self.wants = api.CLOSE
+        self.pending_action = api.CLOSE
         return b""
 
-    def lost(self, why: str, detail: str, now_ns: int) -> None:
+    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
         self.events.append("lost")
         self.why = why
         self.done.set()
@@ -87,8 +87,8 @@ async def pair(
 class Secure(Recorder):
     """One that says nothing before TLS stands."""
 
-    def opened(self, now_ns: int) -> api.Out:
-        super().opened(now_ns)
+    def connected(self, now_ns: int) -> api.Out:
+        super().connected(now_ns)
         return b""
 
 
@@ -102,21 +102,21 @@ async def test_every_octet_arrives_however_slowly_the_kernel_takes_it(
     tls: servers.Tls, out: api.Out, with_tls: bool
 ) -> None:
     whole = b"".join(out) if isinstance(out, (tuple, list)) else out
-    kind, wants = (Secure, api.START_TLS) if with_tls else (Recorder, api.NOTHING)
-    client, server = kind(out, wants), kind(b"", wants, expect=len(whole))
+    kind, pending_action = (Secure, api.START_TLS) if with_tls else (Recorder, api.NOTHING)
+    client, server = kind(out, pending_action), kind(b"", pending_action, expect=len(whole))
     async with pair(client, server, tls=tls if with_tls else None):
         pass
-    assert server.heard == whole
+    assert server.received == whole
     assert (client.why, server.why) == (api.CLOSED, api.ENDED)
     assert ("secured" in client.events) is with_tls
 
 
 async def test_what_the_tls_layer_holds_back_is_read_although_no_epoll_tells_of_it(tls: servers.Tls) -> None:
-    said = b"y" * 10_000  # one record of TLS, and a score of a client's reads
-    client, server = Secure(b"", api.START_TLS, expect=len(said)), Secure(said, api.START_TLS)
+    sent = b"y" * 10_000  # one record of TLS, and a score of a client's reads
+    client, server = Secure(b"", api.START_TLS, expect=len(sent)), Secure(sent, api.START_TLS)
     async with pair(client, server, tls=tls):
         pass
-    assert client.heard == said
+    assert client.received == sent
 
 
 def test_a_connection_that_was_taken_and_reset_at_once_was_no_failure_to_connect() -> None:
@@ -133,19 +133,19 @@ async def test_a_certificate_for_another_name_is_not_taken(tls: servers.Tls) -> 
 
 
 @pytest.mark.parametrize(
-    ("wants", "client_why", "server_why"),
+    ("pending_action", "client_why", "server_why"),
     [
         (api.CLOSE, api.ENDED, api.CLOSED),
         (api.RESET, api.ENDED, api.CONNECTION_RESET),
         (api.LINGER, api.ENDED, api.CLOSED),
     ],
 )
-async def test_ways_to_leave(wants: int, client_why: str, server_why: str) -> None:
-    client, server = Recorder(b"bye", wants), Recorder()
+async def test_ways_to_leave(pending_action: int, client_why: str, server_why: str) -> None:
+    client, server = Recorder(b"bye", pending_action), Recorder()
     async with pair(client, server):
         pass
     assert (client.why, server.why) == (client_why, server_why)
-    assert server.heard in ((b"bye",) if wants != api.RESET else (b"bye", b""))
+    assert server.received in ((b"bye",) if pending_action != api.RESET else (b"bye", b""))
 
 
 async def test_a_half_close_still_hears_the_answer() -> None:
@@ -153,7 +153,7 @@ async def test_a_half_close_still_hears_the_answer() -> None:
     async with pair(client, server):
         pass
     assert client.events[:2] == ["opened", "woke"]
-    assert server.heard.startswith(b"ask")
+    assert server.received.startswith(b"ask")
     assert server.events[:2] == ["opened", "ended"]
 
 
@@ -164,7 +164,7 @@ async def test_a_sleeper_is_woken_and_a_deadline_ends_a_wait() -> None:
         pass
     assert client.events == ["opened", "woke", "lost"]
     assert client.why == api.TIMEOUT
-    assert server.heard == b"awake"
+    assert server.received == b"awake"
 
 
 class Noticed(Recorder):
@@ -174,9 +174,9 @@ class Noticed(Recorder):
         super().__init__()
         self.is_open = trio.Event()
 
-    def opened(self, now_ns: int) -> api.Out:
+    def connected(self, now_ns: int) -> api.Out:
         self.is_open.set()
-        return super().opened(now_ns)
+        return super().connected(now_ns)
 
 
 async def test_what_is_cut_off_is_told_so_once() -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from smtpbench.engine import api
-from smtpbench.fuzz.campaign import Plan
-from smtpbench.fuzz.hunt import Catch, Known, Request, hunt
+from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.mutation import FAMILIES
-from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.fuzz.run import FuzzRequest, FuzzResult, Known, fuzz_target
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import find_scenario, load_scenario, load_text
 from smtpbench.session.server import ServerSession
-from smtpbench.session.service import Service
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
 from smtpbench.target import Access, parse_target
@@ -26,24 +27,25 @@ def access(port: int) -> Access:
 
 def fuzzed(
     session: type[ServerSession] = ServerSession, *, cases: int = 300, connections: int = 30, **options: object
-) -> Catch:
-    plan = Plan(cases, None, 1, connections, **{"families": FAMILIES, "max_findings": 20, "shrink_s": 10.0} | options)  # type: ignore[arg-type]  # by name
+) -> FuzzResult:
+    settings: dict[str, Any] = {"families": FAMILIES, "max_findings": 20, "shrink_s": 10.0} | options
+    plan = CampaignPlan(cases, None, 1, connections, **settings)
 
-    async def main() -> Catch:
-        async with sink_running(Service(size_bytes=100_000), session=session) as sink:
-            return await hunt(Request(load_scenario(find_scenario("relay")), access(sink.port), plan))
+    async def main() -> FuzzResult:
+        async with sink_running(ServerContext(size_bytes=100_000), session=session) as sink:
+            return await fuzz_target(FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan))
 
     return trio.run(main)
 
 
-def found(catch: Catch) -> list[tuple[str, str]]:
+def found(catch: FuzzResult) -> list[tuple[str, str]]:
     return [(finding.rule, finding.cause) for finding in catch.findings]
 
 
 def test_the_clean_sink_shows_nothing() -> None:
     catch = fuzzed(cases=400)
     assert found(catch) == []
-    assert catch.new == 0
+    assert catch.new_findings == 0
     result = catch.result
     assert result["cases"] == {"generated": 400, "run": 400, "confirmed": 0, "may_have_killed_it": 0}
     assert result["rules"]["eod-lf-lf"]["verdict"] == "pass"
@@ -62,7 +64,7 @@ def test_a_mutant_is_found_and_the_finding_is_short() -> None:
     wires = [step.wire for step in finding.script.steps if step.wire]
     assert [str(wire[:4]) for wire in wires[:4]] == ["b'EHLO'", "b'MAIL'", "b'RCPT'", "b'DATA'"]
     assert len(wires) <= 6
-    assert catch.new >= 1
+    assert catch.new_findings >= 1
 
 
 def test_concurrency_changes_nothing() -> None:
@@ -77,7 +79,7 @@ def test_a_finding_is_a_scenario_and_reads_back_to_the_same_octets() -> None:
     file = load_text(finding.to_text(), Path("finding.yaml"))
     assert file.scenario.finding is not None
     assert file.scenario.finding.cause == finding.cause
-    script = compile_scenario(file, Options())
+    script = compile_scenario(file, CompileOptions())
     assert [step.wire for step in script.steps] == [step.wire for step in finding.script.steps]
 
 
@@ -89,21 +91,21 @@ class _Mortal(ServerSession):
     revivals = 0
     knocks = 0
 
-    def opened(self, now_ns: int) -> api.Out:
+    def connected(self, now_ns: int) -> api.Out:
         if _Mortal.dead:
             _Mortal.knocks += 1
             if _Mortal.revivals and _Mortal.knocks > 9:
                 _Mortal.revivals, _Mortal.knocks, _Mortal.dead = _Mortal.revivals - 1, 0, False
-                return super().opened(now_ns)
-            self.wants = api.RESET
+                return super().connected(now_ns)
+            self.pending_action = api.RESET
             return b""
-        return super().opened(now_ns)
+        return super().connected(now_ns)
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
         if b"VRFY" in data:
             _Mortal.dead = True
         if _Mortal.dead:
-            self.wants = api.RESET
+            self.pending_action = api.RESET
             return b""
         return super().receive(data, now_ns)
 
@@ -114,7 +116,7 @@ def test_the_case_that_killed_the_target_is_kept() -> None:
     assert not _Mortal.revivals
     (finding,) = [one for one in catch.findings if one.cause == "the target is gone"]
     assert catch.result["target"]["gone"]
-    assert any(b"VRFY" in entry.data for entry in finding.tape.entries)
+    assert any(b"VRFY" in entry.data for entry in finding.transcript.entries)
     assert catch.result["cases"]["generated"] < 400
 
 
@@ -122,31 +124,33 @@ def test_where_the_target_is_started_again_the_killer_is_asked_for() -> None:
     _Mortal.dead, _Mortal.knocks, _Mortal.revivals = False, 0, 1
     catch = fuzzed(_Mortal, families=("order",), connections=4, cases=400)
     (finding,) = [one for one in catch.findings if one.cause == "the target is gone"]
-    assert any(b"VRFY" in entry.data for entry in finding.tape.entries)
+    assert any(b"VRFY" in entry.data for entry in finding.transcript.entries)
     assert _Mortal.revivals == 0
     assert catch.result["cases"]["may_have_killed_it"] == 0
     assert catch.candidates == []
 
 
 def test_a_baseline_lets_what_is_known_pass() -> None:
-    plan = Plan(100, None, 1, 30, ("order",), 20, shrink_s=1.0)
+    plan = CampaignPlan(100, None, 1, 30, ("order",), 20, shrink_s=1.0)
 
-    async def main(known: frozenset[Known]) -> Catch:
+    async def main(known: frozenset[Known]) -> FuzzResult:
         async with sink_running(session=MUTANTS["rcpt-first"]) as sink:
-            return await hunt(Request(load_scenario(find_scenario("relay")), access(sink.port), plan, known=known))
+            return await fuzz_target(
+                FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan, known=known)
+            )
 
     first = trio.run(partial(main, frozenset()))
-    assert first.new == len(first.findings) > 0
-    assert trio.run(partial(main, frozenset(found(first)))).new == 0
+    assert first.new_findings == len(first.findings) > 0
+    assert trio.run(partial(main, frozenset(found(first)))).new_findings == 0
 
 
 def test_two_servers_that_differ_are_told_apart() -> None:
-    plan = Plan(150, None, 1, 30, ("order",), 20, shrink_s=5.0)
+    plan = CampaignPlan(150, None, 1, 30, ("order",), 20, shrink_s=5.0)
 
-    async def main(session: type[ServerSession]) -> Catch:
+    async def main(session: type[ServerSession]) -> FuzzResult:
         async with sink_running(session=session) as sink, sink_running() as other:
-            return await hunt(
-                Request(load_scenario(find_scenario("relay")), access(sink.port), plan, peer=access(other.port))
+            return await fuzz_target(
+                FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan, peer=access(other.port))
             )
 
     assert found(trio.run(main, ServerSession)) == []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import trio
 
-from smtpbench.fuzz.mutation import made, say
+from smtpbench.fuzz.mutation import command_step, made
 from smtpbench.fuzz.shrink import TRIES, shrink, smaller
 from smtpbench.session.script import Script
 
 
 def script(*wires: bytes) -> Script:
-    return made(Script.of("x", ()), [say(wire) for wire in wires])
+    return made(Script.of("x", ()), [command_step(wire) for wire in wires])
 
 
 def shrunk(start: Script, bug: bytes) -> tuple[list[object], int]:

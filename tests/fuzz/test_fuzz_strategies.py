@@ -7,15 +7,18 @@ from itertools import islice
 import pytest
 
 from smtpbench.errors import UsageError
-from smtpbench.fuzz.mutation import FAMILIES, Mutation, apply, say
+from smtpbench.fuzz.mutation import FAMILIES, Mutation, apply, command_step
 from smtpbench.fuzz.strategies import cases, families
 from smtpbench.session import script as s
-from smtpbench.session.script import Ask, Step
+from smtpbench.session.script import ExpectedReply, Step
 
 BASE = (
-    say(b"EHLO c.example\r\n"), say(b"MAIL FROM:<a@b.example>\r\n"), say(b"DATA\r\n"),
-    Step(s.SAY, b"text\r\n.\r\n", asks=(Ask("message", (2,)),), slot="message"), say(b"QUIT\r\n"),
-)  # fmt: skip
+    command_step(b"EHLO c.example\r\n"),
+    command_step(b"MAIL FROM:<a@b.example>\r\n"),
+    command_step(b"DATA\r\n"),
+    Step(s.COMMAND, b"text\r\n.\r\n", expected_replies=(ExpectedReply("message", (2,)),), metric="message"),
+    command_step(b"QUIT\r\n"),
+)
 
 
 def wires(steps: tuple[Step, ...]) -> list[object]:
@@ -43,7 +46,7 @@ def test_every_case_can_be_applied_to_any_script() -> None:
     for case in islice(cases(FAMILIES, 3), 2000):
         for base in (BASE, BASE[:1], ()):
             for step in apply(base, case):
-                assert step.kind != s.SAY or step.asks
+                assert step.kind != s.COMMAND or step.expected_replies
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 
 from smtpbench.errors import UsageError
 from smtpbench.load.domains import domain_of
-from smtpbench.load.watch import Watch
-from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.load.threshold_monitor import ThresholdMonitor
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.domains import possible_domains
 from smtpbench.scenario.load import load_text
 from smtpbench.threshold import parse_threshold
@@ -26,7 +26,7 @@ def read(folder: Path, steps: list[str], **values: str) -> tuple[Any, frozenset[
     lines = ["session:", *(f"  - {step}" for step in steps), "values:", "  sender: a@b.example"]
     text = "\n".join([*lines, *(f"  {name}: {value}" for name, value in values.items())]) + "\n"
     file = load_text(text, folder / "scenario.yaml")
-    script = compile_scenario(file, Options(run_id="r1", seed=3))
+    script = compile_scenario(file, CompileOptions(run_id="r1", seed=3))
     return domain_of(script), possible_domains(file, "r1")
 
 
@@ -89,7 +89,9 @@ def test_it_is_a_function_of_the_number(tmp_path: Path) -> None:
 
 
 def test_a_domain_that_no_arrival_can_have_is_a_mistake() -> None:
-    watch = Watch([parse_threshold(text) for text in ("failed < 1%", "failed@a.example < 1%", "accepted@B.example > 1")])
+    watch = ThresholdMonitor(
+        [parse_threshold(text) for text in ("failed < 1%", "failed@a.example < 1%", "accepted@B.example > 1")]
+    )
     assert watch.domains == ("a.example", "b.example")
     watch.check_domains(None)
     watch.check_domains(frozenset({"a.example", "b.example", "c.example"}))

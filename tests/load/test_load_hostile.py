@@ -18,13 +18,13 @@ def test_honest_sessions_are_told_before_and_beside(tmp_path: Path) -> None:
     assert done.code == 0, done.out + done.err
     Draft202012Validator(json.loads(smtpbench("schema", "result").out)).validate(done.result)
     hostile = done.result["hostile"]
-    quiet, beside = hostile["quiet"], hostile["beside"]
+    baseline, beside = hostile["quiet"], hostile["beside"]
     assert done.balanced()
     for name, count in done.result["messages"].items():
-        assert quiet["messages"][name] + beside["messages"][name] == count
-    assert abs(quiet["messages"]["attempted"] - beside["messages"]["attempted"]) <= 2
-    assert (quiet["window_s"], hostile["findings"], hostile["target_gone"]) == (2.5, [], False)
-    assert quiet["latency"]["message"]["service"]["count"] == quiet["messages"]["accepted"]
+        assert baseline["messages"][name] + beside["messages"][name] == count
+    assert abs(baseline["messages"]["attempted"] - beside["messages"]["attempted"]) <= 2
+    assert (baseline["window_s"], hostile["findings"], hostile["target_gone"]) == (2.5, [], False)
+    assert baseline["latency"]["message"]["service"]["count"] == baseline["messages"]["accepted"]
     assert 0.05 < hostile["share"] < 0.3
     assert hostile["cases"]["run"] == hostile["cases"]["generated"] > 20
     assert hostile["latency"]["MAIL"]["service"]["count"] > 0

@@ -43,8 +43,8 @@ def test_a_stall_shows_in_response_time_and_hardly_in_service_time(tmp_path: Pat
         target = f"smtp://127.0.0.1:{port}"
         done = run("relay", target, tmp_path, "-r", "200/s", "-c", "10", "-d", "10s", "--size", "1KiB")
     assert done.messages == {"accepted": 2000}
-    for slot in ("message", "transaction"):
-        response, service = (done.result["latency"][slot][kind] for kind in ("response", "service"))
+    for metric in ("message", "transaction"):
+        response, service = (done.result["latency"][metric][kind] for kind in ("response", "service"))
         # a tenth of the arrivals falls into the stall, and each waits for what is left of it: from 0 to 1 s
         assert response["p95_ms"] == pytest.approx(500, abs=120)
         assert response["p99_ms"] == pytest.approx(900, abs=120)
@@ -57,9 +57,9 @@ def test_a_delay_shows_where_it_is_and_nowhere_else(tmp_path: Path) -> None:
     latency = done.result["latency"]
     assert latency["RCPT"]["service"]["min_ms"] >= 20
     assert latency["RCPT"]["service"]["p50_ms"] < 30
-    for slot in ("MAIL", "DATA", "message"):
-        assert latency[slot]["service"]["p50_ms"] < 10
-        assert latency[slot]["response"]["p50_ms"] < 10
+    for metric in ("MAIL", "DATA", "message"):
+        assert latency[metric]["service"]["p50_ms"] < 10
+        assert latency[metric]["response"]["p50_ms"] < 10
     assert latency["transaction"]["service"]["p50_ms"] >= 20
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 from fakes import full_disk
-from figures import MS, busy_book, sample, tick
+from figures import MS, busy_recorder, sample, tick
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
 from smtpbench.measure.files import TIMELINE_COLUMNS, RunFiles, Tick, hlog_header, hlog_lines, timeline_line
 from smtpbench.measure.histogram import DIGITS, HIGHEST_US, LOWEST_US, Histogram
-from smtpbench.measure.recorder import Book, Interval
+from smtpbench.measure.recorder import Interval, Recorder
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 LINE = re.compile(r"Tag=[^,\s]+,\d+\.\d{3},\d+\.\d{3},\d+\.\d{3},HISTFAAA[A-Za-z0-9+/]+=*")
@@ -54,13 +54,13 @@ def test_the_lines_of_a_tag_add_up_to_the_totals(tmp_path: Path, late_us: int) -
     files, total = RunFiles(tmp_path / "new" / "run", STARTED), Interval()
     for second in range(1, 5):
         # in one second nothing is late, so that service and response are the same there
-        interval = busy_book(300, second, late_us if second != 2 else 0).drain()
+        interval = busy_recorder(300, second, late_us if second != 2 else 0).drain()
         total.add(interval)
         write(files, tick(interval, end_s=float(second)))
     found = read_hlog(files.folder / "histograms.hlog")
     expected: dict[str, Histogram] = {}
-    for (slot, ok), latency in total.latencies.items():
-        name = slot if ok else f"{slot}.failed"
+    for (metric, ok), latency in total.latencies.items():
+        name = metric if ok else f"{metric}.failed"
         expected |= {f"{name}.service": latency.service, f"{name}.response": latency.response}
     assert found.keys() == expected.keys()
     for tag, histogram in expected.items():
@@ -73,31 +73,31 @@ def test_every_line_of_the_log_keeps_to_its_grammar() -> None:
     assert head[1] == "#[Histogram log format version 1.2]"
     assert head[2].startswith("#[StartTime: 1767323045.678 (seconds since epoch), 2026-01-02T03:04:05")
     assert head[3] == '"StartTimestamp","Interval_Length","Interval_Max","Interval_Compressed_Histogram"'
-    lines = list(hlog_lines(tick(busy_book(late_us=50).drain())))
+    lines = list(hlog_lines(tick(busy_recorder(late_us=50).drain())))
     assert lines
     for line in lines:
         assert LINE.fullmatch(line.removesuffix("\n")), line
 
 
 def test_interval_and_maximum_stand_in_seconds_and_milliseconds() -> None:
-    book = Book()
-    book.timing("connect").append(12_345_678)
-    line = next(hlog_lines(tick(book.drain(), end_s=7.5, length_s=1.25)))
+    recorder = Recorder()
+    recorder.timing("connect").append(12_345_678)
+    line = next(hlog_lines(tick(recorder.drain(), end_s=7.5, length_s=1.25)))
     assert line.startswith("Tag=connect.service,6.250,1.250,12.346,")
 
 
-@pytest.mark.parametrize("slot", ["a,b c", "Grüße", "x\r\nTag=y", "\x1b[2J", "日本"])
-def test_a_slot_of_any_name_makes_one_tag_and_one_line(tmp_path: Path, slot: str) -> None:
-    book = Book()
-    book.timing(slot).append(MS)
+@pytest.mark.parametrize("metric", ["a,b c", "Grüße", "x\r\nTag=y", "\x1b[2J", "日本"])
+def test_a_slot_of_any_name_makes_one_tag_and_one_line(tmp_path: Path, metric: str) -> None:
+    recorder = Recorder()
+    recorder.timing(metric).append(MS)
     files = RunFiles(tmp_path, STARTED)
-    write(files, tick(book.drain()))
+    write(files, tick(recorder.drain()))
     assert [histogram.get_total_count() for histogram in read_hlog(tmp_path / "histograms.hlog").values()] == [1, 1]
     assert files.trouble == ""
 
 
 def test_the_log_holds_what_is_measured_and_the_timeline_everything(tmp_path: Path) -> None:
-    warm, measured = busy_book(50, 1).drain(), busy_book(70, 2).drain()
+    warm, measured = busy_recorder(50, 1).drain(), busy_recorder(70, 2).drain()
     both = Interval()
     both.add(warm)
     both.add(measured)
@@ -111,11 +111,11 @@ def test_the_log_holds_what_is_measured_and_the_timeline_everything(tmp_path: Pa
 
 
 def test_a_second_of_the_timeline() -> None:
-    book = Book()
-    book.samples("message", "message", b"250 Ok\r\n", True).extend([sample(8 * MS, late_us=2000), sample(4 * MS)])
-    book.accepted, book.failed = 2, 1
-    book.error("reset", count=3)
-    line = timeline_line(tick(book.drain(), end_s=3.004, waiting=7))
+    recorder = Recorder()
+    recorder.samples("message", "message", b"250 Ok\r\n", True).extend([sample(8 * MS, late_us=2000), sample(4 * MS)])
+    recorder.accepted, recorder.failed = 2, 1
+    recorder.error("reset", count=3)
+    line = timeline_line(tick(recorder.drain(), end_s=3.004, waiting=7))
     assert dict(zip(TIMELINE_COLUMNS, line.removesuffix("\n").split(","), strict=True)) == {
         "t_s": "3.00", "phase": "steady", "accepted": "2", "rejected": "0", "failed": "1", "dropped": "0",
         "interrupted": "0", "errors": "3", "connections_open": "10", "connections_busy": "4", "arrivals_waiting": "7",
@@ -149,7 +149,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_that_cannot_be_made_sends_the_files_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     files = RunFiles(tmp_path / "file" / "run", STARTED)
-    write(files, tick(busy_book().drain()))
+    write(files, tick(busy_recorder().drain()))
     assert files.folder.parent == elsewhere
     assert "Not a directory" in files.trouble
     assert str(files.folder) in files.trouble
@@ -168,7 +168,7 @@ def test_a_folder_that_vanishes_sends_the_files_elsewhere(tmp_path: Path, elsewh
 
 
 def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interval = busy_book().drain()
+    interval = busy_recorder().drain()
     files = RunFiles(tmp_path / "run", STARTED)
     write(files, tick(interval, end_s=1.0))
     sizes = {path.name: path.stat().st_size for path in files.folder.iterdir()}
@@ -192,7 +192,7 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, elsewhere: Path, mon
 
 @pytest.mark.usefixtures("elsewhere")
 def test_a_machine_without_any_room_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
-    interval = busy_book().drain()
+    interval = busy_recorder().drain()
     files = RunFiles(tmp_path / "run", STARTED)
     write(files, tick(interval))
     before = (tmp_path / "run" / "histograms.hlog").read_bytes()

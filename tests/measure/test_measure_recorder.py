@@ -7,11 +7,10 @@ import random
 from typing import Any
 
 import pytest
-from figures import MS, busy_book, sample, scribble
+from figures import MS, busy_recorder, sample, scribble
 
-from smtpbench.measure import recorder
-from smtpbench.measure.recorder import EXAMPLE_BYTES, MESSAGE_COUNTS, STEP_SAMPLES, Book, Interval
-from smtpbench.session.cast import LATE_SHIFT
+from smtpbench.measure.recorder import EXAMPLE_BYTES, MESSAGE_COUNTS, STEP_SAMPLES, Interval, Recorder
+from smtpbench.session.context import LATE_SHIFT
 
 OK = b"250 2.0.0 Ok\r\n"
 
@@ -20,16 +19,16 @@ def content(interval: Interval) -> dict[str, Any]:
     """An interval in a form that compares, whatever the order things came in."""
     data = interval.to_data()
     latencies = {}
-    for slot, ok, service, response in data["latencies"]:
+    for metric, ok, service, response in data["latencies"]:
         kinds = {"service": service, "response": service if response is None else response}
-        latencies[slot, ok] = {kind: (found[:5], sorted(zip(*found[5:], strict=True))) for kind, found in kinds.items()}
+        latencies[metric, ok] = {kind: (found[:5], sorted(zip(*found[5:], strict=True))) for kind, found in kinds.items()}
     return {**data, "replies": sorted(data["replies"]), "latencies": latencies}
 
 
 def test_a_sample_tells_service_and_response_time() -> None:
-    book = Book()
-    book.samples("MAIL", "MAIL", OK, True).append(sample(7 * MS, late_us=40_000))
-    latency = book.drain().latencies["MAIL", True]
+    recorder = Recorder()
+    recorder.samples("MAIL", "MAIL", OK, True).append(sample(7 * MS, late_us=40_000))
+    latency = recorder.drain().latencies["MAIL", True]
     assert (latency.service.sum_ns, latency.response.sum_ns) == (7 * MS, 47 * MS)
 
 
@@ -37,16 +36,16 @@ def test_a_sample_tells_service_and_response_time() -> None:
     ("service_ns", "late_us"), [(0, 1), (1, 0), (MS, 3_600_000_000), ((1 << LATE_SHIFT) - 1, 1), (3600 * 1000 * MS, 5)]
 )
 def test_neither_part_of_a_sample_disturbs_the_other(service_ns: int, late_us: int) -> None:
-    book = Book()
-    book.timing("session").append(sample(service_ns, late_us))
-    latency = book.drain().latencies["session", True]
+    recorder = Recorder()
+    recorder.timing("session").append(sample(service_ns, late_us))
+    latency = recorder.drain().latencies["session", True]
     assert (latency.service.max_ns, latency.response.max_ns) == (service_ns, service_ns + late_us * 1000)
 
 
 @pytest.mark.parametrize("late_us", [0, 5000])
 @pytest.mark.parametrize("every", [1, 40, 1000])
 def test_draining_in_pieces_gives_what_draining_at_once_gives(every: int, late_us: int) -> None:
-    whole, pieces, total = Book(), Book(), Interval()
+    whole, pieces, total = Recorder(), Recorder(), Interval()
     scribble(whole, random.Random(5), 2000, late_us)
     draw = random.Random(5)
     for _ in range(0, 2000, every):
@@ -57,17 +56,17 @@ def test_draining_in_pieces_gives_what_draining_at_once_gives(every: int, late_u
 
 
 def test_lateness_that_comes_late_in_a_drain_misses_nothing() -> None:
-    book = Book()
+    recorder = Recorder()
     on_time = [sample(MS)] * (2 * STEP_SAMPLES + 1)
-    book.timing("message").extend([*on_time, sample(MS, late_us=9), *on_time])
-    latency = book.drain().latencies["message", True]
+    recorder.timing("message").extend([*on_time, sample(MS, late_us=9), *on_time])
+    latency = recorder.drain().latencies["message", True]
     assert latency.service.count == latency.response.count == 2 * len(on_time) + 1
     assert latency.response.sum_ns - latency.service.sum_ns == 9000
 
 
 def test_workers_add_up_to_one() -> None:
-    books = [busy_book(500, seed, late_us) for seed, late_us in ((1, 0), (2, 900), (3, 0))]
-    intervals = [book.drain() for book in books]
+    recorders = [busy_recorder(500, seed, late_us) for seed, late_us in ((1, 0), (2, 900), (3, 0))]
+    intervals = [recorder.drain() for recorder in recorders]
     forward, backward = Interval(), Interval()
     for interval in intervals:
         forward.add(Interval.from_data(json.loads(json.dumps(interval.to_data()))))
@@ -80,7 +79,7 @@ def test_workers_add_up_to_one() -> None:
 
 
 def test_adding_leaves_the_interval_that_was_added_alone() -> None:
-    interval = busy_book().drain()
+    interval = busy_recorder().drain()
     before = json.dumps(interval.to_data())
     total = Interval()
     total.add(interval)
@@ -89,48 +88,48 @@ def test_adding_leaves_the_interval_that_was_added_alone() -> None:
 
 
 def test_a_list_stays_the_same_for_the_life_of_the_book() -> None:
-    book = Book()
-    append = book.samples("MAIL", "MAIL", OK, True).append
+    recorder = Recorder()
+    append = recorder.samples("MAIL", "MAIL", OK, True).append
     for _ in range(3):
         append(MS)
-        assert book.drain().replies == {("MAIL", 250, "2.0.0", True): 1}
-    assert book.drain().to_data()["replies"] == []
-    assert book.samples("MAIL", "MAIL", b"250 2.0.0 another text\r\n", True).append == append
-    assert book.timing("connect") is book.timing("connect")
+        assert recorder.drain().replies == {("MAIL", 250, "2.0.0", True): 1}
+    assert recorder.drain().to_data()["replies"] == []
+    assert recorder.samples("MAIL", "MAIL", b"250 2.0.0 another text\r\n", True).append == append
+    assert recorder.timing("connect") is recorder.timing("connect")
 
 
 def test_what_is_counted_during_a_drain_belongs_to_the_next() -> None:
-    book = Book()
+    recorder = Recorder()
     total, counted = Interval(), 0
-    append = book.samples("message", "message", OK, True).append
+    append = recorder.samples("message", "message", OK, True).append
     for _ in range(20):
         for _ in range(3 * STEP_SAMPLES):
             append(MS)
         interval = Interval()
-        for _ in book.drain_steps(interval):
+        for _ in recorder.drain_steps(interval):
             append(2 * MS)
-            book.accepted += 1
+            recorder.accepted += 1
             counted += 1
         total.add(interval)
-    total.add(book.drain())
+    total.add(recorder.drain())
     assert total.messages["accepted"] == counted > 0
     assert total.latencies["message", True].service.count == 60 * STEP_SAMPLES + counted
 
 
 def test_replies_without_a_slot_are_counted_and_not_timed() -> None:
-    book = Book()
-    book.samples("RCPT", "", OK, True).append(MS)
-    book.timing("pipeline").append(3 * MS)
-    interval = book.drain()
+    recorder = Recorder()
+    recorder.samples("RCPT", "", OK, True).append(MS)
+    recorder.timing("pipeline").append(3 * MS)
+    interval = recorder.drain()
     assert interval.replies == {("RCPT", 250, "2.0.0", True): 1}
     assert list(interval.latencies) == [("pipeline", True)]
 
 
 def test_replies_are_told_apart_and_share_their_slot() -> None:
-    book = Book()
+    recorder = Recorder()
     for raw in (OK, b"251 2.1.5 will forward\r\n", b"450 4.2.0 later\r\n", b"?\r\n"):
-        book.samples("RCPT", "RCPT", raw, raw.startswith(b"2")).append(MS)
-    interval = book.drain()
+        recorder.samples("RCPT", "RCPT", raw, raw.startswith(b"2")).append(MS)
+    interval = recorder.drain()
     assert {key[1:]: count for key, count in interval.replies.items()} == {
         (250, "2.0.0", True): 1, (251, "2.1.5", True): 1, (450, "4.2.0", False): 1, (0, "", False): 1,
     }  # fmt: skip
@@ -142,19 +141,19 @@ def test_replies_are_told_apart_and_share_their_slot() -> None:
 
 @pytest.mark.parametrize("name", MESSAGE_COUNTS)
 def test_message_counts_are_taken_once(name: str) -> None:
-    book = Book()
-    setattr(book, name, 3)
-    assert book.drain().messages == {name: 3}
-    assert book.drain().messages == {}
+    recorder = Recorder()
+    setattr(recorder, name, 3)
+    assert recorder.drain().messages == {name: 3}
+    assert recorder.drain().messages == {}
 
 
 def test_one_example_of_each_refusal_is_kept() -> None:
-    book = Book()
+    recorder = Recorder()
     long, hostile = b"550 5.7.1 " + b"x" * 1000, b"554-\xff\x1b[2J\r\n554 two"
     for text in (b"550 5.1.1 first\r\n", b"550 5.1.1 second\r\n", long, hostile):
-        book.samples("RCPT", "RCPT", text, False)
-    book.samples("RCPT", "RCPT", OK, True)
-    examples = book.drain().examples
+        recorder.samples("RCPT", "RCPT", text, False)
+    recorder.samples("RCPT", "RCPT", OK, True)
+    examples = recorder.drain().examples
     assert list(examples) == ["RCPT 550 5.1.1", "RCPT 550 5.7.1", "RCPT 554"]
     assert examples["RCPT 550 5.1.1"] == "550 5.1.1 first"
     assert len(examples["RCPT 550 5.7.1"]) == EXAMPLE_BYTES
@@ -162,25 +161,25 @@ def test_one_example_of_each_refusal_is_kept() -> None:
 
 
 def test_errors_are_counted_with_their_first_detail() -> None:
-    book = Book()
-    book.error("reset", "in the middle")
-    book.error("reset", "elsewhere", count=4)
-    book.error("timeout")
-    interval = book.drain()
+    recorder = Recorder()
+    recorder.error("reset", "in the middle")
+    recorder.error("reset", "elsewhere", count=4)
+    recorder.error("timeout")
+    interval = recorder.drain()
     assert interval.errors == {"reset": 5, "timeout": 1}
     assert interval.examples == {"reset": "in the middle"}
-    book.error("reset", "elsewhere")
-    assert book.drain().errors == {"reset": 1}
+    recorder.error("reset", "elsewhere")
+    assert recorder.drain().errors == {"reset": 1}
 
 
 def test_a_server_cannot_make_the_book_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "REPLY_KINDS", 50)
-    monkeypatch.setattr(recorder, "EXAMPLES", 20)
-    book = Book()
+    monkeypatch.setattr("smtpbench.measure.recorder.REPLY_KINDS", 50)
+    monkeypatch.setattr("smtpbench.measure.recorder.EXAMPLES", 20)
+    recorder = Recorder()
     for number in range(500):
-        book.samples("RCPT", "RCPT", b"550 5.%d.%d no\r\n" % (number % 7, number), False).append(MS)
-    book.error("reset", "errors keep theirs")
-    interval = book.drain()
+        recorder.samples("RCPT", "RCPT", b"550 5.%d.%d no\r\n" % (number % 7, number), False).append(MS)
+    recorder.error("reset", "errors keep theirs")
+    interval = recorder.drain()
     assert sum(interval.replies.values()) == 500
     assert interval.replies["RCPT", 550, "other", False] == 450
     assert len(interval.replies) == 51
@@ -189,6 +188,6 @@ def test_a_server_cannot_make_the_book_grow_without_end(monkeypatch: pytest.Monk
 
 
 def test_rows_are_one_memo_for_each_ask() -> None:
-    rows = Book(3).rows
+    rows = Recorder(3).reply_caches
     assert rows == [{}, {}, {}]
     assert rows[0] is not rows[1]

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from fakes import full_disk
-from figures import MS, busy_book, result_of, sample
+from figures import MS, busy_recorder, result_of, sample
 from jsonschema import Draft202012Validator
 
 from smtpbench.errors import UsageError
 from smtpbench.measure import result as results
 from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
-from smtpbench.measure.recorder import Book, Interval
+from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.saved import load
 
 SCHEMA = json.loads(files("smtpbench.measure").joinpath("result.schema.json").read_text(encoding="utf-8"))
@@ -44,7 +44,9 @@ def complaints(result: dict[str, Any], schema: Any = SCHEMA) -> list[str]:
 
 
 @pytest.mark.parametrize("model", ["open", "closed"])
-@pytest.mark.parametrize("totals", [Interval(), busy_book(late_us=900).drain()], ids=["nothing", "something of everything"])
+@pytest.mark.parametrize(
+    "totals", [Interval(), busy_recorder(late_us=900).drain()], ids=["nothing", "something of everything"]
+)
 def test_a_result_is_what_its_schema_says(model: str, totals: Interval) -> None:
     Draft202012Validator.check_schema(SCHEMA)
     assert complaints(result_of(totals, model=model), closed(SCHEMA)) == []
@@ -83,24 +85,24 @@ def spoil(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_the_schema_refuses_what_is_not_a_result(change: Callable[[dict[str, Any]], None]) -> None:
-    result = copy.deepcopy(result_of(busy_book().drain()))
+    result = copy.deepcopy(result_of(busy_recorder().drain()))
     assert complaints(result) == []
     change(result)
     assert len(complaints(result)) == 1
 
 
 def test_the_schema_takes_keys_that_a_later_version_adds() -> None:
-    result = result_of(busy_book().drain())
+    result = result_of(busy_recorder().drain())
     result["generator"]["temperature_c"] = 40
     assert complaints(result) == []
     assert complaints(result, closed(SCHEMA)) != []
 
 
 def test_the_keys_that_other_programs_rely_on() -> None:
-    result = result_of(busy_book().drain())
-    for slot in ("banner", "EHLO", "MAIL", "RCPT", "DATA", "message", "connect", "tls", "transaction", "session"):
+    result = result_of(busy_recorder().drain())
+    for metric in ("banner", "EHLO", "MAIL", "RCPT", "DATA", "message", "connect", "tls", "transaction", "session"):
         for kind in ("service", "response"):
-            assert result["latency"][slot][kind].keys() >= set(TIMES)
+            assert result["latency"][metric][kind].keys() >= set(TIMES)
     assert result["latency_failed"].keys() == {"RCPT", "message", "transaction"}
     assert result["replies"]["RCPT"].keys() == {"250", "550"}
     assert result["enhanced"]["RCPT"].keys() == {"250 2.1.5", "550 5.1.1"}
@@ -112,18 +114,20 @@ def test_the_keys_that_other_programs_rely_on() -> None:
 
 
 def test_attempted_is_the_sum_of_the_rest() -> None:
-    totals = busy_book().drain()
+    totals = busy_recorder().drain()
     messages = result_of(totals)["messages"]
     assert messages["attempted"] == 2000 == sum(messages.values()) - messages["attempted"]
     assert all(messages[name] == totals.messages[name] > 0 for name in messages if name != "attempted")
 
 
 def test_figures_are_in_the_units_of_their_keys() -> None:
-    book = Book()
-    book.samples("message", "message", b"250 2.0.0 Ok\r\n", True).extend([sample(2 * MS), sample(4 * MS, late_us=10_000)])
-    book.accepted = 2
+    recorder = Recorder()
+    recorder.samples("message", "message", b"250 2.0.0 Ok\r\n", True).extend(
+        [sample(2 * MS), sample(4 * MS, late_us=10_000)]
+    )
+    recorder.accepted = 2
     health = Health(cpu_user_s=1.0, cpu_system_s=2.0, late=Histogram.of([3 * MS]))
-    result = result_of(book.drain(), health=health, window_s=4.0)
+    result = result_of(recorder.drain(), health=health, window_s=4.0)
     assert result["throughput"] == {"messages_per_s": 0.5}
     service, response = (result["latency"]["message"][kind] for kind in ("service", "response"))
     assert [service[name] for name in ("count", "min_ms", "mean_ms", "max_ms")] == [2, 2.0, 3.0, 4.0]
@@ -135,10 +139,10 @@ def test_figures_are_in_the_units_of_their_keys() -> None:
 
 
 def test_replies_of_one_code_are_one_count_and_no_code_is_malformed() -> None:
-    book = Book()
+    recorder = Recorder()
     for raw, ok in ((b"250 2.1.0 Ok\r\n", True), (b"250 2.1.5 Ok\r\n", False), (b"250 Ok\r\n", True), (b"what?\r\n", False)):
-        book.samples("RCPT", "RCPT", raw, ok).append(MS)
-    result = result_of(book.drain())
+        recorder.samples("RCPT", "RCPT", raw, ok).append(MS)
+    result = result_of(recorder.drain())
     assert result["replies"] == {"RCPT": {"250": 3, "malformed": 1}}
     assert result["enhanced"] == {"RCPT": {"250 2.1.0": 1, "250 2.1.5": 1}}
     assert complaints(result) == []
@@ -168,7 +172,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
-    result = result_of(busy_book().drain())
+    result = result_of(busy_recorder().drain())
     saved = results.save(result, tmp_path / "new" / "run")
     assert saved == tmp_path / "new" / "run" / "result.json"
     assert [path.name for path in saved.parent.iterdir()] == ["result.json"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from figures import busy_book, result_of, tick
+from figures import busy_recorder, result_of, tick
 
 from smtpbench.errors import UsageError
 from smtpbench.measure import result as results
@@ -21,7 +21,7 @@ def run_folder(folder: Path, seconds: int = 3) -> Interval:
     """A run's folder with all its files; what the run counted."""
     files, totals = RunFiles(folder, datetime(2026, 1, 2, tzinfo=UTC)), Interval()
     for number in range(seconds):
-        interval = busy_book(50, late_us=900).drain()
+        interval = busy_recorder(50, late_us=900).drain()
         for _ in files.add_steps(tick(interval, end_s=number + 1.0)):
             pass
         totals.add(interval)

@@ -77,7 +77,7 @@ def test_the_first_stage_makes_a_command_that_works(image: Path, tmp_path: Path)
     assert version
     assert inside(image, "smtpbench", "--version", cwd=tmp_path) == f"smtpbench {version[1]}\n"
     assert "relay" in inside(image, "smtpbench", "validate", "relay", cwd=tmp_path)
-    assert inside(image, "python", "-c", "import smtpbench.report.metrics, smtpbench; print(smtpbench.__file__)",
+    assert inside(image, "python", "-c", "import smtpbench.report.formats.prometheus, smtpbench; print(smtpbench.__file__)",
                   cwd=tmp_path).startswith(str(image))  # fmt: skip
 
 

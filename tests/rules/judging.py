@@ -11,13 +11,13 @@ from typing import Any
 import trio
 import trustme
 
-from smtpbench.check.judge import Court, Outcome
+from smtpbench.check.checker import Checker, RuleResult
 from smtpbench.engine.connection import Route
 from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.register import RULES, find
+from smtpbench.session.runner import session_runner
 from smtpbench.session.server import ServerSession
-from smtpbench.session.service import Service
-from smtpbench.session.stage import stage
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.serve import sink_running
 
 #: Sinks at once.
@@ -46,26 +46,26 @@ async def judge(
     lmtp: bool = False,
     timeout_ns: int = 2_000_000_000,
     size_bytes: int = 100_000,
-) -> dict[str, Outcome]:
+) -> dict[str, RuleResult]:
     """The outcomes of these rules (all of them where none is named) on a sink with TLS, a login and this session class."""
     rules = find(names) if names else RULES
-    service = Service(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=size_bytes)
+    service = ServerContext(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=size_bytes)
     async with sink_running(service, tls=server_context(), session=session) as sink:
         route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client_context(), "localhost")
-        async with stage(route, timeout_ns, USER) as here:
-            offer, _ = await discover(here, Fixture(credentials=USER, lmtp=lmtp))
-            outcomes = await Court(here, offer).judge(rules)
+        async with session_runner(route, timeout_ns, USER) as here:
+            target_info, _ = await discover(here, Fixture(credentials=USER, lmtp=lmtp))
+            outcomes = await Checker(here, target_info).run(rules)
             return {outcome.rule.name: outcome for outcome in outcomes}
 
 
-def judged(names: Iterable[str] = (), session: type[ServerSession] = ServerSession, **options: Any) -> dict[str, Outcome]:
+def judged(names: Iterable[str] = (), session: type[ServerSession] = ServerSession, **options: Any) -> dict[str, RuleResult]:
     """`judge`, in an event loop of its own."""
     return trio.run(partial(judge, names, session, **options))
 
 
-def judged_all(mutants: Mapping[str, type[ServerSession]]) -> dict[str, dict[str, Outcome]]:
+def judged_all(mutants: Mapping[str, type[ServerSession]]) -> dict[str, dict[str, RuleResult]]:
     """Rule name → the outcomes of all rules on its mutant; several at once, for most of judging is waiting."""
-    matrix: dict[str, dict[str, Outcome]] = {}
+    matrix: dict[str, dict[str, RuleResult]] = {}
     limiter = trio.CapacityLimiter(AT_ONCE)
 
     async def one(name: str, session: type[ServerSession]) -> None:
@@ -81,10 +81,10 @@ def judged_all(mutants: Mapping[str, type[ServerSession]]) -> dict[str, dict[str
     return matrix
 
 
-def verdicts(outcomes: dict[str, Outcome]) -> dict[str, str]:
+def verdicts(outcomes: dict[str, RuleResult]) -> dict[str, str]:
     """Rule name → verdict and what was seen, for those that did not pass."""
     return {
-        name: f"{outcome.judgement.verdict}: {outcome.judgement.actual}"
+        name: f"{outcome.verdict.status}: {outcome.verdict.actual}"
         for name, outcome in outcomes.items()
-        if outcome.judgement.verdict != "pass"
+        if outcome.verdict.status != "pass"
     }

@@ -13,5 +13,5 @@ def test_the_clean_sink_lives() -> None:
 
 def test_a_server_that_falls_silent_is_seen() -> None:
     outcome = judged(["health"], MUTANTS["health"], timeout_ns=400_000_000)["health"]
-    assert outcome.broken
-    assert outcome.judgement.actual == "NOOP, after 501, got no reply"
+    assert outcome.violated
+    assert outcome.verdict.actual == "NOOP, after 501, got no reply"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from judging import judged, judged_all, verdicts
 
-from smtpbench.check.judge import Outcome
+from smtpbench.check.checker import RuleResult
 from smtpbench.rules.register import BY_NAME, RULES
 from smtpbench.sink.mutants import MUTANTS
 
@@ -16,7 +16,7 @@ ALSO = {
 }
 NOT_OFFERED = {"greet-554", "rare-parameters"}
 
-Matrix = dict[str, dict[str, Outcome]]
+Matrix = dict[str, dict[str, RuleResult]]
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def matrix() -> Matrix:
 def test_the_register_is_whole() -> None:
     assert len(RULES) == len(BY_NAME) == 82
     assert {rule.name for rule in RULES} == set(MUTANTS)
-    assert all(rule.judge or rule.invariant for rule in RULES)
+    assert all(rule.evaluate or rule.invariant for rule in RULES)
 
 
 @pytest.mark.parametrize("lmtp", [False, True])
@@ -39,6 +39,6 @@ def test_the_clean_sink_keeps_every_rule(lmtp: bool) -> None:
 
 @pytest.mark.parametrize("name", sorted(MUTANTS))
 def test_a_mutant_breaks_its_rule_and_no_other(name: str, matrix: Matrix) -> None:
-    broken = {other: outcome.judgement.actual for other, outcome in matrix[name].items() if outcome.broken}
+    broken = {other: outcome.verdict.actual for other, outcome in matrix[name].items() if outcome.violated}
     assert sorted(broken) == sorted([name, *ALSO.get(name, [])]), broken
     assert matrix[name][name].reproducibility == "2 of 2"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smtpbench.errors import ScenarioError
-from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import load_text
 from smtpbench.scenario.values import draw, mix
 from smtpbench.session import script as s
@@ -16,7 +16,7 @@ from smtpbench.session.script import Script, Step
 
 
 def compiled(text: str, folder: Path = Path(), **options: Any) -> Script:
-    return compile_scenario(load_text(text, folder / "f.yaml"), Options(run_id="r1", **options))
+    return compile_scenario(load_text(text, folder / "f.yaml"), CompileOptions(run_id="r1", **options))
 
 
 def wire(step: Step, n: int = 7) -> bytes:
@@ -29,10 +29,10 @@ TRANSACTION = "['MAIL FROM:<{sender}>', 'RCPT TO:<{recipient}>', DATA, message]"
 
 def test_the_shape_of_a_repeat() -> None:
     script = compiled(f"session: [EHLO x, {{repeat: 5, steps: {TRANSACTION}}}, QUIT]")
-    assert [step.kind for step in script.steps] == [s.SAY, s.MAIL, s.RCPT, s.SAY, s.BODY, s.SAY]
-    assert (script.gate, script.farewell, script.passes, script.repeats) == (1, 5, 5, True)
-    assert [step.otherwise for step in script.steps] == [s.GIVE_UP, *[s.ABANDON] * 4, s.GO_ON]
-    assert [step.escape for step in script.steps[1:5]] == [5, 5, 5, 5]
+    assert [step.kind for step in script.steps] == [s.COMMAND, s.MAIL, s.RCPT, s.COMMAND, s.MESSAGE, s.COMMAND]
+    assert (script.loop_start, script.teardown, script.iterations, script.repeats) == (1, 5, 5, True)
+    assert [step.on_unexpected for step in script.steps] == [s.ABORT_SESSION, *[s.ABORT_TRANSACTION] * 4, s.CONTINUE]
+    assert [step.abort_target for step in script.steps[1:5]] == [5, 5, 5, 5]
     assert wire(script.steps[1]) == b"MAIL FROM:<sender7@sender.example>\r\n"
     assert wire(script.steps[2]) == b"RCPT TO:<recipient7@recipient.example>\r\n"
     assert script.steps[0].wire == b"EHLO x\r\n"
@@ -41,8 +41,8 @@ def test_the_shape_of_a_repeat() -> None:
 
 def test_without_a_repeat_the_session_is_the_arrival() -> None:
     script = compiled(f"session: [EHLO x, {TRANSACTION[1:-1]}, {TRANSACTION[1:-1]}, QUIT]")
-    assert (script.repeats, script.gate, script.farewell, script.messages(0)) == (False, 0, 9, 2)
-    assert [step.escape for step in script.steps[1:9]] == [5] * 4 + [9] * 4
+    assert (script.repeats, script.loop_start, script.teardown, script.messages(0)) == (False, 0, 9, 2)
+    assert [step.abort_target for step in script.steps[1:9]] == [5] * 4 + [9] * 4
 
 
 def test_nested_repeats_are_unrolled_and_know_their_pass() -> None:
@@ -62,40 +62,40 @@ def test_nested_repeats_are_unrolled_and_know_their_pass() -> None:
 )
 def test_raw_octets(raw: str, octets: bytes, replies: int) -> None:
     (step,) = compiled(f"session: [{{raw: {raw}}}]").steps
-    assert (step.wire, len(step.asks)) == (octets, replies)
+    assert (step.wire, len(step.expected_replies)) == (octets, replies)
 
 
 def test_raw_octets_in_segments_with_more_than_one_reply() -> None:
     (step,) = compiled(r"session: [{raw: 'NOOP\r\nNOOP\r\n', replies: 2, expect: [250, 5xx], as: X, split: [2, 6]}]").steps
     assert step.split == (b"NO", b"OP\r\n", b"NOOP\r\n")
-    assert [ask.verb for ask in step.asks] == ["X", "X"]
-    assert step.asks[0].satisfied(250)
-    assert step.asks[0].satisfied(554)
-    assert not step.asks[0].satisfied(251)
+    assert [ask.verb for ask in step.expected_replies] == ["X", "X"]
+    assert step.expected_replies[0].matches(250)
+    assert step.expected_replies[0].matches(554)
+    assert not step.expected_replies[0].matches(251)
 
 
 def test_a_pipeline_is_one_write() -> None:
     script = compiled("session: [{pipeline: ['MAIL FROM:<{sender}>', 'RCPT TO:<a@b.example>', DATA]}, message]")
     group = script.steps[0]
     assert wire(group) == b"MAIL FROM:<sender7@sender.example>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n"
-    assert [ask.verb for ask in group.asks] == ["MAIL", "RCPT", "DATA"]
-    assert (group.kind, group.slot, group.escape) == (s.GROUP, "pipeline", 2)
+    assert [ask.verb for ask in group.expected_replies] == ["MAIL", "RCPT", "DATA"]
+    assert (group.kind, group.metric, group.abort_target) == (s.GROUP, "pipeline", 2)
 
 
 def test_lmtp_says_lhlo() -> None:
     script = compiled("session: [EHLO x, QUIT]", lmtp=True)
     assert script.steps[0].wire == b"LHLO x\r\n"
-    assert script.steps[0].asks[0].verb == "LHLO"
+    assert script.steps[0].expected_replies[0].verb == "LHLO"
     assert script.lmtp
 
 
 def test_starttls_is_added_where_the_target_wants_it() -> None:
     text = f"session: [EHLO x, {{repeat: 5, steps: {TRANSACTION}}}, QUIT]"
     script = compiled(text, starttls=True)
-    assert [step.slot for step in script.steps[:4]] == ["EHLO", "STARTTLS", "EHLO", "MAIL"]
-    assert (script.gate, script.farewell, script.steps[3].escape) == (3, 7, 7)
+    assert [step.metric for step in script.steps[:4]] == ["EHLO", "STARTTLS", "EHLO", "MAIL"]
+    assert (script.loop_start, script.teardown, script.steps[3].abort_target) == (3, 7, 7)
     already = compiled("session: [EHLO x, STARTTLS, EHLO x]", starttls=True)
-    assert [step.slot for step in already.steps] == ["EHLO", "STARTTLS", "EHLO"]
+    assert [step.metric for step in already.steps] == ["EHLO", "STARTTLS", "EHLO"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_text_messages_and_headers_take_values() -> None:
 def test_bdat_cuts_a_message_into_chunks() -> None:
     script = compiled("session: [{bdat: 1000}]\nmessage: {size: 2500}")
     octets = [wire(step) for step in script.steps]
-    assert [step.kind for step in script.steps] == [s.SAY, s.SAY, s.BODY]
+    assert [step.kind for step in script.steps] == [s.COMMAND, s.COMMAND, s.MESSAGE]
     heads = [chunk.split(b"\r\n")[0] for chunk in octets]
     assert heads == [b"BDAT 1000", b"BDAT 1000", b"BDAT 500 LAST"]
     content = b"".join(chunk.split(b"\r\n", 1)[1] for chunk in octets)

@@ -10,17 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtpbench.errors import ScenarioError, UsageError
-from smtpbench.scenario.compile import Options, compile_scenario
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import find_scenario, load_scenario, load_text
 from smtpbench.scenario.shipped import shipped_scenarios
 
 HERE = Path("f.yaml")
 
 
-def problems(text: str, options: Options | None = None) -> list[str]:
+def problems(text: str, options: CompileOptions | None = None) -> list[str]:
     """What is wrong with a scenario, as it is printed."""
     try:
-        compile_scenario(load_text(text, HERE), options or Options())
+        compile_scenario(load_text(text, HERE), options or CompileOptions())
     except ScenarioError as error:
         return [str(problem) for problem in error.problems]
     return []
@@ -102,7 +102,7 @@ def test_every_mistake_is_told_at_once() -> None:
 
 def test_yaml_s_traps_are_closed() -> None:
     text = "session: ['NOOP {a} {b} {c} {d} {e}']\nvalues: {a: no, b: 1:30, c: 010, d: 2026-01-01, e: 0x1f}\n"
-    script = compile_scenario(load_text(text, HERE), Options())
+    script = compile_scenario(load_text(text, HERE), CompileOptions())
     assert script.steps[0].wire == b"NOOP no 1:30 010 2026-01-01 0x1f\r\n"
 
 
@@ -171,5 +171,5 @@ def test_any_text_is_a_scenario_or_a_scenario_error(text: str) -> None:
 def test_shipped_scenarios_compile(name: str) -> None:
     file = load_scenario(find_scenario(name))
     assert file.scenario.about
-    script = compile_scenario(file, Options(lmtp=name == "lmtp"))
-    assert script.steps[-1].slot == "QUIT"
+    script = compile_scenario(file, CompileOptions(lmtp=name == "lmtp"))
+    assert script.steps[-1].metric == "QUIT"

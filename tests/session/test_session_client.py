@@ -6,61 +6,61 @@ import base64
 from functools import partial
 
 import pytest
-from fakes import Feed, body, repeated, say, transaction
+from fakes import Feed, command_step, message_step, repeated, transaction
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
-from smtpbench.session.cast import LATE_SHIFT, WAIT
-from smtpbench.session.script import Ask, Script, Step
+from smtpbench.session.context import LATE_SHIFT, WAIT
+from smtpbench.session.script import ExpectedReply, Script, Step
 
 YES = (b"220 s.example\r\n", b"250 s.example\r\n")
 DELIVERED = (b"250 2.1.0 ok\r\n", b"250 2.1.5 ok\r\n", b"354 go\r\n", b"250 2.0.0 queued\r\n")
 
 
 def test_a_session_speaks_its_script_and_counts_each_message() -> None:
-    feed = Feed(repeated(), passes=2)
-    said = feed.talks(*YES, *DELIVERED * 3, b"221 bye\r\n")
-    assert said[:6] == [
+    feed = Feed(repeated(), iterations=2)
+    sent = feed.talks(*YES, *DELIVERED * 3, b"221 bye\r\n")
+    assert sent[:6] == [
         b"EHLO c.example\r\n", b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<r0@b.example>\r\n", b"DATA\r\n",
         b"x\r\n.\r\n", b"MAIL FROM:<a@b.example>\r\n",
     ]  # fmt: skip
-    assert said[-2:] == [b"QUIT\r\n", b""]
-    assert feed.session.wants == api.CLOSE
+    assert sent[-2:] == [b"QUIT\r\n", b""]
+    assert feed.session.pending_action == api.CLOSE
     feed.loses(api.ENDED)
-    assert feed.book.messages == {"accepted": 3}
-    assert not feed.book.errors
-    assert feed.conductor.ended == [feed.session]
-    assert feed.book.codes("MAIL") == {"250": 3}
-    assert feed.book.service_ns("MAIL") == [1_000_000] * 3
-    assert feed.book.timings["transaction", True] == [4_000_000] * 3
-    assert len(feed.book.timings["session", True]) == 1
+    assert feed.recorder.messages == {"accepted": 3}
+    assert not feed.recorder.errors
+    assert feed.scheduler.ended == [feed.session]
+    assert feed.recorder.codes("MAIL") == {"250": 3}
+    assert feed.recorder.service_ns("MAIL") == [1_000_000] * 3
+    assert feed.recorder.timings["transaction", True] == [4_000_000] * 3
+    assert len(feed.recorder.timings["session", True]) == 1
 
 
 def test_the_memo_changes_nothing_but_the_speed() -> None:
     """Whole, a byte at a time or recorded on a tape: the same commands, the same counts."""
     replies = (*YES, *DELIVERED, DELIVERED[0], b"550 5.1.1 no\r\n", b"250 reset\r\n", *DELIVERED * 2, b"221 bye\r\n")
     outcomes = []
-    for tape in (False, True):
+    for transcript in (False, True):
         for piece in (1, 2, 1000):
-            feed = Feed(repeated(), passes=3, tape=tape)
+            feed = Feed(repeated(), iterations=3, transcript=transcript)
             for reply in replies:
                 for at in range(0, len(reply), piece):
                     feed.hears(reply[at : at + piece])
-            codes = {verb: feed.book.codes(verb) for verb in ("MAIL", "RCPT", "DATA", "message", "RSET", "QUIT")}
-            outcomes.append((list(feed.said), feed.book.messages, codes, feed.session.wants))
+            codes = {verb: feed.recorder.codes(verb) for verb in ("MAIL", "RCPT", "DATA", "message", "RSET", "QUIT")}
+            outcomes.append((list(feed.sent), feed.recorder.messages, codes, feed.session.pending_action))
     assert all(outcome == outcomes[0] for outcome in outcomes)
     assert outcomes[0][1] == {"accepted": 3, "rejected": 1}
     assert outcomes[0][2]["RCPT"] == {"250": 3, "550": 1}
 
 
 def test_codes_with_the_same_beginning_are_told_apart() -> None:
-    feed = Feed(repeated(), passes=9)
+    feed = Feed(repeated(), iterations=9)
     feed.talks(*YES, *DELIVERED, b"250 2.1.0 ok\r\n", b"250 2.1.5 ok\r\n", b"354 go\r\n", b"451 2.0.0 queued\r\n")
-    assert feed.book.messages == {"accepted": 1, "rejected": 1}
+    assert feed.recorder.messages == {"accepted": 1, "rejected": 1}
 
 
 @pytest.mark.parametrize(
-    ("replies", "said", "messages"),
+    ("replies", "sent", "messages"),
     [
         pytest.param([b"452 full\r\n"], b"MAIL FROM:<a@b.example>\r\n", {"rejected": 1}, id="MAIL refused: next pass"),
         pytest.param([b"250 ok\r\n", b"550 no\r\n", b"550 no\r\n"], b"RSET\r\n", {"rejected": 1}, id="all RCPT refused"),
@@ -83,29 +83,29 @@ def test_codes_with_the_same_beginning_are_told_apart() -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("warm", [False, True])
 def test_a_refusal_costs_one_message_and_not_the_connection(
-    replies: list[bytes], said: bytes, messages: dict[str, int], warm: bool
+    replies: list[bytes], sent: bytes, messages: dict[str, int], warm: bool
 ) -> None:
-    feed = Feed(repeated(rcpts=2), passes=3)
+    feed = Feed(repeated(rcpts=2), iterations=3)
     feed.talks(*YES)
     if warm:  # the same with every memo written
         feed.talks(b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", b"250 ok\r\n")
-    assert feed.talks(*replies)[-1] == said
-    feed.book.accepted -= warm
-    assert feed.book.messages == messages
-    assert feed.session.wants == api.NOTHING
+    assert feed.talks(*replies)[-1] == sent
+    feed.recorder.accepted -= warm
+    assert feed.recorder.messages == messages
+    assert feed.session.pending_action == api.NOTHING
 
 
 def test_after_the_recovering_rset_the_next_transaction_begins() -> None:
-    feed = Feed(repeated(), passes=3)
+    feed = Feed(repeated(), iterations=3)
     for _ in range(3):  # the RSET's memo must not send it back to the wrong place
-        feed.talks(*(YES if not feed.book.rejected else ()), b"250 ok\r\n")
+        feed.talks(*(YES if not feed.recorder.rejected else ()), b"250 ok\r\n")
         assert feed.hears(b"550 no\r\n") == b"RSET\r\n"
         assert feed.hears(b"250 ok\r\n") == b"MAIL FROM:<a@b.example>\r\n"
-    assert feed.book.rejected == 3
+    assert feed.recorder.rejected == 3
 
 
 @pytest.mark.parametrize(
-    ("heard", "error", "messages"),
+    ("received", "error", "messages"),
     [
         ([b"554 go away\r\n"], "banner_refused", {"failed": 1}),
         ([b"421 busy\r\n"], "closed_421", {"failed": 1}),
@@ -117,68 +117,76 @@ def test_after_the_recovering_rset_the_next_transaction_begins() -> None:
         ([*YES, b"250-more\r\n" * 120_000], "reply_too_long", {"failed": 1}),
     ],
 )
-def test_a_session_without_a_future_ends_and_says_why(heard: list[bytes], error: str, messages: dict[str, int]) -> None:
-    feed = Feed(repeated(), passes=3)
-    feed.talks(*heard)
-    if feed.said and feed.said[-1] == b"QUIT\r\n":
+def test_a_session_without_a_future_ends_and_says_why(received: list[bytes], error: str, messages: dict[str, int]) -> None:
+    feed = Feed(repeated(), iterations=3)
+    feed.talks(*received)
+    if feed.sent and feed.sent[-1] == b"QUIT\r\n":
         feed.hears(b"221 bye\r\n")
-    assert feed.session.wants == api.CLOSE
-    assert feed.book.errors == {error: 1}
-    assert feed.book.messages == messages
+    assert feed.session.pending_action == api.CLOSE
+    assert feed.recorder.errors == {error: 1}
+    assert feed.recorder.messages == messages
     assert feed.session.broken
     feed.loses(api.ENDED)
-    assert len(feed.conductor.ended) == 1
+    assert len(feed.scheduler.ended) == 1
 
 
 @pytest.mark.parametrize("why", [api.CLOSED, api.CONNECTION_RESET, api.TIMEOUT, api.CONNECT_REFUSED, api.TLS_FAILED])
 def test_a_lost_connection_fails_its_message(why: str) -> None:
-    feed = Feed(repeated(), passes=3)
+    feed = Feed(repeated(), iterations=3)
     feed.talks(*YES, *DELIVERED, b"250 ok\r\n")
     feed.loses(why)
-    assert feed.book.messages == {"accepted": 1, "failed": 1}
-    assert feed.book.errors == {why: 1}
+    assert feed.recorder.messages == {"accepted": 1, "failed": 1}
+    assert feed.recorder.errors == {why: 1}
 
 
 def test_what_a_stop_cuts_off_is_interrupted() -> None:
-    feed = Feed(repeated(), passes=3)
+    feed = Feed(repeated(), iterations=3)
     feed.talks(*YES, b"250 ok\r\n")
     feed.loses(api.STOPPED)
-    assert feed.book.messages == {"interrupted": 1}
-    assert not feed.book.errors
+    assert feed.recorder.messages == {"interrupted": 1}
+    assert not feed.recorder.errors
 
 
 def test_replies_that_nobody_asked_for_are_evidence() -> None:
-    feed = Feed(repeated(), passes=3)
+    feed = Feed(repeated(), iterations=3)
     assert feed.talks(*YES)[-1].startswith(b"MAIL")
     assert feed.hears(b"250 ok\r\n250 and another\r\n") == b"RCPT TO:<r0@b.example>\r\n"
-    assert feed.book.errors == {"unsolicited_reply": 1}
+    assert feed.recorder.errors == {"unsolicited_reply": 1}
     assert feed.hears(b"250 ok\r\n") == b"DATA\r\n"
 
 
 class TestGroups:
     GROUP = Step(
-        s.GROUP, b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n",
-        asks=(Ask("MAIL", (2,)), Ask("RCPT", (2,)), Ask("DATA", (3,))), slot="pipeline", otherwise=s.ABANDON, escape=3,
-    )  # fmt: skip
+        s.GROUP,
+        b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n",
+        expected_replies=(ExpectedReply("MAIL", (2,)), ExpectedReply("RCPT", (2,)), ExpectedReply("DATA", (3,))),
+        metric="pipeline",
+        on_unexpected=s.ABORT_TRANSACTION,
+        abort_target=3,
+    )
     SCRIPT = Script.of(
-        "pipelined", (say(b"EHLO c"), GROUP, body(escape=3), say(b"QUIT", 221)), gate=1, farewell=3, passes=99
+        "pipelined",
+        (command_step(b"EHLO c"), GROUP, message_step(abort_target=3), command_step(b"QUIT", 221)),
+        loop_start=1,
+        teardown=3,
+        iterations=99,
     )
     OK = b"250 ok\r\n250 ok\r\n354 go\r\n"
 
     def test_is_timed_as_one(self) -> None:
         for pieces in ([self.OK], [self.OK[:9], self.OK[9:]], [b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"]):
-            feed = Feed(self.SCRIPT, passes=3)
+            feed = Feed(self.SCRIPT, iterations=3)
             feed.talks(*YES)
             for _ in range(3):
                 assert feed.talks(*pieces)[-1] == b"x\r\n.\r\n"
                 assert feed.hears(b"250 ok\r\n") == self.GROUP.wire
-            assert feed.book.timings["pipeline", True] == [len(pieces) * 1_000_000] * 3
-            assert feed.book.codes("RCPT") == {"250": 3}
-            assert feed.book.service_ns("RCPT") == []
-            assert feed.book.messages == {"accepted": 3}
+            assert feed.recorder.timings["pipeline", True] == [len(pieces) * 1_000_000] * 3
+            assert feed.recorder.codes("RCPT") == {"250": 3}
+            assert feed.recorder.service_ns("RCPT") == []
+            assert feed.recorder.messages == {"accepted": 3}
 
     @pytest.mark.parametrize(
-        ("replies", "said"),
+        ("replies", "sent"),
         [
             (b"451 no\r\n503 no\r\n503 no\r\n", GROUP.wire),
             (b"250 ok\r\n550 no\r\n503 no\r\n", b"RSET\r\n"),
@@ -186,90 +194,102 @@ class TestGroups:
             (b"250 ok\r\n250 ok\r\n451 no\r\n", b"RSET\r\n"),
         ],
     )
-    def test_in_which_something_is_refused(self, replies: bytes, said: bytes) -> None:
-        feed = Feed(self.SCRIPT, passes=3)
+    def test_in_which_something_is_refused(self, replies: bytes, sent: bytes) -> None:
+        feed = Feed(self.SCRIPT, iterations=3)
         feed.talks(*YES, self.OK, b"250 ok\r\n")
-        assert feed.hears(replies) == said
-        assert feed.book.messages == {"accepted": 1, "rejected": 1}
-        if said != self.GROUP.wire:
-            assert feed.hears(b"554 no\r\n" if said == b".\r\n" else b"250 ok\r\n") == self.GROUP.wire
+        assert feed.hears(replies) == sent
+        assert feed.recorder.messages == {"accepted": 1, "rejected": 1}
+        if sent != self.GROUP.wire:
+            assert feed.hears(b"554 no\r\n" if sent == b".\r\n" else b"250 ok\r\n") == self.GROUP.wire
 
     def test_one_reply_too_many_is_seen(self) -> None:
-        feed = Feed(self.SCRIPT, passes=3)
+        feed = Feed(self.SCRIPT, iterations=3)
         feed.talks(*YES, self.OK, b"250 ok\r\n")
         assert feed.hears(self.OK + b"250 what\r\n") == b"x\r\n.\r\n"
-        assert feed.book.errors == {"unsolicited_reply": 1}
+        assert feed.recorder.errors == {"unsolicited_reply": 1}
 
 
 class TestTls:
     SCRIPT = Script.of(
         "starttls",
         (
-            say(b"EHLO c"),
-            Step(s.STARTTLS, b"STARTTLS\r\n", asks=(Ask("STARTTLS", (220,)),), slot="STARTTLS", otherwise=s.GIVE_UP),
-            say(b"EHLO c"),
-            say(b"QUIT", 221),
+            command_step(b"EHLO c"),
+            Step(
+                s.STARTTLS,
+                b"STARTTLS\r\n",
+                expected_replies=(ExpectedReply("STARTTLS", (220,)),),
+                metric="STARTTLS",
+                on_unexpected=s.ABORT_SESSION,
+            ),
+            command_step(b"EHLO c"),
+            command_step(b"QUIT", 221),
         ),
-        farewell=3,
+        teardown=3,
     )
 
     def test_starttls(self) -> None:
         feed = Feed(self.SCRIPT)
         assert feed.talks(*YES)[-1] == b"STARTTLS\r\n"
         assert feed.hears(b"220 go\r\n") == b""
-        assert feed.session.wants == api.START_TLS
-        assert feed.secured() == b"EHLO c\r\n"
-        assert len(feed.book.timings["tls", True]) == 1
+        assert feed.session.pending_action == api.START_TLS
+        assert feed.tls_started() == b"EHLO c\r\n"
+        assert len(feed.recorder.timings["tls", True]) == 1
 
     def test_refused(self) -> None:
         feed = Feed(self.SCRIPT)
         assert feed.talks(*YES, b"454 no\r\n")[-1] == b"QUIT\r\n"
-        assert feed.book.errors == {"starttls_refused": 1}
+        assert feed.recorder.errors == {"starttls_refused": 1}
 
     @pytest.mark.parametrize(("behind", "error"), [(b"250 x\r\n", "unsolicited_reply"), (b"250", "injected_before_tls")])
     def test_what_the_server_says_behind_its_220_is_not_carried_over(self, behind: bytes, error: str) -> None:
         feed = Feed(self.SCRIPT)
         feed.talks(*YES, b"220 go\r\n" + behind)
-        assert feed.book.errors == {error: 1}
-        assert feed.secured() == b"EHLO c\r\n"
+        assert feed.recorder.errors == {error: 1}
+        assert feed.tls_started() == b"EHLO c\r\n"
         assert feed.hears(b"250 ok\r\n") == b"QUIT\r\n"
 
     def test_implicit(self) -> None:
         feed = Feed(repeated(implicit_tls=True))
-        assert feed.session.wants == api.START_TLS
-        assert feed.secured() == b""
+        assert feed.session.pending_action == api.START_TLS
+        assert feed.tls_started() == b""
         assert feed.hears(YES[0]) == b"EHLO c.example\r\n"
 
 
 class TestAuth:
     @staticmethod
     def script(mechanism: str) -> Script:
-        step = Step(s.AUTH, asks=(Ask("AUTH", (2,)),), slot="AUTH", mechanism=mechanism, otherwise=s.GIVE_UP)
-        return Script.of("auth", (say(b"EHLO c"), step, say(b"QUIT", 221)), farewell=2)
+        step = Step(
+            s.AUTH,
+            expected_replies=(ExpectedReply("AUTH", (2,)),),
+            metric="AUTH",
+            mechanism=mechanism,
+            on_unexpected=s.ABORT_SESSION,
+        )
+        return Script.of("auth", (command_step(b"EHLO c"), step, command_step(b"QUIT", 221)), teardown=2)
 
     def test_plain(self) -> None:
-        feed = Feed(self.script("PLAIN"), credentials=("u", "secret"), tape=True)
-        said = feed.talks(*YES)[-1]
-        assert said == b"AUTH PLAIN " + base64.b64encode(b"\0u\0secret") + b"\r\n"
+        feed = Feed(self.script("PLAIN"), credentials=("u", "secret"), transcript=True)
+        sent = feed.talks(*YES)[-1]
+        assert sent == b"AUTH PLAIN " + base64.b64encode(b"\0u\0secret") + b"\r\n"
         assert feed.hears(b"235 welcome\r\n") == b"QUIT\r\n"
-        assert feed.session.tape is not None
-        assert said[11:-2] not in b"".join(entry.data for entry in feed.session.tape.entries)
+        assert feed.session.transcript is not None
+        assert sent[11:-2] not in b"".join(entry.data for entry in feed.session.transcript.entries)
 
     def test_login(self) -> None:
         feed = Feed(self.script("LOGIN"), credentials=("u", "secret"))
-        said = feed.talks(*YES, b"334 VXNlcm5hbWU6\r\n", b"334 UGFzc3dvcmQ6\r\n")
-        assert said[-3:] == [b"AUTH LOGIN\r\n", base64.b64encode(b"u") + b"\r\n", base64.b64encode(b"secret") + b"\r\n"]
+        sent = feed.talks(*YES, b"334 VXNlcm5hbWU6\r\n", b"334 UGFzc3dvcmQ6\r\n")
+        assert sent[-3:] == [b"AUTH LOGIN\r\n", base64.b64encode(b"u") + b"\r\n", base64.b64encode(b"secret") + b"\r\n"]
         assert feed.hears(b"235 welcome\r\n") == b"QUIT\r\n"
-        assert feed.book.codes("AUTH") == {"334": 2, "235": 1}
-        assert len(feed.book.service_ns("AUTH")) == 1
+        assert feed.recorder.codes("AUTH") == {"334": 2, "235": 1}
+        assert len(feed.recorder.service_ns("AUTH")) == 1
 
     @pytest.mark.parametrize("challenge", [b"334 !!!\r\n", b"334\r\n"])
     def test_a_challenge_that_cannot_be_answered_is_cancelled_or_answered(self, challenge: bytes) -> None:
         feed = Feed(self.script("CRAM-MD5"), credentials=("u", "secret"))
-        said = feed.talks(*YES, challenge)[-1]
-        assert said.endswith(b"\r\n")
+        sent = feed.talks(*YES, challenge)[-1]
+        assert sent.endswith(b"\r\n")
         assert feed.hears(b"501 cancelled\r\n") == b"QUIT\r\n"
-        assert feed.book.errors == {"auth_refused": 1}
+        assert feed.recorder.errors == {"auth_refused": 1}
 
     def test_one_challenge_too_many_is_cancelled(self) -> None:
         feed = Feed(self.script("LOGIN"), credentials=("u", "secret"))
@@ -278,21 +298,21 @@ class TestAuth:
 
 class TestLmtp:
     def test_each_recipient_taken_is_answered(self) -> None:
-        feed = Feed(repeated(rcpts=3, lmtp=True), passes=2)
+        feed = Feed(repeated(rcpts=3, lmtp=True), iterations=2)
         for _ in range(2):
-            feed.talks(*(YES if not feed.book.accepted else ()))
-            said = feed.talks(b"250 ok\r\n", b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n", b"354 go\r\n")
-            assert said[-1] == b"x\r\n.\r\n"
+            feed.talks(*(YES if not feed.recorder.accepted else ()))
+            sent = feed.talks(b"250 ok\r\n", b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n", b"354 go\r\n")
+            assert sent[-1] == b"x\r\n.\r\n"
             assert feed.hears(b"250 one\r\n") == b""
             assert feed.hears(b"452 full\r\n").startswith(b"MAIL")
-        assert feed.book.messages == {"accepted": 2}
-        assert feed.book.codes("message") == {"250": 2, "452": 2}
+        assert feed.recorder.messages == {"accepted": 2}
+        assert feed.recorder.codes("message") == {"250": 2, "452": 2}
 
 
 def test_lateness_is_packed_above_the_service_time() -> None:
-    feed = Feed(repeated(), passes=1, late_ns=7_000_000)
+    feed = Feed(repeated(), iterations=1, late_ns=7_000_000)
     feed.talks(*YES, *DELIVERED)
-    (sample,) = (v for (verb, *_), found in feed.book.replies.items() if verb == "DATA" for v in found)
+    (sample,) = (v for (verb, *_), found in feed.recorder.replies.items() if verb == "DATA" for v in found)
     # 7 ms before it could connect, then 3 ms until the pass began
     assert (sample >> LATE_SHIFT, sample & (1 << LATE_SHIFT) - 1) == (10_000, 1_000_000)
 
@@ -301,53 +321,59 @@ def test_waiting_at_the_gate_then_resuming_and_departing() -> None:
     feed = Feed(repeated(), at_end=WAIT)
     feed.talks(*YES, *DELIVERED)
     assert feed.session.deadline_ns >= api.NEVER
-    feed.session.assign(5, feed.now_ns, feed.book)
+    feed.session.assign(5, feed.now_ns, feed.recorder)
     assert feed.session.resume(feed.now_ns) == b"MAIL FROM:<a@b.example>\r\n"
     feed.talks(*DELIVERED)
-    assert feed.session.depart(feed.now_ns) == b"QUIT\r\n"
+    assert feed.session.finish_waiting(feed.now_ns) == b"QUIT\r\n"
     feed.hears(b"221 bye\r\n")
     feed.loses(api.ENDED)
-    assert feed.book.messages == {"accepted": 2}
-    assert not feed.book.errors
+    assert feed.recorder.messages == {"accepted": 2}
+    assert not feed.recorder.errors
 
 
-@pytest.mark.parametrize("farewell", [b"", b"421 idle too long\r\n"])
-def test_a_server_that_closes_an_idle_connection_fails_no_message(farewell: bytes) -> None:
+@pytest.mark.parametrize("teardown", [b"", b"421 idle too long\r\n"])
+def test_a_server_that_closes_an_idle_connection_fails_no_message(teardown: bytes) -> None:
     feed = Feed(repeated(), at_end=WAIT)
     feed.talks(*YES, *DELIVERED)
-    if farewell:
-        feed.hears(farewell)
+    if teardown:
+        feed.hears(teardown)
     feed.loses(api.CLOSED)
-    assert feed.book.messages == {"accepted": 1}
-    assert feed.book.errors == {"closed_idle": 1}
+    assert feed.recorder.messages == {"accepted": 1}
+    assert feed.recorder.errors == {"closed_idle": 1}
 
 
 def test_a_script_that_goes_on_is_spoken_to_its_end_whatever_comes() -> None:
-    steps = (say(b"XYZZY"), say(b"NOOP"), Step(s.SAY, b"half a line"), say(b" of it", 5), say(b"QUIT", 221))
-    feed = Feed(Script.of("raw", steps), tape=True)
-    said = feed.talks(b"220 s\r\n", b"500 what\r\n", b"garbage\r\n", b"250 ok\r\n", b"221 bye\r\n")
-    assert said == [b"XYZZY\r\n", b"NOOP\r\n", b"half a line of it\r\n", b"QUIT\r\n", b""]
-    assert list(feed.said)[2:4] == [b"half a line", b" of it\r\n"]  # two segments, not one
-    assert feed.session.tape is not None
-    assert feed.session.tape.heard() == b"220 s\r\n500 what\r\ngarbage\r\n250 ok\r\n221 bye\r\n"
+    steps = (
+        command_step(b"XYZZY"),
+        command_step(b"NOOP"),
+        Step(s.COMMAND, b"half a line"),
+        command_step(b" of it", 5),
+        command_step(b"QUIT", 221),
+    )
+    feed = Feed(Script.of("raw", steps), transcript=True)
+    sent = feed.talks(b"220 s\r\n", b"500 what\r\n", b"garbage\r\n", b"250 ok\r\n", b"221 bye\r\n")
+    assert sent == [b"XYZZY\r\n", b"NOOP\r\n", b"half a line of it\r\n", b"QUIT\r\n", b""]
+    assert list(feed.sent)[2:4] == [b"half a line", b" of it\r\n"]  # two segments, not one
+    assert feed.session.transcript is not None
+    assert feed.session.transcript.received() == b"220 s\r\n500 what\r\ngarbage\r\n250 ok\r\n221 bye\r\n"
 
 
 def test_the_engine_s_steps() -> None:
     steps = (
-        Step(s.PAUSE, pause_ns=5), say(b"NOOP"), Step(s.HALF_CLOSE), Step(s.PAUSE, pause_ns=5), Step(s.RESET),
+        Step(s.PAUSE, pause_ns=5), command_step(b"NOOP"), Step(s.HALF_CLOSE), Step(s.PAUSE, pause_ns=5), Step(s.RESET),
     )  # fmt: skip
     feed = Feed(Script.of("engine", steps))
     assert feed.hears(b"220 s\r\n") == b""
-    assert (feed.session.wants, feed.session.wake_ns) == (api.SLEEP, feed.now_ns + 5)
+    assert (feed.session.pending_action, feed.session.wake_ns) == (api.SLEEP, feed.now_ns + 5)
     assert feed.hears(b"250 early\r\n") == b""
-    assert feed.book.errors == {"unsolicited_reply": 1}
+    assert feed.recorder.errors == {"unsolicited_reply": 1}
     assert feed.wakes() == b"NOOP\r\n"
     feed.hears(b"250 ok\r\n")
-    assert feed.session.wants == api.HALF_CLOSE
+    assert feed.session.pending_action == api.HALF_CLOSE
     feed.wakes()
-    assert feed.session.wants == api.SLEEP
+    assert feed.session.pending_action == api.SLEEP
     feed.wakes()
-    assert feed.session.wants == api.RESET
+    assert feed.session.pending_action == api.RESET
 
 
 def _drawn(draw: float, n: int, at: int) -> float:
@@ -356,10 +382,14 @@ def _drawn(draw: float, n: int, at: int) -> float:
 
 def test_choose_goes_where_the_draw_says() -> None:
     steps = (
-        Step(s.CHOOSE, targets=(1, 3), weights=(3.0, 1.0)), say(b"NOOP"), Step(s.JUMP, targets=(4,)), say(b"HELP"),
-        *transaction(4), say(b"QUIT", 221),
-    )  # fmt: skip
-    for draw, said in ((0.0, b"NOOP\r\n"), (0.74, b"NOOP\r\n"), (0.75, b"HELP\r\n"), (0.999, b"HELP\r\n")):
+        Step(s.CHOOSE, targets=(1, 3), weights=(3.0, 1.0)),
+        command_step(b"NOOP"),
+        Step(s.JUMP, targets=(4,)),
+        command_step(b"HELP"),
+        *transaction(4),
+        command_step(b"QUIT", 221),
+    )
+    for draw, sent in ((0.0, b"NOOP\r\n"), (0.74, b"NOOP\r\n"), (0.75, b"HELP\r\n"), (0.999, b"HELP\r\n")):
         feed = Feed(Script.of("choose", steps, draw=partial(_drawn, draw)))
-        assert feed.hears(b"220 s\r\n") == said
+        assert feed.hears(b"220 s\r\n") == sent
         assert feed.hears(b"250 ok\r\n").startswith(b"MAIL")

@@ -9,7 +9,7 @@ import pytest
 
 from smtpbench.engine import api
 from smtpbench.session.server import MAX_LINE_BYTES, ServerSession
-from smtpbench.session.service import Envelope, Service
+from smtpbench.session.server_context import Envelope, ServerContext
 
 
 class Talk:
@@ -17,10 +17,10 @@ class Talk:
 
     def __init__(self, **options: object) -> None:
         self.kept: list[Envelope] = []
-        self.service = Service(keep=self.kept.append, **options)  # type: ignore[arg-type]  # a test's own options
+        self.service = ServerContext(on_message=self.kept.append, **options)  # type: ignore[arg-type]  # a test's own options
         self.session = ServerSession(self.service)
         self.clock = count(1)
-        self.greeting = self.session.opened(0)
+        self.greeting = self.session.connected(0)
 
     def says(self, data: bytes) -> bytes:
         out = self.session.receive(data, next(self.clock))
@@ -42,7 +42,7 @@ def test_a_message() -> None:
     assert talk.says(b"Subject: x\r\n\r\n..dot\r\n.\r\n") == b"250 2.0.0 Message accepted\r\n"
     assert talk.kept == [Envelope(b"a@b.example", (b"c@d.example",), b"Subject: x\r\n\r\n.dot\r\n")]
     assert talk.codes(b"RCPT TO:<c@d.example>", b"QUIT") == [503, 221]
-    assert talk.session.wants == api.CLOSE
+    assert talk.session.pending_action == api.CLOSE
     assert talk.service.counts.to_data()["messages"] == {"accepted": 1, "rejected": 0}
 
 
@@ -94,8 +94,8 @@ def test_every_split_gets_the_same_answers(name: str) -> None:
     def answers(*cuts: int) -> tuple[bytes, list[Envelope]]:
         talk = Talk()
         edges = [0, *cuts, len(data)]
-        said = b"".join(talk.says(data[a:b]) for a, b in pairwise(edges) if b > a)
-        return said, talk.kept
+        sent = b"".join(talk.says(data[a:b]) for a, b in pairwise(edges) if b > a)
+        return sent, talk.kept
 
     whole = answers()
     if len(data) < 1000:
@@ -128,9 +128,9 @@ def test_what_came_in_the_clear_never_reaches_tls() -> None:
     talk = Talk(starttls=True)
     assert b"STARTTLS" in talk.says(b"EHLO c\r\n")
     assert talk.says(b"STARTTLS\r\nNOOP\r\nNOO").startswith(b"220 ")
-    assert talk.session.wants == api.START_TLS
-    talk.session.wants = api.NOTHING
-    assert talk.session.secured(9) == b""
+    assert talk.session.pending_action == api.START_TLS
+    talk.session.pending_action = api.NOTHING
+    assert talk.session.tls_started(9) == b""
     assert talk.codes(b"MAIL FROM:<a@b.example>", b"STARTTLS x") == [503, 501]
     assert b"STARTTLS" not in talk.says(b"EHLO c\r\n")
     assert talk.codes(b"STARTTLS") == [503]
@@ -163,7 +163,7 @@ def test_limits() -> None:
     assert talk.codes(*ENVELOPE, b"RCPT TO:<e@d.example>", b"DATA") == [250, 250, 250, 452, 354]
     talk.says(b"x\r\n.\r\n")
     assert talk.codes(b"MAIL FROM:<a@b.example>") == [421]
-    assert talk.session.wants == api.LINGER
+    assert talk.session.pending_action == api.LINGER
 
 
 @pytest.mark.parametrize("option", ["require_tls", "require_auth"])

@@ -7,7 +7,7 @@ import pytest
 from smtpbench.engine import api
 from smtpbench.errors import UsageError
 from smtpbench.session.server import ServerSession
-from smtpbench.session.service import Service
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, behaviour_of, parse_rule
 from smtpbench.units import NS_PER_MS
 
@@ -17,24 +17,24 @@ LINES = (b"EHLO c\r\n", *ENVELOPE, b"DATA\r\n", b"x\r\n.\r\n", b"QUIT\r\n")
 
 def talk(behaviour: Behaviour, *, at_ns: int = 0) -> tuple[list[tuple[float, bytes]], ServerSession]:
     """What is heard and when (in ms), by a client that says its next line once it has an answer, or would wait 10 s."""
-    session = ServerSession(Service(manners=behaviour))
-    heard: list[tuple[float, bytes]] = []
+    session = ServerSession(ServerContext(faults=behaviour))
+    received: list[tuple[float, bytes]] = []
     now_ns = at_ns
-    out = session.opened(now_ns)
+    out = session.connected(now_ns)
     for line in (*LINES, b""):
         answer = b""
         while True:
             answer += out  # type: ignore[operator]  # a server's out is octets
-            if session.wants != api.SLEEP:
+            if session.pending_action != api.SLEEP:
                 break
-            session.wants = api.NOTHING
+            session.pending_action = api.NOTHING
             now_ns = session.wake_ns
             out = session.wake(now_ns)
-        heard.append((now_ns / NS_PER_MS, answer))
-        if session.wants or not line:
+        received.append((now_ns / NS_PER_MS, answer))
+        if session.pending_action or not line:
             break
         out = session.receive(line, now_ns)
-    return heard, session
+    return received, session
 
 
 def codes(behaviour: Behaviour) -> list[bytes]:
@@ -51,7 +51,7 @@ def test_no_rule_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "at", "heard", "wants"),
+    ("rule", "at", "received", "pending_action"),
     [
         ("RCPT=550 5.1.1 nobody", 3, b"550 5.1.1 nobody\r\n", None),
         ("MAIL=reject", 2, b"550 5.7.1 Refused by the sink\r\n", None),
@@ -66,28 +66,28 @@ def test_no_rule_changes_nothing() -> None:
         ("RCPT=close", 3, b"250 2.1.5 Recipient ok\r\n", api.LINGER),
     ],
 )
-def test_actions(rule: str, at: int, heard: bytes, wants: int | None) -> None:
+def test_actions(rule: str, at: int, received: bytes, pending_action: int | None) -> None:
     found, session = talk(Behaviour([parse_rule(rule)]))
-    assert found[at][1] == heard
-    if wants is not None:
-        assert session.wants == wants
+    assert found[at][1] == received
+    if pending_action is not None:
+        assert session.pending_action == pending_action
         assert len(found) == at + 1
     assert [answer[:3] for _, answer in found[:at]] == CLEAN[:at]
 
 
 def test_delays_add_up_and_hold_only_their_reply() -> None:
     rules = ("RCPT=delay:20ms", "RCPT=delay:5ms", "message=delay:7ms")
-    heard, _ = talk(Behaviour(map(parse_rule, rules)))
-    times_ms = [time_ms for time_ms, _ in heard]
+    received, _ = talk(Behaviour(map(parse_rule, rules)))
+    times_ms = [time_ms for time_ms, _ in received]
     assert times_ms == [0, 0, 0, 25, 25, 32, 32]
-    assert [answer.splitlines()[-1][:3] for _, answer in heard] == CLEAN
+    assert [answer.splitlines()[-1][:3] for _, answer in received] == CLEAN
 
 
 def served_ms(text: str, *came_ms: float) -> list[float]:
     """When each of these messages is answered."""
     behaviour = Behaviour([parse_rule(text)])
-    acts = [(at_ms, behaviour.act("message", b"", b"", round(at_ms * NS_PER_MS))) for at_ms in came_ms]
-    return [at_ms + act.hold_ns / NS_PER_MS for at_ms, act in acts if act is not None]
+    acts = [(at_ms, behaviour.override("message", b"", b"", round(at_ms * NS_PER_MS))) for at_ms in came_ms]
+    return [at_ms + override.hold_ns / NS_PER_MS for at_ms, override in acts if override is not None]
 
 
 def test_workers_take_what_there_is_in_the_order_in_which_it_came() -> None:
@@ -104,21 +104,21 @@ def test_workers_have_a_limit_that_arithmetic_knows() -> None:
 
 def test_a_delay_comes_before_the_work_and_other_rules_still_answer() -> None:
     rules = ("message=delay:7ms", "message=serve:10ms/1", "message=550 5.7.1 no")
-    heard, _ = talk(Behaviour(map(parse_rule, rules)))
-    at_ms, reply = heard[5]
+    received, _ = talk(Behaviour(map(parse_rule, rules)))
+    at_ms, reply = received[5]
     assert (at_ms, reply[:3]) == (17.0, b"550")
     assert 800 < served_ms("message=serve:exp(10ms)", *[0.0] * 100)[-1] < 1300  # the sum of 100 draws
 
 
 def test_a_drip_takes_its_time() -> None:
-    heard, _ = talk(Behaviour([parse_rule("RCPT=drip")]))
-    assert heard[3][0] == len(heard[3][1]) - 1
+    received, _ = talk(Behaviour([parse_rule("RCPT=drip")]))
+    assert received[3][0] == len(received[3][1]) - 1
 
 
 def test_a_stall_holds_what_is_due_in_it_until_its_end() -> None:
     behaviour = Behaviour([parse_rule("DATA=delay:15ms")], stall_ns=(10 * NS_PER_MS, 50 * NS_PER_MS))
-    heard, _ = talk(behaviour, at_ns=10**9)
-    assert [time_ms - 1000 for time_ms, _ in heard] == [0, 0, 0, 0, 50, 50, 50]
+    received, _ = talk(behaviour, at_ns=10**9)
+    assert [time_ms - 1000 for time_ms, _ in received] == [0, 0, 0, 0, 50, 50, 50]
 
 
 def test_greylisting_lets_the_second_try_through() -> None:
@@ -131,7 +131,7 @@ def test_greylisting_lets_the_second_try_through() -> None:
 def test_shares_are_drawn_with_the_seed() -> None:
     def refused(seed: int) -> list[bool]:
         behaviour = Behaviour([parse_rule("RCPT=450@30%")], seed=seed)
-        return [behaviour.act("RCPT", b"", b"", 0) is not None for _ in range(1000)]
+        return [behaviour.override("RCPT", b"", b"", 0) is not None for _ in range(1000)]
 
     assert refused(1) == refused(1) != refused(2)
     assert 250 < sum(refused(1)) < 350

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from smtpbench.session.service import Envelope
+from smtpbench.session.server_context import Envelope
 from smtpbench.sink.mailbox import Mailbox
 
 
@@ -45,10 +45,10 @@ def test_clearing_begins_again() -> None:
 
 
 def test_another_thread_that_waits_is_told() -> None:
-    mailbox, heard = Mailbox(), []
-    waiting = threading.Thread(target=lambda: heard.append(mailbox.wait_for(2, 30)))
+    mailbox, received = Mailbox(), []
+    waiting = threading.Thread(target=lambda: received.append(mailbox.wait_for(2, 30)))
     waiting.start()
     mailbox.add(envelope(1))
     mailbox.add(envelope(2))
     waiting.join(30)
-    assert heard == [True]
+    assert received == [True]

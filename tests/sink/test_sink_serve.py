@@ -12,14 +12,14 @@ import trio
 from runner import finish, run, sink, smtpbench, start
 from servers import Tls
 
-from smtpbench.session.service import Service
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.serve import sink_running
 
 
 async def test_embedded_on_a_free_port_with_a_client_that_is_not_ours(tls: Tls) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls.cert, tls.key)
-    service = Service(users={"u": "secret"}, starttls=True)
+    service = ServerContext(users={"u": "secret"}, starttls=True)
 
     def send(port: int) -> None:
         with smtplib.SMTP("localhost", port) as client:

@@ -17,17 +17,17 @@ from queueing import Queue
 
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.load import run as loading
-from smtpbench.load.plan import Plan
+from smtpbench.load.plan import LoadPlan
 from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.result import save
 from smtpbench.measure.saved import CAPACITY, load
-from smtpbench.report.capacity import capacity_table
+from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.scenario.load import find_scenario, load_scenario
-from smtpbench.session.service import Service
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, parse_rule
 from smtpbench.sink.serve import sink_running
-from smtpbench.study.capacity import Request, capacity
+from smtpbench.study.capacity import CapacityRequest, capacity
 from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_MS, NS_PER_S
@@ -35,10 +35,10 @@ from smtpbench.units import NS_PER_MS, NS_PER_S
 SCHEMA = json.loads(files("smtpbench.measure").joinpath("capacity.schema.json").read_text(encoding="utf-8"))
 
 
-def request_for(folder: Path, *slo: str, port: int = 9, **changes: Any) -> Request:
-    plan = Plan(connections=100, warmup_ns=NS_PER_S, seed=7)
+def request_for(folder: Path, *slo: str, port: int = 9, **changes: Any) -> CapacityRequest:
+    plan = LoadPlan(connections=100, warmup_ns=NS_PER_S, seed=7)
     access = Access(parse_target(f"smtp://127.0.0.1:{port}"))
-    request = Request(load_scenario(find_scenario("relay")), access, plan, list(map(parse_threshold, slo)), folder)
+    request = CapacityRequest(load_scenario(find_scenario("relay")), access, plan, list(map(parse_threshold, slo)), folder)
     return replace(request, **changes)
 
 
@@ -82,7 +82,7 @@ async def test_the_precision_is_what_was_asked_for(search: Any, precision_share:
 
 async def test_random_arrivals_and_random_work(search: Any) -> None:
     queue = Queue(0.004, 4, random_work=True)
-    plan = Plan(connections=100, warmup_ns=NS_PER_S, seed=3, poisson=True)
+    plan = LoadPlan(connections=100, warmup_ns=NS_PER_S, seed=3, poisson=True)
     result = await search(queue, plan=plan)
     assert result["capacity"]["rate_per_s"] == pytest.approx(1000, rel=0.1)
     assert result["plan"]["arrival_process"] == "poisson"
@@ -90,7 +90,7 @@ async def test_random_arrivals_and_random_work(search: Any) -> None:
 
 async def test_latency_is_the_limit_long_before_the_backlog_is(search: Any) -> None:
     queue = Queue(0.010, 1, random_work=True)  # M/M/1: p99 of the response is ln(100) / (μ - λ)
-    plan = Plan(connections=100, warmup_ns=NS_PER_S, seed=3, poisson=True)
+    plan = LoadPlan(connections=100, warmup_ns=NS_PER_S, seed=3, poisson=True)
     result = await search(queue, "message.p99<100ms", step_s=50.0, plan=plan)
     assert result["capacity"]["rate_per_s"] == pytest.approx(100 - 4.605 / 0.1, rel=0.2)
     assert result["capacity"]["limited_by"] == "objective"
@@ -196,7 +196,7 @@ class Tired(Queue):
         super().__init__(0.01, 4)
         self.times = times
 
-    def _closed(self, request: loading.Request) -> loading.Outcome:
+    def _closed(self, request: loading.RunRequest) -> loading.RunResult:
         lone = len(self.requests) > 1 and self.times > 0
         self.times -= lone
         self.service_s = 0.5 if lone else 0.01
@@ -235,8 +235,8 @@ def test_what_cannot_be_meant(tmp_path: Path) -> None:
 
 async def test_a_real_sink_and_real_runs(tmp_path: Path) -> None:
     told: list[str] = []
-    async with sink_running(Service(manners=Behaviour([parse_rule("message=serve:1ms/4")]))) as sink:
-        plan = Plan(connections=10, seed=7)
+    async with sink_running(ServerContext(faults=Behaviour([parse_rule("message=serve:1ms/4")]))) as sink:
+        plan = LoadPlan(connections=10, seed=7)
         rates = {"first_per_s": 40.0, "max_rate_per_s": 60.0, "step_s": 0.5, "precision_share": 0.3}
         request = request_for(tmp_path, port=sink.port, plan=plan, **rates)
         result = await capacity(request, told.append)
@@ -251,7 +251,7 @@ async def test_a_real_sink_and_real_runs(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_takes_nothing_is_no_server_to_search(tmp_path: Path) -> None:
-    async with sink_running(Service(manners=Behaviour([parse_rule("message=drop")]))) as sink:
+    async with sink_running(ServerContext(faults=Behaviour([parse_rule("message=drop")]))) as sink:
         result = await capacity(request_for(tmp_path, port=sink.port), lambda text: None)
     assert result["outcome"]["status"] == "could-not-run"
     assert "none of the first" in result["outcome"]["reason"]

@@ -17,29 +17,29 @@ from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
 from smtpbench.scenario.comparison import check
-from smtpbench.session.service import Service
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, parse_rule
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
-from smtpbench.study.candidates import Candidate, Means, Request, make_request
+from smtpbench.study.candidates import AccessOptions, Candidate, CompareRequest, make_request
 from smtpbench.study.compare import Comparing, compare, rule_differences, turn
 from smtpbench.study.options import document_of
 
 SCHEMA = json.loads(files("smtpbench.measure").joinpath("compared.schema.json").read_text(encoding="utf-8"))
 
 
-def request_for(folder: Path, *ports: int, **told: Any) -> Request:
+def request_for(folder: Path, *ports: int, **told: Any) -> CompareRequest:
     sides = {"target": [f"{name}=smtp://127.0.0.1:{port}" for name, port in zip("ABC", ports, strict=False)]}
     said = {"repeats": 2, "load": {"connections": 2, "messages": 20, "warmup": "0s"}, **told}
     document, beside = document_of("relay", {"with": None, "start": None, "stop": None, **sides}, said, "")
-    return make_request(check(document, beside), beside, Means(), folder, 7)
+    return make_request(check(document, beside), beside, AccessOptions(), folder, 7)
 
 
-def slow(text: str) -> Service:
-    return Service(manners=Behaviour([parse_rule(text)]))
+def slow(text: str) -> ServerContext:
+    return ServerContext(faults=Behaviour([parse_rule(text)]))
 
 
-def sides(request: Request, *names: str) -> list[Candidate]:
+def sides(request: CompareRequest, *names: str) -> list[Candidate]:
     return [replace(request.candidates[0], name=name) for name in names]
 
 
@@ -102,17 +102,17 @@ class _Interrupted:
     def __init__(self, results: Sequence[dict[str, Any]]) -> None:
         self._results = iter(results)
 
-    async def __call__(self, request: loading.Request, observer: loading.Observer) -> loading.Outcome:
+    async def __call__(self, request: loading.RunRequest, observer: loading.Observer) -> loading.RunResult:
         await trio.lowlevel.checkpoint()
         result = next(self._results, None)
-        return loading.Outcome(result or {}, None, result is None)
+        return loading.RunResult(result or {}, None, result is None)
 
 
 async def test_an_interrupt_in_a_run_keeps_the_complete_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with sink_running() as sink:
-        course = Comparing(request_for(tmp_path, sink.port, sink.port, repeats=1), lambda text: None)
-        await course.go()
-        runs = [*course.runs["A"], *course.runs["B"], *course.runs["A"]]
+        study = Comparing(request_for(tmp_path, sink.port, sink.port, repeats=1), lambda text: None)
+        await study.go()
+        runs = [*study.runs["A"], *study.runs["B"], *study.runs["A"]]
         monkeypatch.setattr(loading, "run", _Interrupted(runs))
         result = await compare(request_for(tmp_path, sink.port, sink.port, repeats=9), lambda text: None)
     assert result["outcome"] == {"status": "interrupted", "reason": "by a signal"}
@@ -120,10 +120,10 @@ async def test_an_interrupt_in_a_run_keeps_the_complete_rounds(tmp_path: Path, m
 
 
 async def test_an_interrupt_between_runs_ends_it(tmp_path: Path) -> None:
-    def tell(text: str) -> None:
+    def report_progress(text: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     async with sink_running() as sink:
-        result = await compare(request_for(tmp_path, sink.port, sink.port, repeats=9), tell)
+        result = await compare(request_for(tmp_path, sink.port, sink.port, repeats=9), report_progress)
     assert result["outcome"]["status"] == "interrupted"
     assert result["plan"]["repeats_done"] < 9

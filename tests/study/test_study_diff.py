@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator
 
 from smtpbench.errors import UsageError
 from smtpbench.measure import result as results
-from smtpbench.measure.difference import any_worse
+from smtpbench.measure.comparison import any_worse
 from smtpbench.measure.files import RunFiles
-from smtpbench.measure.recorder import Book, Interval
+from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.saved import load
 from smtpbench.study.diff import diff, part_values, sides_of
 from smtpbench.threshold import parse_metric
@@ -32,11 +32,13 @@ def saved_run(folder: Path, ms: float, *, seconds: int = 22, seed: int = 1, chan
     draw, totals = random.Random(seed), Interval()
     files = RunFiles(folder, datetime(2026, 1, 2, tzinfo=UTC))
     for second in range(1, seconds + 1):
-        book = Book()
+        recorder = Recorder()
         for _ in range(50):
-            book.samples("message", "message", b"250 2.0.0 Ok\r\n", True).append(sample(int(draw.gauss(ms, ms / 50) * MS)))
-            book.accepted += 1
-        interval = book.drain()
+            recorder.samples("message", "message", b"250 2.0.0 Ok\r\n", True).append(
+                sample(int(draw.gauss(ms, ms / 50) * MS))
+            )
+            recorder.accepted += 1
+        interval = recorder.drain()
         warm = second <= 2
         measured = Interval() if warm else None
         for _ in files.add_steps(
@@ -147,7 +149,7 @@ def test_where_the_generator_was_limited_nothing_is_said(tmp_path: Path) -> None
     assert any("generator was the bottleneck" in note for note in result["notes"])
 
 
-def judgement(path: Path, kind: str = "check", **verdicts: str) -> Path:
+def verdict(path: Path, kind: str = "check", **verdicts: str) -> Path:
     rules = {name.replace("_", "-"): {"verdict": verdict} for name, verdict in verdicts.items()}
     result = {
         "schema": f"smtpbench-{kind}/1", "kind": kind, "target": {"url": "smtp://127.0.0.1:1", "banner": "220 x"},
@@ -159,8 +161,8 @@ def judgement(path: Path, kind: str = "check", **verdicts: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["check", "fuzz"])
 def test_rules_are_compared(tmp_path: Path, kind: str) -> None:
-    old = judgement(tmp_path / "old.json", kind, eod_lf_lf="violation", auth_order="pass", re_ehlo="violation")
-    new = judgement(tmp_path / "new.json", kind, eod_lf_lf="pass", auth_order="violation", re_ehlo="violation")
+    old = verdict(tmp_path / "old.json", kind, eod_lf_lf="violation", auth_order="pass", re_ehlo="violation")
+    new = verdict(tmp_path / "new.json", kind, eod_lf_lf="pass", auth_order="violation", re_ehlo="violation")
     result = diff(sides_of([old, new]), [], confidence=0.95, least=0.01, force=False)
     assert {entry["rule"]: entry["verdicts"] for entry in result["rule_differences"]} == {
         "eod-lf-lf": {"old": "violation", "new": "pass"}, "auth-order": {"old": "pass", "new": "violation"},
@@ -171,7 +173,7 @@ def test_rules_are_compared(tmp_path: Path, kind: str) -> None:
 
 def test_sides_of_other_kinds_are_refused(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "run", 10)
-    check = judgement(tmp_path / "check.json")
+    check = verdict(tmp_path / "check.json")
     with pytest.raises(UsageError, match="results of different kinds"):
         sides_of([run, check])
     with pytest.raises(UsageError, match=r"no result\.json in it"):

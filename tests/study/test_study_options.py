@@ -10,7 +10,7 @@ import pytest
 from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.scenario.comparison import METRICS, Comparison, check, overlaid
 from smtpbench.scenario.model import Load
-from smtpbench.study.candidates import Means, Request, make_request
+from smtpbench.study.candidates import AccessOptions, CompareRequest, make_request
 from smtpbench.study.options import document_of
 from smtpbench.units import NS_PER_S
 
@@ -25,8 +25,8 @@ def comparison(
     return check(document, folder), folder
 
 
-def request_of(what: str = "relay", told: dict[str, Any] | None = None, **sides: list[str] | None) -> Request:
-    return make_request(*comparison(what, told, **sides), Means(), Path("out"), 7)
+def request_of(what: str = "relay", told: dict[str, Any] | None = None, **sides: list[str] | None) -> CompareRequest:
+    return make_request(*comparison(what, told, **sides), AccessOptions(), Path("out"), 7)
 
 
 def test_two_targets() -> None:

@@ -18,8 +18,8 @@ from smtpbench.study.steps import (
     TRIES,
     Limits,
     Next,
-    Step,
-    Verdict,
+    SearchResult,
+    SearchStep,
     decide,
     length_s,
     verdict,
@@ -28,27 +28,29 @@ from smtpbench.study.steps import (
 LIMITS = Limits(first_per_s=100.0, lowest_per_s=1.5625)
 
 
-def held(rate: float, purpose: str = PROBE) -> Step:
-    return Step(rate, purpose, True)
+def held(rate: float, purpose: str = PROBE) -> SearchStep:
+    return SearchStep(rate, purpose, True)
 
 
-def failed(rate: float, *, clear: bool = True, blame: str = "", served: float | None = None, purpose: str = PROBE) -> Step:
-    return Step(rate, purpose, False, clear, blame, served)
+def failed(
+    rate: float, *, clear: bool = True, blame: str = "", served: float | None = None, purpose: str = PROBE
+) -> SearchStep:
+    return SearchStep(rate, purpose, False, clear, blame, served)
 
 
-def search(answer: Callable[[Next, int], Step], limits: Limits = LIMITS) -> tuple[Verdict, list[Step]]:
+def search(answer: Callable[[Next, int], SearchStep], limits: Limits = LIMITS) -> tuple[SearchResult, list[SearchStep]]:
     """A whole search, each step answered."""
-    steps: list[Step] = []
+    steps: list[SearchStep] = []
     while isinstance(ahead := decide(limits, steps), Next):
         steps.append(answer(ahead, len(steps)))
         assert len(steps) <= limits.most_steps
     return ahead, steps
 
 
-def below(limit: float, *, shows: bool = False) -> Callable[[Next, int], Step]:
+def below(limit: float, *, shows: bool = False) -> Callable[[Next, int], SearchStep]:
     """What a server answers that holds up to a limit, and shows it by its backlog or not."""
 
-    def answer(ahead: Next, at: int) -> Step:
+    def answer(ahead: Next, at: int) -> SearchStep:
         if ahead.rate_per_s <= limit:
             return held(ahead.rate_per_s, ahead.purpose)
         return failed(ahead.rate_per_s, served=limit if shows else None, purpose=ahead.purpose)
@@ -111,7 +113,7 @@ def test_a_bound_that_was_the_generators_is_challenged_as_well() -> None:
 
 
 def test_a_rate_is_tried_no_more_often_than_that() -> None:
-    def in_turns(ahead: Next, at: int) -> Step:
+    def in_turns(ahead: Next, at: int) -> SearchStep:
         if ahead.rate_per_s < 200:
             return held(ahead.rate_per_s, ahead.purpose)
         return failed(ahead.rate_per_s, clear=False, blame=GENERATOR if at % 2 else "")
@@ -133,7 +135,7 @@ def test_what_was_found_is_tried_for_longer_and_the_search_goes_on_below_where_t
 
 @pytest.mark.parametrize(("blame", "word"), [(GENERATOR, "the generator"), (CONNECTIONS, "the number of connections")])
 def test_whose_limit_it_was(blame: str, word: str) -> None:
-    def answer(ahead: Next, at: int) -> Step:
+    def answer(ahead: Next, at: int) -> SearchStep:
         good = ahead.rate_per_s < 300
         return held(ahead.rate_per_s, ahead.purpose) if good else failed(ahead.rate_per_s, clear=False, blame=blame)
 
@@ -147,7 +149,7 @@ def test_whose_limit_it_was(blame: str, word: str) -> None:
 
 
 def test_a_clear_limit_of_our_own_needs_no_second_look_and_shows_itself_as_well() -> None:
-    def answer(ahead: Next, at: int) -> Step:
+    def answer(ahead: Next, at: int) -> SearchStep:
         if ahead.rate_per_s <= 300:
             return held(ahead.rate_per_s, ahead.purpose)
         return failed(ahead.rate_per_s, blame=CONNECTIONS, served=300, purpose=ahead.purpose)
@@ -176,7 +178,7 @@ def test_a_budget_of_steps_ends_it_with_what_it_has() -> None:
 
 def test_what_has_only_begun_has_found_nothing() -> None:
     assert verdict(LIMITS, []).limited_by == NOTHING
-    assert verdict(LIMITS, [held(100)]) == Verdict(
+    assert verdict(LIMITS, [held(100)]) == SearchResult(
         100, None, None, NOTHING, "at least 100/s: no rate was found that does not hold"
     )
     assert decide(LIMITS, []) == Next(100, PROBE)

@@ -57,7 +57,7 @@ class _SlamsOn(ServerSession):
 
     def _command(self, line: bytes) -> bytes:
         if line.startswith(self.line):
-            self.wants = api.CLOSE
+            self.pending_action = api.CLOSE
             return self.reply
         return super()._command(line)
 
@@ -106,7 +106,7 @@ class _StaysOpen(ServerSession):
     def _command(self, line: bytes) -> bytes:
         reply = super()._command(line)
         if reply.startswith(b"221"):
-            self.wants = api.NOTHING
+            self.pending_action = api.NOTHING
         return reply
 
 

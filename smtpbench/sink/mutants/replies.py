@@ -45,7 +45,7 @@ class _TurnsAway(ServerSession):
 
     def _greet(self, now_ns: int) -> bytes:
         super()._greet(now_ns)
-        self.wants = api.LINGER
+        self.pending_action = api.LINGER
         return b"554 5.3.2 No service here\r\n"
 
 

@@ -19,8 +19,8 @@ class _KeepsLines(ServerSession):
         self._buffer = behind[: behind.rfind(b"\n") + 1]
         return reply
 
-    def secured(self, now_ns: int) -> api.Out:
-        super().secured(now_ns)
+    def tls_started(self, now_ns: int) -> api.Out:
+        super().tls_started(now_ns)
         return self._work(now_ns)
 
 
@@ -41,9 +41,9 @@ class _Remembers(ServerSession):
 
     __slots__ = ()
 
-    def secured(self, now_ns: int) -> api.Out:
+    def tls_started(self, now_ns: int) -> api.Out:
         at, sender = self._state, self._sender
-        out = super().secured(now_ns)
+        out = super().tls_started(now_ns)
         if at in (state.READY, state.MAIL):
             self._state, self._sender = at, sender
         return out

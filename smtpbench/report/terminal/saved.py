@@ -1,0 +1,40 @@
+"""The console view of saved results: what `run`, `check`, `fuzz`, `compare` and `capacity` printed when they ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RUN, Saved
+from smtpbench.report.terminal.capacity import capacity_table
+from smtpbench.report.terminal.comparison import comparison_table
+from smtpbench.report.terminal.scorecard import findings_card, matrix, scorecard
+from smtpbench.report.terminal.tables import final_table, safe
+
+
+def view(saved: Sequence[Saved], *, color: bool = False) -> str:
+    """Each result as it was shown when it was made; of several servers' `check` a matrix."""
+    if len(saved) > 1 and all(one.kind == CHECK for one in saved):
+        return matrix([_safe(one.result) for one in saved], color=color)
+    return "\n\n".join(_view(one, color) for one in saved)
+
+
+def _view(saved: Saved, color: bool) -> str:
+    if saved.kind == RUN:
+        return final_table(saved.result, str(saved.path), color=color)
+    if saved.kind == CHECK:
+        return scorecard(_safe(saved.result), color=color)
+    if saved.kind == FUZZ:
+        return findings_card(_safe(saved.result), color=color)
+    if saved.kind == COMPARISON:
+        return comparison_table(saved.result, color=color)
+    return capacity_table(saved.result, color=color)
+
+
+def _safe(value: Any) -> Any:
+    """A result whose texts do nothing to a terminal: scorecards show them as they are."""
+    if isinstance(value, str):
+        return safe(value)
+    if isinstance(value, Mapping):
+        return {safe(name): _safe(inner) for name, inner in value.items()}
+    return [_safe(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,110 @@
+"""What thresholds are read from, and what is said of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from figures import MS
+
+from smtpbench.measure.recorder import Interval, Recorder
+from smtpbench.measure.thresholds import Figures, evaluate, failed_for_good, sentence, value_of
+from smtpbench.session.context import LATE_SHIFT
+from smtpbench.threshold import parse_threshold
+
+GENERATOR = {
+    "late_p50_ms": 1.0, "late_p99_ms": 7.0, "late_max_ms": 9.0, "loop_lag_max_ms": 2.0, "busiest_worker_share": 0.6,
+    "limited": True,
+}  # fmt: skip
+
+
+def figures() -> Figures:
+    """100 messages, 4 of them rejected and 1 failed; each 3 ms long and 2 ms late, one of them 50 ms."""
+    recorder = Recorder()
+    recorder.accepted, recorder.rejected, recorder.failed = 95, 4, 1
+    recorder.error("closed_421")
+    late = 2000 << LATE_SHIFT
+    recorder.samples("message", "message", b"250 2.0.0 Ok\r\n", True).extend([3 * MS + late] * 99 + [50 * MS + late])
+    recorder.samples("RCPT", "RCPT", b"250 Ok\r\n", True).extend([MS] * 90)
+    recorder.samples("RCPT", "RCPT", b"450 4.2.1 Later\r\n", False).extend([MS] * 6)
+    recorder.samples("RCPT", "RCPT", b"550 5.1.1 No\r\n", False).extend([MS] * 4)
+    return Figures(recorder.drain(), 10.0, GENERATOR)
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "value"),
+    [
+        ("message.p99", "1ms", 5.0),
+        ("message.service.p99", "1ms", 3.0),
+        ("message.service.max", "1ms", 50.0),
+        ("message.service.mean", "1ms", 3.47),
+        ("message.service.min", "1ms", 3.0),
+        ("message.count", "1", 100.0),
+        ("attempted", "1", 100.0),
+        ("failed", "1", 1.0),
+        ("failed", "1%", 0.01),
+        ("rejected", "1%", 0.04),
+        ("throughput", "1/s", 9.5),
+        ("recipients.accepted", "1", 90.0),
+        ("recipients.rejected", "1%", 0.1),
+        ("replies.RCPT", "1", 100.0),
+        ("replies.RCPT.4xx", "1", 6.0),
+        ("replies.RCPT.550", "1%", 0.04),
+        ("replies.RCPT.551", "1", 0.0),
+        ("errors", "1", 1.0),
+        ("errors.closed_421", "1%", 0.01),
+        ("errors.timeout", "1", 0.0),
+        ("generator.late_p99", "1ms", 7.0),
+        ("generator.cpu", "1%", 0.6),
+        ("generator.limited", "1", 1.0),
+    ],
+)
+def test_each_metric_is_found(metric: str, limit: str, value: float) -> None:
+    assert value_of(parse_threshold(f"{metric} < {limit}"), figures()) == pytest.approx(value, rel=0.002)
+
+
+def test_a_domain_has_its_own_figures() -> None:
+    whole = figures()
+    recorder = Recorder()
+    recorder.accepted, recorder.rejected = 8, 2
+    recorder.samples("RCPT", "RCPT", b"550 5.1.1 No\r\n", False).extend([MS] * 2)
+    recorder.samples("RCPT", "RCPT", b"250 Ok\r\n", True).extend([MS] * 8)
+    of_both = replace(whole, domains={"x.example": recorder.drain(), "empty.example": Interval()})
+    texts = {
+        "rejected < 5%": 0.04, "rejected@X.example < 5%": 0.2, "throughput@x.example > 1/s": 0.8,
+        "replies.RCPT.5xx@x.example < 1%": 0.2, "recipients.accepted@x.example > 1": 8.0, "errors@x.example < 1": 0.0,
+        "RCPT.max@x.example < 2ms": 1.0, "message.p99@x.example < 1ms": None, "message.count@x.example < 1": 0.0,
+        # a domain that nobody wrote to has kept to nothing, not even to a count that could not grow
+        "rejected@empty.example < 5": None, "rejected@nosuch.example < 5": None,
+    }  # fmt: skip
+    verdicts = evaluate([parse_threshold(text) for text in texts], of_both)
+    for verdict, value in zip(verdicts, texts.values(), strict=True):
+        assert verdict.value == (value if value is None else pytest.approx(value, rel=0.002)), verdict.threshold.text
+    assert verdicts[1].to_data()["metric"] == "rejected@x.example"
+    assert [one.passed for one in verdicts[-2:]] == [False, False]
+    broken = failed_for_good([one.threshold for one in verdicts], of_both)
+    assert [one.threshold.text.partition(" ")[0] for one in broken] == [
+        "rejected@X.example", "throughput@x.example", "replies.RCPT.5xx@x.example"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["message.p99 < 1s", "failed < 5%", "recipients.rejected < 5%", "replies.RCPT.4xx < 5%"])
+def test_what_was_not_measured_did_not_hold(text: str) -> None:
+    (verdict,) = evaluate([parse_threshold(text)], Figures(Interval(), 10.0, GENERATOR))
+    assert verdict.value is None
+    assert not verdict.passed
+    assert sentence(verdict.to_data()) == f"{text}: nothing of it was measured"
+
+
+def test_under_way_only_what_cannot_mend_counts() -> None:
+    texts = ("message.p99 < 1ms", "accepted > 1000", "throughput > 100/s", "failed < 5", "nosuch.p50 < 1ms")
+    broken = failed_for_good([parse_threshold(text) for text in texts], figures())
+    assert [verdict.threshold.text for verdict in broken] == ["message.p99 < 1ms", "throughput > 100/s"]
+
+
+def test_sentences() -> None:
+    said = [
+        sentence(one.to_data())
+        for one in evaluate([parse_threshold(t) for t in ("failed < 2%", "failed < 0.5%")], figures())
+    ]
+    assert said == ["failed < 2%: 1 %, 50% to spare", "failed < 0.5%: 1 %, 100% beyond it"]

@@ -1,0 +1,100 @@
+"""SARIF, valid by the official schema, and the same alert on another day."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_results import ADVISED, CONTROLS, HOSTILE, MAKERS, check_result, finding, fuzz_result, saved
+from jsonschema import Draft4Validator
+
+from smtpbench.report.formats.sarif import sarif
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "data" / "sarif-schema-2.1.0.json").read_text())
+VALID = Draft4Validator(SCHEMA, format_checker=Draft4Validator.FORMAT_CHECKER)
+
+
+def log_of(*results: dict[str, Any], folder: str = "results/mine") -> Any:
+    log = json.loads(sarif([saved(result, folder) for result in results]))
+    VALID.validate(log)
+    return log
+
+
+@pytest.mark.parametrize("text", ["x", HOSTILE, CONTROLS], ids=["plain", "markup", "controls"])
+def test_it_is_valid(text: str) -> None:
+    log = log_of(*(make(text) for make in MAKERS.values()))
+    assert len(log["runs"]) == 3  # what has no findings has no run
+    assert not VALID.is_valid({**log, "version": "2.0.0"})
+
+
+def test_rules_say_what_is_required_and_where() -> None:
+    (run,) = log_of(check_result())["runs"]
+    rules = {rule["id"]: rule for rule in run["tool"]["driver"]["rules"]}
+    rule = rules["eod-lf-lf"]
+    assert rule["helpUri"] == "https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1.4"
+    assert rule["fullDescription"]["text"].startswith("Only CRLF.CRLF ends the text of a message")
+    assert rule["properties"]["security-severity"] == "8.0"
+    assert "security" in rule["properties"]["tags"]
+    assert "security-severity" not in rules[ADVISED]["properties"]
+
+
+def test_results_point_at_what_says_it_again() -> None:
+    (run,) = log_of(check_result("it went on"))["runs"]
+    results = {result["ruleId"]: result for result in run["results"]}
+    assert {name: result["level"] for name, result in results.items()} == {"eod-lf-lf": "error", ADVISED: "note"}
+    one = results["eod-lf-lf"]
+    assert run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == "eod-lf-lf"
+    (location,) = one["locations"]
+    assert location["physicalLocation"]["artifactLocation"] == {
+        "uri": "results/mine/findings/eod-lf-lf-0123abcd.yaml", "uriBaseId": "%SRCROOT%",
+    }  # fmt: skip
+    assert one["message"]["text"].startswith("it went on\nRequired: Only CRLF")
+    (elsewhere,) = log_of(check_result(), folder="/abs/a b")["runs"]
+    uri = elsewhere["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert uri == "file:///abs/a%20b/findings/eod-lf-lf-0123abcd.yaml"
+
+
+@pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "", ".", "a\nb", 7, None])
+def test_a_file_that_leads_out_of_its_folder_is_none(file: Any) -> None:
+    (run,) = log_of(check_result(findings=[finding(file=file)]))["runs"]
+    place = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+    assert place == "results/mine/result.json"
+
+
+def prints(*results: dict[str, Any]) -> list[str]:
+    return [one["partialFingerprints"]["smtpbenchFinding/v1"] for run in log_of(*results)["runs"] for one in run["results"]]
+
+
+def test_an_alert_of_another_day_has_the_same_fingerprint() -> None:
+    monday = fuzz_result(rules={}, findings=[finding("health", "no reply", cause="no reply to QUIT")])
+    tuesday = fuzz_result(
+        started="2026-05-06T07:08:09+00:00", seed=99, rules={},
+        findings=[finding("health", "NOOP got no reply in state 'mail'", cause="no reply to QUIT", id="health-ffff", hits=9,
+                          file="findings/health-ffff.yaml", repeat="smtpbench replay --target smtp://127.0.0.1:40001 x",
+                          dialogue=["C: NOOP"])],
+    )  # fmt: skip
+    other = fuzz_result(rules={}, findings=[finding("health", "no reply", cause="the target is gone")])
+    assert len(prints(monday)) == 1
+    assert prints(monday) == prints(tuesday) != prints(other)
+
+
+def test_a_rerun_replaces_the_one_before() -> None:
+    def id_of(folder: str) -> str:
+        return str(log_of(fuzz_result(), folder=folder)["runs"][0]["automationDetails"]["id"])
+
+    monday, tuesday = id_of("results/20260102-030405-fuzz-relay"), id_of("x/20270102-030405-fuzz-relay")
+    assert monday == tuesday == "smtpbench/fuzz/fuzz-relay/"
+    ids = [run["automationDetails"]["id"] for run in log_of(fuzz_result(), fuzz_result())["runs"]]
+    assert len(set(ids)) == 2
+
+
+def test_the_baseline_is_suppressed() -> None:
+    (run,) = log_of(fuzz_result())["runs"]
+    assert {result["ruleId"]: "suppressions" in result for result in run["results"]} == {"health": False, "eod-lf-lf": True}
+
+
+def test_nothing_is_a_link_that_a_server_made() -> None:
+    (run,) = log_of(check_result("[click](http://evil.example)"))["runs"]
+    assert "](" not in run["results"][0]["message"]["text"]

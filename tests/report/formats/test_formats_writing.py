@@ -1,0 +1,96 @@
+"""Reports written: whole or not at all, and never over what is no file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from smtpbench.report.formats.writing import append, write_whole
+
+
+def test_a_file_is_made_and_replaced_and_keeps_its_mode(tmp_path: Path) -> None:
+    path = tmp_path / "a.xml"
+    write_whole("one\udce9", path)
+    assert path.read_bytes() == b"one\\udce9"
+    path.chmod(0o600)
+    write_whole("two", path)
+    assert path.read_text() == "two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_may_be_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 127)
+    write_whole("x", path)
+    assert path.read_text() == "x"
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    write_whole("new", tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
+def test_a_fifo_is_written_and_stays_one(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    text, heard = "x" * 200_000, list[str]()  # more than a pipe holds
+    reader = threading.Thread(target=lambda: heard.append(fifo.read_text()))
+    reader.start()
+    write_whole(text, fifo)
+    reader.join(timeout=30)
+    assert heard == [text]
+    assert stat.S_ISFIFO(fifo.lstat().st_mode)
+
+
+def test_a_device_is_written_and_stays_one(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    try:
+        device = Path(os.ttyname(theirs))
+        (tmp_path / "link").symlink_to(device)
+        write_whole("one", device)
+        write_whole("two", tmp_path / "link")
+        assert os.read(ours, 3) + os.read(ours, 3) == b"onetwo"
+        assert stat.S_ISCHR(device.lstat().st_mode)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+def test_a_stream_that_is_a_file_is_added_to(tmp_path: Path) -> None:
+    # /dev/stdout of a shell's `> file` is a name of that file, and what is in it was printed there
+    path = tmp_path / "out"
+    path.write_text("printed\n")
+    with path.open("a") as out:
+        write_whole("report\n", Path(f"/dev/fd/{out.fileno()}"))
+        inode = os.fstat(out.fileno()).st_ino
+    assert path.read_text() == "printed\nreport\n"
+    assert path.stat().st_ino == inode
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError):
+        write_whole("x", tmp_path / "missing" / "a")
+    with pytest.raises(OSError, match="irectory"):
+        write_whole("x", tmp_path)
+    (tmp_path / "a").write_text("old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole("new", tmp_path / "a")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
+
+
+def test_append(tmp_path: Path) -> None:
+    append("one\n", tmp_path / "a")
+    append("two\n", tmp_path / "a")
+    assert (tmp_path / "a").read_text() == "one\ntwo\n"

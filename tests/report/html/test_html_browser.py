@@ -1,0 +1,229 @@
+"""The page in a real browser: it asks for nothing, breaks no policy, fits a telephone, and hostile text stays text."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import saved_results
+import servers
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from smtpbench.measure.saved import FUZZ, Saved, load
+from smtpbench.report.html.page import write_report
+
+CHROMIUM = "chromium"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+         "--disable-sync"]  # fmt: skip
+WIDE, TELEPHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+#: Everything that a result's text could be made of by somebody who means harm.
+EVIL = (
+    '"\'><img src=x onerror="window.pwned=1"><b id="evil">bold</b></title></style></textarea></script>'
+    "<script>window.pwned=1</script><svg onload=window.pwned=1>]]>--><!--\x1b[31m\x00\u202e\u2066\u2028\ud800{{7*7}}\r\n"
+)
+HUGE = EVIL + 100_000 * "x"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    servers.need(CHROMIUM)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=shutil.which(CHROMIUM), args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A page of every kind, by its name."""
+    folder = tmp_path_factory.mktemp("pages")
+    runs = [
+        load(saved_results.run_folder(folder / name, seconds=40, samples=30, seed=seed)) for seed, name in enumerate("ab")
+    ]
+    kinds: dict[str, list[Saved]] = {
+        "run": runs[:1],
+        "runs": runs,
+        "fuzz": [saved_results.judged(FUZZ)],
+        "matrix": [saved_results.judged(path="a/result.json"), saved_results.judged(path="b/result.json")],
+        "comparison": [saved_results.comparison()],
+        "capacity": [saved_results.capacity()],
+    }
+    for name, saved in kinds.items():
+        write_report(saved, folder / f"{name}.html")
+    return {name: folder / f"{name}.html" for name in kinds}
+
+
+@contextmanager
+def opened(browser: Browser, path: Path, **options: Any) -> Iterator[Page]:
+    """The page in a window of its own; whatever it complains of, breaks or asks for is a failure."""
+    context = browser.new_context(**({"viewport": WIDE} | options))
+    page, troubles, asked = context.new_page(), [], []
+    page.on("console", lambda message: troubles.append(message.text))
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("dialog", lambda dialog: troubles.append(dialog.message))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri())
+    yield page
+    assert troubles == []
+    assert asked == [path.as_uri()]
+    context.close()
+
+
+def overflow(page: Page) -> int:
+    """Pixels that the page is wider than its window."""
+    return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+
+
+@pytest.mark.parametrize("name", ["run", "runs", "fuzz", "matrix", "comparison", "capacity"])
+def test_a_page_of_every_kind(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    with opened(browser, pages[name]) as page:
+        assert overflow(page) <= 0
+        charts = page.evaluate("document.querySelectorAll('figure[data-chart]').length")
+        assert page.evaluate("document.querySelectorAll('.live canvas').length") == charts
+        light = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        page.set_viewport_size({"width": 360, "height": 740})
+        assert overflow(page) <= 0
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") != light
+        page.emulate_media(media="print")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
+
+
+@pytest.mark.parametrize("name", ["run", "comparison"])
+def test_without_javascript_drawings_and_tables_stand(browser: Browser, pages: dict[str, Path], name: str) -> None:
+    with opened(browser, pages[name], java_script_enabled=False, viewport=TELEPHONE) as page:
+        assert overflow(page) <= 0
+        assert page.locator("table").first.is_visible()
+        assert not page.locator("#theme").is_visible()
+        shown = page.locator("svg.chart, svg.interval")
+        assert shown.count() > 3
+        assert all(one.is_visible() for one in shown.all())
+        assert page.locator("canvas").count() == 0
+
+
+def test_on_paper_the_drawings_take_the_place_of_the_canvas(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["run"], color_scheme="dark") as page:
+        figure = page.locator("figure[data-chart='0']")
+        assert figure.locator(".live").is_visible()
+        assert not figure.locator("svg.chart").is_visible()
+        page.emulate_media(media="print")
+        assert not figure.locator(".live").is_visible()
+        assert figure.locator("svg.chart").is_visible()
+
+
+def test_the_keyboard_reaches_and_works_everything(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["run"]) as page:
+        reached = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            reached.append(
+                page.evaluate("[document.activeElement.tagName, document.activeElement.className].join(' ').trim()")
+            )
+        assert reached[0] == "A skip"
+        assert {"BUTTON", "A", "DIV live"} <= set(reached)
+        assert "DIV scroll" not in reached
+
+        page.locator("#theme").focus()
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+        figure = page.locator("figure[data-chart='0']")
+        figure.locator(".live").focus()
+        page.keyboard.press("End")
+        assert figure.locator(".place").inner_text().startswith("at 99.9")
+        worst = page.evaluate("JSON.parse(document.getElementById('charts').textContent)[0].s[0].p.filter((y) => y).at(-1)")
+        assert figure.locator(".value").first.inner_text().split() == [f"{worst:.3g}", "ms"]
+        assert not figure.locator(".reset").is_visible()
+        page.keyboard.press("+")
+        assert figure.locator(".reset").is_visible()
+        page.keyboard.press("Escape")
+        assert not figure.locator(".reset").is_visible()
+
+        curve = figure.locator(".legend button").first
+        curve.focus()
+        page.keyboard.press("Space")
+        assert curve.get_attribute("aria-pressed") == "false"
+
+
+def test_the_heatmap_tells_its_cells(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["run"]) as page:
+        figure = page.locator("figure[data-grid='0']")
+        figure.focus()
+        page.keyboard.press("ArrowRight")
+        assert figure.locator(".place").inner_text().startswith("at 1 s, ")
+        figure.locator("svg.heat").scroll_into_view_if_needed()
+        box = figure.locator("svg.heat").bounding_box()
+        assert box is not None
+        told = set()
+        for share in range(5, 95, 2):
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + share / 100 * box["height"])
+            told.add(figure.locator(".place").inner_text().rpartition(": ")[2])
+        assert "0 of 30" in told
+        assert any(text.endswith(" of 30") and text != "0 of 30" for text in told)
+
+
+def test_dragging_zooms_and_a_double_click_shows_the_whole(browser: Browser, pages: dict[str, Path]) -> None:
+    with opened(browser, pages["capacity"]) as page:
+        figure = page.locator("figure[data-chart='0']")
+        box = figure.locator(".u-over").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 50)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 60, steps=4)
+        page.mouse.up()
+        assert figure.locator(".reset").is_visible()
+        page.mouse.dblclick(box["x"] + 50, box["y"] + 50)
+        assert not figure.locator(".reset").is_visible()
+
+
+def poisoned(value: Any, text: str) -> Any:
+    """A result with every text replaced but for those that its reading turns on, and one more entry with such a name."""
+    if isinstance(value, str):
+        return text
+    if isinstance(value, list):
+        return [poisoned(one, text) for one in value]
+    if not isinstance(value, dict):
+        return value
+    kept = ("schema", "kind", "histogram", "model", "verdict", "severity", "unit")
+    found = {key: one if key in kept else poisoned(one, text) for key, one in value.items()}
+    return found | {text[:1000]: next(iter(found.values()))} if found else found
+
+
+@pytest.mark.parametrize("name", ["run", "fuzz", "comparison", "capacity"])
+def test_hostile_text_is_shown_and_never_run(browser: Browser, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / EVIL.translate(dict.fromkeys(map(ord, "/\0\ud800"))).strip()[:80]
+    makers = {
+        "fuzz": lambda: saved_results.judged(FUZZ),
+        "comparison": saved_results.comparison,
+        "capacity": saved_results.capacity,
+    }
+    if name == "run":
+        saved = load(saved_results.run_folder(folder, seconds=20, samples=10))
+        with (folder / "timeline.csv").open("a") as timeline:
+            timeline.write("nan,steady,inf,-1,1e400,x\n" + 30 * "1," + "\n" + EVIL.encode("ascii", "replace").decode())
+        with (folder / "histograms.hlog").open("a") as log:
+            log.write(
+                "Tag=message.response,0,1,9,AAAA\nTag=message.response,nan,inf,9,HISTFAAAAB542pNp\nTag=message.response,\n"
+            )
+    else:
+        saved = makers[name]()
+        folder.mkdir()
+    (folder / "result.json").write_text(json.dumps(poisoned(saved.result, HUGE)))
+    page_file = tmp_path / "page.html"
+    write_report([load(folder)], page_file)
+    assert page_file.stat().st_size < 2_000_000
+    with opened(browser, page_file, viewport=TELEPHONE) as page:
+        assert overflow(page) <= 0
+        assert page.evaluate("window.pwned === undefined")
+        assert page.evaluate("document.querySelectorAll('img, iframe, object, #evil, [onerror], [onload]').length") == 0
+        assert page.evaluate("document.querySelectorAll('script').length") == 3
+        text = page.evaluate("document.body.innerText")
+        assert "<img src=x" in text
+        assert "{{7*7}}" in text
+        assert "\\x1b" in text
+        assert not set("\x1b\u202e\u2066\u2028") & set(text)

@@ -1,0 +1,82 @@
+"""The page as text: one file, a policy, escaped everywhere, and written whole or not at all."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import saved_results
+from figures import busy_recorder, result_of
+
+from smtpbench.measure.result import save
+from smtpbench.measure.saved import RUN, Saved, load
+from smtpbench.report.html.page import REPORT, embedded, html_report, report_beside, write_report
+
+
+def run_of(path: Path = Path("a/result.json"), **changes: Any) -> Saved:
+    return Saved(RUN, result_of(busy_recorder().drain(), **changes), path)
+
+
+def test_the_policy_allows_what_stands_in_the_page_and_nothing_else() -> None:
+    page = html_report([run_of()])
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    assert policy is not None
+    found = dict(part.strip().split(" ", 1) for part in policy[1].split(";"))
+    assert found["default-src"] == "'none'"
+    for directive, element in (("script-src", "script"), ("style-src", "style")):
+        text = re.search(f"<{element}>(.*?)</{element}>", page, re.DOTALL)
+        assert text is not None
+        assert found[directive] == f"'sha256-{base64.b64encode(hashlib.sha256(text[1].encode()).digest()).decode()}'"
+    assert " style=" not in page.partition("<script>")[0]
+    assert "Copyright (c) 2022 Leon Sorokin" in page
+
+
+def test_the_figures_stand_in_the_text_and_the_curves_in_the_data() -> None:
+    run = run_of()
+    page = html_report([run])
+    assert f"{run.result['messages']['accepted']:,}" in page
+    data = json.loads(page.partition('id="charts">')[2].partition("</script>")[0])
+    assert data[0]["t"] == "message"
+    assert page.count("<figure") == page.count("data-chart=") == len(data)
+
+
+def test_embedded_json_ends_no_element() -> None:
+    hostile = "</script><!--&\u2028\u2029\ud800]]>"
+    text = embedded([hostile])
+    assert json.loads(text) == [hostile]
+    assert text.isascii()
+    assert not set("<>&") & set(text)
+
+
+def test_ten_minutes_with_every_slot_are_a_small_page(tmp_path: Path) -> None:
+    page = html_report([load(saved_results.run_folder(tmp_path))])
+    assert len(page.encode()) < 300_000
+
+
+def test_a_report_beside_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(run_of().result, tmp_path)
+    assert report_beside(path) == REPORT
+    assert (tmp_path / REPORT).read_text() == html_report([load(path)])
+    assert sorted(one.name for one in tmp_path.iterdir()) == [REPORT, "result.json"]
+    assert capsys.readouterr().err == ""
+
+
+def test_where_the_disk_refuses_there_is_a_line_and_no_half_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = save(run_of().result, tmp_path)
+    (tmp_path / REPORT).mkdir()
+    (tmp_path / REPORT / "in the way").touch()
+    assert report_beside(path) == ""
+    assert capsys.readouterr().err.count("\n") == 1
+    assert sorted(one.name for one in tmp_path.iterdir()) == [REPORT, "result.json"]
+
+
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    link = tmp_path / "nowhere"
+    link.symlink_to("/dev/null")
+    write_report([run_of()], link)
+    assert link.is_char_device()

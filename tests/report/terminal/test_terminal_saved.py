@@ -1,0 +1,78 @@
+"""The console view of saved results, and the exit code that they stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hostile_results import (
+    CONTROLS,
+    capacity_result,
+    check_result,
+    comparison_result,
+    finding,
+    fuzz_result,
+    rule_data,
+    run_result,
+    saved,
+)
+
+from smtpbench.measure.recorder import Interval
+from smtpbench.report.reading.exit_code import exit_code
+from smtpbench.report.terminal.saved import view
+
+
+def clean(**changes: Any) -> dict[str, Any]:
+    return check_result(**({"rules": {"health": rule_data("health", "pass")}, "findings": []} | changes))
+
+
+def quiet_run(**changes: Any) -> dict[str, Any]:
+    result = run_result("x", thresholds=[], **changes)
+    del result["hostile"]
+    return result
+
+
+def test_each_kind_as_it_was_shown() -> None:
+    shown = view([saved(quiet_run()), saved(check_result()), saved(fuzz_result()), saved(comparison_result("B")),
+                  saved(capacity_result())])  # fmt: skip
+    for part in ("relay → smtp://", "saved: results/mine/result.json", "SECURITY eod-lf-lf", "met 7 times", "B against A",
+                 "CAPACITY"):  # fmt: skip
+        assert part in shown
+    assert view([saved(clean()), saved(clean())]).startswith("A: smtp://127.0.0.1:2525")
+
+
+def test_a_made_up_scorecard_does_nothing_to_a_terminal() -> None:
+    result = check_result(CONTROLS)
+    result["findings"][0] = finding(text=CONTROLS, repeat=CONTROLS, reproducibility=CONTROLS)
+    result["target"]["url"] = CONTROLS
+    for shown in (view([saved(result)]), view([saved(result), saved(result)]), view([saved(fuzz_result(CONTROLS))])):
+        assert not {"\x1b", "\x07", "\r", "\u202e", "\ud800"} & set(shown)
+
+
+@pytest.mark.parametrize(
+    ("results", "code"),
+    [
+        ([quiet_run(), clean()], 0),
+        ([check_result()], 1),
+        ([clean(rules={"x": rule_data("health", "violation", "y") | {"severity": "warning"}})], 0),
+        ([fuzz_result(findings=[finding(known=True)], rules={})], 0),
+        ([fuzz_result()], 1),
+        ([comparison_result()], 1),
+        ([comparison_result(differences=[], rule_differences=[])], 0),
+        ([run_result()], 99),
+        ([check_result(), run_result()], 99),
+        ([quiet_run(outcome={"status": "interrupted", "reason": ""}), run_result()], 130),
+        ([quiet_run(outcome={"status": "could-not-run", "reason": ""}), clean(outcome="interrupted")], 3),
+        ([run_result(outcome={"status": "aborted", "reason": ""})], 99),
+        ([capacity_result()], 0),
+        ([capacity_result(capacity={"rate_per_s": None})], 99),
+    ],
+)
+def test_exit_codes(results: list[dict[str, Any]], code: int) -> None:
+    assert exit_code(map(saved, results)) == code
+
+
+def test_an_empty_run_is_shown() -> None:
+    from figures import result_of
+
+    assert "attempted 0" in view([saved(result_of(Interval()))])

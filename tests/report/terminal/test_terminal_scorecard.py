@@ -1,0 +1,83 @@
+"""The scorecard: what counts, what is shown, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from smtpbench.report.terminal.scorecard import counts_against, mark, matrix, scorecard
+
+
+def rule(
+    verdict: str, severity: str = "violation", section: str = "RFC 5321 §4.2", id_: str = "R01", actual: str = ""
+) -> dict[str, str]:
+    return {
+        "verdict": verdict, "severity": severity, "section": section, "id": id_, "requirement": "Be brief.", "expected": "",
+        "actual": actual,
+    }  # fmt: skip
+
+
+def result(rules: dict[str, dict[str, str]], findings: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    return {"target": {"url": "smtp://x:25", "banner": "220 x"}, "strict": False, "rules": rules, "findings": findings or []}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "severity", "word", "lax", "strict"),
+    [
+        ("pass", "security", "pass", False, False),
+        ("violation", "security", "SECURITY", True, True),
+        ("violation", "violation", "VIOLATION", True, True),
+        ("violation", "warning", "warning", False, False),
+        ("violation", "advice", "advice", False, True),
+        ("inconclusive", "security", "?", False, False),
+        ("not-run", "security", "-", False, False),
+    ],
+)
+def test_what_counts(verdict: str, severity: str, word: str, lax: bool, strict: bool) -> None:
+    one = rule(verdict, severity)
+    assert mark(one) == word
+    assert counts_against(one, strict=False) is lax
+    assert counts_against(one, strict=True) is strict
+
+
+def test_sections_come_in_the_order_of_the_rfc_and_what_was_not_run_is_left_out() -> None:
+    text = scorecard(
+        result({
+            "b": rule("pass", section="RFC 3207 §4.2"),
+            "c": rule("pass", section="RFC 5321 §4.1.1.10"),
+            "a": rule("inconclusive", section="RFC 5321 §4.1.1.4", actual="no recipient"),
+            "d": rule("not-run"),
+        }),
+        color=False,
+    )  # fmt: skip
+    lines = text.splitlines()
+    assert lines == [
+        "smtp://x:25  220 x",
+        "", "RFC 5321 §4.1.1.4", "  ?          a                    no recipient",
+        "", "RFC 5321 §4.1.1.10", "  pass       c",
+        "", "RFC 3207 §4.2", "  pass       b",
+        "", "2 pass, 1 inconclusive",
+    ]  # fmt: skip
+
+
+def test_a_finding_is_told_whole() -> None:
+    finding = {
+        "id": "a-1", "rule": "a", "severity": "security", "actual": "it went on", "reproducibility": "2 of 2",
+        "dialogue": ["C: NOOP", "S: 250 ok"], "repeat": "smtpbench check --target smtp://x:25 a",
+    }  # fmt: skip
+    text = scorecard(result({"a": rule("violation", "security")}, [finding]), color=False)
+    for part in (
+        "SECURITY a (RFC 5321 §4.2)", "required: Be brief.", "seen:     it went on  (2 of 2)",
+        "    C: NOOP\n    S: 250 ok",
+        "again:    smtpbench check --target smtp://x:25 a",
+    ):  # fmt: skip
+        assert part in text
+    assert "\x1b[" in scorecard(result({"a": rule("violation", "security")}, [finding]), color=True)
+
+
+def test_a_matrix_shows_only_what_somebody_tried() -> None:
+    one, other = result({"a": rule("pass"), "b": rule("not-run")}), result({"a": rule("violation"), "b": rule("not-run")})
+    lines = matrix([one, other], color=False).splitlines()
+    assert lines[:2] == ["A: smtp://x:25  220 x", "B: smtp://x:25  220 x"]
+    assert lines[-1].split() == ["a", "pass", "VIOLATION"]

@@ -1,0 +1,150 @@
+"""The account: what a server owes, and what is held against it; fed by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from smtpbench.engine import api
+from smtpbench.rules.reply_tracker import ReplyTracker, Violation, find_violations
+from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
+from smtpbench.smtp.reply import Reply
+
+HELLO = b"220 mx.example\r\n", b"EHLO c.example\r\n", b"250 mx.example\r\n"
+MAIL = b"MAIL FROM:<a@b.example>\r\n", b"250 ok\r\n"
+RCPT = b"RCPT TO:<c@d.example>\r\n", b"250 ok\r\n"
+DATA = b"DATA\r\n", b"354 go\r\n"
+QUIT = b"QUIT\r\n", b"221 bye\r\n"
+
+
+def transcript(*octets: bytes, end_reason: str = api.ENDED) -> Transcript:
+    """A greeting, then client and server in turn; nothing for no write, no reply. `*tls` is an event."""
+    kept = Transcript()
+    who = SERVER
+    for at, piece in enumerate(octets):
+        if piece.startswith(b"*"):
+            kept.add(at, EVENT, piece[1:])
+            continue
+        if piece:
+            kept.add(at, who, piece)
+        who = CLIENT if who == SERVER else SERVER
+    kept.add(len(octets), EVENT, end_reason.encode())
+    return kept
+
+
+def rules(*octets: bytes, end_reason: str = api.ENDED) -> list[str]:
+    return [wrong.rule for wrong in find_violations(transcript(*octets, end_reason=end_reason))]
+
+
+def test_a_clean_session_has_nothing_against_it() -> None:
+    text = b"Subject: x\r\n\r\n..dots\r\n.\r\n"
+    assert rules(*HELLO, *MAIL, *RCPT, *DATA, text, b"250 queued\r\n", *QUIT, end_reason=api.CLOSED) == []
+
+
+def test_what_is_due_hangs_on_what_was_answered() -> None:
+    tracker = ReplyTracker()
+    assert tracker.replies_due == 1
+    tracker.received(Reply(220, b"220 x\r\n"))
+    tracker.sent(b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\ntext\r\n.\r\nNOOP\r\n")
+    codes = {250: b"250 ok\r\n", 354: b"354 go\r\n", 550: b"550 no\r\n"}
+    due = []
+    for code in (250, 250, 354, 250, 250):
+        due.append(tracker.replies_due)
+        tracker.received(Reply(code, codes[code]))
+    assert due == [2, 1, 1, 1, 1]
+    assert tracker.replies_due == 0
+    tracker.close(api.ENDED)
+    assert tracker.violations == []
+
+
+def test_a_text_after_a_refused_data_is_commands() -> None:
+    tracker = ReplyTracker()
+    tracker.received(Reply(220, b"220 x\r\n"))
+    tracker.sent(b"DATA\r\nNOOP\r\n")
+    tracker.received(Reply(503, b"503 no\r\n"))
+    assert tracker.replies_due == 1
+
+
+@pytest.mark.parametrize(
+    ("ending", "rule"),
+    [
+        (b"\n.\n", "eod-lf-lf"), (b"\n.\r\n", "eod-lf-crlf"), (b"\r\n.\n", "eod-crlf-lf"), (b"\r.\r", "eod-cr"),
+        (b"\r\n.\0\r\n", "eod-odd"), (b"xx", "data-desync"),
+    ],
+)  # fmt: skip
+def test_replies_to_lines_of_a_text(ending: bytes, rule: str) -> None:
+    text = b"text" + ending + b"NOOP\r\n.\r\n"
+    many = b"250 queued\r\n250 ok\r\n500 what\r\n"
+    assert rules(*HELLO, *MAIL, *RCPT, *DATA, text, many, *QUIT) == [rule]
+    early = (b"text" + ending, b"250 queued\r\n", b"\r\n.\r\n", b"500 what\r\n")
+    assert rules(*HELLO, *MAIL, *RCPT, *DATA, *early, *QUIT)[0] == rule
+
+
+def test_what_follows_a_reply_too_many_is_not_held_against_the_server_too() -> None:
+    text = b"text\n.\nNOOP\r\n.\r\nRCPT TO:<x@y.example>\r\n"
+    many = b"250 queued\r\n250 ok\r\n500 what\r\n503 no\r\n"
+    assert rules(*HELLO, *MAIL, *RCPT, *DATA, text, many) == ["eod-lf-lf"]
+
+
+def test_a_text_refused_half_way_may_end_the_session_and_nothing_else() -> None:
+    begin = (*HELLO, *MAIL, *RCPT, *DATA, b"text\nmore", b"451 bare LF\r\n")
+    assert rules(*begin, end_reason=api.CLOSED) == []
+    assert rules(*begin, b"x\r\n", b"500 what\r\n") == ["data-desync"]
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "rule"),
+    [
+        ((*RCPT,), "rcpt-first"),
+        ((*MAIL, b"RSET\r\n", b"250 ok\r\n", *RCPT), "rset-clears"),
+        ((b"MAIL FROM:<\r\n", b"501 no\r\n", *RCPT), "bad-mail-state"),
+        ((*MAIL, *MAIL), "nested-mail"),
+        ((*MAIL, b"AUTH PLAIN\r\n", b"334 \r\n"), "auth-order"),
+        ((*MAIL, *DATA, b".\r\n", b"250 taken\r\n"), "no-rcpt"),
+        ((b"RSET\r\n", b"500 what\r\n"), "rset-250"),
+        ((b"NOOP\r\n", b"502 no\r\n"), "noop-250"),
+        ((b"QUIT\r\n", b"500 what\r\n"), "quit"),
+        ((b"EHLO c.example\r\n", b"503 again\r\n"), "re-ehlo"),
+        ((*MAIL, b"VRFY x\r\n", b"252 no\r\n", RCPT[0], b"503 no\r\n"), "no-side-effect"),
+        ((b"NOOP\r\n", b"250 ok\r\n250 more\r\n"), "one-reply"),
+        ((b"BDAT 0 LAST\r\n", b"250 ok\r\n"), "bdat-reject"),
+        ((b"STARTTLS\r\nNOOP\r\n", b"220 go\r\n", b"*tls", b"", b"250 ok\r\n"), "tls-inject"),
+        ((b"STARTTLS\r\nX", b"220 go\r\n", b"*tls", b"EHLO c.example\r\n", b"500 what\r\n"), "tls-partial"),
+    ],
+)  # fmt: skip
+def test_what_is_out_of_order_has_a_rule(dialogue: tuple[bytes, ...], rule: str) -> None:
+    assert rules(*HELLO, *dialogue) == [rule]
+
+
+def test_a_server_is_believed_about_where_it_is() -> None:
+    before_ehlo = (HELLO[0], *MAIL, *RCPT, *DATA, b".\r\n", b"250 taken\r\n")
+    assert rules(*before_ehlo) == []
+
+
+def test_no_reply_is_a_hang() -> None:
+    assert find_violations(transcript(*HELLO, b"NOOP\r\n", end_reason=api.TIMEOUT)) == [
+        Violation("health", "NOOP got no reply in state 'ready'", "no reply to NOOP")
+    ]
+    assert rules(*HELLO, b"AUTH PLAIN AAAA\r\n", end_reason=api.TIMEOUT) == []  # a failed login is kept waiting
+    assert rules(*HELLO, b"NOOP\r\n", end_reason=api.CLOSED) == []
+
+
+@pytest.mark.parametrize(
+    "line", [b"NOOP\n", b"NOOP\r\r\n", b"x" * 600 + b"\r\n", b"DATA\t\r\n", b" NOOP\r\n", b"BDAT x\r\n"]
+)
+def test_what_servers_may_read_in_different_ways_is_let_go(line: bytes) -> None:
+    assert rules(*HELLO, line, b"250 ok\r\n500 a\r\n500 b\r\n", end_reason=api.TIMEOUT) == []
+
+
+def test_a_chunk_is_octets_unless_the_server_knows_no_chunks() -> None:
+    chunk = b"BDAT 12 LAST\r\nNOOP\r\nNOOP\r\n"
+    assert rules(*HELLO, *MAIL, *RCPT, chunk, b"250 taken\r\n") == []
+    assert rules(*HELLO, *MAIL, *RCPT, chunk, b"250 taken\r\n250 ok\r\n") == ["one-reply"]
+    assert rules(*HELLO, *MAIL, *RCPT, chunk, b"500 what\r\n250 ok\r\n250 ok\r\n") == []
+
+
+def test_what_comes_in_place_of_a_handshake_is_no_reply() -> None:
+    alert = b"\x15\x03\x03\x00\x02\x02\n"
+    begun = (*HELLO, b"STARTTLS\r\n", b"220 go\r\n", b"QUIT\r\n", alert)
+    assert rules(*begun) == []
+    assert [exchange.codes for exchange in Dialogue.of(transcript(*begun)).exchanges] == [[220], [250], [220], []]
