@@ -35,11 +35,11 @@ def pages() -> list[Path]:
 
 
 def missing(needs: list[str]) -> str:
-    """Return what to install for these programs, empty if all are there."""
+    """Return what is missing and how to install it, empty if all programs are there; Debian's packages have their names."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
     absent = [name for name in needs if name != "root" and not shutil.which(name, path=path)]
-    reasons = [f"install {', '.join(absent)}"] if absent else []
-    return " and ".join(reasons + (["run it as root"] if "root" in needs and os.geteuid() else []))
+    reasons = [f"{', '.join(absent)} not found: apt-get install {' '.join(absent)}"] if absent else []
+    return "; ".join(reasons + (["must be started as root"] if "root" in needs and os.geteuid() else []))
 
 
 def run(page: Page) -> Report:

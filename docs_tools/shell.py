@@ -4,7 +4,8 @@ Every command runs in a bash of its own. Between them the exported variables, th
 are kept, so a page may `cd` and `export`. A server (`… &`) gets a process group of its own and is ended by it.
 
 Ports: every port that the page names on the loopback is replaced by a free one in commands and files, and put back in
-the output. Its folder is shown as `~/work` and the checkout as `~/smtpbench`. `make` runs only `make demo` for real, because the other targets run the tests that run this.
+the output. Its folder is shown as `~/work` and the checkout as `~/smtpbench`. `make` runs only `make demo` for real,
+because the other targets run the tests that run this.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,25 @@ from docs_tools import fragments, page, runner
 from docs_tools.shell import ROOT
 
 PAGES = runner.pages()
+IDS = [str(path.relative_to(ROOT)) for path in PAGES]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=[str(path.relative_to(ROOT)) for path in PAGES])
-def test_commands_of_the_page_run_as_printed(path: Path) -> None:
-    read = page.read(path)
-    report = runner.run(read)
+#: Pages that run at the same time: most of their commands wait.
+AT_ONCE = 4
+
+
+@pytest.fixture(scope="session")
+def reports(request: pytest.FixtureRequest) -> Iterator[dict[Path, Future[runner.Report]]]:
+    """The reports of all pages whose test was selected, each as soon as it is there."""
+    wanted = {item.callspec.params["path"] for item in request.session.items if isinstance(item, pytest.Function)
+              and item.originalname == "test_commands_of_the_page_run_as_printed"}  # fmt: skip
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield {path: pool.submit(runner.run, page.read(path)) for path in PAGES if path in wanted}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=IDS)
+def test_commands_of_the_page_run_as_printed(path: Path, reports: dict[Path, Future[runner.Report]]) -> None:
+    report = reports[path].result()
     assert not report.problems, "\n\n".join(report.problems)
     if report.skipped:
         reason = f"{path.name}: {'; '.join(report.skipped)}"
@@ -26,7 +41,7 @@ def test_commands_of_the_page_run_as_printed(path: Path) -> None:
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=[str(path.relative_to(ROOT)) for path in PAGES])
+@pytest.mark.parametrize("path", PAGES, ids=IDS)
 def test_options_and_links_in_the_prose_exist(path: Path) -> None:
     assert list(fragments.check_prose(page.read(path))) == []
 

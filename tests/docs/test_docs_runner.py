@@ -151,7 +151,7 @@ def test_prose_is_checked(tmp_path: Path, text: str, wrong: str) -> None:
 
 def test_programs_that_are_missing_skip_the_page(tmp_path: Path) -> None:
     report = runner.run(made_page(tmp_path, "<!-- docs: page-needs no-such-program -->\n```console\n$ false\n```\n"))
-    assert report.skipped == ["install no-such-program"]
+    assert report.skipped == ["no-such-program not found: apt-get install no-such-program"]
     assert not report.ran
 
 
