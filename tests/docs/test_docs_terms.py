@@ -1,4 +1,4 @@
-"""The names that docs/terms.md gives for the code exist there."""
+"""Names of the code in docs/terms.md and in the pages for contributors exist."""
 
 from __future__ import annotations
 
@@ -35,3 +35,16 @@ def test_name_of_the_term_exists(term: str, code: str) -> None:
         file = ROOT / "smtpbench" / path
         assert file.exists(), path
         assert not name or name in defined_names(file.read_text()), f"{path} has no {name}"
+
+
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/explanation/architecture.md"])
+def test_paths_and_classes_of_the_page_exist(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for path in re.findall(r"`((?:[\w-]+/)+[\w-]*(?:\.\w+)?|\w+\.py)`", text):
+        assert any((base / path).exists() for base in (ROOT, ROOT / "smtpbench", ROOT / "smtpbench" / "report")), path
+    classes = {name for file in (ROOT / "smtpbench").rglob("*.py") for name in defined_names(file.read_text())}
+    assert set(re.findall(r"`([A-Z][a-z]+[A-Z]\w+)(?:\.\w+)?`", text)) - {"RFC"} <= classes
+
+
+def test_architecture_is_short() -> None:
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) < 80
