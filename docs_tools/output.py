@@ -28,7 +28,7 @@ _EQUAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\s+", " "),
     )
 )
-#: Least likeness of two lines that are taken for the same line with other words.
+#: Least likeness of two parts that are taken for the same part with other words.
 _LIKE = 0.6
 
 
@@ -101,7 +101,7 @@ def _matches(wanted: Sequence[str], real: Sequence[str]) -> bool:
 
 
 def renewed(shown: Sequence[str], printed: Sequence[str]) -> list[str]:
-    """Return the lines to show: all that was printed, or with ellipses the parts that were shown before.
+    """Return the lines to show: all that was printed, or with ellipses as many lines of each part as before.
 
     Raises:
         ValueError: A shown part has nothing like it in what was printed.
@@ -113,19 +113,26 @@ def renewed(shown: Sequence[str], printed: Sequence[str]) -> list[str]:
     at = 0
     for number, segment in enumerate(segments):
         result += [ELLIPSIS] if number else []
-        if not segment:
-            continue
-        begin = at if number == 0 else _like(segment[0], printed, at)
-        end = len(printed) if number == len(segments) - 1 else _like(segment[-1], printed, begin + len(segment) // 2) + 1
-        result += printed[begin:end]
-        at = end
+        if number == 0:
+            begin = 0
+        elif number == len(segments) - 1:
+            begin = max(at, len(printed) - len(segment))
+        else:
+            begin = _most_like(segment, printed, at)
+        at = begin + len(segment)
+        result += printed[begin:at]
     return result
 
 
-def _like(line: str, printed: Sequence[str], at: int) -> int:
-    """Return the index of the printed line that is most like a shown one, the first of several."""
-    short = normalised(line)
-    likeness = [difflib.SequenceMatcher(None, short, normalised(other)).ratio() for other in printed[at:]]
+def _most_like(segment: Sequence[str], printed: Sequence[str], at: int) -> int:
+    """Return where the printed lines are most like a shown part, the first place of several."""
+    shown, real = [normalised(line) for line in segment], [normalised(line) for line in printed]
+    starts = range(at, len(real) - len(shown) + 1)
+    likeness = [sum(map(_likeness, shown, real[start : start + len(shown)])) / len(shown) for start in starts]
     if not likeness or max(likeness) < _LIKE:
-        raise ValueError(f"nothing like this line was printed: {line}")
+        raise ValueError(f"nothing like this was printed: {segment[0]}")
     return at + likeness.index(max(likeness))
+
+
+def _likeness(line: str, other: str) -> float:
+    return 1.0 if line == other else difflib.SequenceMatcher(None, line, other).ratio()

@@ -30,9 +30,9 @@ from docs_tools.page import Block, Command, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Longest time for one command, seconds.
-TIMEOUT_S = 90.0
+TIMEOUT_S = 180.0
 #: Longest time until a server listens, seconds.
-READY_S = 20.0
+READY_S = 30.0
 _PORT = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\]):(\d{2,5})\b")
 _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 _NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "published", "site")

@@ -30,6 +30,7 @@ def reports(request: pytest.FixtureRequest) -> Iterator[dict[Path, Future[runner
         yield {path: pool.submit(runner.run, page.read(path)) for path in PAGES if path in wanted}
 
 
+@pytest.mark.timeout(900)  # the first page is waited for while others run; each command has a limit of its own
 @pytest.mark.parametrize("path", PAGES, ids=IDS)
 def test_commands_of_the_page_run_as_printed(path: Path, reports: dict[Path, Future[runner.Report]]) -> None:
     report = reports[path].result()
