@@ -23,6 +23,9 @@ check: $(VENV)/.ready ## types, lint and layers
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
+docs: $(VENV)/.ready ## the documentation, in site/index.html; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
 bench: $(VENV)/.ready ## CPU a message, beside smtp-source and smtp-sink
 	$(BIN)/python bench/bench.py $(BENCH)
 
@@ -54,6 +57,6 @@ docs-screenshot: $(VENV)/.ready ## docs/assets/report.png from a run, with chrom
 .PHONY: docs-output docs-screenshot
 
 clean: ## forget the virtual environment and every cache
-	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis site
 
-.PHONY: help demo test check bench capacitybench fuzzbench comparebench startbench reportbench published clean
+.PHONY: help demo test check docs bench capacitybench fuzzbench comparebench startbench reportbench published clean

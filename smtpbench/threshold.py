@@ -13,7 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from smtpbench.errors import UsageError
 from smtpbench.smtp.domain import canonical
@@ -32,13 +32,82 @@ GENERATOR: Final[Mapping[str, tuple[str, str]]] = {
     "cpu": (SHARE, "busiest_worker_share"),
     "limited": (COUNT, "limited"),
 }
-#: Metrics by the names that most runs have; slots are a scenario's own, and any percentile may be asked for.
-METRIC_NAMES: Final = (
-    "throughput", *OUTCOMES, "errors", "recipients.accepted", "recipients.rejected", "replies.RCPT.4xx", "replies.RCPT.5xx",
-    *(f"{slot}.{statistic}" for slot in ("message", "transaction", "session", "connect", "RCPT", "DATA")
-      for statistic in ("p50", "p95", "p99", "p99.9", "max", "mean", "service.p99")),
-    *(f"generator.{name}" for name in GENERATOR),
+
+
+class MetricFamily(NamedTuple):
+    """Metrics whose names are formed alike.
+
+    Attributes:
+        name: The name, with placeholders: `replies.<verb>.<code>`.
+        meaning: What is measured.
+        examples: Names that most runs have, which completion offers.
+    """
+
+    name: str
+    meaning: str
+    examples: tuple[str, ...]
+
+
+#: Latencies by name. Others are named after the verb that is answered, or by the key `as` of a step.
+LATENCIES: Final[Mapping[str, str]] = {
+    "message": "From the end of the message to its reply.",
+    "transaction": "From MAIL to the last reply of the mail transaction.",
+    "session": "From the start of the connection to its end.",
+    "connect": "The TCP connection.",
+    "tls": "The TLS handshake.",
+    "banner": "From the connection to the greeting.",
+    "pipeline": "A group of commands sent in one write, from the write to the last reply.",
+}
+STATISTICS: Final[Mapping[str, str]] = {
+    "p50": "A percentile: any from `p0` to `p100`, with up to four decimals, such as `p99.9`.",
+    "min": "The least value.",
+    "mean": "The arithmetic mean.",
+    "max": "The greatest value.",
+    "count": "The number of samples.",
+}
+METRICS: Final = (
+    MetricFamily("throughput", "Messages accepted per second of the measured window.", ("throughput",)),
+    MetricFamily("attempted", "Messages attempted: the sum of all outcomes.", ("attempted",)),
+    MetricFamily(
+        "accepted",
+        "Messages the server accepted: a 2yz reply to the end of the message; with LMTP, for one recipient or more.",
+        ("accepted",),
+    ),
+    MetricFamily("rejected", "Messages the server rejected, at MAIL, RCPT, DATA or the end.", ("rejected",)),
+    MetricFamily("failed", "Messages without an outcome: the connection broke, or a reply did not come.", ("failed",)),
+    MetricFamily("dropped", "Open model with `when-busy: drop`: arrivals for which no connection was free.", ("dropped",)),
+    MetricFamily("interrupted", "Messages interrupted by the end of the run.", ("interrupted",)),
+    MetricFamily("errors", "Connections and sessions that failed.", ("errors",)),
+    MetricFamily("errors.<kind>", "Those of one kind: `connect_refused`, `timeout`, `reset`, `closed`, `tls_failed` …", ()),
+    MetricFamily("recipients.accepted", "RCPT commands with a 2yz reply.", ("recipients.accepted",)),
+    MetricFamily("recipients.rejected", "RCPT commands with another reply.", ("recipients.rejected",)),
+    MetricFamily("replies.<verb>", "Replies to a verb.", ()),
+    MetricFamily(
+        "replies.<verb>.<code>", "Replies to a verb with a code, or with a class of codes.",
+        ("replies.RCPT.4xx", "replies.RCPT.5xx"),
+    ),
+    MetricFamily(
+        "<latency>.<statistic>",
+        "Response time: from the time at which the arrival was due, so that waiting for a connection counts.",
+        tuple(f"{name}.{statistic}" for name in ("message", "transaction", "session", "connect", "RCPT", "DATA")
+              for statistic in ("p50", "p95", "p99", "p99.9", "max", "mean", "service.p99")),
+    ),
+    MetricFamily("<latency>.service.<statistic>", "Service time: from the write to the reply.", ()),
+    MetricFamily(
+        "generator.late_p50", "Open model: how late arrivals began although a connection was free; median.",
+        ("generator.late_p50",),
+    ),
+    MetricFamily("generator.late_p99", "The same, 99th percentile.", ("generator.late_p99",)),
+    MetricFamily("generator.late_max", "The same, greatest value.", ("generator.late_max",)),
+    MetricFamily("generator.loop_lag", "The longest delay of a timer in the event loop.", ("generator.loop_lag",)),
+    MetricFamily("generator.cpu", "Share of one core that the busiest worker used.", ("generator.cpu",)),
+    MetricFamily(
+        "generator.limited", "1 if smtpbench itself was the bottleneck, or may have been; otherwise 0.",
+        ("generator.limited",),
+    ),
 )  # fmt: skip
+#: Names that most runs have; latencies may have names of a scenario's own, and any percentile may be asked for.
+METRIC_NAMES: Final = tuple(name for family in METRICS for name in family.examples)
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
 }  # fmt: skip
@@ -129,7 +198,7 @@ def parse_threshold(text: str) -> Threshold:
     domain = _domain(domain_text, path, text) if at else ""
     kind, limit = _limit(shape["limit"])
     if kind not in kinds:
-        wanted = " or ".join(_UNITS[one] for one in kinds)
+        wanted = " or ".join(LIMITS[one] for one in kinds)
         raise UsageError(f"{text!r}: the limit of {shape['metric']} is {wanted}")
     return Threshold(" ".join(shape.group("metric", "operator", "limit")), path, shape["operator"], limit, kind, domain)
 
@@ -151,7 +220,15 @@ def parse_metric(text: str) -> Metric:
     return Metric(text.strip(), path, SHARE if SHARE in kinds else kinds[0])
 
 
-_UNITS = {TIME: "a time, like 200ms", SHARE: "a share, like 0.1%", RATE: "a rate, like 450/s", COUNT: "a number"}
+#: Kind of value → how a limit of that kind is written.
+LIMITS: Final[Mapping[str, str]] = {
+    TIME: "a time, like 200ms", SHARE: "a share, like 0.1%", RATE: "a rate, like 450/s", COUNT: "a number",
+}  # fmt: skip
+
+
+def limits_of(metric: str) -> tuple[str, ...]:
+    """Return the kinds of limit that a metric may have. Raises UsageError for a name that is not one."""
+    return _metric(metric)[1]
 
 
 def _metric(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

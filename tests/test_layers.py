@@ -1,4 +1,4 @@
-"""Imports run down only: the floors of ARCHITECTURE.md, held by walking the AST."""
+"""Imports run down only: the layers of `docs_build.layers`, held by walking the AST."""
 
 from __future__ import annotations
 
@@ -9,23 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from docs_build.layers import LAYERS
+
 ROOT = Path(__file__).resolve().parent.parent / "smtpbench"
 
-#: Lower floors first. A package may import its own floor's packages only where they stand together in ALLIES.
-FLOORS = (
-    {"errors"},
-    {"units", "text"},
-    {"smtp"},
-    {"threshold"},
-    {"engine"},
-    {"session", "target"},
-    {"measure", "scenario", "sink", "rules"},
-    {"load", "check", "fuzz"},
-    {"study", "doctor"},
-    {"report"},
-    {"cli", "pytest_plugin"},
-)
-FLOOR_OF = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
+FLOOR_OF = {package: floor for floor, layer in enumerate(LAYERS) for package in layer.packages}
 STANDARD_LIBRARY_ONLY = {"smtp", "errors", "units", "text", "threshold"}
 #: Libraries that belong to one floor.
 OWNERS = {
@@ -64,6 +52,13 @@ def violations(root: Path) -> list[str]:
                 if package not in OWNERS.get(first, {package}):
                     found.append(f"{path.name}: {package} imports {first}")
     return found
+
+
+def test_every_package_has_a_layer() -> None:
+    packages = {
+        path.name.removesuffix(".py") for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert packages - {"__init__"} == set(FLOOR_OF)
 
 
 def test_imports_run_down_only() -> None:

@@ -11,15 +11,9 @@ PROGRESS = ("auto", "live", "plain", "none")
 ARRIVALS = ("uniform", "poisson")
 WHEN_BUSY = ("wait", "drop")
 TIMES = ("response", "service")
-#: Of `fuzz`: name → cases, duration, connections, seconds to shrink a finding.
-PROFILES = {
-    "quick": (1_000, "30s", 50, 6.0),
-    "ci": (10_000, "2m", 100, 10.0),
-    "deep": (10_000_000, "1h", 500, 30.0),
-}
 
 
 def one_of(option: str, value: str | None, known: Collection[str]) -> None:
-    """Raises UsageError for a value, other than None, that is not known."""
+    """Raise UsageError for a value, other than None, that is not known."""
     if value is not None and value not in known:
-        raise UsageError(f"{option} {value}: there are {', '.join(known)}{did_you_mean(value, known)}")
+        raise UsageError(f"{option} {value}: allowed are {', '.join(known)}{did_you_mean(value, known)}")

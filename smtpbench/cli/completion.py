@@ -1,10 +1,10 @@
-"""Completion in bash, zsh and fish: the script for each, where it is installed, and the answer that it asks for.
+"""Completion in bash, zsh and fish: the script of each shell, where it is installed, and the answers to the scripts.
 
 Theory of operation: on a Tab the script calls `_SMTPBENCH_COMPLETE=<shell> smtpbench "<the line up to the cursor>"`. The
-answer is a word a line, with a space behind it where it is finished, a tab and what it means; exit code 1 says that the
-shell is to offer files, which it does best itself. What the words are, `cli.words` knows.
+answer has a line for each word: the word, a space if the word is finished, a tab, and its description. Exit code 1 tells
+the shell to offer files, which it does itself. `cli.completion_values` finds the words.
 
-bash breaks words at characters such as `:` and `=` and wants only what comes after the last of them.
+bash splits words at characters such as `:` and `=`. It gets only the part after the last of them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ complete -F _smtpbench smtpbench
 # Completion of smtpbench for zsh.
 _smtpbench() {
     local answer line text about
-    local -a finished begun
+    local -a finished unfinished
     answer="$(_SMTPBENCH_COMPLETE=zsh ${(Q)~words[1]} "${(j: :)words[1,CURRENT-1]} $PREFIX" 2>/dev/null)" ||
         { _files; return }
     for line in "${(@f)answer}"; do
@@ -57,10 +57,10 @@ _smtpbench() {
         if [[ $text == *' ' ]]; then
             finished+=("${${text% }//:/\\\\:}${about:+:$about}")
         elif [[ -n $text ]]; then
-            begun+=("${text//:/\\\\:}${about:+:$about}")
+            unfinished+=("${text//:/\\\\:}${about:+:$about}")
         fi
     done
-    _describe -t words smtpbench finished -- begun -S ''
+    _describe -t words smtpbench finished -- unfinished -S ''
 }
 if [[ $funcstack[1] == _smtpbench ]]; then
     _smtpbench "$@"
@@ -84,54 +84,60 @@ complete --command smtpbench --no-files --arguments '(__smtpbench_complete)'
 }
 
 
-class Begun(NamedTuple):
-    """A line up to the cursor: the words before the last one, the last one, and whether it stands in open quotes."""
+class CommandLine(NamedTuple):
+    """A command line up to the cursor.
 
-    before: list[str]
-    word: str
+    Attributes:
+        preceding: Words before the last one, without `smtpbench`.
+        incomplete: The last word so far; empty after a space.
+        quoted: Whether it stands in quotes that are not closed.
+    """
+
+    preceding: list[str]
+    incomplete: str
     quoted: bool
 
 
 def answer(commands: Mapping[str, str]) -> None:
-    """Print what the script of a shell wants to know. Raises typer.Exit where the shell is to offer files."""
-    begun = split(sys.argv[1] if len(sys.argv) > 1 else "")
-    found = completion_values(begun.before, begun.word, commands)
+    """Print the answer to the script of a shell. Raises typer.Exit where the shell should offer files."""
+    line = parse_line(sys.argv[1] if len(sys.argv) > 1 else "")
+    found = completion_values(line.preceding, line.incomplete, commands)
     if found is None:
         raise typer.Exit(_FILES)
     shell = os.environ[VARIABLE]
-    for word in found:
-        typer.echo(shown(word, begun, shell, os.environ.get(_WORDBREAKS, "")))
+    for value in found:
+        typer.echo(answer_line(value, line, shell, os.environ.get(_WORDBREAKS, "")))
 
 
-def split(line: str) -> Begun:
-    """Read a line as a shell would, as far as it goes."""
+def parse_line(line: str) -> CommandLine:
+    """Split an unfinished command line as a shell would."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
     words: list[str] = []
     quoted = False
     try:
         words.extend(lexer)
-    except ValueError:  # quotes that are not closed yet, or a backslash at the end
+    except ValueError:  # open quotes, or a backslash at the end
         words.append(lexer.token)
         quoted = True
     if not quoted and (not line or line[-1].isspace()):
         words.append("")
     program = next((at for at, word in enumerate(words) if os.path.basename(word) == "smtpbench"), 0)
     *before, word = words[program + 1 :] or [""]
-    return Begun(before, word, quoted)
+    return CommandLine(before, word, quoted)
 
 
-def shown(word: CompletionValue, begun: Begun, shell: str, wordbreaks: str = "") -> str:
-    """A line of the answer."""
-    text, space = word.text, " " if word.finished else ""
-    if shell == "fish":  # it puts the space itself, and none after `/`, `:` or `=`
-        return f"{text}\t{_one_line(word.about)}" if word.about else text
+def answer_line(value: CompletionValue, line: CommandLine, shell: str, wordbreaks: str = "") -> str:
+    """Return a line of the answer."""
+    text, space = value.text, " " if value.finished else ""
+    if shell == "fish":  # it adds the space itself, and none after `/`, `:` or `=`
+        return f"{text}\t{_one_line(value.description)}" if value.description else text
     if shell != "bash":
-        return f"{text}{space}\t{_one_line(word.about)}"
-    if begun.quoted:
+        return f"{text}{space}\t{_one_line(value.description)}"
+    if line.quoted:
         return text
-    broken = [at for at, character in enumerate(begun.word) if character in wordbreaks]
-    text = text[broken[-1] + 1 :] if broken else text
+    breaks = [at for at, character in enumerate(line.incomplete) if character in wordbreaks]
+    text = text[breaks[-1] + 1 :] if breaks else text
     return re.sub(r"""([\s'"\\$`&;|<>(){}*?\[\]#!])""", r"\\\1", text) + space
 
 
@@ -140,16 +146,20 @@ def _one_line(text: str) -> str:
 
 
 def script_of(shell: str) -> str:
-    """The script for a shell, by default the one that asks. Raises UsageError."""
-    return SCRIPTS[_named(shell)]
+    """Return the script for a shell; an empty name is the shell of the user. Raises UsageError."""
+    return SCRIPTS[_known_shell(shell)]
 
 
 def install(shell: str, home: Path | None = None) -> tuple[str, list[Path]]:
-    """Write a shell's script where it will be read. Gives the shell, and what was written. Raises UsageError, CannotRun.
+    """Write the script of a shell where the shell reads it, and return the shell and the files that were written.
 
-    fish reads its own folder; bash and zsh get a line in `.bashrc` or `.zshrc`, once.
+    fish reads a folder of its own. bash and zsh get a line in `.bashrc` or `.zshrc`, once.
+
+    Raises:
+        UsageError: The shell is not known.
+        CannotRun: A file cannot be written.
     """
-    shell, home = _named(shell), home or Path.home()
+    shell, home = _known_shell(shell), home or Path.home()
     if shell == "fish":
         script = _folder("XDG_CONFIG_HOME", home / ".config") / "fish" / "completions" / "smtpbench.fish"
     else:
@@ -161,10 +171,10 @@ def install(shell: str, home: Path | None = None) -> tuple[str, list[Path]]:
         if shell != "fish":
             settings = home / ".bashrc" if shell == "bash" else _folder("ZDOTDIR", home) / ".zshrc"
             line = f"[ ! -f {shlex.quote(str(script))} ] || . {shlex.quote(str(script))}\n"
-            there = settings.read_text(encoding="utf-8", errors="surrogateescape") if settings.exists() else ""
-            if line not in there:
+            present = settings.read_text(encoding="utf-8", errors="surrogateescape") if settings.exists() else ""
+            if line not in present:
                 with settings.open("a", encoding="utf-8") as file:
-                    file.write(("" if there.endswith("\n") or not there else "\n") + line)
+                    file.write(("" if present.endswith("\n") or not present else "\n") + line)
                 written.append(settings)
     except OSError as error:
         raise CannotRun(f"the completion cannot be installed: {error.filename}: {error.strerror}") from None
@@ -175,15 +185,15 @@ def _folder(variable: str, default: Path) -> Path:
     return Path(os.environ[variable]) if os.environ.get(variable) else default
 
 
-def _named(shell: str) -> str:
-    found = shell or _asking() or "the shell that asks"
+def _known_shell(shell: str) -> str:
+    found = shell or _users_shell() or "this shell"
     if found not in SHELLS:
-        raise UsageError(f"there is no completion for {found}; name one of {', '.join(SHELLS)}{did_you_mean(found, SHELLS)}")
+        raise UsageError(f"there is no completion for {found}; allowed are {', '.join(SHELLS)}{did_you_mean(found, SHELLS)}")
     return found
 
 
-def _asking() -> str:
-    """The shell that started us, by the parents' names (proc(5)), else by SHELL; empty where it is none that is known."""
+def _users_shell() -> str:
+    """Return the shell that started this process, from its parents (proc(5)) or from SHELL; empty for an unknown one."""
     process = os.getppid()
     for _ in range(_MOST_PARENTS):
         try:

@@ -5,25 +5,34 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from smtpbench.cli import run
+from smtpbench.cli.options import Progress, ResultFolder, ScenarioName
 from smtpbench.errors import CannotRun
+from smtpbench.report.terminal.progress import AUTO
+from smtpbench.text import plural
 
 
 def command(
-    scenario: Annotated[str, typer.Argument(help="A shipped scenario, or a file.")] = "relay",
-    rate: Annotated[str | None, typer.Option("--rate", "-r", help="Arrivals: 500/s.")] = "500/s",
-    duration: Annotated[str, typer.Option("--duration", "-d", help="How long.")] = "10s",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.")] = None,
+    scenario: ScenarioName = "relay",
+    rate: Annotated[
+        str | None, typer.Option("--rate", "-r", metavar="RATE", help="Arrival rate (open model): 500/s, 30/m.")
+    ] = "500/s",
+    duration: Annotated[
+        str, typer.Option("--duration", "-d", metavar="DURATION", help="Time to send for: 30s, 5m.")
+    ] = "10s",
+    out: ResultFolder = None,
+    progress: Progress = AUTO,
 ) -> None:
-    """Run a scenario against the built-in sink, which runs as a process of its own on a free port of this machine.
+    """Run a scenario against the built-in sink, which this command starts on a free port of 127.0.0.1.
 
     \b
+    500 messages a second for ten seconds:
       smtpbench demo
+    Another scenario, faster:
       smtpbench demo pipelined -r 2000/s -d 5s
     """
     sink = subprocess.Popen(
@@ -37,15 +46,15 @@ def command(
     try:
         line = sink.stdout.readline()
         if not line:
-            raise CannotRun("the built-in sink did not start; `smtpbench sink` says why")
+            raise CannotRun("the built-in sink did not start; `smtpbench sink` shows the reason")
         address = json.loads(line)["listening"][0]
         try:
-            run.command(scenario, f"smtp://{address}", rate=rate, duration=duration, out=out)
+            run.command(scenario, f"smtp://{address}", rate=rate, duration=duration, out=out, progress=progress)
         finally:
             sink.terminate()
             counts = json.loads(sink.stdout.read() or "{}")
         if counts:
-            typer.echo(f"the sink counted {counts['messages']['accepted']:,} messages accepted")
+            typer.echo(f"the sink accepted {plural(counts['messages']['accepted'], 'message')}")
     finally:
         sink.kill()
         sink.wait()

@@ -4,64 +4,72 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import trio
 import typer
 
-from smtpbench.cli.exit_codes import INTERRUPTED
-from smtpbench.cli.options import Authorized, Ca, Cert, Insecure, Key, ReplyTimeout, Sni
+from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
+from smtpbench.cli.options import ConnectionOptions, Progress, ReplyTimeout
+from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.doctor.diagnosis import BAD
 from smtpbench.doctor.examine import DoctorRequest, examine
 from smtpbench.report.terminal.doctor import examination
-from smtpbench.report.terminal.tables import wants_color
-from smtpbench.target import Access, Trust, parse_target
+from smtpbench.report.terminal.progress import AUTO
+from smtpbench.report.terminal.tables import screen_of, wants_color
 from smtpbench.units import parse_duration_ns
 
-FOUND = 1
+#: What `examine` reports of this machine; a target is one more.
+_MACHINE_STEPS = 3
 
 
 def command(
     target: Annotated[
-        str | None, typer.Option("--target", "-t", help="Look at this target too: smtp://host:port and so on.")
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="URL",
+            help="Server to examine too: smtp://host:port, smtps://, lmtp:// or lmtp+unix:///path.  [default: none]",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that results would go to.")] = Path("results"),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for results, whose disk is examined.")
+    ] = Path("results"),
     timeout: ReplyTimeout = "10s",
-    ca: Ca = None,
-    insecure: Insecure = False,
-    sni: Sni = None,
-    cert: Cert = None,
-    key: Key = None,
-    authorized: Authorized = False,
+    progress: Progress = AUTO,
+    access: ConnectionOptions = ConnectionOptions(),
 ) -> None:
-    """Look at this machine before a run: what would make it the bottleneck, and what that limits.
+    """Examine this machine before a run: what could become the bottleneck, and at which load.
 
-    Limits, ports, cores, quotas, memory, clocks and disk are read; timers and the cost of a message are measured, in about
-    six seconds. With --target it also says hello to the target: no mail is sent. Exit code 1 means that something is bad;
-    a warning leaves it 0.
+    Limits, ports, cores, quotas, memory, clocks and disk are read. Timers and the cost of a message are measured, which
+    takes about six seconds. A --target is greeted; no mail is sent to it. Exit code 1 means that something is bad; warnings
+    leave it 0.
 
     \b
+    This machine:
       smtpbench doctor
+    A server too:
       smtpbench doctor --target smtp://127.0.0.1:2525
+    A server on another machine, with a certificate of its own:
       smtpbench doctor --target smtp://mx.example:25 --authorized --ca ca.pem
+    As JSON, only what is not ok:
       smtpbench doctor --json | jq '.checks[] | select(.verdict != "ok")'
     """
-    trust = Trust(ca, insecure, sni, cert, key)
-    timeout_ns = parse_duration_ns(timeout)
-    access = Access(parse_target(target), trust, None, timeout_ns, authorized) if target else None
-
-    def notify(text: str) -> None:
-        if sys.stderr.isatty():
-            typer.echo(f"doctor: {text} …", err=True)
-
-    report = trio.run(examine, DoctorRequest(out, access), notify)
+    parse_duration_ns(timeout)  # a mistake in it is an error without a target too
+    request = DoctorRequest(out, access.access_to(target, timeout) if target else None)
+    steps, done = _MACHINE_STEPS + bool(target), count()
+    with display_for(progress, "this machine", target or "") as display:
+        shown = ElapsedProgress(display)
+        report = trio.run(examine, request, lambda text: shown.count(next(done), steps, text))
     if report is None:
         raise typer.Exit(INTERRUPTED)
     if as_json:
         typer.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        typer.echo(examination(report, color=wants_color(sys.stdout)))
+        typer.echo(examination(report, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
     if report["verdict"] == BAD:
-        raise typer.Exit(FOUND)
+        raise typer.Exit(FINDINGS)

@@ -1,13 +1,9 @@
-"""How a command ends, whatever happened: one message on stderr, an exit code, never a traceback.
+"""How every command ends: one message on standard error, an exit code from `EXIT_CODES`, and never a traceback.
 
-    0    fine                                   70   a bug in smtpbench
-    1    findings                               99   a threshold failed
-    2    usage or scenario error                130  interrupted, what there was is saved
-    3    could not run                          141  the reader of the output has gone
-
-Theory of operation: `ended` calls the command and is the only place that catches everything. stdout and stderr are opened
-anew on a file that remembers what went wrong with it and raises nothing. So no command has to mind its output, one that
-measured something gets to save it, and only then does a failed output become the exit code.
+Theory of operation: `exit_code_of` calls the command and is the only function that catches every error. It first opens
+standard output and standard error again, on a file that remembers its first error and raises none. A command therefore
+needs no handling of failed output, and one that measured something saves it. Only then does failed output become the exit
+code.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import typer
 
@@ -30,40 +26,75 @@ from smtpbench import __version__
 from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
 from smtpbench.text import did_you_mean, visible
 
+FINDINGS = 1
+THRESHOLD_FAILED = 99
 BUG = 70
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+
+
+class ExitCode(NamedTuple):
+    """An exit code.
+
+    Attributes:
+        code: The number.
+        name: What it says, in a few words.
+        meaning: When it is used.
+    """
+
+    code: int
+    name: str
+    meaning: str
+
+
+EXIT_CODES = (
+    ExitCode(0, "fine", "The command did what it was asked for, and found nothing wrong."),
+    ExitCode(FINDINGS, "findings", "The server broke a rule, a candidate is worse than the first, or the machine is unfit."),
+    ExitCode(
+        UsageError.exit_code,
+        "usage or scenario error",
+        "An option, a URL or a file cannot be understood; the message names the place.",
+    ),
+    ExitCode(CannotRun.exit_code, "could not run", "The target, a certificate, a login or this machine stands in the way."),
+    ExitCode(BUG, "bug in smtpbench", "An error that smtpbench did not expect; the message names a file with details."),
+    ExitCode(THRESHOLD_FAILED, "threshold failed", "A threshold of the run does not hold, or no rate meets the objectives."),
+    ExitCode(INTERRUPTED, "interrupted", "SIGINT or SIGTERM ended the command; what was measured until then is saved."),
+    ExitCode(PIPE_CLOSED, "output pipe closed", "The program that reads the output has ended."),
+)
 DEBUG_VARIABLE = "SMTPBENCH_DEBUG"
 
-#: What a terminal that cannot show a character gets instead.
-_PLAIN = {
+#: ASCII in place of a character that the encoding of the output does not have.
+_ASCII = {
     "→": "->", "…": "...", "–": "-", "—": "-", "×": "x", "≤": "<=", "≥": ">=", "±": "+-", "·": "-", "µ": "u", "\xa0": " ",
     "’": "'", "“": '"', "”": '"', **dict.fromkeys("▁▂▃▄▅▆▇█", "#"),
 }  # fmt: skip
 
 
-def ended(command: Callable[[], object]) -> int:
-    """Call it, tell the user what went wrong, and say what to exit with."""
-    _occupy_closed_descriptors()
-    sys.stdout, out = watched(sys.stdout)
-    sys.stderr, _ = watched(sys.stderr)
+def exit_code_of(command: Callable[[], object]) -> int:
+    """Call a command, report what went wrong, and return the exit code."""
+    _open_closed_descriptors()
+    sys.stdout, output = safe_stream(sys.stdout)
+    sys.stderr, _ = safe_stream(sys.stderr)
     code = 0
     try:
         command()
     except typer.Exit as end:
         code = end.exit_code
     except BaseException as error:
-        code = _told(error)
+        code = _report(error)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    # what a command has to say of its work goes first: 99 is 99, whether or not anybody reads the table
-    return code if code or out is None or out.failure is None else _told_of_output(out.failure)
+    # the exit code of the work comes first: a failed threshold is 99, whether or not the table could be written
+    return code if code or output is None or output.failure is None else _report_output_failure(output.failure)
 
 
-class Output(io.FileIO):
-    """A descriptor that is written to. Where that fails, the first failure is kept and all that follows goes nowhere.
+class SafeOutput(io.FileIO):
+    """A descriptor for output. The first failed write is kept, and everything after it is discarded.
 
-    It never raises: a run must not be lost because nobody reads its progress any more, or because a disk is full.
+    It never raises: a run must not be lost because its progress cannot be written, or because a disk is full.
+
+    Attributes:
+        failure: Error of the first write that failed; None for none.
     """
 
     failure: OSError | None = None
@@ -77,42 +108,47 @@ class Output(io.FileIO):
         return len(data)
 
 
-def watched(stream: TextIO) -> tuple[TextIO, Output | None]:
-    """A standard stream, made to write what it can in place of what its encoding cannot hold; and what it writes to."""
+def safe_stream(stream: TextIO) -> tuple[TextIO, SafeOutput | None]:
+    """Return a standard stream that never raises, and the output below it.
+
+    Characters that its encoding does not have are replaced. A stream in memory is returned as it is, with None.
+    """
     try:
-        file = Output(stream.fileno(), "wb", closefd=False)
-    except OSError:  # one that is in memory
+        file = SafeOutput(stream.fileno(), "wb", closefd=False)
+    except OSError:
         return stream, None
     stream.flush()
-    at_once = getattr(stream, "write_through", False)
-    lines = getattr(stream, "line_buffering", False)
+    write_through = getattr(stream, "write_through", False)
+    line_buffering = getattr(stream, "line_buffering", False)
     buffered = io.BufferedWriter(file)
-    return io.TextIOWrapper(buffered, stream.encoding, REPLACE, line_buffering=at_once or lines), file
+    return io.TextIOWrapper(buffered, stream.encoding, ASCII_ERRORS, line_buffering=write_through or line_buffering), file
 
 
-def usage(error: typer.TyperException) -> str:
-    """What typer found wrong with the arguments, in our words and one line."""
+def usage_message(error: typer.TyperException) -> str:
+    """Return one line on what typer found wrong with the arguments, and where the help is."""
     context: Any = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "smtpbench"
-    told = _worded(" ".join(error.format_message().split()).rstrip("."))
+    message = _rephrased(" ".join(error.format_message().split()).rstrip("."))
     wrong = getattr(error, "option_name", None)
     if wrong is not None and hasattr(error, "possibilities"):
         known = [name for one in context.command.get_params(context) for name in (*one.opts, *one.secondary_opts)]
         hint = did_you_mean(wrong.lstrip("-"), [name[2:] for name in known if name.startswith("--")], "--")
-        told = f"there is no option {visible(wrong)}{hint}"
-    return f"{visible(told, 1000)}{'' if told.endswith('?') else ';'} `{path} --help` says how it is used"
+        message = f"there is no option {visible(wrong)}{hint}"
+    return f"{visible(message, 1000)}{'' if message.endswith('?') else ';'} `{path} --help` lists the options"
 
 
-def _worded(told: str) -> str:
-    """Without the phrases of libraries, and with the nearest choice."""
-    told = re.sub(r"Input should be (.*?)(, unable to parse .*)?$", r"it should be \1", told.replace("Value error, ", ""))
-    choice = re.search(r"'([^']*)' is not one of (.*)", told)
+def _rephrased(message: str) -> str:
+    """Return a message of typer or pydantic in the style of the others, with the nearest choice."""
+    message = re.sub(r"Input should be (.*?)(, unable to parse .*)?$", r"the value must be \1", message)
+    message = message.replace("Value error, ", "").replace("greater than or equal to", "at least")
+    message = message.replace("less than or equal to", "at most")
+    choice = re.search(r"'([^']*)' is not one of (.*)", message)
     hint = did_you_mean(choice[1], re.findall("'([^']*)'", choice[2])) if choice else ""
-    return told[:1].lower() + told[1:] + hint
+    return message[:1].lower() + message[1:] + hint
 
 
-def _told(error: BaseException) -> int:
-    """Say what is to be said of an error; its exit code."""
+def _report(error: BaseException) -> int:
+    """Print the message of an error, and return its exit code."""
     leaves = list(_leaves(error))
     if any(isinstance(leaf, KeyboardInterrupt) for leaf in leaves):
         return INTERRUPTED
@@ -122,19 +158,19 @@ def _told(error: BaseException) -> int:
     if isinstance(first, typer.Abort):
         return INTERRUPTED
     if isinstance(first, SmtpbenchError):
-        _say(str(first))
+        _print(str(first))
         return first.exit_code
     if isinstance(first, typer.TyperException):
-        _say(usage(first))
+        _print(usage_message(first))
         return UsageError.exit_code
-    _say(_bug(error))
+    _print(_bug_message(error))
     return BUG
 
 
-def _told_of_output(failure: OSError) -> int:
+def _report_output_failure(failure: OSError) -> int:
     if isinstance(failure, BrokenPipeError):
         return PIPE_CLOSED
-    _say(f"the output cannot be written: {(failure.strerror or str(failure)).lower()}")
+    _print(f"the output cannot be written: {(failure.strerror or str(failure)).lower()}")
     return CannotRun.exit_code
 
 
@@ -146,43 +182,49 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _bug(error: BaseException) -> str:
-    """The message for an error that nobody foresaw; its traceback goes into a file, or to stderr where that is asked for."""
+def _bug_message(error: BaseException) -> str:
+    """Return the message for an unexpected error.
+
+    Its traceback goes into a file, or into the message where the environment asks for it.
+    """
     text = "".join(traceback.format_exception(error))
     last = visible(traceback.format_exception_only(error)[-1].strip(), 300)
     about = f"smtpbench {__version__}, Python {platform.python_version()}, {platform.system()} {platform.release()}\n\n"
     if os.environ.get(DEBUG_VARIABLE):
-        where = visible(text, 100_000).replace("\\n", "\n").rstrip()
+        details = visible(text, 100_000).replace("\\n", "\n").rstrip()
     else:
         try:
             with tempfile.NamedTemporaryFile(
                 "w", encoding="utf-8", errors="backslashreplace", prefix="smtpbench-bug-", suffix=".txt", delete=False
             ) as file:
                 file.write(about + text)
-            where = f"its traceback is in {file.name}; please send it along"
+            details = f"the traceback is in {file.name}; please attach it to a report"
         except OSError:
-            where = f"{DEBUG_VARIABLE}=1 shows its traceback"
-    return f"this is a bug in smtpbench, and nothing that you did: {last}\n{where}"
+            details = f"set {DEBUG_VARIABLE}=1 to see the traceback"
+    return f"this is a bug in smtpbench, not a mistake of yours: {last}\n{details}"
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     with contextlib.suppress(OSError):
         print(f"smtpbench: {text}", file=sys.stderr, flush=True)
 
 
-def _occupy_closed_descriptors() -> None:
-    """A command may be started with stdout closed: nothing else may get its number, nor may writing to it fail."""
+def _open_closed_descriptors() -> None:
+    """Open the null device for each standard stream that is closed.
+
+    A command may be started with standard output closed. No other file may then get its number, and writing must not fail.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # the lowest free number is given out, which is this one
+            # the system gives out the lowest free number, which is the one of this stream
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False))
 
 
-def _plainly(error: UnicodeError) -> tuple[str, int]:
-    """The error handler: `→` as `->`, anything else as JSON spells it, so that JSON is still JSON."""
+def _replace_characters(error: UnicodeError) -> tuple[str, int]:
+    """Handle an encoding error: `→` becomes `->`, others are escaped as in JSON, so that JSON output stays valid."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    units = [_PLAIN.get(character) or _escaped(character) for character in error.object[error.start : error.end]]
+    units = [_ASCII.get(character) or _escaped(character) for character in error.object[error.start : error.end]]
     return "".join(units), error.end
 
 
@@ -191,5 +233,5 @@ def _escaped(character: str) -> str:
     return "".join(f"\\u{octets[at : at + 2].hex()}" for at in range(0, len(octets), 2))
 
 
-REPLACE = "smtpbench.plainly"
-codecs.register_error(REPLACE, _plainly)
+ASCII_ERRORS = "smtpbench.ascii"
+codecs.register_error(ASCII_ERRORS, _replace_characters)

@@ -3,142 +3,177 @@
 from __future__ import annotations
 
 import sys
-import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import trio
 import typer
 
-from smtpbench.cli.choices import PROFILES, one_of
-from smtpbench.cli.exit_codes import INTERRUPTED
+from smtpbench.cli.choices import one_of
+from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
+from smtpbench.cli.help import HelpSection
 from smtpbench.cli.options import (
-    Authorized,
-    Ca,
-    Cert,
     FixtureFile,
     Html,
-    Insecure,
-    Key,
-    PasswordFile,
+    LoginOptions,
+    Progress,
     Recipient,
     ReplyTimeout,
-    Sni,
+    ResultFolder,
+    ScenarioName,
     TargetOptions,
 )
-from smtpbench.cli.saving import keep
+from smtpbench.cli.progress import ElapsedProgress, display_for
+from smtpbench.cli.saving import new_folder, save_result
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan, CampaignStats
+from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.profiles import PROFILES, FuzzProfile
 from smtpbench.fuzz.run import FuzzRequest, Known, fuzz_target
 from smtpbench.fuzz.strategies import families
+from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.tables import wants_color
 from smtpbench.scenario.load import find_scenario, load_scenario
-from smtpbench.target import Trust
-from smtpbench.units import parse_duration_ns
+from smtpbench.text import plural
+from smtpbench.units import NS_PER_S, parse_duration_ns
 
-FOUND = 1
-_TOLD_EVERY_S = 2.0
+
+def _profile_text(profile: FuzzProfile) -> str:
+    limits = (
+        plural(profile.cases, "case"),
+        f"at most {duration_text(profile.duration_s)}",
+        plural(profile.connections, "connection"),
+    )
+    return f"{profile.description} {', '.join(limits)}."
+
+
+HELP_SECTIONS = (
+    HelpSection("Profiles", [(name, _profile_text(profile)) for name, profile in PROFILES.items()]),
+    HelpSection("Mutation families", list(FAMILIES.items())),
+)
 
 
 def command(
-    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one: relay, submission …")],
+    scenario: ScenarioName,
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; two are compared.")
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="URL",
+            help="Server to fuzz: smtp://[user@]host:port, smtps://, lmtp:// or lmtp+unix:///path; two are compared.",
+        ),
     ] = None,
     fixture: FixtureFile = None,
-    profile: Annotated[str, typer.Option(help="quick, ci or deep: how many cases, how long, how many at once.")] = "quick",
-    cases: Annotated[int | None, typer.Option(min=1, help="Cases in all.  [default: the profile's]")] = None,
-    duration: Annotated[str | None, typer.Option("--duration", "-d", help="How long to draw cases.")] = None,
-    connections: Annotated[int | None, typer.Option("--connections", "-c", min=1, help="Cases at once.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same cases.")] = 1,
-    only: Annotated[str, typer.Option(help="Mutation families to draw from, with commas: order,end,tls …")] = "",
-    skip: Annotated[str, typer.Option(help="Mutation families to leave out.")] = "",
-    max_findings: Annotated[int, typer.Option(min=1, help="Draw no more cases after so many findings.")] = 50,
-    strict: Annotated[bool, typer.Option("--strict", help="Count SHOULDs too.")] = False,
+    profile: Annotated[
+        str, typer.Option(metavar="quick|ci|deep", help="Number of cases, duration and connections; see Profiles below.")
+    ] = "quick",
+    cases: Annotated[
+        int | None, typer.Option(metavar="COUNT", min=1, help="Cases to run, at most.  [default: the profile's]")
+    ] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            "--duration", "-d", metavar="DURATION", help="Time to draw cases for, at most.  [default: the profile's]"
+        ),
+    ] = None,
+    connections: Annotated[
+        int | None,
+        typer.Option(
+            "--connections", "-c", metavar="COUNT", min=1, help="Cases that run at the same time.  [default: the profile's]"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", min=0, help="Random seed; the same seed repeats the cases.")] = 1,
+    only: Annotated[
+        str, typer.Option(metavar="FAMILY,...", help="Mutation families to draw from, listed below.  [default: all]")
+    ] = "",
+    skip: Annotated[str, typer.Option(metavar="FAMILY,...", help="Mutation families to leave out.  [default: none]")] = "",
+    max_findings: Annotated[
+        int, typer.Option(metavar="COUNT", min=1, help="Findings after which no more cases are drawn.")
+    ] = 50,
+    strict: Annotated[bool, typer.Option("--strict", help="Count recommendations (SHOULD) as violations too.")] = False,
     baseline: Annotated[
-        Path | None, typer.Option(help="A folder of findings that are known: only others make it fail.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of known findings, which do not fail the command.  [default: none]"),
     ] = None,
     recipient: Recipient = "",
-    sender: Annotated[str, typer.Option(help="Whom mail comes from.  [default: the scenario's]")] = "",
+    sender: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Envelope sender (MAIL FROM).  [default: the scenario's]")
+    ] = "",
     timeout: ReplyTimeout = "3s",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The folder.  [default: results/<fuzz>]")] = None,
+    out: ResultFolder = None,
     html: Html = True,
-    password_file: PasswordFile = None,
-    ca: Ca = None,
-    insecure: Insecure = False,
-    sni: Sni = None,
-    cert: Cert = None,
-    key: Key = None,
-    authorized: Authorized = False,
+    progress: Progress = AUTO,
+    access: LoginOptions = LoginOptions(),
 ) -> None:
-    """Mutate a scenario's session by the thousand, and show what breaks the server, as short as can be.
+    """Send mutated sessions of a scenario to a server, and report what breaks it, as short as possible.
 
-    Give it a server that may die. Exit code 1 means a finding that is not in the baseline.
+    Use a server that may crash. Exit code 1 means a finding that is not in the baseline.
 
     \b
+    A first look:
       smtpbench fuzz relay --target smtp://127.0.0.1:2525
+    In a build, where only new findings fail:
       smtpbench fuzz relay -t smtp://127.0.0.1:2525 --profile ci --seed 7 --baseline known-findings
+    Two servers, to find where they behave differently:
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
+    Some families of mutations only:
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --only end,dots,segment --cases 5000
     """
     one_of("--profile", profile, PROFILES)
-    most, longest, at_once, shrink_s = PROFILES[profile]
+    limits = PROFILES[profile]
     file = load_scenario(find_scenario(scenario))
-    trust = Trust(ca, insecure, sni, cert, key)
-    told = TargetOptions(target or [], trust, timeout, authorized, password_file, recipient, sender).completed(fixture)
-    access, *peers = told.accesses(most=2)
+    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture)
+    first, *peers = options.accesses(most=2)
     plan = CampaignPlan(
-        cases=cases or most,
-        duration_ns=parse_duration_ns(duration or longest),
+        cases=cases or limits.cases,
+        duration_ns=parse_duration_ns(duration) if duration else limits.duration_s * NS_PER_S,
         seed=seed,
-        connections=connections or at_once,
+        connections=connections or limits.connections,
         families=families(_names(only), _names(skip)),
         max_findings=max_findings,
         strict=strict,
-        shrink_s=shrink_s,
+        shrink_s=limits.shrink_s,
     )
-    folder = out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-fuzz-{file.path.stem}"
+    folder = out or new_folder(f"fuzz-{file.path.stem}")
     request = FuzzRequest(
         file=file,
-        access=access,
+        access=first,
         plan=plan,
-        recipient=told.recipient,
-        sender=told.sender,
-        known=_known(baseline),
+        recipient=options.recipient,
+        sender=options.sender,
+        known=_known_findings(baseline),
         peer=peers[0] if peers else None,
         folder=folder / "findings",
     )
-    catch = trio.run(fuzz_target, request, _Teller())
-    typer.echo(findings_card(catch.result, color=wants_color(sys.stdout)))
-    keep(catch.result, folder, html, findings=catch.findings, candidates=catch.candidates)
-    if catch.stopped:
+    with display_for(progress, scenario, " and ".join(options.urls)) as display:
+        shown = ElapsedProgress(display)
+
+        def report_progress(stats: CampaignStats) -> None:
+            shares = [stats.run / plan.cases]
+            if plan.duration_ns:
+                shares.append(shown.elapsed_s * NS_PER_S / plan.duration_ns)
+            counts = f"{plural(stats.run, 'case')} run  {plural(len(stats.suspects), 'suspect')}"
+            shown.update(counts, min(1.0, max(shares)))
+
+        fuzzed = trio.run(fuzz_target, request, report_progress)
+    typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
+    save_result(fuzzed.result, folder, html, findings=fuzzed.findings, candidates=fuzzed.candidates)
+    if fuzzed.stopped:
         raise typer.Exit(INTERRUPTED)
-    if catch.new_findings:
-        raise typer.Exit(FOUND)
+    if fuzzed.new_findings:
+        raise typer.Exit(FINDINGS)
 
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _known(folder: Path | None) -> frozenset[Known]:
+def _known_findings(folder: Path | None) -> frozenset[Known]:
     if folder is None:
         return frozenset()
     if not folder.is_dir():
         raise UsageError(f"--baseline {folder}: there is no such folder")
     found = [load_scenario(path).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
     return frozenset((one.rule, None if one.by == "check" else one.cause) for one in found if one is not None)
-
-
-class _Teller:
-    """One line every few seconds on stderr."""
-
-    def __init__(self) -> None:
-        self._last_s = time.monotonic()
-
-    def __call__(self, stats: CampaignStats) -> None:
-        if time.monotonic() - self._last_s >= _TOLD_EVERY_S:
-            self._last_s = time.monotonic()
-            print(f"{stats.run:,} cases run, {len(stats.suspects)} findings so far", file=sys.stderr, flush=True)

@@ -1,7 +1,4 @@
-"""The command line: names, help and exit codes. A command's module is imported only when it is called.
-
-Exit codes stand in `cli.ending`.
-"""
+"""The command line: commands and their summaries. The module of a command is imported only when the command is called."""
 
 from __future__ import annotations
 
@@ -16,25 +13,27 @@ from typer.core import TyperCommand, TyperGroup
 
 from smtpbench import __version__
 from smtpbench.cli import completion
-from smtpbench.cli.exit_codes import ended
+from smtpbench.cli.exit_codes import EXIT_CODES, exit_code_of
+from smtpbench.cli.help import Command, HelpSection, entry_of, write_sections
+from smtpbench.cli.option_groups import with_separate_options
 from smtpbench.errors import UsageError
 from smtpbench.text import did_you_mean, visible
 
-#: name → what `smtpbench --help` says of it; `smtpbench.cli.<name>` holds its `command`.
+#: Command → its summary in `smtpbench --help`; `smtpbench.cli.<command>` holds its function `command`.
 COMMANDS = {
     "run": "Load a mail server with a scenario and measure it.",
-    "check": "Try a server against the protocol's rules.",
-    "fuzz": "Mutate a scenario by the thousand and show what breaks a server.",
-    "compare": "Run candidates in turns; say what differs, how surely.",
-    "capacity": "Find the highest rate that holds your objectives.",
-    "diff": "Hold saved results against each other.",
-    "report": "Show saved results, or write them for CI and others.",
-    "replay": "Say findings again: STILL THERE, FIXED or CANNOT TELL.",
+    "check": "Check a server against the protocol rules.",
+    "fuzz": "Send mutated sessions to a server and report what breaks it.",
+    "compare": "Compare servers or settings by runs that take turns.",
+    "capacity": "Find the highest rate that meets your objectives.",
+    "diff": "Compare saved results.",
+    "report": "Show saved results, or export them for CI and other tools.",
+    "replay": "Replay findings and report which are fixed.",
     "rules": "List the protocol rules, or explain one.",
-    "sink": "Run a mail server that takes all, or misbehaves.",
-    "doctor": "Look at this machine, and a target, before a run.",
-    "demo": "Run the relay scenario against the built-in sink.",
-    "validate": "Check scenario files and say what they do.",
+    "sink": "Run a test mail server that accepts everything, or misbehaves on request.",
+    "doctor": "Examine this machine, and a target, before a run.",
+    "demo": "Run a scenario against the built-in sink.",
+    "validate": "Check scenario files and describe them.",
     "schema": "Print the JSON Schema of scenario files or of results.",
 }
 
@@ -45,11 +44,11 @@ def _show_completion(shell: str = "") -> None:
 
 def _install_completion(shell: str = "") -> None:
     shell, written = completion.install(shell)
-    typer.echo(f"completion for {shell} is in {' and '.join(map(str, written))}; a new shell has it")
+    typer.echo(f"completion for {shell} was written to {' and '.join(map(str, written))}; start a new shell to use it")
 
 
-#: Options that may have a value or none, which typer does not know.
-_COMPLETION = {"--show-completion": _show_completion, "--install-completion": _install_completion}
+#: Options whose value may be left out, which typer does not support.
+_COMPLETION_OPTIONS = {"--show-completion": _show_completion, "--install-completion": _install_completion}
 
 
 class LazyGroup(TyperGroup):
@@ -60,8 +59,8 @@ class LazyGroup(TyperGroup):
             args = ["--help"]
         elif args[0] == "help":
             args = [*args[1:2], "--help"]
-        elif args[0] in _COMPLETION:
-            _COMPLETION[args[0]](*args[1:2])
+        elif args[0] in _COMPLETION_OPTIONS:
+            _COMPLETION_OPTIONS[args[0]](*args[1:2])
             raise typer.Exit
         return super().parse_args(ctx, args)
 
@@ -69,7 +68,7 @@ class LazyGroup(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command for the list of commands, without its options."""
+        """Return a command with its summary and without its options, whose module is not imported for a list."""
         return TyperCommand(name=cmd_name, help=COMMANDS[cmd_name])
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str, Any, list[str]]:
@@ -79,33 +78,33 @@ class LazyGroup(TyperGroup):
             raise UsageError(f"there is no command '{visible(name)}'{hint}")
         return name, load(name), rest
 
-
-class OneCommand(TyperCommand):
-    """A command that is named in each of its usage errors."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        try:
-            return super().parse_args(ctx, args)
-        except typer.TyperException as error:
-            if getattr(error, "ctx", None) is None:
-                vars(error)["ctx"] = ctx
-            raise
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options, the commands and the exit codes; typer would shorten the summaries."""
+        options = [entry_of(one) for one in self.get_params(ctx)]
+        write_sections(
+            formatter,
+            [
+                HelpSection("Options", [(one.heading, one.description) for one in options]),
+                HelpSection("Commands", list(COMMANDS.items())),
+                HelpSection("Exit codes", [(str(one.code), one.name) for one in EXIT_CODES]),
+            ],
+        )
 
 
 def load(name: str) -> Any:
-    """The command of that name, with its options; imports its module."""
+    """Import the module of a command, and return the command with its options."""
     module = importlib.import_module(f"smtpbench.cli.{name}")
     single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    single.command(name, cls=OneCommand)(module.command)
-    return typer.main.get_command(single)
+    single.command(name, cls=Command)(with_separate_options(module.command))
+    command: Any = typer.main.get_command(single)
+    command.sections = getattr(module, "HELP_SECTIONS", ())
+    return command
 
 
 app = typer.Typer(
     cls=LazyGroup,
     add_completion=False,
-    epilog="Exit codes: 0 fine, 1 findings, 2 a mistake in the call or the scenario, 3 could not run, 70 a bug here, "
-    "99 a threshold failed, 130 interrupted (what there was is saved), 141 nobody reads the output. "
-    "`smtpbench help COMMAND` has examples.",
+    epilog="`smtpbench help COMMAND` describes a command and shows examples.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -121,27 +120,29 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def callback(
     show_completion: Annotated[
-        bool, typer.Option("--show-completion", help="Print the completion for bash, zsh or fish.")
+        bool, typer.Option("--show-completion", help="Print the completion script for bash, zsh or fish.")
     ] = False,
     install_completion: Annotated[
-        bool, typer.Option("--install-completion", help="Install the completion of that shell.")
+        bool, typer.Option("--install-completion", help="Install the completion script for bash, zsh or fish.")
     ] = False,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
-    """Load-test and judge SMTP and LMTP servers, with figures that can be trusted."""
+    """Load-test, check and fuzz SMTP and LMTP servers."""
 
 
 def main() -> None:
-    """The entry point."""
+    """Run the command line; the entry point of the program."""
     if completion.VARIABLE in os.environ:
-        sys.exit(ended(lambda: completion.answer(COMMANDS)))
-    sys.exit(ended(lambda: call(sys.argv[1:])))
+        sys.exit(exit_code_of(lambda: completion.answer(COMMANDS)))
+    sys.exit(exit_code_of(lambda: call(sys.argv[1:])))
 
 
 def call(arguments: Sequence[str]) -> None:
-    """Do what the arguments say. Raises what `cli.ending` makes messages and exit codes of."""
+    """Run the command that the arguments name. Raises the errors that `cli.exit_codes` turns into messages."""
     command: Any = typer.main.get_command(app)
-    # typer would take colours out of what is no terminal: `report.console.wants_color` has decided by then
+    # typer would remove colours from what is not a terminal; `report.terminal.tables.wants_color` has decided by then
     with command.make_context("smtpbench", list(arguments), color=True) as context:
         command.invoke(context)
 

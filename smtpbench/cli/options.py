@@ -1,4 +1,8 @@
-"""How a target is reached: the options that several commands have, and a file with what the options leave out."""
+"""Options that several commands have, each declared once, and a file that completes them.
+
+`Annotated` types are single options; the dataclasses `ConnectionOptions` and `LoginOptions` are groups of options that a
+command takes as one parameter (`cli.option_groups`).
+"""
 
 from __future__ import annotations
 
@@ -10,80 +14,204 @@ import typer
 
 from smtpbench.errors import UsageError
 from smtpbench.scenario.load import load_fixture
-from smtpbench.target import Access, Trust, parse_target, read_password
+from smtpbench.target import Access, Target, Trust, parse_target, read_password
 from smtpbench.units import parse_duration_ns
 
-FixtureFile = Annotated[Path | None, typer.Option(help="A file with target, recipient, sender, password-file, ca.")]
-Recipient = Annotated[str, typer.Option(help="A mailbox it takes mail for.  [default: found out]")]
-ReplyTimeout = Annotated[str, typer.Option(help="How long one reply may take.")]
-PasswordFile = Annotated[
-    Path | None, typer.Option(help="Its first line is the password; else SMTPBENCH_PASSWORD is.")
+ScenarioName = Annotated[
+    str, typer.Argument(metavar="SCENARIO", help="Scenario file, or name of a shipped scenario: relay, submission …")
+]
+Connections = Annotated[
+    int | None,
+    typer.Option(
+        "--connections", "-c", metavar="COUNT", min=1,
+        help="Connections open at the same time, at most.  [default: 10, or 100 with --rate]",
+    ),
 ]  # fmt: skip
-Ca = Annotated[Path | None, typer.Option(help="PEM file of the certificate authorities to trust.")]
-Insecure = Annotated[bool, typer.Option("--insecure", help="Trust any certificate.")]
-Sni = Annotated[str | None, typer.Option(help="The server name to ask for and verify.")]
-Cert = Annotated[Path | None, typer.Option(help="PEM file of the client's certificate.")]
-Key = Annotated[Path | None, typer.Option(help="PEM file of its key, if that is elsewhere.")]
+Messages = Annotated[
+    int | None,
+    typer.Option(
+        "--messages", "-n", metavar="COUNT", min=1,
+        help="Arrivals to send: iterations of the scenario's repeat, or sessions where it has none.",
+    ),
+]  # fmt: skip
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        "--rate", "-r", metavar="RATE",
+        help="Arrival rate, which selects the open model: 500/s, 30/m, or a ramp 10/s..500/s.  [default: closed model]",
+    ),
+]  # fmt: skip
+Arrivals = Annotated[
+    str | None,
+    typer.Option(metavar="uniform|poisson", help="Spacing of arrivals in the open model.  [default: uniform]"),
+]
+Workers = Annotated[
+    int | None, typer.Option(metavar="COUNT", min=1, max=256, help="Processes that share the load.  [default: 1]")
+]
+MessageSize = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Size of generated messages: 64KiB.  [default: the scenario's]")
+]
+LoadTimeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="DURATION", help="Time limit for one reply.  [default: 30s]")
+]
+ReplyTimeout = Annotated[str, typer.Option(metavar="DURATION", help="Time limit for one reply.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(metavar="NUMBER", min=0, help="Random seed; the same seed repeats the run.  [default: drawn at random]"),
+]
+FixtureFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="YAML file with target, recipient, sender, password-file or ca for options not given."
+    ),
+]
+Recipient = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Recipient address that the server accepts.  [default: found by trying]")
+]
+Sender = Annotated[
+    str,
+    typer.Option(metavar="ADDRESS", help="Envelope sender (MAIL FROM).  [default: an address at sender.example]"),
+]
+Metrics = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric", "-m", metavar="METRIC",
+        help="Metric to compare: RCPT.p95, replies.RCPT.4xx.  [default: throughput, message, transaction, rejected, failed]",
+    ),
+]  # fmt: skip
+FailIfWorse = Annotated[
+    bool, typer.Option("--fail-if-worse", help="Exit with code 1 where one is worse than the first.")
+]  # fmt: skip
+ResultFolder = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", metavar="DIR", help="Folder for the result.  [default: a new folder in results/]"),
+]
+OptionalResultFolder = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the result.  [default: it is not saved]")
+]
 Html = Annotated[bool, typer.Option("--html/--no-html", help="Write report.html beside the result.")]
-Authorized = Annotated[bool, typer.Option("--authorized", help="You may test this host, although it is not this machine.")]
+Progress = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|live|plain|none",
+        help="Progress on standard error: live redraws a panel, plain prints a line every few seconds, auto is live on a "
+        "terminal and plain elsewhere.",
+    ),
+]
 
 
-def saved_words(where: Path, html: bool) -> str:
-    """What is said behind `saved:` of a result that was just written, with the report that is written beside it here."""
-    if not html:
-        return str(where)
-    # the page's template language is imported when the measuring is over: no command that only needs options pays for it
-    from smtpbench.report.html.page import report_beside
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """How a server is reached: certificates, and permission for hosts that are not this machine.
 
-    return ", ".join(name for name in (str(where), report_beside(where)) if name)
+    Attributes:
+        ca: Certificates to trust; None for the system's.
+        insecure: Whether any server certificate is accepted.
+        sni: Server name to request and verify; None for the target's host.
+        cert: Client certificate.
+        key: Its private key; None where the certificate's file holds it.
+        authorized: Whether the user confirmed that hosts other than this machine may be tested.
+    """
+
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CA certificates to trust, PEM.  [default: the system's]")
+    ] = None
+    insecure: Annotated[bool, typer.Option("--insecure", help="Accept any server certificate.")] = False
+    sni: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Server name to request (SNI) and to verify.  [default: the target's host]"),
+    ] = None
+    cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Client certificate, PEM.")] = None
+    key: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Private key of the client certificate, PEM.  [default: in the file of --cert]"),
+    ] = None
+    authorized: Annotated[
+        bool, typer.Option("--authorized", help="Confirm that you may test a host other than this machine.")
+    ] = False
+
+    @property
+    def trust(self) -> Trust:
+        """The options on certificates, as the engine takes them."""
+        return Trust(self.ca, self.insecure, self.sni, self.cert, self.key)
+
+    def access_to(self, url: str, timeout: str) -> Access:
+        """Return a target with everything it takes to speak to it. Raises UsageError."""
+        target, timeout_ns = parse_target(url), parse_duration_ns(timeout)
+        return Access(target, self.trust, self.password_for(target), timeout_ns, self.authorized)
+
+    def password_for(self, target: Target) -> str | None:
+        """Return None: with these options alone nobody logs in."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LoginOptions(ConnectionOptions):
+    """How a server is reached by a client that may log in.
+
+    Attributes:
+        password_file: File with the password of the target's user; None for the environment variable.
+    """
+
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File whose first line is the password of the target's user.  [default: $SMTPBENCH_PASSWORD]",
+        ),
+    ] = None
+
+    def password_for(self, target: Target) -> str | None:
+        """Return the password for a target with a user, and None for one without. Raises UsageError."""
+        return read_password(self.password_file) if target.user else None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetOptions:
-    """What `check`, `fuzz` and `replay` are told of their targets.
+    """The targets of `check`, `fuzz` and `replay`.
 
-    trust: but for `ca` and `insecure`, which a file may say as well.
+    Attributes:
+        urls: URL of each target.
+        access: How they are reached.
+        timeout: Time limit for one reply, such as `3s`.
+        recipient: Recipient address that the server accepts; empty to try some.
+        sender: Envelope sender; empty for the default.
     """
 
-    targets: list[str]
-    trust: Trust
+    urls: list[str]
+    access: LoginOptions
     timeout: str
-    authorized: bool
-    password_file: Path | None = None
     recipient: str = ""
     sender: str = ""
 
     def completed(self, file: Path | None) -> TargetOptions:
-        """With what the file says where the options are silent. Raises UsageError where nobody names a target."""
-        told = self
+        """Return these options, completed from a fixture file.
+
+        Raises:
+            UsageError: Neither the options nor the file name a target.
+        """
+        options = self
         if file is not None:
             found = load_fixture(file)
-            trust = replace(
-                self.trust,
-                ca=self.trust.ca or (Path(found.ca) if found.ca else None),
-                insecure=self.trust.insecure or found.insecure,
+            access = replace(
+                self.access,
+                ca=self.access.ca or (Path(found.ca) if found.ca else None),
+                insecure=self.access.insecure or found.insecure,
+                password_file=self.access.password_file or (Path(found.password_file) if found.password_file else None),
             )
-            told = replace(
+            options = replace(
                 self,
-                targets=self.targets or ([found.target] if found.target else []),
-                trust=trust,
-                password_file=self.password_file or (Path(found.password_file) if found.password_file else None),
+                urls=self.urls or ([found.target] if found.target else []),
+                access=access,
                 recipient=self.recipient or found.recipient,
                 sender=self.sender or found.sender,
             )
-        if not told.targets:
-            raise UsageError("no target is named: say --target URL, or `target: URL` in the --fixture file")
-        return told
+        if not options.urls:
+            raise UsageError("no target is given; add --target URL, or `target: URL` in the file of --fixture")
+        return options
 
     def accesses(self, most: int | None = None) -> list[Access]:
-        """How each target is reached. Raises UsageError, also for more than `most`."""
-        if most is not None and len(self.targets) > most:
-            raise UsageError(f"{len(self.targets)} targets are named; one is enough here, and {most} are compared")
-        timeout_ns = parse_duration_ns(self.timeout)
-        targets = [parse_target(url) for url in self.targets]
-        return [
-            Access(
-                target, self.trust, read_password(self.password_file) if target.user else None, timeout_ns, self.authorized
-            )
-            for target in targets
-        ]
+        """Return how each target is reached. Raises UsageError, also for more targets than `most`."""
+        if most is not None and len(self.urls) > most:
+            raise UsageError(f"{len(self.urls)} targets are given; this command takes 1, or {most} to compare")
+        return [self.access.access_to(url, self.timeout) for url in self.urls]

@@ -9,61 +9,51 @@ import trio
 import typer
 
 from smtpbench.check.replay import CANNOT_TELL, STILL_THERE, read_findings, replay
-from smtpbench.cli.exit_codes import INTERRUPTED
-from smtpbench.cli.options import (
-    Authorized,
-    Ca,
-    Cert,
-    FixtureFile,
-    Insecure,
-    Key,
-    PasswordFile,
-    ReplyTimeout,
-    Sni,
-    TargetOptions,
-)
-from smtpbench.target import Trust
+from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
+from smtpbench.cli.options import FixtureFile, LoginOptions, Progress, ReplyTimeout, TargetOptions
+from smtpbench.errors import CannotRun
+from smtpbench.report.terminal.progress import AUTO
 from smtpbench.text import visible
-
-FOUND = 1
-UNKNOWN = 3
 
 
 def command(
-    files: Annotated[list[Path], typer.Argument(help="Findings that check or fuzz wrote, or folders of them.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE", help="Finding that `check` or `fuzz` wrote, or a folder of findings.")
+    ],
     target: Annotated[
-        list[str] | None, typer.Option("--target", "-t", help="smtp://[user@]host:port and so on; two for a divergence.")
+        list[str] | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="URL",
+            help="Server to replay on: smtp://[user@]host:port, smtps://, lmtp:// or lmtp+unix:///path; two for a "
+            "divergence.",
+        ),
     ] = None,
     fixture: FixtureFile = None,
     timeout: ReplyTimeout = "3s",
-    password_file: PasswordFile = None,
-    ca: Ca = None,
-    insecure: Insecure = False,
-    sni: Sni = None,
-    cert: Cert = None,
-    key: Key = None,
-    authorized: Authorized = False,
+    progress: Progress = AUTO,
+    access: LoginOptions = LoginOptions(),
 ) -> None:
-    """Say findings again: STILL THERE, FIXED, or CANNOT TELL.
+    """Replay findings on a server and report which are fixed: STILL THERE, FIXED or CANNOT TELL.
 
-    Exit code 1 means that one is still there, 3 that none is but one cannot be told.
+    Exit code 1 means that a finding is still there; 3 means that none is, but at least one cannot be told.
 
     \b
+    All findings of a check:
       smtpbench replay results/check/findings --target smtp://127.0.0.1:2525
     """
-    told = TargetOptions(target or [], Trust(ca, insecure, sni, cert, key), timeout, authorized, password_file).completed(
-        fixture
-    )
-    access, *peers = told.accesses(most=2)
+    options = TargetOptions(target or [], access, timeout).completed(fixture)
+    first, *peers = options.accesses(most=2)
     try:
-        outcomes = trio.run(replay, read_findings(files), access, peers[0] if peers else None)
+        outcomes = trio.run(replay, read_findings(files), first, peers[0] if peers else None)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     for one in outcomes:
-        why = f"  {visible(one.actual)}" if one.actual else ""
-        typer.echo(f"{one.status:<11}  {visible(str(one.path.name))}{why}")
-    words = {one.status for one in outcomes}
-    if STILL_THERE in words:
-        raise typer.Exit(FOUND)
-    if CANNOT_TELL in words:
-        raise typer.Exit(UNKNOWN)
+        reason = f"  {visible(one.actual)}" if one.actual else ""
+        typer.echo(f"{one.status:<11}  {visible(str(one.path.name))}{reason}")
+    statuses = {one.status for one in outcomes}
+    if STILL_THERE in statuses:
+        raise typer.Exit(FINDINGS)
+    if CANNOT_TELL in statuses:
+        raise typer.Exit(CannotRun.exit_code)

@@ -16,40 +16,61 @@ from smtpbench.measure.saved import Saved, load
 from smtpbench.report.formats.registry import render
 from smtpbench.report.formats.writing import append, write_whole
 from smtpbench.report.reading.exit_code import exit_code
-from smtpbench.report.terminal.tables import wants_color
+from smtpbench.report.terminal.tables import screen_of, wants_color
 from smtpbench.text import visible
 
 _STDOUT = Path("-")
 
 
 def command(
-    results: Annotated[list[Path], typer.Argument(help="Results or their folders, of any kind.")],
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="One page with everything, for a browser.")] = None,
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="JUnit XML: a test suite a result.")] = None,
-    sarif: Annotated[Path | None, typer.Option(metavar="FILE", help="SARIF 2.1.0: findings, for code scanning.")] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Tables and findings, as GitHub shows them.")] = None,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="A row a slot and time, for a spreadsheet.")] = None,
-    jsonl: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON Lines: every figure, rule and finding.")] = None,
-    hgrm: Annotated[Path | None, typer.Option(metavar="FILE", help="Percentiles, for HdrHistogram's plotter.")] = None,
+    results: Annotated[list[Path], typer.Argument(metavar="RESULT", help="Result file or its folder, of any command.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="One HTML page with everything, for a browser; - is standard output.")
+    ] = None,
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="JUnit XML, a test suite for each result.")] = None,
+    sarif: Annotated[Path | None, typer.Option(metavar="FILE", help="SARIF 2.1.0, the findings for code scanning.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Markdown as GitHub shows it, tables and findings.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV for a spreadsheet, a row for each metric and time.")
+    ] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines, a line for each figure, rule and finding.")
+    ] = None,
+    hgrm: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Percentiles of --slot, for the HdrHistogram plotter.")
+    ] = None,
     openmetrics: Annotated[Path | None, typer.Option(metavar="FILE", help="OpenMetrics text, for Prometheus.")] = None,
     github: Annotated[
-        bool, typer.Option("--github", help="Annotations to standard output, Markdown to $GITHUB_STEP_SUMMARY.")
+        bool,
+        typer.Option(
+            "--github", help="Write annotations to standard output and Markdown to the file of $GITHUB_STEP_SUMMARY."
+        ),
     ] = False,
-    slot: Annotated[str, typer.Option(help="Of --hgrm: message, RCPT, connect …")] = "message",
-    time: Annotated[str, typer.Option(help="Of --hgrm: response or service.")] = "response",
+    slot: Annotated[
+        str, typer.Option(metavar="METRIC", help="Latency metric of --hgrm: message, RCPT, connect …")
+    ] = "message",
+    time: Annotated[str, typer.Option(metavar="response|service", help="Time of --hgrm.")] = "response",
     fail: Annotated[
-        bool, typer.Option("--fail", help="End as the results would have: 1 findings or worse, 99 a threshold failed …")
+        bool,
+        typer.Option("--fail", help="Exit with the code of the commands that wrote the results, such as 1 or 99."),
     ] = False,
 ) -> None:
-    """Show saved results, or write them for browsers, CI servers, spreadsheets and dashboards.
+    """Show saved results, or export them for browsers, CI servers, spreadsheets and dashboards.
 
-    FILE - is standard output. Without a format, it shows what was shown when the results were made.
+    Without a format, results are shown as the command that wrote them showed them.
 
     \b
+    On the terminal:
       smtpbench report results/monday
+    For a CI server and code scanning:
       smtpbench report results/check --junit junit.xml --sarif smtpbench.sarif
+    A matrix of three servers:
       smtpbench report postfix exim opensmtpd --markdown matrix.md
+    Percentiles to standard output:
       smtpbench report results/monday --hgrm - --slot RCPT --time service
+    In GitHub Actions:
       smtpbench report results/monday --github --fail
     """
     one_of("--time", time, TIMES)
@@ -61,22 +82,23 @@ def command(
     wanted = {name: file for name, file in files.items() if file is not None}
     to_stdout = [f"--{name}" for name, file in wanted.items() if file == _STDOUT] + (["--github"] if github else [])
     if len(to_stdout) > 1:
-        raise UsageError(f"{' and '.join(to_stdout)} cannot all go to standard output")
+        raise UsageError(f"{' and '.join(to_stdout)} cannot both go to standard output; give a file for all but one")
     if not wanted and not github:
-        typer.echo(render("console", saved, color=wants_color(sys.stdout)))
+        typer.echo(render("console", saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
     _write(saved, wanted, github, {"hgrm": {"slot": slot, "time": time}})
     if fail:
         raise typer.Exit(exit_code(saved))
 
 
 def _write(saved: Sequence[Saved], wanted: Mapping[str, Path], github: bool, options: Mapping[str, dict[str, Any]]) -> None:
-    """Every format that can be written, and then one error for those that cannot."""
-    steps = list(wanted.items())
+    """Write every format that can be written, then raise one error for the others."""
+    outputs = list(wanted.items())
     if github:
         summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        steps += [("annotations", _STDOUT), *([("summary", Path(summary))] if summary else [])]
+        outputs += [("annotations", _STDOUT), *([("summary", Path(summary))] if summary else [])]
     failed: list[SmtpbenchError] = []
-    for name, file in sorted(steps, key=lambda step: step[1] == _STDOUT):  # what fails there ends the command
+    # standard output comes last, because a failure there ends the command
+    for name, file in sorted(outputs, key=lambda output: output[1] == _STDOUT):
         try:
             text = render(name, saved, **options.get(name, {}))
             if file == _STDOUT:
@@ -90,8 +112,8 @@ def _write(saved: Sequence[Saved], wanted: Mapping[str, Path], github: bool, opt
         except OSError as error:
             if file == _STDOUT:
                 raise
-            why = (error.strerror or str(error)).lower()
-            failed.append(CannotRun(f"the {name} was not written: {visible(str(file))}: {why}"))
+            reason = (error.strerror or str(error)).lower()
+            failed.append(CannotRun(f"the {name} was not written: {visible(str(file))}: {reason}"))
     if failed:
         kind = CannotRun if any(isinstance(error, CannotRun) for error in failed) else UsageError
         raise kind("; ".join(map(str, failed)))

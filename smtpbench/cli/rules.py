@@ -10,12 +10,16 @@ from smtpbench.rules.register import RULES, find
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="A rule to explain, by name or number.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="RULE", help="Rule to explain, by name or number.  [default: list all]")
+    ] = None,
 ) -> None:
-    """List the protocol rules that are known, or explain one.
+    """List the protocol rules that `check` and `fuzz` apply, or explain one.
 
     \b
+    All rules, with severity and source:
       smtpbench rules
+    What one rule requires, and how it is checked:
       smtpbench rules eod-lf-crlf
     """
     if name is None:
@@ -23,10 +27,10 @@ def command(
             typer.echo(f"{rule.id}  {rule.name:<20} {rule.severity:<10} {rule.section}")
         return
     (rule,) = find([name])
-    kinds = [kind for kind, there in (("a probe", rule.probe), ("read in every dialogue", rule.invariant)) if there]
+    methods = [text for text, there in (("a probe", rule.probe), ("every dialogue", rule.invariant)) if there]
     typer.echo(f"{rule.name} ({rule.id}), {rule.severity}, {rule.section}\n")
-    typer.echo(f"  required: {rule.requirement}")
-    typer.echo(f"  expected: {rule.expected}")
-    typer.echo(f"  tried by: {' and '.join(kinds)}")
+    typer.echo(f"  required:   {rule.requirement}")
+    typer.echo(f"  expected:   {rule.expected}")
+    typer.echo(f"  checked in: {' and '.join(methods)}")
     if rule.needs:
-        typer.echo(f"  needs:    {', '.join(rule.needs)}")
+        typer.echo(f"  needs:      {', '.join(rule.needs)}")

@@ -3,114 +3,158 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import trio
 import typer
 
-from smtpbench.cli.choices import ARRIVALS, PROGRESS, WHEN_BUSY, one_of
-from smtpbench.cli.exit_codes import INTERRUPTED
-from smtpbench.cli.options import Authorized, Ca, Cert, Html, Insecure, Key, PasswordFile, Sni, saved_words
+from smtpbench.cli.choices import ARRIVALS, WHEN_BUSY, one_of
+from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED, THRESHOLD_FAILED
+from smtpbench.cli.options import (
+    Arrivals,
+    Connections,
+    Html,
+    LoadTimeout,
+    LoginOptions,
+    Messages,
+    MessageSize,
+    Progress,
+    Rate,
+    ResultFolder,
+    ScenarioName,
+    Seed,
+    Workers,
+)
+from smtpbench.cli.progress import display_for
+from smtpbench.cli.saving import new_folder, saved_files
+from smtpbench.load.plan import UNENDING_NS, LoadPlan
 from smtpbench.load.run import RunRequest, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.result import to_text
-from smtpbench.report.terminal.live import AUTO, view
-from smtpbench.report.terminal.tables import final_table, wants_color
+from smtpbench.report.terminal.progress import AUTO
+from smtpbench.report.terminal.run_progress import RunProgress
+from smtpbench.report.terminal.tables import final_table, screen_of, wants_color
 from smtpbench.scenario.load import find_scenario, load_scenario
-from smtpbench.target import Trust, parse_target, read_password
+from smtpbench.target import parse_target
 from smtpbench.threshold import parse_threshold
-from smtpbench.units import parse_duration_ns, parse_size_bytes
-
-FOUND = 1
-THRESHOLD_FAILED = 99
+from smtpbench.units import NS_PER_S, parse_duration_ns, parse_size_bytes
 
 
 def command(
-    scenario: Annotated[str, typer.Argument(help="A scenario file, or the name of a shipped one: relay, pipelined …")],
+    scenario: ScenarioName,
     target: Annotated[
-        str, typer.Option("--target", "-t", help="smtp://[user@]host:port, smtps://, lmtp:// or lmtp+unix:///path.")
+        str,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="URL",
+            help="Server to load: smtp://[user@]host:port, smtps://, lmtp:// or lmtp+unix:///path.",
+        ),
     ],
-    connections: Annotated[
-        int | None, typer.Option("--connections", "-c", min=1, help="Connections open at once, at most.")
+    connections: Connections = None,
+    messages: Messages = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            "--duration",
+            "-d",
+            metavar="DURATION",
+            help="Time to send for, after the warm-up: 30s, 5m.  [default: 10s, or until --messages are sent]",
+        ),
     ] = None,
-    messages: Annotated[
-        int | None, typer.Option("--messages", "-n", min=1, help="Arrivals in all: passes of the repeat, or sessions.")
-    ] = None,
-    duration: Annotated[str | None, typer.Option("--duration", "-d", help="How long to send: 30s, 5m.")] = None,
-    rate: Annotated[
-        str | None, typer.Option("--rate", "-r", help="Open model: arrivals in all, 500/s, 30/m, or 10/s..500/s.")
-    ] = None,
-    arrivals: Annotated[str | None, typer.Option(help="Open model: uniform or poisson.")] = None,
+    rate: Rate = None,
+    arrivals: Arrivals = None,
     when_busy: Annotated[
-        str | None, typer.Option("--when-busy", help="Open model: an arrival without a connection will wait or drop.")
+        str | None,
+        typer.Option(
+            "--when-busy",
+            metavar="wait|drop",
+            help="What an arrival does while all connections are busy (open model): it waits, or is dropped.  "
+            "[default: wait]",
+        ),
     ] = None,
-    warmup: Annotated[str | None, typer.Option(help="Send this long before anything is measured.")] = None,
-    drain: Annotated[str | None, typer.Option(help="What is under way at the end has so long.  [default: 5s]")] = None,
-    timeout: Annotated[str | None, typer.Option(help="How long one reply may take.  [default: 30s]")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, max=256, help="Processes that share the load.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes every draw the same again.")] = None,
-    size: Annotated[str | None, typer.Option(help="Generate messages of this size, not the scenario's.")] = None,
+    warmup: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Time to send before measurement begins.  [default: 0s]")
+    ] = None,
+    drain: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Grace period for in-flight messages at the end.  [default: 5s]")
+    ] = None,
+    timeout: LoadTimeout = None,
+    workers: Workers = None,
+    seed: Seed = None,
+    size: MessageSize = None,
     hostile: Annotated[
-        str | None, typer.Option(help="Mutate this share of all sessions in the second half: 5%.  See `fuzz`.")
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of sessions to mutate, as `smtpbench fuzz` does, in the second half: 5%.  "
+            "[default: none; at most 50%]",
+        ),
     ] = None,
     threshold: Annotated[
-        list[str] | None, typer.Option(help="What must hold, or exit code 99: 'message.p99<200ms'.  May be repeated.")
+        list[str] | None,
+        typer.Option(
+            metavar="EXPRESSION", help="Condition that the run must meet, or else exit code 99: 'message.p99<200ms'."
+        ),
     ] = None,
-    abort_on_fail: Annotated[bool, typer.Option("--abort-on-fail", help="End the run when a threshold fails.")] = False,
-    abort_grace: Annotated[str, typer.Option(help="Not in this time after the warm-up.")] = "5s",
+    abort_on_fail: Annotated[
+        bool, typer.Option("--abort-on-fail", help="End the run as soon as a threshold fails.")
+    ] = False,
+    abort_grace: Annotated[
+        str, typer.Option(metavar="DURATION", help="Time after warm-up before --abort-on-fail applies.")
+    ] = "5s",
     metrics: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Serve Prometheus at this port of 127.0.0.1; 0 takes any.")
+        int | None,
+        typer.Option(
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port of 127.0.0.1 that serves metrics for Prometheus during the run; 0 takes a free one.",
+        ),
     ] = None,
     metrics_hold: Annotated[
-        str, typer.Option("--metrics-hold", help="After the run, wait so long for a last scrape of its figures.")
+        str,
+        typer.Option("--metrics-hold", metavar="DURATION", help="Time to wait for a last scrape after the run."),
     ] = "0s",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.  [default: results/<run>]")] = None,
+    out: ResultFolder = None,
     html: Html = True,
-    password_file: PasswordFile = None,
-    ca: Ca = None,
-    insecure: Insecure = False,
-    sni: Sni = None,
-    cert: Cert = None,
-    key: Key = None,
-    authorized: Authorized = False,
-    progress: Annotated[str, typer.Option(help="auto, live, plain or none.")] = AUTO,
+    progress: Progress = AUTO,
+    access: LoginOptions = LoginOptions(),
 ) -> None:
     """Load a mail server with a scenario and measure it.
 
     \b
     Closed model, 100 connections for half a minute:
       smtpbench run relay --target smtp://127.0.0.1:2525 -c 100 -d 30s
-    Open model, 500 messages a second, which gives latency that can be trusted:
+    Open model, 500 messages a second, whose latencies are free of coordinated omission:
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 500/s -d 30s
     Submission with STARTTLS and a login:
       SMTPBENCH_PASSWORD=… smtpbench run submission --target smtp://me@localhost:587 --ca ca.pem
-    A build that must not get slower (exit code 99 where it has):
+    In a build: exit code 99 where the server has become slower than 50 ms:
       smtpbench run relay -t smtp://127.0.0.1:2525 -r 200/s --threshold 'message.p99<50ms'
-    Watched by Prometheus, which scrapes http://127.0.0.1:9464/metrics every 15 s:
+    Observed by Prometheus, which scrapes http://127.0.0.1:9464/metrics every 15 s:
       smtpbench run relay -t smtp://127.0.0.1:2525 -r 200/s -d 10m --metrics 9464 --metrics-hold 20s
-    What mutated sessions do to the latency of the others, and what they break (exit code 1):
+    With mutated sessions beside the others: their effect on latency, and findings (exit code 1):
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 60s --hostile 5%
     """
-    one_of("--progress", progress, PROGRESS)
     one_of("--arrivals", arrivals, ARRIVALS)
     one_of("--when-busy", when_busy, WHEN_BUSY)
+    display = display_for(progress, scenario, target)
     file = load_scenario(find_scenario(scenario))
     parsed = parse_target(target)
-    given = Overrides(
+    overrides = Overrides(
         connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed, hostile
     )
     request = RunRequest(
         file=file,
         target=parsed,
-        plan=make_plan(file.scenario.load, given),
-        out=out or Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{file.path.stem}",
-        trust=Trust(ca, insecure, sni, cert, key),
-        password=read_password(password_file) if parsed.user else None,
-        authorized=authorized,
+        plan=make_plan(file.scenario.load, overrides),
+        out=out or new_folder(file.path.stem),
+        trust=access.trust,
+        password=access.password_for(parsed),
+        authorized=access.authorized,
         message_bytes=None if size is None else parse_size_bytes(size),
         hostile=hostile_share(hostile),
         watch=ThresholdMonitor(
@@ -119,16 +163,17 @@ def command(
         ),
     )
     hold_ns = parse_duration_ns(metrics_hold)
-    with view(progress) as shown:
+    with display:
+        observer = RunProgress(display, _length_s(request.plan), request.plan.arrivals)
         if metrics is None:
-            outcome = trio.run(run, request, shown)
+            outcome = trio.run(run, request, observer)
         else:
             from smtpbench.report.formats.prometheus import about, serving  # needs a package that only this option needs
 
-            outcome = trio.run(serving, metrics, hold_ns, about(request), shown, partial(run, request))
-    nowhere = "nowhere, no disk took it: it stands below"
-    saved = nowhere if outcome.saved is None else saved_words(outcome.saved, html)
-    typer.echo(final_table(outcome.result, saved, color=wants_color(sys.stdout)))
+            outcome = trio.run(serving, metrics, hold_ns, about(request), observer, partial(run, request))
+    unsaved = "not saved, because no disk could be written; the result follows"
+    saved = unsaved if outcome.saved is None else saved_files(outcome.saved, html)
+    typer.echo(final_table(outcome.result, saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
     if outcome.saved is None:
         typer.echo(to_text(outcome.result))
     if outcome.interrupted:
@@ -136,4 +181,9 @@ def command(
     if not all(one["passed"] for one in outcome.result["thresholds"]):
         raise typer.Exit(THRESHOLD_FAILED)
     if outcome.findings:
-        raise typer.Exit(FOUND)
+        raise typer.Exit(FINDINGS)
+
+
+def _length_s(plan: LoadPlan) -> float | None:
+    """Return the time to the last arrival, warm-up included, in seconds; None where a count ends the run."""
+    return plan.issuing_ns / NS_PER_S if plan.issuing_ns < UNENDING_NS else None

@@ -1,40 +1,56 @@
-"""What commands do with a result once it is shown: keep it, with its findings and its page, and end as it did."""
+"""How commands save a result and its findings, and how those that were not completed end."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from smtpbench.cli.exit_codes import INTERRUPTED
-from smtpbench.cli.options import saved_words
 from smtpbench.errors import CannotRun
 from smtpbench.measure.result import save, save_findings
 from smtpbench.rules.finding import Finding
 from smtpbench.study import progress
 
 
-def report_progress(text: str) -> None:
-    """A line of progress."""
-    print(f"smtpbench: {text}", file=sys.stderr, flush=True)
+def new_folder(name: str) -> Path:
+    """Return the default folder for a result: `results/20260102-030405-relay`."""
+    return Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
 
 
-def keep(result: dict[str, Any], folder: Path, html: bool, **findings: Sequence[Finding]) -> None:
-    """Save a result into a folder, and findings into the folders beside it that are named. Raises CannotRun."""
+def saved_files(path: Path, html: bool) -> str:
+    """Return what stands after `saved:`: a result that was written, and the report that is written beside it here."""
+    if not html:
+        return str(path)
+    # the page needs a template engine: it is imported after the measurement, and not by commands that write no page
+    from smtpbench.report.html.page import report_beside
+
+    return ", ".join(name for name in (str(path), report_beside(path)) if name)
+
+
+def save_result(result: dict[str, Any], folder: Path, html: bool, **findings: Sequence[Finding]) -> None:
+    """Save a result into a folder, and print where. Raises CannotRun.
+
+    Args:
+        result: What goes into `result.json`.
+        folder: Folder to make.
+        html: Whether report.html is written too.
+        findings: Name of a folder beside the result → the findings to write there.
+    """
     try:
-        where = save(result, folder)
-        for place, found in findings.items():
-            save_findings(((finding.id, finding.to_text()) for finding in found), where.parent / place)
+        path = save(result, folder)
+        for name, found in findings.items():
+            save_findings(((finding.id, finding.to_text()) for finding in found), path.parent / name)
     except OSError as error:
         raise CannotRun(f"the result could not be saved: {error.strerror}") from None
-    typer.echo(f"saved: {saved_words(where, html)}")
+    typer.echo(f"saved: {saved_files(path, html)}")
 
 
-def end_early(result: Mapping[str, Any]) -> None:
-    """Where a study was not completed. Raises typer.Exit, CannotRun."""
+def raise_unless_completed(result: Mapping[str, Any]) -> None:
+    """End the command where a study was not completed. Raises typer.Exit, CannotRun."""
     outcome = result["outcome"]
     if outcome["status"] == progress.INTERRUPTED:
         raise typer.Exit(INTERRUPTED)

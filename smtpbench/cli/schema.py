@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 
-class What(StrEnum):
-    """What there is a schema of."""
+class Kind(StrEnum):
+    """Kinds of documents that have a schema."""
 
     SCENARIO = "scenario"
     COMPARISON = "comparison"
@@ -22,27 +22,32 @@ class What(StrEnum):
 
 
 def command(
-    what: Annotated[
-        What,
+    kind: Annotated[
+        Kind,
         typer.Argument(
-            help="Of scenario or comparison files; of the result.json of run, check and fuzz, compare, capacity."
+            metavar="KIND",
+            help="Document: scenario and comparison for files that you write; result, judgement, compared and capacity for "
+            "result.json of run, of check and fuzz, of compare and diff, and of capacity.",
         ),
-    ] = What.SCENARIO,
+    ] = Kind.SCENARIO,
 ) -> None:
-    """Print the JSON Schema of scenario and comparison files, for an editor, or of results, for a program.
+    """Print the JSON Schema of scenario or comparison files, for an editor, or of results, for a program.
 
     \b
+    Scenario files:
       smtpbench schema > scenario.schema.json
+    Comparison files:
       smtpbench schema comparison > comparison.schema.json
+    Results of `smtpbench run`:
       smtpbench schema result
     """
-    if what not in (What.SCENARIO, What.COMPARISON):
-        typer.echo(files("smtpbench.measure").joinpath(f"{what}.schema.json").read_text(encoding="utf-8"), nl=False)
+    if kind not in (Kind.SCENARIO, Kind.COMPARISON):
+        typer.echo(files("smtpbench.measure").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8"), nl=False)
         return
     from smtpbench.scenario.comparison import Comparison
     from smtpbench.scenario.model import Scenario
 
-    model = Scenario if what is What.SCENARIO else Comparison
+    model = Scenario if kind is Kind.SCENARIO else Comparison
     schema = model.model_json_schema(by_alias=True)
-    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"smtpbench {what}"}
+    schema |= {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": f"smtpbench {kind}"}
     typer.echo(json.dumps(schema, indent=2))

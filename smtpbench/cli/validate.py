@@ -11,23 +11,28 @@ from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.load.settings import Overrides, make_plan
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.text import plural
 
 
-def command(files: Annotated[list[str], typer.Argument(help="Scenario files, or names of shipped ones.")]) -> None:
-    """Check scenario files and say what they do; every mistake comes with its line and column.
+def command(
+    files: Annotated[list[str], typer.Argument(metavar="SCENARIO", help="Scenario file, or name of a shipped scenario.")],
+) -> None:
+    """Check scenario files and describe them; each error is shown with its line and column.
 
     \b
+    A file of your own:
       smtpbench validate my.yaml
+    Shipped scenarios:
       smtpbench validate relay submission
     """
     problems: list[str] = []
-    for wanted in files:
+    for name in files:
         try:
-            typer.echo(f"ok  {_describe(find_scenario(wanted))}")
+            typer.echo(f"ok  {_describe(find_scenario(name))}")
         except ScenarioError as error:
             problems += map(str, error.problems)
         except UsageError as error:
-            problems.append(f"{wanted}: {error}")
+            problems.append(f"{name}: {error}")
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
@@ -35,12 +40,12 @@ def command(files: Annotated[list[str], typer.Argument(help="Scenario files, or 
 
 
 def _describe(path: Path) -> str:
-    """One line on a scenario that can be run."""
+    """Return what a scenario does, in a line or two. Raises ScenarioError."""
     file = load_scenario(path)
     script = compile_scenario(file, CompileOptions())
     plan = make_plan(file.scenario.load, Overrides())
     model = "open model" if plan.open_model else "closed model"
-    arrival = "pass of its repeat" if script.repeats else "session"
-    counts = f"{len(script.steps)} steps, {script.messages(0)} messages a {arrival}"
+    arrival = "iteration" if script.repeats else "session"
+    counts = f"{plural(len(script.steps), 'step')}, {plural(script.messages(0), 'message')} in each {arrival}"
     about = f"\n    {file.scenario.about}" if file.scenario.about else ""
-    return f"{path}: {file.name}, {counts}, {model}, {plan.connections} connections{about}"
+    return f"{path}: {file.name}, {counts}, {model}, {plural(plan.connections, 'connection')}{about}"

@@ -1,4 +1,4 @@
-"""What a doctor says: one thing that was looked at, whether it is well, what it limits, and what to do."""
+"""Diagnosis: one thing that the doctor examined, its verdict, what it limits, and what to do."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: Verdicts, the gravest last. `unknown`: the machine does not tell, as in a container.
+#: Verdicts, the worst last. `unknown`: the machine does not show it, as in some containers.
 OK, UNKNOWN, WARN, BAD = "ok", "unknown", "warn", "bad"
 VERDICTS = (OK, UNKNOWN, WARN, BAD)
-CANNOT_BE_TOLD = "cannot be told"
+NOT_AVAILABLE = "not available"
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One of them.
+    """One check of the report.
 
-    value: what was found, in words. limits: what follows for a run, in plain figures. advice: what to do; empty where there
-    is nothing. figures: the same as numbers, a unit in every key.
+    Attributes:
+        name: What was examined.
+        verdict: OK, UNKNOWN, WARN or BAD.
+        value: What was found, as text.
+        limits: What follows for a run, with figures.
+        advice: What to do; empty if nothing needs to be done.
+        figures: The same as numbers; each key ends with its unit.
     """
 
     name: str
@@ -28,20 +33,25 @@ class Diagnosis:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
     def to_data(self) -> dict[str, Any]:
-        """An entry of the report's `checks`."""
+        """Return the entry in the report's `checks`."""
         return {name: getattr(self, name) for name in self.__slots__} | {"figures": dict(self.figures)}
 
 
-def unknown(name: str, why: str) -> Diagnosis:
-    """What the machine does not tell, and why that is so or what it would have limited."""
-    return Diagnosis(name, UNKNOWN, CANNOT_BE_TOLD, why)
+def unknown(name: str, limits: str) -> Diagnosis:
+    """Return the diagnosis of something that the machine does not show.
+
+    Args:
+        name: What was to be examined.
+        limits: What it would limit, or why it is not available.
+    """
+    return Diagnosis(name, UNKNOWN, NOT_AVAILABLE, limits)
 
 
 def worst(diagnoses: Iterable[Diagnosis]) -> str:
-    """The gravest verdict among them."""
+    """Return the worst verdict among these."""
     return max((one.verdict for one in diagnoses), key=VERDICTS.index, default=OK)
 
 
-def graded(value: float, warn: float, bad: float) -> str:
-    """The verdict of something that should be small: at `warn` or above it is doubtful, at `bad` it is bad."""
+def grade(value: float, warn: float, bad: float) -> str:
+    """Return the verdict on a value that should be small: WARN from `warn` on, BAD from `bad` on."""
     return BAD if value >= bad else WARN if value >= warn else OK

@@ -1,4 +1,4 @@
-"""An examination: everything read and tried, one after the other, and judged."""
+"""Examination of this machine and of a target: everything is read and measured in turn, then judged."""
 
 from __future__ import annotations
 
@@ -12,82 +12,95 @@ import trio
 
 from smtpbench import __version__
 from smtpbench.doctor.diagnosis import Diagnosis, worst
-from smtpbench.doctor.machine import (
+from smtpbench.doctor.machine_checks import (
     activity_diagnoses,
     build_diagnosis,
     clock_diagnosis,
     disk_diagnosis,
     machine_diagnoses,
 )
-from smtpbench.doctor.measured import cost_diagnosis, timers_diagnosis
-from smtpbench.doctor.readings import read_build, read_disk, read_machine, read_moment
-from smtpbench.doctor.target import look, target_diagnoses
-from smtpbench.doctor.trials import cost_of_a_message, time_clock, time_timers, write_speed
+from smtpbench.doctor.measurement_checks import cost_diagnosis, timers_diagnosis
+from smtpbench.doctor.measurements import measure_clock, measure_disk_speed, measure_message_cost, measure_timers
+from smtpbench.doctor.system_info import read_build, read_counters, read_disk, read_machine
+from smtpbench.doctor.target_checks import target_diagnoses
+from smtpbench.doctor.target_probe import probe_target
 from smtpbench.errors import SmtpbenchError
 from smtpbench.measure.health import machine as machine_section
 from smtpbench.session.runner import interruptible
 from smtpbench.target import Access
 
 SCHEMA = "smtpbench-doctor/1"
-#: How long the machine is watched at rest.
-LOOK_S = 1.0
+#: Time for which the machine is observed at rest, seconds.
+OBSERVATION_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class DoctorRequest:
-    """out: the folder that results would go to. access: the target; None to look at this machine alone."""
+    """What to examine.
+
+    Attributes:
+        out: Folder to which results would go.
+        access: The target and how to reach it; None to examine this machine only.
+    """
 
     out: Path
     access: Access | None = None
 
 
 async def examine(request: DoctorRequest, notify: Callable[[str], None]) -> dict[str, Any] | None:
-    """The report, plain data; None where a signal came first. say: told what is being done. Raises UsageError."""
+    """Return the report as plain data; None if a signal came first.
+
+    Args:
+        request: What to examine.
+        notify: Function that receives a text at the beginning of each part.
+
+    Raises:
+        UsageError: The target is another machine and not authorized, or a file cannot be used.
+    """
     found: list[dict[str, Any] | None] = []
-    trouble: list[SmtpbenchError] = []
+    errors: list[SmtpbenchError] = []
 
     async def work() -> None:
         try:
             found.append(await _examine(request, notify))
         except SmtpbenchError as error:
-            trouble.append(error)
+            errors.append(error)
 
-    came = await interruptible(work, lambda came, scope: scope.cancel())
-    if trouble:
-        raise trouble[0]
-    return None if came else found[0]
+    signalled = await interruptible(work, lambda came, scope: scope.cancel())
+    if errors:
+        raise errors[0]
+    return None if signalled else found[0]
 
 
 async def _examine(request: DoctorRequest, notify: Callable[[str], None]) -> dict[str, Any] | None:
     target: list[Diagnosis] = []
-    if request.access is not None:
-        notify("looking at the target")
-        seen = await look(request.access)
-        target = target_diagnoses(
-            seen, time.time(), insecure=request.access.trust.insecure, starttls=request.access.target.starttls
-        )
+    access = request.access
+    if access is not None:
+        notify("connecting to the target")
+        observation = await probe_target(access)
+        target = target_diagnoses(observation, time.time(), insecure=access.trust.insecure, starttls=access.target.starttls)
     machine = read_machine()
-    found = machine_diagnoses(machine)
-    notify("watching this machine at rest")
-    before = read_moment()
-    await trio.sleep(LOOK_S)
-    found += activity_diagnoses(before, read_moment())
-    clock = time_clock()
-    found.append(clock_diagnosis(machine.clocksource, clock.step_ns, clock.read_ns))
-    notify("timing timers")
-    found.append(timers_diagnosis(await time_timers()))
-    found.append(build_diagnosis(read_build()))
-    notify("sending to a sink on this machine")
-    cost = await cost_of_a_message()
-    if cost.interrupted:  # the signal was the run's, which listens to them as well
+    diagnoses = machine_diagnoses(machine)
+    notify("observing this machine at rest")
+    before = read_counters()
+    await trio.sleep(OBSERVATION_S)
+    diagnoses += activity_diagnoses(before, read_counters())
+    clock = measure_clock()
+    diagnoses.append(clock_diagnosis(machine.clocksource, clock.step_ns, clock.read_ns))
+    notify("measuring timers")
+    diagnoses.append(timers_diagnosis(await measure_timers()))
+    diagnoses.append(build_diagnosis(read_build()))
+    notify("sending messages to a test server on this machine")
+    cost = await measure_message_cost()
+    if cost.interrupted:  # the run handles signals itself
         return None
-    found.append(cost_diagnosis(cost))
-    found.append(disk_diagnosis(read_disk(request.out, write_speed), cost.written_bytes_per_s))
-    return report(found, target, request.access.target.url if request.access else None)
+    diagnoses.append(cost_diagnosis(cost))
+    diagnoses.append(disk_diagnosis(read_disk(request.out, measure_disk_speed), cost.written_bytes_per_s))
+    return report(diagnoses, target, access.target.url if access else None)
 
 
 def report(machine: list[Diagnosis], target: list[Diagnosis], url: str | None) -> dict[str, Any]:
-    """What `--json` prints."""
+    """Return what `--json` prints."""
     return {
         "schema": SCHEMA,
         "version": __version__,

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from smtpbench.errors import UsageError
 from smtpbench.rules import arguments, auth, data, extensions, health, order, replies, tls
 from smtpbench.rules.rule import Rule
 from smtpbench.text import did_you_mean
 
-_PARTS = (replies, order, arguments, data, extensions, tls, auth, health)
-RULES: tuple[Rule, ...] = tuple(sorted((rule for part in _PARTS for rule in part.RULES), key=lambda rule: rule.id))
+#: Part of the protocol → its rules.
+PARTS: Mapping[str, tuple[Rule, ...]] = {
+    "Replies": replies.RULES,
+    "Order of commands": order.RULES,
+    "Arguments and sizes": arguments.RULES,
+    "End of the message": data.RULES,
+    "Extensions": extensions.RULES,
+    "STARTTLS": tls.RULES,
+    "AUTH": auth.RULES,
+    "Health of the server": health.RULES,
+}
+RULES: tuple[Rule, ...] = tuple(sorted((rule for rules in PARTS.values() for rule in rules), key=lambda rule: rule.id))
 BY_NAME = {rule.name: rule for rule in RULES}
 _BY_ID = {rule.id: rule for rule in RULES}
 

@@ -9,7 +9,7 @@ never a pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -22,7 +22,14 @@ SECURITY: Final = "security"
 VIOLATION: Final = "violation"  #: a MUST
 WARNING: Final = "warning"  #: a MUST that the field widely relaxes
 ADVICE: Final = "advice"  #: a SHOULD
-SEVERITIES: Final = (SECURITY, VIOLATION, WARNING, ADVICE)
+#: Severity → what it says of a rule; the gravest first.
+SEVERITY_MEANINGS: Final[Mapping[str, str]] = {
+    SECURITY: "A breach can be used for an attack, such as SMTP smuggling.",
+    VIOLATION: "The RFC says MUST.",
+    WARNING: "The RFC says MUST, and many servers in the field are more permissive.",
+    ADVICE: "The RFC says SHOULD. These rules are tried with `--strict` only.",
+}
+SEVERITIES: Final = tuple(SEVERITY_MEANINGS)
 
 # Verdicts; these are the words of `rules.<name>.verdict`.
 PASS: Final = "pass"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from smtpbench.smtp.reply import Reply
 
@@ -18,6 +19,18 @@ def keywords(reply: Reply) -> dict[str, str]:
         if keyword and not (equals and keyword.upper() in found):
             found[keyword.upper()] = f"{first} {parameters}".strip() if equals else parameters
     return found
+
+
+#: What a rule may need of a target, apart from an extension, which its keyword names.
+NEEDS: Final[Mapping[str, str]] = {
+    "recipient": "a recipient that the server accepts (`--recipient`)",
+    "credentials": "a login (a user in the URL of the target, and a password)",
+    "smtp": "SMTP; the rule does not hold for LMTP",
+    "lmtp": "LMTP",
+    "starttls": "`STARTTLS` offered by the server, and a connection that begins without TLS",
+    "auth": "`AUTH` offered by the server, before or inside TLS",
+    "clear": "a connection that begins without TLS",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +73,7 @@ class TargetInfo:
     def missing(self, needs: tuple[str, ...]) -> str:
         """Why a rule with these needs cannot be tried; nothing where it can.
 
-        A need is an extension's keyword, or `recipient`, `credentials`, `smtp` (not LMTP), `lmtp`, `starttls` (offered,
-        and not spoken yet), `auth` (offered anywhere), `clear` (the dialogue begins in the clear).
+        A need is the keyword of an extension, or one of `NEEDS`.
         """
         for need in needs:
             reason = self._lacks(need)

@@ -33,35 +33,48 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,
 MetricText = Annotated[
     Metric,
     quantity(parse_metric),
-    WithJsonSchema({"type": "string", "examples": ["throughput", "message.p99", "failed"]}),
+    WithJsonSchema({"x-type": "metric", "type": "string", "examples": ["throughput", "message.p99", "failed"]}),
 ]
 
 
 class CandidateSpec(FixtureFile):
     """One candidate: a target, how it is started, and what differs in how it is loaded."""
 
-    about: str = Field("", description="one sentence on what is different here")
-    start: str = Field("", description="shell command that runs the server; its folder is this file's")
-    stop: str = Field("", description="shell command that ends it, where ending what `start` runs is not enough")
-    ready: DurationNs = Field(30 * 10**9, description="how long it may take until it greets")
-    load: Load = Field(default_factory=Load, description="what is other than the comparison's")  # type: ignore[arg-type]  # pydantic fills in the defaults
-    size: SizeBytes | None = Field(None, description="messages of this size, not the comparison's")
+    about: str = Field("", description="One sentence on what is different about this candidate.")
+    start: str = Field("", description="Shell command that runs the server, in the folder of this file.")
+    stop: str = Field("", description="Shell command that stops the server, if ending the process of `start` is not enough.")
+    ready: DurationNs = Field(
+        30 * 10**9, description="Time within which the server must greet.", json_schema_extra={"default": "30s"}
+    )
+    load: Load = Field(default_factory=Load, description="What differs from the load of the comparison.")  # type: ignore[arg-type]  # pydantic fills in the defaults
+    size: SizeBytes | None = Field(None, description="Message size, instead of that of the comparison.")
 
 
 class Comparison(Model):
     """What is compared, and how often."""
 
-    name: str | None = Field(None, min_length=1, max_length=100)
-    about: str = Field("", description="one sentence on what is asked")
-    scenario: str = Field(description="the name of a shipped scenario, or a file, relative to this one")
-    load: Load = Field(default_factory=Load, description="what is other than the scenario's")  # type: ignore[arg-type]  # as above
-    size: SizeBytes | None = Field(None, description="messages of this size, not the scenario's")
-    repeats: int = Field(REPEATS, ge=1, le=1000, description="runs of each candidate")
-    confidence: Share = Field(0.95, description="of all intervals together")
-    least: Share = Field(0.01, description="ratios nearer to 1 than this are called no difference")
-    metrics: list[MetricText] = Field([parse_metric(text) for text in METRICS], min_length=1)
-    check: bool = Field(False, description="try each against the protocol's rules too")
-    candidates: dict[Name, CandidateSpec] = Field(min_length=2, description="the first is what the others are held against")
+    name: str | None = Field(
+        None, min_length=1, max_length=100, description="Name in results; without one, the name of the file."
+    )
+    about: str = Field("", description="One sentence on the question.")
+    scenario: str = Field(description="Name of a shipped scenario, or a scenario file; its path is relative to this file.")
+    load: Load = Field(default_factory=Load, description="What differs from the load of the scenario.")  # type: ignore[arg-type]  # as above
+    size: SizeBytes | None = Field(None, description="Message size, instead of that of the scenario.")
+    repeats: int = Field(REPEATS, ge=1, le=1000, description="Runs of each candidate.")
+    confidence: Share = Field(
+        0.95, description="Simultaneous confidence level of all intervals.", json_schema_extra={"default": "95%"}
+    )
+    least: Share = Field(0.01, description="Smallest relative change to report.", json_schema_extra={"default": "1%"})
+    metrics: list[MetricText] = Field(
+        [parse_metric(text) for text in METRICS],
+        min_length=1,
+        description="Metrics to compare.",
+        json_schema_extra={"default": list(METRICS)},
+    )
+    check: bool = Field(False, description="Check each candidate against the protocol rules as well.")
+    candidates: dict[Name, CandidateSpec] = Field(
+        min_length=2, description="The servers to compare, by name. The others are compared with the first."
+    )
 
 
 def overlaid(load: Load, other: Load) -> Load:

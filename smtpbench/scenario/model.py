@@ -7,9 +7,9 @@ apart by its form (a line, a word) or by the one key that only its kind has.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -19,7 +19,14 @@ from smtpbench.errors import UsageError
 from smtpbench.threshold import Threshold, parse_threshold
 
 COMMAND_LINE = re.compile(r"[A-Z][A-Z0-9-]*(?: .*)?", re.DOTALL)
-ACTIONS = ("message", "tls", "close", "reset", "half-close")
+#: Steps of one word → what they do.
+ACTIONS: Mapping[str, str] = {
+    "message": "Send the content of the message and its end, after DATA.",
+    "tls": "Start a TLS handshake, without STARTTLS before it.",
+    "close": "Close the connection.",
+    "reset": "Close the connection with a TCP reset.",
+    "half-close": "Close the writing side of the connection.",
+}
 
 #: An unrolled repeat, or a whole script, has no more steps than this.
 MAX_STEPS = 100_000
@@ -38,38 +45,63 @@ def quantity(parse: Callable[[str], Any]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
-def _schema(pattern: str, *examples: str, number: bool = False) -> WithJsonSchema:
-    text = {"type": "string", "pattern": pattern, "examples": list(examples)}
-    return WithJsonSchema({"anyOf": [text, {"type": "integer", "minimum": 0}]} if number else text)
+class TextType(NamedTuple):
+    """Text of a certain form; the schema names it by `x-type`.
+
+    Attributes:
+        form: How it is written.
+        examples: Some that are valid.
+    """
+
+    form: str
+    examples: tuple[str, ...]
+
+
+TEXT_TYPES: Mapping[str, TextType] = {
+    "duration": TextType("A number and `us`, `ms`, `s`, `m` or `h`; several may be joined.", ("30s", "1m30s")),
+    "size": TextType("A number of octets, or a number and `KB`, `MB`, `KiB` or `MiB`.", ("4KiB",)),
+    "sizes": TextType("A size, or a range of sizes, from which each message draws one.", ("4KiB", "4KiB..64KiB")),
+    "rates": TextType("Events per `s`, `m` or `h`, or a range from the first rate to the last.", ("500/s", "10/s..500/s")),
+    "share": TextType("A percentage.", ("95%",)),
+    "range": TextType("Two whole numbers, the first and the last.", ("1..1000",)),
+    "reply code": TextType("A reply code, or a class of codes.", ("250", "2xx")),
+    "reply codes": TextType("A reply code or class, or a list of them.", ("250", "[250, 251]")),
+}
+
+
+def _schema(kind: str, pattern: str, *, number: bool = False) -> WithJsonSchema:
+    text = {"type": "string", "pattern": pattern, "examples": list(TEXT_TYPES[kind].examples)}
+    return WithJsonSchema({"x-type": kind, **({"anyOf": [text, {"type": "integer", "minimum": 0}]} if number else text)})
 
 
 _D = r"([0-9]+(\.[0-9]+)?(us|µs|ms|s|m|h))+"
 _S = r"[0-9]+(\.[0-9]+)? ?(B|KB|MB|GB|KiB|MiB|GiB)?"
 _R = r"[0-9]+(\.[0-9]+)? ?/ ?[smh]"
 
-DurationNs = Annotated[int, quantity(units.parse_duration_ns), _schema(f"^{_D}$", "30s", "1m30s")]
+DurationNs = Annotated[int, quantity(units.parse_duration_ns), _schema("duration", f"^{_D}$")]
 SizesBytes = Annotated[
     tuple[int, int],
     quantity(lambda text: units.parse_range(text, units.parse_size_bytes)),
-    _schema(rf"^{_S}(\.\.{_S})?$", "4KiB", "4KiB..64KiB", number=True),
+    _schema("sizes", rf"^{_S}(\.\.{_S})?$", number=True),
 ]
-SizeBytes = Annotated[int, quantity(units.parse_size_bytes), _schema(f"^{_S}$", "4KiB", number=True)]
-Share = Annotated[float, quantity(units.parse_share), _schema(r"^[0-9]+(\.[0-9]+)? ?%$", "95%")]
+SizeBytes = Annotated[int, quantity(units.parse_size_bytes), _schema("size", f"^{_S}$", number=True)]
+Share = Annotated[float, quantity(units.parse_share), _schema("share", r"^[0-9]+(\.[0-9]+)? ?%$")]
 RatesPerS = Annotated[
     tuple[float, float],
     quantity(lambda text: units.parse_ends(text, units.parse_rate_per_s)),
-    _schema(rf"^{_R}(\.\.{_R})?$", "500/s", "10/s..500/s"),
+    _schema("rates", rf"^{_R}(\.\.{_R})?$"),
 ]
 Range = Annotated[
     tuple[int, int],
     quantity(lambda text: units.parse_range(text, units.parse_count)),
-    _schema(r"^[0-9]+\.\.[0-9]+$", "1..1000"),
+    _schema("range", r"^[0-9]+\.\.[0-9]+$"),
 ]
 ThresholdText = Annotated[
     Threshold,
     quantity(parse_threshold),
     WithJsonSchema(
         {
+            "x-type": "threshold",
             "type": "string",
             "examples": ["message.p99 < 200ms", "failed < 0.1%", "throughput > 450/s", "failed@gmail.example < 1%"],
         }
@@ -85,17 +117,20 @@ def _code(value: Any) -> int:
 
 
 _CODE_SCHEMA = {
+    "x-type": "reply code",
     "anyOf": [
         {"type": "integer", "minimum": 2, "maximum": 559},
         {"type": "string", "pattern": "^[2-5](xx|[0-5][0-9])?$"},
-    ]
+    ],
 }
 Code = Annotated[int, BeforeValidator(_code), WithJsonSchema(_CODE_SCHEMA)]
 Codes = Annotated[
     list[Code],
     BeforeValidator(lambda value: value if isinstance(value, (list, tuple)) else [value]),
     Field(min_length=1),
-    WithJsonSchema({"anyOf": [_CODE_SCHEMA, {"type": "array", "items": _CODE_SCHEMA, "minItems": 1}]}),
+    WithJsonSchema(
+        {"x-type": "reply codes", "anyOf": [_CODE_SCHEMA, {"type": "array", "items": _CODE_SCHEMA, "minItems": 1}]}
+    ),
 ]
 
 
@@ -111,38 +146,40 @@ class Model(BaseModel):
 class Csv(Model):
     """A column of a CSV file with a header line."""
 
-    csv: str = Field(description="the file, relative to the scenario")
-    column: str | None = Field(None, description="its name in the header line; may be left out if there is only one")
-    order: Literal["sequential", "random"] = "sequential"
+    csv: str = Field(description="CSV file with a header line; its path is relative to the scenario.")
+    column: str | None = Field(None, description="Name of the column. It may be left out if there is only one.")
+    order: Literal["sequential", "random"] = Field("sequential", description="Order in which the rows are taken.")
 
 
 class Lines(Model):
     """The lines of a text file."""
 
-    lines: str = Field(description="the file, relative to the scenario")
-    order: Literal["sequential", "random"] = "sequential"
+    lines: str = Field(description="Text file; its path is relative to the scenario.")
+    order: Literal["sequential", "random"] = Field("sequential", description="Order in which the lines are taken.")
 
 
 class Pick(Model):
     """One of a list."""
 
-    pick: list[str | int] = Field(min_length=1)
-    weights: list[float | int] | None = Field(None, description="how often each comes up, in proportion")
-    order: Literal["sequential", "random"] = "random"
+    pick: list[str | int] = Field(min_length=1, description="The values to choose from.")
+    weights: list[float | int] | None = Field(
+        None, description="How often each value comes up, in proportion; one weight a value."
+    )
+    order: Literal["sequential", "random"] = Field("random", description="Order in which the values are taken.")
 
 
 class Numbers(Model):
     """A whole number of a range, its ends included."""
 
-    range: Range
-    order: Literal["sequential", "random"] = "random"
+    range: Range = Field(description="First and last number.")
+    order: Literal["sequential", "random"] = Field("random", description="Order in which the numbers are taken.")
 
 
 class Random(Model):
     """Random characters."""
 
-    random: int = Field(ge=1, le=1000, description="how many characters")
-    alphabet: Literal["letters", "digits", "hex", "alnum"] = "alnum"
+    random: int = Field(ge=1, le=1000, description="Number of characters.")
+    alphabet: Literal["letters", "digits", "hex", "alnum"] = Field("alnum", description="Characters to draw from.")
 
 
 def _kind(keys: dict[str, str], default: str) -> Callable[[Any], str | None]:
@@ -168,50 +205,62 @@ Value = Annotated[
     | Annotated[Numbers, Tag("range")]
     | Annotated[Random, Tag("random")],
     Discriminator(_kind(VALUE_KEYS, "text")),
+    Field(json_schema_extra={"x-type": "value"}),
 ]
 
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
 class Message(Model):
-    """What DATA carries. One of size, eml and text."""
+    """Content of the messages. Give one of `size`, `eml` and `text`."""
 
-    size: SizesBytes | None = Field(None, description="octets of content with its header: a size, or a range of sizes")
-    eml: str | None = Field(None, description="message files, a glob relative to the scenario")
-    text: str | None = Field(None, description="the body as text, with {values}")
-    subject: str = "smtpbench {n}"
-    headers: dict[str, str] = Field(default_factory=dict, description="more header fields, with {values}")
-    order: Literal["sequential", "random"] = Field("sequential", description="of eml files")
+    size: SizesBytes | None = Field(
+        None, description="Size of a generated message with its header: a size, or a range of sizes."
+    )
+    eml: str | None = Field(
+        None, description="Message files to send: a file name or a pattern such as `mails/*.eml`, relative to the scenario."
+    )
+    text: str | None = Field(None, description="Body of the message as text, with {values}.")
+    subject: str = Field("smtpbench {n}", description="Subject of a generated message, with {values}.")
+    headers: dict[str, str] = Field(default_factory=dict, description="Further header fields by their names, with {values}.")
+    order: Literal["sequential", "random"] = Field("sequential", description="Order in which the files of `eml` are sent.")
 
 
 # -- steps -------------------------------------------------------------------------------------------------------------
 
 
 class Send(Model):
-    """A line with more to say about it than its text: CRLF is added, {values} are filled in."""
+    """A command line with options. CRLF is added and {values} are filled in."""
 
-    send: str = Field(description="the line")
-    expect: Codes | None = Field(None, description="reply codes taken for a yes; 2xx stands for a class")
-    as_: str | None = Field(None, alias="as", description="the name it is counted and timed under")
+    send: str = Field(description="The line, without CRLF.")
+    expect: Codes | None = Field(
+        None, description="Reply codes that count as success; `2xx` stands for all codes that begin with 2."
+    )
+    as_: str | None = Field(None, alias="as", description="Name under which its replies and its latency are recorded.")
 
 
 class Raw(Model):
-    """Exact octets: nothing added, nothing filled in. Escapes: \\r \\n \\t \\0 \\\\ \\xNN."""
+    """Exact octets: nothing is added and nothing is filled in. Escapes: \\r \\n \\t \\0 \\\\ \\xNN."""
 
-    raw: str = Field(description="octets, one a character up to U+00FF")
-    replies: int | None = Field(None, ge=0, le=1000, description="replies to wait for; 1 if it ends a line, else 0")
-    expect: Codes | None = None
-    as_: str | None = Field(None, alias="as")
-    split: list[int] = Field(default_factory=list, description="offsets at which a new segment begins")
-    tls: bool = Field(False, description="a TLS handshake follows if it is answered 220, as behind STARTTLS")
+    raw: str = Field(description="The octets, one a character up to U+00FF.")
+    replies: int | None = Field(
+        None,
+        ge=0,
+        le=1000,
+        description="Number of replies to wait for: 1 if the octets end a line, otherwise 0, unless given here.",
+    )
+    expect: Codes | None = Field(None, description="Reply codes that count as success.")
+    as_: str | None = Field(None, alias="as", description="Name under which its replies and its latency are recorded.")
+    split: list[int] = Field(default_factory=list, description="Offsets at which a new TCP segment begins.")
+    tls: bool = Field(False, description="Start a TLS handshake after the reply 220, as after STARTTLS.")
 
 
 class Auth(Model):
-    """AUTH with other credentials than the target's, for those that must be refused."""
+    """AUTH with other credentials than those of the target, for a login that must be refused."""
 
-    auth: str = Field(description="the mechanism")
-    user: str = ""
-    password: str = ""
+    auth: str = Field(description="SASL mechanism, such as PLAIN.")
+    user: str = Field("", description="User name.")
+    password: str = Field("", description="Password.")
 
 
 def _passes(value: Any) -> int:
@@ -230,16 +279,16 @@ Passes = Annotated[
 
 
 class Repeat(Model):
-    """Steps said again and again. The outermost one is what arrivals are made of."""
+    """Steps that are repeated on one connection. Each iteration of the outermost repeat is one arrival."""
 
-    repeat: Passes
-    steps: list[ScenarioStep] = Field(min_length=1)
+    repeat: Passes = Field(description="Number of iterations on a connection, or `forever`.")
+    steps: list[ScenarioStep] = Field(min_length=1, description="The steps to repeat.")
 
 
 class Pipeline(Model):
-    """Commands in one write, timed as a group (RFC 2920)."""
+    """Commands that are sent in one write and timed as a group (RFC 2920)."""
 
-    pipeline: list[PipelineItem] = Field(min_length=2)
+    pipeline: list[PipelineItem] = Field(min_length=2, description="Command lines, or mappings with `send`.")
 
 
 def _command(value: Any) -> Any:
@@ -255,34 +304,34 @@ PipelineItem = Annotated[
 
 
 class Pause(Model):
-    """Silence."""
+    """A time in which nothing is sent."""
 
-    pause: DurationNs
+    pause: DurationNs = Field(description="How long.")
 
 
 class Branch(Model):
-    """One way to go on."""
+    """One alternative of a `choose`."""
 
-    weight: float | int = Field(1, ge=0)
-    steps: list[ScenarioStep] = Field(default_factory=list)
+    weight: float | int = Field(1, ge=0, description="How often it is chosen, in proportion to the other weights.")
+    steps: list[ScenarioStep] = Field(default_factory=list, description="Its steps; without any, nothing is sent.")
 
 
 class Choose(Model):
-    """One of several ways, drawn for each arrival."""
+    """One of several alternatives, drawn for each arrival."""
 
-    choose: list[Branch] = Field(min_length=1)
+    choose: list[Branch] = Field(min_length=1, description="The alternatives.")
 
 
 class MessageStep(Model):
-    """The message, with content of its own."""
+    """The message after DATA, with other content than `message` of the scenario."""
 
-    message: Message
+    message: Message = Field(description="Its content.")
 
 
 class Bdat(Model):
     """The message by BDAT, in chunks (RFC 3030)."""
 
-    bdat: SizesBytes
+    bdat: SizesBytes = Field(description="Size of each chunk, or a range of sizes.")
 
 
 def _line(value: str) -> str:
@@ -320,66 +369,85 @@ ScenarioStep = Annotated[
     | Annotated[Bdat, Tag("bdat")]
     | Annotated[Auth, Tag("auth")],
     Discriminator(_kind(STEP_KEYS, "line")),
+    Field(json_schema_extra={"x-type": "step"}),
 ]
 
 # -- load --------------------------------------------------------------------------------------------------------------
 
 
 class LoadStage(Model):
-    """A stretch of the schedule."""
+    """A part of the schedule of arrivals."""
 
-    for_: DurationNs = Field(alias="for", description="how long")
-    rate: RatesPerS = Field(description="arrivals: a rate, or from one to another")
+    for_: DurationNs = Field(alias="for", description="How long the stage lasts.")
+    rate: RatesPerS = Field(
+        description="Arrival rate; a range means a rate that changes evenly from the first to the second."
+    )
 
 
 class Load(Model):
-    """How much of it; every option of `smtpbench run` with the same name overrides it."""
+    """The load. Each option of `smtpbench run` with the same name overrides it."""
 
-    connections: int | None = Field(None, ge=1, le=1_000_000)
-    messages: int | None = Field(None, ge=1, description="arrivals in all: passes of the repeat, or sessions")
-    duration: DurationNs | None = None
-    rate: RatesPerS | None = Field(None, description="the open model: arrivals on a schedule")
-    stages: list[LoadStage] | None = Field(None, min_length=1, description="the open model in stages")
-    arrivals: Literal["uniform", "poisson"] | None = None
-    when_busy: Literal["wait", "drop"] | None = Field(None, alias="when-busy")
-    warmup: DurationNs | None = None
-    drain: DurationNs | None = None
-    timeout: DurationNs | None = Field(None, description="for one reply")
-    workers: int | None = Field(None, ge=1, le=256)
-    seed: int | None = Field(None, ge=0)
+    connections: int | None = Field(
+        None, ge=1, le=1_000_000, description="Limit of connections that are open at the same time."
+    )
+    messages: int | None = Field(
+        None,
+        ge=1,
+        description="Number of arrivals in all: iterations of the outermost `repeat`, or sessions without one.",
+    )
+    duration: DurationNs | None = Field(None, description="Time after which no new arrivals start, warm-up not counted.")
+    rate: RatesPerS | None = Field(None, description="Open model: arrival rate, or a range that it runs through.")
+    stages: list[LoadStage] | None = Field(
+        None, min_length=1, description="Open model: arrival rates, one stage after the other."
+    )
+    arrivals: Literal["uniform", "poisson"] | None = Field(
+        None, description="Open model: equal or exponentially distributed times between arrivals."
+    )
+    when_busy: Literal["wait", "drop"] | None = Field(
+        None, alias="when-busy", description="Open model: what an arrival does if no connection is free."
+    )
+    warmup: DurationNs | None = Field(None, description="Time at the start that is not measured.")
+    drain: DurationNs | None = Field(None, description="Grace period for messages that are under way at the end.")
+    timeout: DurationNs | None = Field(None, description="Limit for one reply.")
+    workers: int | None = Field(None, ge=1, le=256, description="Processes that share the load.")
+    seed: int | None = Field(None, ge=0, description="Random seed; the same seed repeats the run.")
 
 
 class FindingMetadata(Model):
-    """What a scenario shows, where it was written by `check` or `fuzz`; `smtpbench replay` reads it."""
+    """The finding that a scenario shows. `check` and `fuzz` write it, `replay` reads it."""
 
-    version: Literal[1]
-    rule: str
-    severity: str = ""
-    actual: str = Field("", description="what the server did, when it was found")
-    by: Literal["check", "fuzz"]
-    cause: str = Field("", description="what tells it from other findings of its rule")
-    take: int = Field(0, ge=0, description="which of the rule's own dialogues this is")
-    reproducibility: str = ""
-    recipient: str = ""
-    sender: str = ""
-    seed: int | None = None
-    found: str = ""
-    target: str = ""
-    peer: str = Field("", description="the second target, of a divergence")
-    banner: str = ""
-    versions: dict[str, str] = Field(default_factory=dict)
-    dialogue: list[str] = Field(default_factory=list, description="what was said and heard, made visible")
+    version: Literal[1] = Field(description="Version of this mapping.")
+    rule: str = Field(description="Name of the rule that was broken.")
+    severity: str = Field("", description="Severity of the rule.")
+    actual: str = Field("", description="What the server did when the finding was made.")
+    by: Literal["check", "fuzz"] = Field(description="Command that made the finding.")
+    cause: str = Field("", description="What distinguishes it from other findings of the same rule.")
+    take: int = Field(0, ge=0, description="Number of the dialogue among those of the rule, from 0.")
+    reproducibility: str = Field("", description="In how many attempts it was seen, such as `2 of 2`.")
+    recipient: str = Field("", description="Recipient that was used.")
+    sender: str = Field("", description="Envelope sender that was used.")
+    seed: int | None = Field(None, description="Random seed of the fuzz campaign.")
+    found: str = Field("", description="When it was found, ISO 8601.")
+    target: str = Field("", description="URL of the target.")
+    peer: str = Field("", description="URL of the second target, if two were compared.")
+    banner: str = Field("", description="Greeting of the target.")
+    versions: dict[str, str] = Field(default_factory=dict, description="Versions of smtpbench and of Python.")
+    dialogue: list[str] = Field(default_factory=list, description="The dialogue; control characters are spelled out.")
 
 
 class FixtureFile(Model):
-    """What is known of a target, for `check`, `fuzz` and `replay`; options of the same name win."""
+    """Facts about a target for `check`, `fuzz` and `replay`. Options of the same name override them."""
 
-    recipient: str = Field("", description="a mailbox it takes mail for")
-    sender: str = Field("", description="whom mail comes from")
-    target: str | None = Field(None, description="its URL, which says whether it is LMTP or TLS and who logs in")
-    password_file: str | None = Field(None, alias="password-file", description="relative to this file")
-    ca: str | None = Field(None, description="PEM file of the certificate authorities to trust, relative to this file")
-    insecure: bool = False
+    recipient: str = Field("", description="A recipient address that the server accepts.")
+    sender: str = Field("", description="Envelope sender (MAIL FROM).")
+    target: str | None = Field(None, description="URL of the target, such as `smtp://user@127.0.0.1:2525`.")
+    password_file: str | None = Field(
+        None, alias="password-file", description="File whose first line is the password; its path is relative to this file."
+    )
+    ca: str | None = Field(
+        None, description="PEM file of the certificate authorities to trust; its path is relative to this file."
+    )
+    insecure: bool = Field(False, description="Accept any certificate.")
 
     def beside(self, folder: Path) -> Self:
         """The same with its paths made absolute, from the folder that they are relative to."""
@@ -388,13 +456,21 @@ class FixtureFile(Model):
 
 
 class Scenario(Model):
-    """A scripted SMTP session, its values, its message and its load."""
+    """A scripted SMTP session with its values, its message, its load and its thresholds."""
 
-    name: str | None = Field(None, min_length=1, max_length=100)
-    about: str | None = Field(None, description="one sentence for whoever lists scenarios")
-    session: list[ScenarioStep] = Field(min_length=1, description="the dialogue, as one would type it")
-    values: dict[str, Value] = Field(default_factory=dict)
-    message: Message = Field(default_factory=Message)  # type: ignore[arg-type]  # pydantic fills in the defaults
-    load: Load = Field(default_factory=Load)  # type: ignore[arg-type]  # as above
-    thresholds: list[ThresholdText] = Field(default_factory=list, description="what must hold, or exit code 99")
-    finding: FindingMetadata | None = None
+    name: str | None = Field(
+        None, min_length=1, max_length=100, description="Name in results; without one, the name of the file."
+    )
+    about: str | None = Field(None, description="One sentence on what the scenario is for.")
+    session: list[ScenarioStep] = Field(min_length=1, description="The steps of a session, in order.")
+    values: dict[str, Value] = Field(
+        default_factory=dict, description="Values by name; `{name}` in a step or in the message stands for one."
+    )
+    message: Message = Field(default_factory=Message, description="Content of the messages.")  # type: ignore[arg-type]  # pydantic fills in the defaults
+    load: Load = Field(default_factory=Load, description="The load, unless options say otherwise.")  # type: ignore[arg-type]  # as above
+    thresholds: list[ThresholdText] = Field(
+        default_factory=list, description="Conditions on metrics. If one fails, the exit code of `run` is 99."
+    )
+    finding: FindingMetadata | None = Field(
+        None, description="The finding that this scenario shows; `check` and `fuzz` write it."
+    )

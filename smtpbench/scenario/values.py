@@ -36,7 +36,12 @@ DEFAULTS = {
     "sender": "sender{n}@sender.example",
     "recipient": "recipient{n}@recipient.example",
 }
-BUILT_IN = ("n", "i", "run")
+#: Values that are always there → what they are.
+BUILT_IN: Mapping[str, str] = {
+    "n": "Number of the arrival.",
+    "i": "Number of the iteration of an inner `repeat`, from 0.",
+    "run": "Identifier of the run.",
+}
 
 
 def mix(seed: int, name: str, n: int, i: int = 0) -> int:

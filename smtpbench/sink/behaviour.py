@@ -1,19 +1,6 @@
 """How a sink misbehaves on purpose: rules of `VERB=ACTION[@SHARE]`, a stall, a greylist, a cap on connections.
 
-The verbs are SMTP's, and `connect` for the greeting and `message` for the end of the data. The actions:
-
-    450, 550 …     this reply instead (with a text of its own: `550 5.7.1 no thanks`)
-    reject         5yz, tempfail 4yz
-    delay:20ms     the reply is held back; also `delay:10ms..50ms` and `delay:exp(20ms)`
-    serve:10ms/4   the reply is the work of one of 4 workers, 10 ms each, who take what there is in the order in which it
-                   came: a server that can do 400 a second and no more; the time may be written as for a delay
-    drop, reset    close the connection (FIN), or reset it (RST), instead of a reply
-    close          the reply, then close
-    421            `421`, then close
-    mute           no reply, ever
-    garbage        octets that are no reply
-    long           a reply line of 1 MB
-    drip           the reply an octet at a time
+The verbs are in `VERBS`, the actions in `ACTIONS`.
 
 A share is a percentage of the occasions, drawn with the seed; without one it is always. Rules are tried in order: the
 first that applies answers, delays add up.
@@ -51,7 +38,31 @@ _ACTS = {
 }
 DRIP_NS = NS_PER_MS
 WORKERS_MOST = 10_000
-ACTIONS = ("450", "550 text", *_TEXTS, "delay:20ms", "serve:10ms/4", *_ACTS, "close", "drip")
+#: Action as it is written → what becomes of the reply.
+ACTIONS: Mapping[str, str] = {
+    "450": "this reply code, with a text of the sink's",
+    "550 text": "this reply, such as `550 5.7.1 no thanks`",
+    "reject": "the reply `550 5.7.1`",
+    "tempfail": "the reply `451 4.7.1`",
+    "delay:20ms": "the usual reply after a delay; also `delay:10ms..50ms`, uniform, and `delay:exp(20ms)`, exponential",
+    "serve:10ms/4": "the usual reply, from a queue before 4 workers that take 10 ms each, first come, first served: at most "
+    "400 replies a second; the time may be written as for `delay`",
+    "drop": "no reply; the connection is closed (FIN)",
+    "reset": "no reply; the connection is reset (RST)",
+    "421": "the reply `421`, then the connection is closed",
+    "mute": "no reply, and the connection stays open",
+    "garbage": "octets that are not a reply",
+    "long": "a reply line of 1 MB",
+    "close": "the usual reply, then the connection is closed",
+    "drip": "the usual reply, one octet at a time",
+}
+#: Key of a behaviour's file → what it says.
+KEYS: Mapping[str, str] = {
+    "on": "a list of rules, `VERB=ACTION[@SHARE]`",
+    "stall": "a window after the first MAIL in which no reply is sent, such as `4s..5s`",
+    "greylist": "the time for which each new pair of sender and recipient is answered `450`",
+    "seed": "the random seed of shares and delays",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,9 +222,9 @@ class Behaviour:
 
 def behaviour_of(options: Mapping[str, Any]) -> Behaviour:
     """The behaviour of what a file holds: `on` (a list of rules), `stall`, `greylist`, `seed`. Raises UsageError."""
-    unknown = sorted(set(options) - {"on", "stall", "greylist", "seed"})
+    unknown = sorted(set(options) - set(KEYS))
     if unknown:
-        raise UsageError(f"unknown key {unknown[0]!r} of a behaviour; there are on, stall, greylist and seed")
+        raise UsageError(f"unknown key {unknown[0]!r} of a behaviour; there are {', '.join(KEYS)}")
     rules = options.get("on") or []
     if not isinstance(rules, list):
         raise UsageError("`on` is a list of rules, VERB=ACTION[@SHARE]")

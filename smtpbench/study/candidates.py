@@ -1,4 +1,4 @@
-"""From what a comparison says to candidates that can be run: scenario, targets, loads, commands."""
+"""Candidates of a comparison, ready to run: target, load, commands and metrics, from a comparison file or options."""
 
 from __future__ import annotations
 
@@ -20,14 +20,26 @@ from smtpbench.text import did_you_mean
 from smtpbench.threshold import Metric
 from smtpbench.units import NS_PER_S, format_bytes, format_duration
 
-#: Of a run, where neither the comparison nor its scenario's stages say: many short runs tell more than few long ones.
+#: Length of a run if neither the comparison nor the stages of its scenario set it. Many short runs show more than few long.
 DURATION_NS = 5 * NS_PER_S
 WARMUP_NS = 1 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One side of a comparison. options: what is loaded otherwise than the others, in words."""
+    """One candidate of a comparison.
+
+    Attributes:
+        name: Its name, which is also the name of its folders.
+        access: Its target and how to reach it.
+        plan: Load of each run.
+        message_bytes: Message size, instead of that of the scenario; None to keep it.
+        commands: How its server is started and stopped.
+        recipient: Recipient for checks of the protocol rules.
+        sender: Envelope sender for checks of the protocol rules.
+        about: One sentence on what is different about it.
+        options: Load options that differ from the comparison's, as text.
+    """
 
     name: str
     access: Access
@@ -42,7 +54,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class CompareRequest:
-    """A comparison that can be made. metrics: those that the scenario's runs have. folder: where it is kept."""
+    """A comparison, checked as far as possible without the network.
+
+    Attributes:
+        comparison: The comparison file.
+        file: The scenario.
+        metrics: Metrics to compare, all of which the scenario has.
+        candidates: The candidates; the others are compared with the first.
+        folder: Folder for the result and the folders of the runs.
+        seed: Random seed of the first round; each round adds one.
+    """
 
     comparison: Comparison
     file: ScenarioFile
@@ -54,7 +75,14 @@ class CompareRequest:
 
 @dataclass(frozen=True, slots=True)
 class AccessOptions:
-    """What all candidates are reached with, unless they say otherwise."""
+    """How all candidates are reached, unless a candidate says otherwise.
+
+    Attributes:
+        trust: How TLS is checked.
+        password_file: File whose first line is the password.
+        timeout_ns: Limit for one reply, nanoseconds.
+        authorized: Whether targets may be other machines.
+    """
 
     trust: Trust = field(default_factory=Trust)
     password_file: Path | None = None
@@ -62,77 +90,104 @@ class AccessOptions:
     authorized: bool = False
 
 
-def make_request(comparison: Comparison, beside: Path, means: AccessOptions, folder: Path, seed: int) -> CompareRequest:
-    """Everything that can be known before the network is asked. Raises UsageError.
+def make_request(
+    comparison: Comparison, base_folder: Path, access_options: AccessOptions, folder: Path, seed: int
+) -> CompareRequest:
+    """Return the request for a comparison, checked as far as possible without the network.
 
-    beside: the folder that the comparison's scenario and its commands are relative to.
+    Args:
+        comparison: The comparison file.
+        base_folder: Folder to which the scenario and the commands of the comparison are relative.
+        access_options: How candidates are reached unless they say otherwise.
+        folder: Folder for the result.
+        seed: Random seed.
+
+    Raises:
+        UsageError: A candidate, its load or a metric is wrong.
     """
     found = find_scenario(comparison.scenario)
-    file = load_scenario(found if found.exists() or found.is_absolute() else beside / found)
+    file = load_scenario(found if found.exists() or found.is_absolute() else base_folder / found)
     candidates = [
-        _candidate(name, entry, comparison, file.scenario.load, beside, means, seed)
-        for name, entry in comparison.candidates.items()
+        _candidate(name, spec, comparison, file.scenario.load, base_folder, access_options, seed)
+        for name, spec in comparison.candidates.items()
     ]
     return CompareRequest(comparison, file, _metrics(comparison, file, candidates[0]), candidates, folder, seed)
 
 
 def _candidate(
-    name: str, entry: CandidateSpec, comparison: Comparison, load: Load, beside: Path, means: AccessOptions, seed: int
+    name: str,
+    spec: CandidateSpec,
+    comparison: Comparison,
+    load: Load,
+    base_folder: Path,
+    access_options: AccessOptions,
+    seed: int,
 ) -> Candidate:
-    if entry.target is None:
-        raise UsageError(f"the candidate {name!r} has no target: give it one, like smtp://127.0.0.1:2525")
-    if entry.stop and not entry.start:
-        raise UsageError(f"the candidate {name!r} is stopped and never started: give it a `start` too")
-    target = parse_target(entry.target)
-    trust = replace(
-        means.trust, ca=Path(entry.ca) if entry.ca else means.trust.ca, insecure=entry.insecure or means.trust.insecure
-    )
-    password_file = Path(entry.password_file) if entry.password_file else means.password_file
-    access = Access(target, trust, read_password(password_file) if target.user else None, means.timeout_ns, means.authorized)
+    if spec.target is None:
+        raise UsageError(f"candidate {name!r} has no target; add one, like target: smtp://127.0.0.1:2525")
+    if spec.stop and not spec.start:
+        raise UsageError(f"candidate {name!r} has a stop command without a start command; add `start`")
+    target = parse_target(spec.target)
+    trust = access_options.trust
+    trust = replace(trust, ca=Path(spec.ca) if spec.ca else trust.ca, insecure=spec.insecure or trust.insecure)
+    password_file = Path(spec.password_file) if spec.password_file else access_options.password_file
+    password = read_password(password_file) if target.user else None
     try:
-        plan = make_plan(_load(load, comparison.load, entry.load), Overrides(seed=seed))
+        plan = make_plan(_load(load, comparison.load, spec.load), Overrides(seed=seed))
     except UsageError as error:
-        raise UsageError(f"the candidate {name!r}: {error}") from None
+        raise UsageError(f"candidate {name!r}: {error}") from None
     return Candidate(
-        name, access, plan,
-        message_bytes=comparison.size if entry.size is None else entry.size,
-        commands=Commands(entry.start, entry.stop, entry.ready, beside),
-        recipient=entry.recipient, sender=entry.sender, about=entry.about, options=_told(entry),
-    )  # fmt: skip
+        name=name,
+        access=Access(target, trust, password, access_options.timeout_ns, access_options.authorized),
+        plan=plan,
+        message_bytes=comparison.size if spec.size is None else spec.size,
+        commands=Commands(spec.start, spec.stop, spec.ready, base_folder),
+        recipient=spec.recipient,
+        sender=spec.sender,
+        about=spec.about,
+        options=_describe_load(spec),
+    )
 
 
-def _load(scenario: Load, comparison: Load, entry: Load) -> Load:
-    """The candidate's load: its own word first, then the comparison's, then the scenario's."""
-    said = comparison.model_fields_set | entry.model_fields_set
-    load = overlaid(overlaid(scenario, comparison), entry)
-    if not said & {"messages", "duration", "stages"} and load.stages is None:
+def _load(scenario: Load, comparison: Load, candidate: Load) -> Load:
+    """Return the candidate's load; its own settings win over the comparison's, and these over the scenario's."""
+    given = comparison.model_fields_set | candidate.model_fields_set
+    load = overlaid(overlaid(scenario, comparison), candidate)
+    if not given & {"messages", "duration", "stages"} and load.stages is None:
         load = load.model_copy(update={"duration": DURATION_NS, "messages": None})
-    return load if "warmup" in said else load.model_copy(update={"warmup": WARMUP_NS})
+    return load if "warmup" in given else load.model_copy(update={"warmup": WARMUP_NS})
 
 
-def _told(entry: CandidateSpec) -> str:
-    """`connections 10, rate 100/s`: what an entry says of the load."""
-    words = []
-    for name in sorted(entry.load.model_fields_set):
-        value = getattr(entry.load, name)
+def _describe_load(spec: CandidateSpec) -> str:
+    """Return the load settings of a candidate as text: `connections 10, rate 100/s`."""
+    settings = []
+    for name in sorted(spec.load.model_fields_set):
+        value = getattr(spec.load, name)
         if name == "rate":
             value = "..".join(f"{rate:g}/s" for rate in dict.fromkeys(value))
         elif name in ("duration", "warmup", "drain", "timeout"):
             value = format_duration(value)
         elif name == "stages":
-            value = f"{len(value)} of them"
-        words.append(f"{name.replace('_', '-')} {value}")
-    return ", ".join(words + ([f"messages of {format_bytes(entry.size)}"] if entry.size is not None else []))
+            value = f"{len(value)}"
+        settings.append(f"{name.replace('_', '-')} {value}")
+    return ", ".join(settings + ([f"message size {format_bytes(spec.size)}"] if spec.size is not None else []))
 
 
 def _metrics(comparison: Comparison, file: ScenarioFile, candidate: Candidate) -> list[Metric]:
-    """Those asked for; of those that nobody asked for, the ones that there are. Raises UsageError."""
+    """Return the metrics that were asked for, or else those of the default list that the scenario has.
+
+    Raises UsageError for a metric that was asked for and that the scenario does not have.
+    """
     target = candidate.access.target
-    options = CompileOptions(lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
-                      credentials=candidate.access.credentials is not None)  # fmt: skip
-    slots = metrics_of(compile_scenario(file, options))
+    options = CompileOptions(
+        lmtp=target.lmtp,
+        implicit_tls=target.implicit_tls,
+        starttls=target.starttls,
+        credentials=candidate.access.credentials is not None,
+    )
+    names = metrics_of(compile_scenario(file, options))
     for metric in comparison.metrics:
-        if metric.latency_name and metric.latency_name not in slots and "metrics" in comparison.model_fields_set:
-            hint = did_you_mean(metric.latency_name, slots) or f"; there are {', '.join(slots)}"
-            raise UsageError(f"{metric.text!r}: nothing is timed as {metric.latency_name!r}{hint}")
-    return [metric for metric in comparison.metrics if not metric.latency_name or metric.latency_name in slots]
+        if metric.latency_name and metric.latency_name not in names and "metrics" in comparison.model_fields_set:
+            hint = did_you_mean(metric.latency_name, names) or f"; latencies of the scenario: {', '.join(names)}"
+            raise UsageError(f"metric {metric.text!r}: this scenario has no latency {metric.latency_name!r}{hint}")
+    return [metric for metric in comparison.metrics if not metric.latency_name or metric.latency_name in names]

@@ -1,10 +1,17 @@
-"""A capacity search: runs at one rate after another, each a step, until the highest that holds the objectives is known.
+"""Capacity search: runs at one rate after another until the highest rate that meets the objectives is known.
 
-A lone connection goes first: what it can do tells the first rate, and how fast the server is when it has nothing else to
-do. Each step is an ordinary run with a folder of its own; it ends early where it is hopeless (`study.measurement`).
-After one
-that did not hold, the lone connection comes back until the server is as fast as it was, so that no step pays for the one
-before. Which rate is next is decided by `study.steps`. Whatever ends the search, the steps so far are the result.
+Theory of operation
+===================
+
+1. A short run over a single connection measures the server without load. It gives the first rate and the service time with
+   which later steps are compared.
+2. Each step is an ordinary run at one rate, with a folder of its own. It ends early if it cannot pass
+   (`study.step_measurement`).
+3. After a step that failed, short runs over a single connection are made until the server is as fast as without load, so
+   that no step pays for the one before it.
+4. `study.steps` decides which rate is next and when the search is over.
+
+Whatever ends the search, the completed steps are its result.
 """
 
 from __future__ import annotations
@@ -20,40 +27,67 @@ from smtpbench.engine.pacing import Stage
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.load import run as loading
 from smtpbench.load.plan import LoadPlan
+from smtpbench.load.silent_observer import SilentObserver
 from smtpbench.load.threshold_monitor import ThresholdMonitor
+from smtpbench.measure.files import Tick
 from smtpbench.measure.health import machine
+from smtpbench.measure.recorder import Interval
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CAPACITY
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.study.progress import COMPLETED, ReportProgress, StudyProgress
-from smtpbench.study.step_measurement import StepMeasurement, StepWatch, UnloadedTarget, entry_of, service_ms_of
-from smtpbench.study.steps import NOTHING, Limits, Next, SearchResult, SearchStep, decide, length_s, rounded, verdict
+from smtpbench.study.step_measurement import StepMeasurement, StepMonitor, UnloadedTarget, evaluate_step, median_service_ms
+from smtpbench.study.steps import (
+    NOTHING,
+    NextStep,
+    SearchLimits,
+    SearchResult,
+    SearchStep,
+    decide,
+    rounded,
+    search_result,
+    step_length_s,
+)
 from smtpbench.target import Access
+from smtpbench.text import plural
 from smtpbench.threshold import Threshold, format_value, parse_threshold
 from smtpbench.units import NS_PER_S
 
-#: What must hold whatever else is asked for; an objective of the user's own replaces the one of the same metric.
-ALWAYS: Final = ("dropped <= 0", "failed < 0.1%")
-#: And this, where the server refused nothing of a lone connection's.
-UNREFUSED: Final = "rejected < 0.1%"
-#: The lone connection's messages, and how long it has for them.
-_LONE_MESSAGES, _LONE_NS = 10, 3 * NS_PER_S
-#: How far below what a lone connection does a search goes.
-_LOWEST_SHARE = 1 / 64
-#: The server is idle again once a lone connection is served in so many times, and so many ms more than, at first.
-_IDLE_FACTOR, _IDLE_MS = 1.5, 5.0
-_IDLE_TRIES, _IDLE_REST_S = 6, 0.25
-#: So long the search rests after a step in which something else held up the generator.
-_REST_S = 5.0
-_FIRST_GUESS_PER_S = 10.0
+#: Objectives of every search; an objective of the user replaces the one of the same metric.
+DEFAULT_OBJECTIVES: Final = ("dropped <= 0", "failed < 0.1%")
+#: A further objective if the server rejected no message over the single connection.
+REJECTED_OBJECTIVE: Final = "rejected < 0.1%"
+#: Messages over the single connection, and the time limit for them.
+_BASELINE_MESSAGES, _BASELINE_NS = 10, 3 * NS_PER_S
+#: Lowest rate of a search, as a share of what a single connection does.
+_LOWEST_RATE_SHARE = 1 / 64
+#: The server has recovered once its service time is at most this factor and this many ms above that without load.
+_RECOVERED_FACTOR, _RECOVERED_MS = 1.5, 5.0
+_RECOVERY_CHECKS, _RECOVERY_PAUSE_S = 6, 0.25
+#: Pause after a step in which other processes delayed the generator.
+_GENERATOR_PAUSE_S = 5.0
+#: First rate if a single connection did not show any.
+_DEFAULT_RATE_PER_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class CapacityRequest:
-    """A search that can be made.
+    """A capacity search, checked as far as possible without the network.
 
-    plan: of each step, but for its stages and seed. objectives: the user's. first_per_s: the first rate, below which the
-    search does not go; None for what a lone connection does. step_s: see `steps.length_s`.
+    Attributes:
+        file: The scenario.
+        access: The target and how to reach it.
+        plan: Load of each step; its stages and its seed are replaced.
+        objectives: Thresholds of the user.
+        folder: Folder for the result and the folders of the steps.
+        precision_share: Gap at which the search ends, as a share of the lower rate.
+        step_s: Length of a step, seconds; see `steps.step_length_s`.
+        first_per_s: First and lowest rate, arrivals a second; None to derive both from a single connection.
+        max_rate_per_s: Highest rate to try; None for no limit.
+        message_bytes: Message size, instead of that of the scenario; None to keep it.
+
+    Raises:
+        UsageError: An objective is about the rate itself, or the first rate is above the highest.
     """
 
     file: ScenarioFile
@@ -70,123 +104,143 @@ class CapacityRequest:
     def __post_init__(self) -> None:
         for one in self.objectives:
             if one.path[0] in ("throughput", "attempted", "accepted"):
-                raise UsageError(f"{one.text!r}: the rate is what is looked for; an objective is what must hold at it")
+                raise UsageError(
+                    f"objective {one.text!r} is about the rate, which is what the search looks for; "
+                    "use a latency or an error, like message.p99 < 200ms or failed < 1%"
+                )
         if self.first_per_s is not None and self.max_rate_per_s is not None and self.first_per_s > self.max_rate_per_s:
-            raise UsageError(f"the search cannot begin at {self.first_per_s:g}/s: {self.max_rate_per_s:g}/s is its end")
+            raise UsageError(f"the first rate, {self.first_per_s:g}/s, is above the highest rate, {self.max_rate_per_s:g}/s")
 
 
 @dataclass(frozen=True, slots=True)
-class _Lone:
-    """What a lone connection did. refused_share: of its messages. result: of its run."""
+class _Baseline:
+    """What a run over a single connection measured.
+
+    Attributes:
+        rate_per_s: Messages attempted a second; None if there were none.
+        service_ms: Median service time, milliseconds; None if none was measured.
+        rejected_share: Share of its messages that the server rejected.
+        result: Result of the run.
+    """
 
     rate_per_s: float | None
     service_ms: float | None
-    refused_share: float
+    rejected_share: float
     result: dict[str, Any] = field(repr=False)
 
 
-class Search(StudyProgress):
-    """A search under way. steps: what was decided from. entries: the same as the result tells them."""
+class CapacitySearch(StudyProgress):
+    """A capacity search in progress.
+
+    Attributes:
+        steps: Completed steps, as decisions need them.
+        entries: The same steps as entries of the result.
+    """
 
     def __init__(self, request: CapacityRequest, report_progress: ReportProgress) -> None:
         super().__init__(report_progress)
         self._request = request
-        self._objectives = objectives_of(request.objectives, refusing=False)
-        self._limits = Limits(0.0, 0.0, request.precision_share, request.max_rate_per_s)
-        self._bench = UnloadedTarget(request.precision_share, None)
+        self._objectives = objectives_of(request.objectives, server_rejects=False)
+        self._limits = SearchLimits(0.0, 0.0, request.precision_share, request.max_rate_per_s)
+        self._unloaded = UnloadedTarget(request.precision_share, None)
         self._target: dict[str, Any] = {"url": request.access.target.url, "banner": "", "ehlo": []}
         self._generator: dict[float, dict[str, Any]] = {}
         self.steps: list[SearchStep] = []
         self.entries: list[dict[str, Any]] = []
 
-    async def go(self) -> None:
-        """Search. Raises UsageError."""
-        await self._through(self._search)
+    async def run(self) -> None:
+        """Search until the end, a signal or an error. Raises UsageError."""
+        await self._run_work(self._search)
 
     async def _search(self) -> None:
-        lone = await self._lone("lone", _LONE_MESSAGES)
-        if lone is None:
+        baseline = await self._run_baseline("baseline", _BASELINE_MESSAGES)
+        if baseline is None:
             return
-        self._prepare(lone)
-        while isinstance(ahead := decide(self._limits, self.steps), Next):
-            if not await self._step(ahead):
+        self._set_limits(baseline)
+        while isinstance(next_step := decide(self._limits, self.steps), NextStep):
+            if not await self._run_step(next_step):
                 return
-            if not self.steps[-1].held and not await self._until_idle():
+            if not self.steps[-1].held and not await self._wait_for_recovery():
                 return
-            if self.steps[-1].blame and not self.steps[-1].clear:
-                await trio.sleep(_REST_S)  # what held the generator up may be over by then
+            if self.steps[-1].limited_by and not self.steps[-1].conclusive:
+                await trio.sleep(_GENERATOR_PAUSE_S)  # what delayed the generator may be over by then
 
-    def _prepare(self, lone: _Lone) -> None:
+    def _set_limits(self, baseline: _Baseline) -> None:
         request = self._request
-        self._target = dict(lone.result["target"])
-        self._objectives = objectives_of(request.objectives, refusing=lone.refused_share > 0)
-        self._bench = replace(self._bench, service_ms=lone.service_ms)
-        guess_per_s = float(f"{lone.rate_per_s or _FIRST_GUESS_PER_S:.2g}")
-        first_per_s = guess_per_s if request.first_per_s is None else request.first_per_s
-        lowest_per_s = rounded(first_per_s * _LOWEST_SHARE) if request.first_per_s is None else first_per_s
+        self._target = dict(baseline.result["target"])
+        self._objectives = objectives_of(request.objectives, server_rejects=baseline.rejected_share > 0)
+        self._unloaded = replace(self._unloaded, service_ms=baseline.service_ms)
+        estimate_per_s = float(f"{baseline.rate_per_s or _DEFAULT_RATE_PER_S:.2g}")
+        first_per_s = estimate_per_s if request.first_per_s is None else request.first_per_s
+        lowest_per_s = rounded(first_per_s * _LOWEST_RATE_SHARE) if request.first_per_s is None else first_per_s
         self._limits = replace(self._limits, first_per_s=first_per_s, lowest_per_s=lowest_per_s)
-        said = "" if lone.rate_per_s is None else f" serves {lone.rate_per_s:,.1f}/s;"
-        self._report_progress(f"a lone connection{said} the search begins at {first_per_s:g}/s")
+        measured = "" if baseline.rate_per_s is None else f"a single connection does {baseline.rate_per_s:,.1f} messages/s; "
+        self._report_progress(f"{measured}the search starts at {first_per_s:g}/s")
 
-    async def _lone(self, name: str, arrivals: int) -> _Lone | None:
-        """Some messages over one connection, closed model; None where a signal ended that."""
+    async def _run_baseline(self, name: str, arrivals: int) -> _Baseline | None:
+        """Send some messages over a single connection, closed model; return None if a signal ended the run."""
         plan = replace(
-            self._request.plan, connections=1, workers=1, arrivals=arrivals, duration_ns=_LONE_NS, stages=(), warmup_ns=0
+            self._request.plan, connections=1, workers=1, arrivals=arrivals, duration_ns=_BASELINE_NS, stages=(), warmup_ns=0
         )
-        done = await loading.run(self._run(plan, name, ThresholdMonitor(self._objectives)), _Quiet(self._report_progress))
-        if self._is_over(done):
+        request = self._run_request(plan, name, ThresholdMonitor(self._objectives))
+        done = await loading.run(request, SilentObserver(self._report_progress))
+        if self._note_interruption(done):
             return None
         result = done.result
         messages, window_s = result["messages"], result["load"]["window_s"]
         attempted = messages["attempted"]
         if attempted and messages["failed"] == attempted:
-            kinds = ", ".join(result["errors"]) or "no reply that says why"
-            raise CannotRun(f"none of the first {attempted} messages over one connection went well: {kinds}")
-        refused_share = messages["rejected"] / attempted if attempted else 0.0
+            kinds = ", ".join(result["errors"]) or "no reply gives a reason"
+            raise CannotRun(f"all of the first {plural(attempted, 'message')} over a single connection failed: {kinds}")
+        rejected_share = messages["rejected"] / attempted if attempted else 0.0
         rate_per_s = attempted / window_s if attempted and window_s else None
-        return _Lone(rate_per_s, service_ms_of(result), refused_share, result)
+        return _Baseline(rate_per_s, median_service_ms(result), rejected_share, result)
 
-    async def _step(self, ahead: Next) -> bool:
-        """One step; whether to go on."""
-        request, number = self._request, len(self.steps) + 1
-        duration_ns = round(length_s(ahead.purpose, ahead.rate_per_s, request.step_s, request.precision_share) * NS_PER_S)
-        stages = (Stage(duration_ns, ahead.rate_per_s, ahead.rate_per_s),)
+    async def _run_step(self, next_step: NextStep) -> bool:
+        """Run one step; return whether the search goes on."""
+        request, number, rate_per_s = self._request, len(self.steps) + 1, next_step.rate_per_s
+        length_s = step_length_s(next_step.purpose, rate_per_s, request.step_s, request.precision_share)
+        stages = (Stage(round(length_s * NS_PER_S), rate_per_s, rate_per_s),)
         plan = replace(request.plan, stages=stages, seed=request.plan.seed + number)
-        measurement = StepMeasurement(ahead.rate_per_s, plan, self._objectives)
-        name = f"step-{number:02}-{ahead.rate_per_s:g}"
-        watch = StepWatch(self._objectives, measurement=measurement)
-        done = await loading.run(self._run(plan, name, watch), _Quiet(self._report_progress, measurement))
-        if self._is_over(done):
+        measurement = StepMeasurement(rate_per_s, plan, self._objectives)
+        name = f"step-{number:02}-{rate_per_s:g}"
+        monitor = StepMonitor(self._objectives, measurement=measurement)
+        done = await loading.run(self._run_request(plan, name, monitor), _StepObserver(self._report_progress, measurement))
+        if self._note_interruption(done):
             return False
-        step, entry = entry_of(measurement, ahead.purpose, done.result, self._bench)
+        step, entry = evaluate_step(measurement, next_step.purpose, done.result, self._unloaded)
         self.steps.append(step)
         self.entries.append({**entry, "folder": name})
-        self._generator[step.rate_per_s] = done.result["generator"]
-        p99_ms = "" if entry["p99_ms"] is None else f", message p99 {format_value('ms', entry['p99_ms'])}"
-        word = "held" if step.held else "NOT held" if not step.blame else "cannot tell"
-        self._report_progress(
-            f"step {number}, {step.rate_per_s:g}/s: {word}{p99_ms}" + ("" if step.held else f" ({entry['why']})")
-        )
+        self._generator[rate_per_s] = done.result["generator"]
+        verdict = "passed" if step.held else "FAILED" if not step.limited_by else "inconclusive"
+        p99 = "" if entry["p99_ms"] is None else f", message p99 {format_value('ms', entry['p99_ms'])}"
+        reason = "" if step.held else f" ({entry['why']})"
+        self._report_progress(f"step {number}, {rate_per_s:g}/s: {verdict}{p99}{reason}")
         return True
 
-    async def _until_idle(self) -> bool:
-        """Wait until a lone connection is served as fast as at first, within reason; whether to go on."""
-        if self._bench.service_ms is None:
+    async def _wait_for_recovery(self) -> bool:
+        """Wait, for a limited time, until a single connection is as fast as without load.
+
+        Returns:
+            Whether the search goes on.
+        """
+        if self._unloaded.service_ms is None:
             return True
-        for tried in range(_IDLE_TRIES):
+        for check in range(_RECOVERY_CHECKS):
             try:
-                lone = await self._lone("idle", 3)
-            except CannotRun:  # it is still busy with what it was sent; should it be gone, the next step says so
-                lone = _Lone(None, None, 0.0, {})
-            if lone is None:
+                baseline = await self._run_baseline("recovery", 3)
+            except CannotRun:  # still busy with earlier messages; if the server is gone, the next step reports it
+                baseline = _Baseline(None, None, 0.0, {})
+            if baseline is None:
                 return False
-            if lone.service_ms is not None and lone.service_ms <= _IDLE_FACTOR * self._bench.service_ms + _IDLE_MS:
+            limit_ms = _RECOVERED_FACTOR * self._unloaded.service_ms + _RECOVERED_MS
+            if baseline.service_ms is not None and baseline.service_ms <= limit_ms:
                 return True
-            await trio.sleep(_IDLE_REST_S * 2**tried)
-        self._report_progress("the server is still slower than it was at first; the next step begins all the same")
+            await trio.sleep(_RECOVERY_PAUSE_S * 2**check)
+        self._report_progress("the server is still slower than without load; the search goes on nevertheless")
         return True
 
-    def _run(self, plan: LoadPlan, name: str, watch: ThresholdMonitor) -> loading.RunRequest:
+    def _run_request(self, plan: LoadPlan, name: str, watch: ThresholdMonitor) -> loading.RunRequest:
         request = self._request
         access = request.access
         return loading.RunRequest(
@@ -194,20 +248,20 @@ class Search(StudyProgress):
             request.message_bytes, watch=watch,
         )  # fmt: skip
 
-    def _is_over(self, done: loading.RunResult) -> bool:
+    def _note_interruption(self, done: loading.RunResult) -> bool:
         if done.interrupted:
-            self._stop()
+            self._mark_interrupted()
         return done.interrupted
 
     def result(self) -> dict[str, Any]:
-        """The search's `result.json` (`capacity.schema.json`), of whatever steps are complete."""
+        """Return the content of `result.json` (`capacity.schema.json`), from the completed steps."""
         request, plan = self._request, self._request.plan
-        found = verdict(self._limits, self.steps)
+        found = search_result(self._limits, self.steps)
         if self.status != COMPLETED and not isinstance(decide(self._limits, self.steps), SearchResult):
-            found = replace(found, limited_by=NOTHING, reason=f"the search is not over: {found.reason}")
+            found = replace(found, limited_by=NOTHING, reason=f"the search was not completed: {found.reason}")
         last_per_s = found.rate_per_s if found.rate_per_s is not None else found.failed_rate_per_s
         return {
-            **self._head(CAPACITY),
+            **self._result_header(CAPACITY),
             "scenario": request.file.to_data(),
             "target": self._target,
             "plan": {
@@ -237,33 +291,37 @@ class Search(StudyProgress):
         }
 
 
-def objectives_of(given: Sequence[Threshold], *, refusing: bool) -> list[Threshold]:
-    """Everything that must hold. refusing: whether the server refuses some of this scenario's messages anyhow."""
-    own = {one.path for one in given if not one.domain}
-    always = map(parse_threshold, ALWAYS if refusing else (*ALWAYS, UNREFUSED))
-    return [*given, *(one for one in always if one.path not in own)]
+def objectives_of(given: Sequence[Threshold], *, server_rejects: bool) -> list[Threshold]:
+    """Return all objectives of a search.
+
+    Args:
+        given: Objectives of the user.
+        server_rejects: Whether the server rejects some messages of the scenario even without load.
+    """
+    given_paths = {one.path for one in given if not one.domain}
+    defaults = map(parse_threshold, DEFAULT_OBJECTIVES if server_rejects else (*DEFAULT_OBJECTIVES, REJECTED_OBJECTIVE))
+    return [*given, *(one for one in defaults if one.path not in given_paths)]
 
 
-class _Quiet:
-    """Watches a run and tells only what somebody should know. gauge: is shown every second of it."""
+class _StepObserver(SilentObserver):
+    """Passes each second of a step to its measurement."""
 
-    def __init__(self, report_progress: ReportProgress, measurement: StepMeasurement | None = None) -> None:
-        self._report_progress = report_progress
-        self._gauge = measurement
+    def __init__(self, notify: ReportProgress, measurement: StepMeasurement) -> None:
+        super().__init__(notify)
+        self._measurement = measurement
 
-    def tick(self, tick: Any, totals: Any) -> None:
-        """A second of one of many runs is nobody's news."""
-        if self._gauge is not None:
-            self._gauge.tick(tick, totals)
+    def tick(self, tick: Tick, totals: Interval) -> None:
+        """Record a second of the run."""
+        self._measurement.tick(tick, totals)
 
     def notify(self, text: str) -> None:
-        """Told on, but for the end of a step that was ended on purpose: it has a line of its own."""
-        if self._gauge is None or not self._gauge.hopeless or self._gauge.hopeless not in text:
-            self._report_progress(text)
+        """Forward a notification, except that the step was ended early: the search reports the step itself."""
+        if not self._measurement.abort_reason or self._measurement.abort_reason not in text:
+            super().notify(text)
 
 
 async def capacity(request: CapacityRequest, report_progress: ReportProgress) -> dict[str, Any]:
-    """Make a search; its result, whatever became of it. Raises UsageError."""
-    search = Search(request, report_progress)
-    await search.go()
+    """Search and return the result, whatever ended the search. Raises UsageError."""
+    search = CapacitySearch(request, report_progress)
+    await search.run()
     return search.result()

@@ -1,10 +1,10 @@
-"""Saved results held against each other, with the same reading as a comparison's, where they can be compared at all.
+"""Comparison of saved results, evaluated as `smtpbench compare` does, if they can be compared at all.
 
-A side is one run, or several runs of the same thing. With several, a run gives one value of each metric. With one run a
-side, its window is cut into equal parts of whole seconds and each part gives a value (the method of batch means): that
-tells whether these two runs differ, and not whether the next two would, which the result says.
+A candidate is one run, or several runs of the same thing. With several, each run gives one value of each metric. With one
+run for each candidate, its window is cut into equal parts of whole seconds and each part gives a value (the method of batch
+means). That shows whether these two runs differ, and not whether the next two would; the result says so.
 
-Results of `check` and `fuzz` are compared by the rules that they show broken.
+Results of `check` and `fuzz` are compared by the rules that they found violated.
 """
 
 from __future__ import annotations
@@ -23,47 +23,60 @@ from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
 from smtpbench.measure.thresholds import Figures, value_of
-from smtpbench.study.compare import notes, readings, rule_differences, series_of
+from smtpbench.study.compare import compare_figures, notes, rule_differences, series_of
 from smtpbench.study.progress import COMPLETED
+from smtpbench.text import plural
 from smtpbench.threshold import Metric
 
-#: Into how many parts one run's window is cut, at most, and how long a part is at least.
+#: Largest number of parts into which the window of a run is cut, and smallest length of a part, seconds.
 PARTS, PART_S = 20, 1.0
 _METHODS: Final = {
-    "runs": "Each saved run gives one value; intervals are a studentised bootstrap of the trimmed mean, all together.",
-    "parts": "One run a side, cut into {parts} parts: this tells whether these runs differ, not whether the next would.",
+    "runs": "Each saved run gives one value. Intervals are simultaneous: a studentised bootstrap of the trimmed mean.",
+    "parts": "One run for each candidate, cut into {parts}. This shows whether these runs differ, not whether the next do.",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """What stands on one side: results of one kind. name: what it is called."""
+class DiffCandidate:
+    """Saved results of one kind that are compared with others.
+
+    Attributes:
+        name: Label of the result, or name of the folder of several.
+        results: The results, at least one.
+    """
 
     name: str
     results: Sequence[Saved]
 
     @property
     def kind(self) -> str:
-        """Of all its results."""
+        """Kind of its results."""
         return self.results[0].kind
 
 
-def sides_of(paths: Sequence[Path]) -> list[Side]:
-    """Each path as a side: a result, a run's folder, or a folder of such folders. Raises UsageError."""
-    sides: list[Side] = []
+def load_candidates(paths: Sequence[Path]) -> list[DiffCandidate]:
+    """Return one candidate for each path: a result, a folder of a run, or a folder of such folders.
+
+    Raises:
+        UsageError: A file is not a result, or the kinds of the results do not match.
+    """
+    candidates: list[DiffCandidate] = []
     for path in paths:
         results = [load(found) for found in _runs_in(path)]
         kinds = {saved.kind for saved in results}
         if len(kinds) > 1:
-            raise UsageError(f"{path} holds results of several kinds ({', '.join(sorted(kinds))}); a side is of one kind")
+            raise UsageError(
+                f"{path} holds results of several kinds ({', '.join(sorted(kinds))}); name a folder of one kind"
+            )
         label = results[0].label if len(results) == 1 else path.resolve().name
-        taken = {side.name for side in sides}
-        sides.append(Side(next(name for name in _names(label) if name not in taken), results))
-    if len({side.kind for side in sides}) > 1:
-        raise UsageError("these are results of different kinds: " + ", ".join(f"{one.name} {one.kind}" for one in sides))
-    if sides[0].kind not in (RUN, CHECK, FUZZ):
-        raise UsageError(f"a {sides[0].kind} is a reading already: `smtpbench report` shows it")
-    return sides
+        used = {one.name for one in candidates}
+        candidates.append(DiffCandidate(next(name for name in _names(label) if name not in used), results))
+    if len({one.kind for one in candidates}) > 1:
+        kinds_by_name = ", ".join(f"{one.name} ({one.kind})" for one in candidates)
+        raise UsageError(f"results of different kinds cannot be compared: {kinds_by_name}")
+    if candidates[0].kind not in (RUN, CHECK, FUZZ):
+        raise UsageError(f"cannot compare {candidates[0].kind} results; use `smtpbench report` to show one")
+    return candidates
 
 
 def _runs_in(path: Path) -> list[Path]:
@@ -71,7 +84,7 @@ def _runs_in(path: Path) -> list[Path]:
         return [path]
     found = sorted(path.glob(f"*/{RESULT}"))
     if not found:
-        raise UsageError(f"{path}: no {RESULT} in it, nor in a folder of it")
+        raise UsageError(f"{path}: no {RESULT} in this folder or in a folder inside it")
     return found
 
 
@@ -81,51 +94,53 @@ def _names(label: str) -> Iterator[str]:
         yield f"{label} ({number})"
 
 
-def obstacles(sides: Sequence[Side]) -> tuple[list[str], list[str]]:
-    """Why these runs cannot be compared, and what a reader of the comparison must know, in words."""
-    first = sides[0].results[0].result
+def comparability(candidates: Sequence[DiffCandidate]) -> tuple[list[str], list[str]]:
+    """Return why these runs cannot be compared, and notes for the reader of the comparison."""
+    first = candidates[0].results[0].result
     refusals: list[str] = []
-    warnings: list[str] = []
-    for saved in (saved for side in sides for saved in side.results):
+    remarks: list[str] = []
+    for saved in (saved for candidate in candidates for saved in candidate.results):
         result, status = saved.result, saved.result["outcome"]["status"]
         if result["scenario"]["sha256"] != first["scenario"]["sha256"]:
-            refusals.append(f"{saved.label} ran another scenario ({result['scenario']['name']}) than {sides[0].name}")
+            refusals.append(
+                f"{saved.label} has a different scenario ({result['scenario']['name']}) from {candidates[0].name}"
+            )
         if status not in (COMPLETED, "aborted"):
             refusals.append(f"{saved.label} was not completed ({status})")
         if status == "aborted":
-            warnings.append(f"{saved.label} was aborted when a threshold failed.")
-        for differing, found, end in ((_REFUSED, refusals, ""), (_WARNED, warnings, ".")):
-            for words, said in differing.items():
-                if said(result) != said(first):
-                    found.append(f"{saved.label} ran with another {words} than {sides[0].name}{end}")
-    return refusals, warnings
+            remarks.append(f"{saved.label} was aborted when a threshold failed.")
+        for properties, texts, end in ((_MUST_AGREE, refusals, ""), (_SHOULD_AGREE, remarks, ".")):
+            for name, value in properties.items():
+                if value(result) != value(first):
+                    texts.append(f"{saved.label} has a different {name} from {candidates[0].name}{end}")
+    return refusals, remarks
 
 
-def _of_load(key: str) -> Callable[[Mapping[str, Any]], Any]:
+def _load_key(key: str) -> Callable[[Mapping[str, Any]], Any]:
     return lambda result: result["load"].get(key)
 
 
-_REFUSED: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "load model": _of_load("model"),
+_MUST_AGREE: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "load model": _load_key("model"),
     "rate": lambda result: [(one["rate_from_per_s"], one["rate_to_per_s"]) for one in result["load"]["stages"]],
-    "arrival process": _of_load("arrival_process"),
-    "--when-busy": _of_load("when_busy"),
-    "message size": _of_load("message_bytes"),
+    "arrival process": _load_key("arrival_process"),
+    "--when-busy": _load_key("when_busy"),
+    "message size": _load_key("message_bytes"),
 }
-_WARNED: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
-    "number of connections": _of_load("connections"),
-    "number of workers": _of_load("workers"),
-    "number of messages": _of_load("arrivals"),
-    "duration": _of_load("duration_s"),
-    "warm-up": _of_load("warmup_s"),
-    "timeout": _of_load("timeout_s"),
+_SHOULD_AGREE: Final[Mapping[str, Callable[[Mapping[str, Any]], Any]]] = {
+    "number of connections": _load_key("connections"),
+    "number of workers": _load_key("workers"),
+    "number of messages": _load_key("arrivals"),
+    "duration": _load_key("duration_s"),
+    "warm-up": _load_key("warmup_s"),
+    "timeout": _load_key("timeout_s"),
     "machine": lambda result: result["machine"],
     "version of smtpbench, Python or a library": lambda result: result["versions"],
 }
 
 
 def diff(
-    sides: Sequence[Side],
+    candidates: Sequence[DiffCandidate],
     metrics: Sequence[Metric],
     *,
     confidence: float,
@@ -133,28 +148,40 @@ def diff(
     force: bool,
     seed: int | None = None,
 ) -> dict[str, Any]:
-    """The reading, shaped as a comparison's result. Raises UsageError where they cannot be compared, unless forced."""
+    """Return the comparison, shaped as a result of `smtpbench compare`.
+
+    Args:
+        candidates: The saved results; the others are compared with the first.
+        metrics: Metrics of runs to compare.
+        confidence: Simultaneous confidence level, from 0 to 1.
+        least: Smallest relative change to report.
+        force: Whether to compare results that cannot be compared properly.
+        seed: Random seed of the bootstrap; None for a random one.
+
+    Raises:
+        UsageError: The results cannot be compared, and `force` is not set.
+    """
     seed = secrets.randbits(32) if seed is None else seed
     found: dict[str, Any] = {"figures": [], "differences": []}
     remarks: list[str] = []
-    values, method = 0, "Each rule's verdict, as it was saved."
-    if sides[0].kind == RUN:
-        refusals, remarks = obstacles(sides)
+    values, method = 0, "The saved verdict on each rule."
+    if candidates[0].kind == RUN:
+        refusals, remarks = comparability(candidates)
         if refusals and not force:
-            raise UsageError("these cannot be compared: " + "; ".join(refusals) + " (--force compares them all the same)")
+            raise UsageError(f"results cannot be compared: {'; '.join(refusals)}; use --force to compare them nevertheless")
         remarks = [f"{refusal}." for refusal in refusals] + remarks
-        figures, method = _figures(sides, metrics)
+        figures, method = _figures(candidates, metrics)
         values = min((len(series.values) for _, by_name in figures for series in by_name.values()), default=0)
-        found = readings(figures, confidence=confidence, least=least, paired=False, seed=seed)
-        remarks += notes({side.name: [saved.result for saved in side.results] for side in sides})
-    verdicts = {} if sides[0].kind == RUN else {side.name: _verdicts(side) for side in sides}
-    first = sides[0].results[0].result
+        found = compare_figures(figures, confidence=confidence, least=least, paired=False, seed=seed)
+        remarks += notes(_results_by_name(candidates))
+    verdicts = {} if candidates[0].kind == RUN else {one.name: _verdicts(one) for one in candidates}
+    first = candidates[0].results[0].result
     return {
         "schema": SCHEMAS[COMPARISON][0],
         "kind": COMPARISON,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "outcome": {"status": COMPLETED, "reason": ""},
-        "name": " against ".join(side.name for side in reversed(sides)),
+        "name": " against ".join(one.name for one in reversed(candidates)),
         "about": "",
         "scenario": {"name": "", "file": "", "sha256": "", "text": ""} | first.get("scenario", {}),
         "plan": {
@@ -168,7 +195,7 @@ def diff(
             "paired": False,
             "method": method,
         },
-        "candidates": [_candidate(side) for side in sides],
+        "candidates": [_candidate_entry(one) for one in candidates],
         **found,
         "rules": verdicts,
         "rule_differences": rule_differences(verdicts),
@@ -178,10 +205,10 @@ def diff(
     }
 
 
-def _candidate(side: Side) -> dict[str, Any]:
-    result = side.results[0].result
+def _candidate_entry(candidate: DiffCandidate) -> dict[str, Any]:
+    result = candidate.results[0].result
     return {
-        "name": side.name,
+        "name": candidate.name,
         "about": "",
         "target": {
             "url": result["target"]["url"],
@@ -192,42 +219,46 @@ def _candidate(side: Side) -> dict[str, Any]:
         "load": result.get("load"),
         "start": "",
         "stop": "",
-        "runs": [str(saved.folder) for saved in side.results],
-        "limited_runs": sum(bool(saved.result["generator"]["limited"]) for saved in side.results),
+        "runs": [str(saved.folder) for saved in candidate.results],
+        "limited_runs": sum(bool(saved.result["generator"]["limited"]) for saved in candidate.results),
     }
 
 
-def _verdicts(side: Side) -> dict[str, str]:
-    """Of several results the worst verdict counts: what was seen once was seen."""
+def _verdicts(candidate: DiffCandidate) -> dict[str, str]:
+    """Return the worst verdict on each rule; a violation in one of several results counts."""
     order = ("violation", "inconclusive", "pass", "not-run")
     found: dict[str, str] = {}
-    for saved in side.results:
+    for saved in candidate.results:
         for name, rule in saved.result["rules"].items():
             found[name] = min((found.get(name, "not-run"), str(rule["verdict"])), key=order.index)
     return found
 
 
-def _figures(sides: Sequence[Side], metrics: Sequence[Metric]) -> tuple[list[tuple[Metric, dict[str, Series]]], str]:
-    """Values of each metric on each side, and how they were had, in words."""
-    if any(len(side.results) > 1 for side in sides):
-        runs = {side.name: [saved.result for saved in side.results] for side in sides}
+def _results_by_name(candidates: Sequence[DiffCandidate]) -> dict[str, list[Mapping[str, Any]]]:
+    return {one.name: [saved.result for saved in one.results] for one in candidates}
+
+
+def _figures(
+    candidates: Sequence[DiffCandidate], metrics: Sequence[Metric]
+) -> tuple[list[tuple[Metric, dict[str, Series]]], str]:
+    """Return the values of each metric by candidate, and a description of the method."""
+    if any(len(one.results) > 1 for one in candidates):
+        runs = _results_by_name(candidates)
         fewest = min(map(len, runs.values()))
-        more = "" if fewest >= LEAST_REPEATS else f" A side has {fewest}; {LEAST_REPEATS} are the least that shows anything."
-        return [(metric, series_of(metric, runs)) for metric in metrics], _METHODS["runs"] + more
-    parts = min(_parts(side.results[0]) for side in sides)
+        too_few = f" At least {plural(LEAST_REPEATS, 'run')} of each candidate are needed; one has {fewest}."
+        method = _METHODS["runs"] + ("" if fewest >= LEAST_REPEATS else too_few)
+        return [(metric, series_of(metric, runs)) for metric in metrics], method
+    parts = min(_parts(one.results[0]) for one in candidates)
     figures = []
     for metric in metrics:
         by_name = {}
-        for side in sides:
-            values = part_values(side.results[0], metric, parts)
-            by_name[side.name] = Series(values, [bool(side.results[0].result["generator"]["limited"])] * len(values))
+        for one in candidates:
+            values = part_values(one.results[0], metric, parts)
+            by_name[one.name] = Series(values, [bool(one.results[0].result["generator"]["limited"])] * len(values))
         figures.append((metric, by_name))
-    short = (
-        ""
-        if parts >= LEAST_REPEATS
-        else f" These are too short for it: {LEAST_REPEATS} s are the least that shows anything."
-    )
-    return figures, _METHODS["parts"].format(parts=parts) + short
+    too_short = f" These runs are too short: at least {LEAST_REPEATS} s are needed."
+    method = _METHODS["parts"].format(parts=plural(parts, "part")) + ("" if parts >= LEAST_REPEATS else too_short)
+    return figures, method
 
 
 def _parts(saved: Saved) -> int:
@@ -241,7 +272,7 @@ def _steady(saved: Saved) -> list[Mapping[str, Any]]:
 
 
 def part_values(saved: Saved, metric: Metric, parts: int) -> list[float | None]:
-    """A metric's value in each of so many equal parts of a run; None where its files do not tell."""
+    """Return the value of a metric in each of `parts` equal parts of a run; None where its files do not show it."""
     steady = _steady(saved)
     if not steady or parts < 1:
         return []

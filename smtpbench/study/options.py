@@ -1,4 +1,4 @@
-"""A comparison from the command line: what a file would say, with the options' words in its places."""
+"""A comparison from the command line, as the document that a comparison file would be read into."""
 
 from __future__ import annotations
 
@@ -15,31 +15,37 @@ from smtpbench.scenario.reader import Document
 
 
 def document_of(
-    what: str, sides: Mapping[str, Sequence[str] | None], told: Mapping[str, Any], recipient: str
+    source: str, candidate_options: Mapping[str, Sequence[str] | None], settings: Mapping[str, Any], recipient: str
 ) -> tuple[Document, Path]:
-    """The document of a comparison, and the folder that it is relative to. Raises UsageError.
+    """Return the document of a comparison and the folder to which its paths are relative.
 
-    what: a comparison file, or a scenario. sides: `NAME=VALUE` texts of --target, --with, --start and --stop. told: keys of
-    a comparison, None where an option was not given. recipient: of every candidate that has none.
+    Args:
+        source: A comparison file, or a scenario.
+        candidate_options: `NAME=VALUE` texts of the options target, with, start and stop.
+        settings: Keys of a comparison; None for an option that was not given.
+        recipient: Recipient of every candidate that has none.
+
+    Raises:
+        UsageError: The options contradict each other or the file.
     """
-    candidates = _candidates(sides)
-    document, folder = _file(what)
+    candidates = _candidates(candidate_options)
+    document, folder = _comparison_file(source)
     if document is None:
-        document, folder = Document("compare", {"scenario": what}), Path.cwd()
+        document, folder = Document("compare", {"scenario": source}), Path.cwd()
     elif candidates:
-        raise UsageError(f"{what} has candidates of its own; leave --target, --with, --start and --stop out")
+        raise UsageError(f"{source} defines its own candidates; omit --target, --with, --start and --stop")
     data = document.data
     if candidates:
         data["candidates"] = candidates
     elif "candidates" not in data:
-        raise UsageError("who is compared? Say --target A=URL --target B=URL, or name a comparison file with candidates")
+        raise UsageError("no candidates to compare; use --target A=URL --target B=URL, or a comparison file with candidates")
     if len(candidates) == 1:
-        raise UsageError("one candidate cannot be compared; give a second --target B=URL, or --with for each of two")
-    for key, value in told.items():
+        raise UsageError("a comparison needs two candidates; add a second --target B=URL, or use --with for each of two")
+    for key, value in settings.items():
         if isinstance(value, dict):
-            said = {name: one for name, one in value.items() if one is not None}
-            if said:
-                data[key] = {**(data.get(key) or {}), **said}
+            given = {name: one for name, one in value.items() if one is not None}
+            if given:
+                data[key] = {**(data.get(key) or {}), **given}
         elif value is not None and value != []:
             data[key] = value
     for entry in data["candidates"].values() if recipient and isinstance(data["candidates"], dict) else ():
@@ -48,62 +54,64 @@ def document_of(
     return document, folder
 
 
-def _file(what: str) -> tuple[Document | None, Path]:
-    """The comparison file that is named, if it is one."""
-    path = find_scenario(what)
+def _comparison_file(source: str) -> tuple[Document | None, Path]:
+    """Return the comparison file, or None if it is a scenario, and its folder."""
+    path = find_scenario(source)
     try:
         document = read(path)
     except ScenarioError:
-        return None, path.parent  # whoever reads it as a scenario says what is wrong
-    is_one = isinstance(document.data, dict) and "candidates" in document.data
-    return (document if is_one else None), path.resolve().parent
+        return None, path.parent  # reading it as a scenario reports what is wrong
+    is_comparison = isinstance(document.data, dict) and "candidates" in document.data
+    return (document if is_comparison else None), path.resolve().parent
 
 
-def _candidates(sides: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, Any]]:
-    targets = list(sides["target"] or ())
+def _candidates(candidate_options: Mapping[str, Sequence[str] | None]) -> dict[str, dict[str, Any]]:
+    targets = list(candidate_options["target"] or ())
     found: dict[str, dict[str, Any]] = {}
     shared = ""
-    if len(targets) == 1 and _named(targets[0]) is None:
+    if len(targets) == 1 and _name_part(targets[0]) is None:
         shared, targets = targets[0], []
     for text in targets:
         name, url = _pair(text, "target", "smtp://127.0.0.1:25")
         if name in found:
-            raise UsageError(f"--target: the name {name!r} stands there twice")
+            raise UsageError(f"--target: the name {name!r} is used twice")
         found[name] = {"target": url}
     for key in ("with", "start", "stop"):
-        for text in sides[key] or ():
+        for text in candidate_options[key] or ():
             name, value = _pair(text, key, "'-c 10'" if key == "with" else "COMMAND")
             if name not in found and shared:
                 found[name] = {"target": shared}
             if name not in found:
-                raise UsageError(f"--{key} {name}=…: there is no candidate {name!r}; name it with --target {name}=URL")
-            found[name] |= _options(value) if key == "with" else {key: value}
+                raise UsageError(f"--{key} {name}=…: unknown candidate {name!r}; add --target {name}=URL")
+            found[name] |= _run_options(value) if key == "with" else {key: value}
     if shared and not found:
-        raise UsageError(f"--target {shared}: with one target say what differs, --with A='-c 10' --with B='-c 100'")
+        raise UsageError(f"--target {shared}: one target needs two sets of options, like --with A='-c 10' --with B='-c 100'")
     return found
 
 
-def _named(text: str) -> str | None:
-    """The NAME of `NAME=VALUE`; an URL may hold `=` too."""
+def _name_part(text: str) -> str | None:
+    """Return the NAME of `NAME=VALUE`; None for a URL, which may contain `=` too."""
     name, equals, _ = text.partition("=")
     return name if equals and "/" not in name and ":" not in name else None
 
 
 def _pair(text: str, option: str, example: str) -> tuple[str, str]:
-    name = _named(text)
+    name = _name_part(text)
     if not name:
-        raise UsageError(f"--{option} {text!r}: write NAME=VALUE, like --{option} A={example}")
+        raise UsageError(f"--{option} {text!r} has no name; use --{option} NAME=VALUE, like --{option} A={example}")
     return name, text.partition("=")[2]
 
 
-class _Parser(argparse.ArgumentParser):
+class _RunOptionParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"--with: {message}; it takes options of `run`: -c, -n, -d, -r, --size, --workers and so on")
+        raise UsageError(
+            f"--with: {message}; allowed are options of `run` about the load, like -c, -n, -d, -r, --size, --workers"
+        )
 
 
-def _options(text: str) -> dict[str, Any]:
-    """`-c 10 --size 64KiB` → what a candidate of a file would say."""
-    parser = _Parser(add_help=False, allow_abbrev=False)
+def _run_options(text: str) -> dict[str, Any]:
+    """Return options of `run` as keys of a candidate: `-c 10 --size 64KiB` → load and size."""
+    parser = _RunOptionParser(add_help=False, allow_abbrev=False)
     for name, short in (("connections", "-c"), ("messages", "-n"), ("duration", "-d"), ("rate", "-r")):
         parser.add_argument(f"--{name}", short)
     for name in ("arrivals", "when-busy", "warmup", "drain", "timeout", "workers", "size"):
@@ -112,9 +120,9 @@ def _options(text: str) -> dict[str, Any]:
         given = vars(parser.parse_args(shlex.split(text)))
     except ValueError as error:
         raise UsageError(f"--with {text!r}: {error}") from None
-    said = {name.replace("_", "-"): _number(value) for name, value in given.items() if value is not None}
-    size = said.pop("size", None)
-    return {"load": said, **({} if size is None else {"size": size})}
+    load = {name.replace("_", "-"): _number(value) for name, value in given.items() if value is not None}
+    size = load.pop("size", None)
+    return {"load": load, **({} if size is None else {"size": size})}
 
 
 def _number(text: str) -> int | str:

@@ -1,4 +1,4 @@
-"""A study of many runs: how it ends (whole, by a signal, or because one could not be run), and what it says of that."""
+"""Base of a study of many runs: how it ends (complete, by a signal, or because a run was not possible), and its report."""
 
 from __future__ import annotations
 
@@ -17,29 +17,34 @@ ReportProgress = Callable[[str], None]
 
 
 class StudyProgress:
-    """A study under way. status, reason: how it ended; what there was until then is its result."""
+    """A study in progress. Whatever ends it, the completed runs are its result.
+
+    Attributes:
+        status: COMPLETED, INTERRUPTED or COULD_NOT_RUN.
+        reason: Why it ended early; empty if it is complete.
+    """
 
     def __init__(self, report_progress: ReportProgress) -> None:
         self._report_progress = report_progress
         self._started = datetime.now(UTC)
         self.status, self.reason = COMPLETED, ""
 
-    async def _through(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do all of the work. What goes wrong ends it, and is told by `status` and `reason`. Raises UsageError."""
+    async def _run_work(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do the work until its end, a signal or an error; set `status` and `reason`. Raises UsageError."""
         try:
             if await interruptible(work, lambda came, scope: scope.cancel()):
-                self._stop()
+                self._mark_interrupted()
         except BaseExceptionGroup as group:
-            error = _only(group)
+            error = _single_error(group)
             if not isinstance(error, CannotRun):
                 raise error from None
             self.status, self.reason = COULD_NOT_RUN, str(error)
 
-    def _stop(self) -> None:
+    def _mark_interrupted(self) -> None:
         self.status, self.reason = INTERRUPTED, "by a signal"
 
-    def _head(self, kind: str) -> dict[str, Any]:
-        """What every study's `result.json` begins with."""
+    def _result_header(self, kind: str) -> dict[str, Any]:
+        """Return the first keys of the study's `result.json`."""
         return {
             "schema": SCHEMAS[kind][0],
             "kind": kind,
@@ -48,8 +53,8 @@ class StudyProgress:
         }
 
 
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a nursery was left with."""
+def _single_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error inside the groups that nurseries made of it."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

@@ -1,4 +1,4 @@
-"""Servers that a comparison starts and stops itself, by the commands it was given."""
+"""Servers that a comparison starts and stops itself, with commands that it was given."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from smtpbench.target import Access
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
 
-#: How often a server that starts or ends is looked at.
-LOOK_S = 0.1
-#: How long it has to end: by its own command, then by SIGTERM, and then to leave its port.
-END_S = 20.0
+#: Seconds between two attempts to connect to a server that starts or stops.
+POLL_S = 0.1
+#: Time limit for each part of stopping a server, seconds: its own command, SIGTERM, and the release of its port.
+STOP_S = 20.0
 _LOG_LINES = 5
 _LOG_CHARACTERS = 2000
 
@@ -32,7 +32,11 @@ _LOG_CHARACTERS = 2000
 class Commands:
     """How a server is started and stopped.
 
-    start, stop: shell commands, run in `folder`; empty for none. ready_ns: how long it may take until it greets.
+    Attributes:
+        start: Shell command that runs the server; empty for none.
+        stop: Shell command that stops it; empty if ending the process of `start` is enough.
+        ready_ns: Time within which the server must greet, nanoseconds.
+        folder: Folder in which the commands run.
     """
 
     start: str = ""
@@ -42,74 +46,76 @@ class Commands:
 
 
 @asynccontextmanager
-async def started(commands: Commands, access: Access, log: Path) -> AsyncIterator[None]:
-    """Run a server for as long as the context lasts; nothing where there is no command.
+async def server_running(commands: Commands, access: Access, log: Path) -> AsyncIterator[None]:
+    """Run a server while the context lasts; do nothing if there is no command to start it.
 
-    What it prints goes to `log`. What it started in its process group is ended: asked by its own command, then by SIGTERM,
-    then by SIGKILL. Raises CannotRun where somebody else is there already, where it ends or does not greet, and where it
-    still greets after its end.
+    The output of the server goes to `log`. At the end its stop command runs, if there is one. Then its process group gets
+    SIGTERM, and SIGKILL if that is not enough.
+
+    Raises:
+        CannotRun: Another server answers already, or the server ends early, does not greet, or still answers at the end.
     """
     if not commands.start:
         yield
         return
     if await _greets(access):
-        raise CannotRun(f"{access.target.url} answers before its server was started: end what runs there")
+        raise CannotRun(f"another server already answers at {access.target.url}; stop it first")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
-        process = await _open(commands.start, commands.folder, out.fileno())
+        process = await _spawn(commands.start, commands.folder, out.fileno())
     try:
-        await _until_it_greets(process, commands, access, log)
+        await _wait_for_greeting(process, commands, access, log)
         yield
     finally:
         with trio.CancelScope(shield=True):
-            await _end(process, commands, access, log)
+            await _stop(process, commands, access, log)
     if await _greets(access):
-        raise CannotRun(f"{access.target.url} still answers after its server was ended: give it a command with --stop")
+        raise CannotRun(f"the server at {access.target.url} still answers after it was stopped; add a command with --stop")
 
 
-async def _open(command: str, folder: Path, out: int) -> trio.Process:
-    # a session of its own: Ctrl-C on the terminal is for us, and all that it starts can be ended together
+async def _spawn(command: str, folder: Path, out: int) -> trio.Process:
+    # a session of its own: Ctrl-C does not reach the server, and all processes that it starts can be ended together
     return await trio.lowlevel.open_process(
         ["/bin/sh", "-c", command], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
     )
 
 
-async def _until_it_greets(process: trio.Process, commands: Commands, access: Access, log: Path) -> None:
+async def _wait_for_greeting(process: trio.Process, commands: Commands, access: Access, log: Path) -> None:
     with trio.move_on_after(commands.ready_ns / NS_PER_S):
-        while not await _greets(access):  # no event tells of another process
+        while not await _greets(access):  # another process gives no event to wait for
             if process.poll():
-                raise CannotRun(f"the server of {access.target.url} ended with status {process.returncode}{_tail(log)}")
-            await trio.sleep(LOOK_S)
+                raise CannotRun(f"the server at {access.target.url} ended with status {process.returncode}{_log_tail(log)}")
+            await trio.sleep(POLL_S)
         return
     waited_s = commands.ready_ns / NS_PER_S
-    raise CannotRun(f"the server of {access.target.url} did not greet within {waited_s:g} s{_tail(log)}")
+    raise CannotRun(f"the server at {access.target.url} did not greet within {waited_s:g} s{_log_tail(log)}")
 
 
 async def _greets(access: Access) -> bool:
-    """Whether a new connection is greeted, with whatever words."""
+    """Return whether the server greets a new connection, with any reply code."""
     target = access.target
     target_info = TargetInfo(lmtp=target.lmtp, implicit_tls=target.implicit_tls)
     for route in access.routes():
-        async with session_runner(route, access.timeout_ns) as here:
-            if await is_greeting(here, target_info):
+        async with session_runner(route, access.timeout_ns) as runner:
+            if await is_greeting(runner, target_info):
                 return True
     return False
 
 
-async def _end(process: trio.Process, commands: Commands, access: Access, log: Path) -> None:
+async def _stop(process: trio.Process, commands: Commands, access: Access, log: Path) -> None:
     if commands.stop:
         with log.open("ab") as out:
-            stopping = await _open(commands.stop, commands.folder, out.fileno())
-        with trio.move_on_after(END_S):
+            stopping = await _spawn(commands.stop, commands.folder, out.fileno())
+        with trio.move_on_after(STOP_S):
             await stopping.wait()
         _signal(stopping.pid, signal.SIGKILL)
         await stopping.wait()
     _signal(process.pid, signal.SIGTERM)
-    with trio.move_on_after(END_S):
+    with trio.move_on_after(STOP_S):
         await process.wait()
-        while await _greets(access):  # noqa: ASYNC110  (no event tells of another process)
-            await trio.sleep(LOOK_S)
-    _signal(process.pid, signal.SIGKILL)  # whoever of its group is left
+        while await _greets(access):  # noqa: ASYNC110  (another process gives no event to wait for)
+            await trio.sleep(POLL_S)
+    _signal(process.pid, signal.SIGKILL)  # processes of its group that ignored SIGTERM
     await process.wait()
 
 
@@ -118,10 +124,10 @@ def _signal(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def _tail(log: Path) -> str:
-    """The last lines of a log, for a message."""
+def _log_tail(log: Path) -> str:
+    """Return the last lines of a log for an error text."""
     with suppress(OSError):
         lines = log.read_text(encoding="utf-8", errors="replace")[-_LOG_CHARACTERS:].splitlines()[-_LOG_LINES:]
         if lines:
-            return "; its last words: " + " / ".join(visible(line) for line in lines)
+            return "; its last output: " + " / ".join(visible(line) for line in lines)
     return ""

@@ -1,18 +1,22 @@
-"""What a step of a capacity search showed: whether its rate held, and if not, whether that is clear and whose fault it was.
+"""Measurement of one step of a capacity search: whether its rate passed, and if not, what limited it.
 
 Theory of operation
 ===================
 
-A percentile alone tells a rate just above the limit late: at 1.05 of it the backlog grows by a twentieth of a second each
-second, and after five seconds nobody may have waited for long. So the backlog itself is watched: the arrivals that are
-under way or wait for a connection, once a second. Its growth is the median of the slopes between all pairs of seconds
-(Theil 1950, Sen 1968), which one stall does not move much: after a stall the backlog jumps and then shrinks, at a rate above
-the limit it grows in every second, and only that is clear.
+A percentile alone shows late that a rate lies just above the limit. At 1.05 times the limit the backlog grows by a twentieth
+of a second each second, so after five seconds no arrival may have waited for long. The backlog itself is therefore measured
+once a second: the arrivals that are in progress or wait for a connection. Its growth is the median of the slopes between all
+pairs of seconds (Theil 1950, Sen 1968), on which one stall has little influence. After a stall the backlog jumps and then
+shrinks. At a rate above the limit it grows in every second, and only that is conclusive.
 
-A backlog that grows in every second while the generator's core had time to spare is the server's, even where other processes
-held up the generator now and then. One whose messages are served as fast as a lone connection's, while arrivals wait for a
-connection, is the number of connections. A latency that broke in a step in which the generator was the bottleneck says
-nothing about the server; messages that failed do, unless it was the generator's machine that had no file or port for them.
+What limited a failed step is decided as follows:
+
+- If the backlog grew in every second and the generator's core was not fully used, the server was the limit, even if other
+  processes delayed the generator now and then.
+- If messages were served as fast as over a single connection while arrivals waited for a connection, the number of
+  connections was the limit.
+- If a latency objective failed while the generator was the bottleneck, the step says nothing about the server.
+- If messages failed, the server was the limit, unless the generator's machine had no descriptor or port for them.
 """
 
 from __future__ import annotations
@@ -32,237 +36,258 @@ from smtpbench.measure.health import BUSY_SHARE
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.thresholds import Figures, evaluate, sentence
 from smtpbench.study.steps import CONNECTIONS, GENERATOR, SearchStep
+from smtpbench.text import plural
 from smtpbench.threshold import TIME, Threshold
 from smtpbench.units import NS_PER_S
 
-#: How much of the arrivals may pile up, as a part of the precision: a rate that far above the limit still counts as held.
-GROWTH_A_PRECISION = 0.25
-#: A growth shows in more pairs of seconds that rise than fall, by this much (Kendall's tau), and in so many arrivals.
-_STEADY_TAU, _LEAST_RISE = 0.5, 3.0
-#: A step is ended early once so much of what arrived piled up, a second after the other, and it is so many arrivals.
-_HOPELESS_SHARE, _HOPELESS_ARRIVALS, _HOPELESS_SECONDS = 0.2, 20, 2
-#: Or once so much of it failed, and so many.
+#: Growth of the backlog that is tolerated, as a share of the arrivals and a part of the precision.
+GROWTH_PER_PRECISION = 0.25
+#: A backlog grows if more pairs of seconds rise than fall by this much (Kendall's tau), and by this many arrivals.
+_STEADY_TAU, _MIN_RISE = 0.5, 3.0
+#: A step is ended early if this share of the arrivals was added to the backlog in each of this many seconds.
+_OVERLOAD_SHARE, _OVERLOAD_SECONDS = 0.2, 2
+#: The backlog must have this many arrivals before a step is ended early.
+_OVERLOAD_ARRIVALS = 20
+#: A step is also ended early if this share of the messages failed, and this many.
 _FAILING_SHARE, _FAILING_MESSAGES = 0.1, 20
-#: A generator whose core had less than this to spare may be what a backlog comes from.
+#: A generator whose core had less than this share to spare may have caused a backlog.
 _SPARE_SHARE = 0.1
-#: A server whose service time is no more than this times a lone connection's was not made slower by the load.
-_UNMOVED = 1.25
-#: A tick this much later than its second is not that second's.
-_LATE_S = 0.05
-#: Errors that are this machine's and not the target's.
-_OWN_ERRORS = (api.NO_DESCRIPTORS, api.NO_PORTS)
-_BACKLOG: Final = "the backlog does not grow"
+#: A service time of at most this times that of a single connection means that the load did not slow the server down.
+_UNSLOWED_FACTOR = 1.25
+#: A tick is counted for a second if it differs from it by at most this.
+_TICK_TOLERANCE_S = 0.05
+#: Errors that come from this machine and not from the target.
+_GENERATOR_ERRORS = (api.NO_DESCRIPTORS, api.NO_PORTS)
+_BACKLOG_OBJECTIVE: Final = "the backlog does not grow"
 
 
-class Point(NamedTuple):
-    """A second of a step. at_s: from its start, warm-up included. backlog: arrivals under way or waiting for a connection.
+class StepSecond(NamedTuple):
+    """State at the end of one second of a step.
 
-    accepted: messages taken in it. waiting: arrivals that waited for a connection. broken: the objectives of latency
-    that failed in this second taken alone.
+    Attributes:
+        at_s: Seconds since the start of the step, warm-up included.
+        backlog: Arrivals in progress or waiting for a connection.
+        accepted: Messages accepted in this second.
+        waiting: Arrivals waiting for a connection.
+        failed_objectives: Latency objectives that failed in this second taken alone.
     """
 
     at_s: float
     backlog: int
     accepted: int = 0
     waiting: int = 0
-    broken: frozenset[str] = frozenset()
+    failed_objectives: frozenset[str] = frozenset()
 
 
 @dataclass
 class StepMeasurement:
-    """Watches one step. points: its steady seconds, each with the state at its end; the first begins the measured window.
+    """What is measured while a step runs.
 
-    hopeless: why it should be ended early; empty where it should not. overwhelmed: whether that is its backlog.
+    Attributes:
+        rate_per_s: Rate of the step, arrivals a second.
+        plan: Load of the step.
+        objectives: Thresholds that must be met.
+        seconds: Seconds of the measured window; the first one is the state at its beginning.
+        abort_reason: Why the step should end early; empty if it should not.
+        overloaded: Whether it should end early because of its backlog.
     """
 
     rate_per_s: float
     plan: LoadPlan
     objectives: Sequence[Threshold]
-    points: list[Point] = field(default_factory=list)
-    hopeless: str = ""
-    overwhelmed: bool = False
+    seconds: list[StepSecond] = field(default_factory=list)
+    abort_reason: str = ""
+    overloaded: bool = False
 
     def tick(self, tick: Tick, totals: Interval) -> None:
-        """Take a second of the run."""
+        """Record a second of the run."""
         warmup_s, end_s = (ns / NS_PER_S for ns in (self.plan.warmup_ns, self.plan.issuing_ns))
-        if self.hopeless or not warmup_s - _LATE_S <= tick.end_s <= end_s + _LATE_S or tick.length_s < 0.5:
-            return  # what is drained says nothing of the rate
-        of_latency = [one for one in self.objectives if one.latency_name and not one.domain]
-        verdicts = evaluate(of_latency, Figures(tick.interval, tick.length_s, {}))
-        broken = frozenset(one.threshold.text for one in verdicts if one.value is not None and not one.passed)
+        in_window = warmup_s - _TICK_TOLERANCE_S <= tick.end_s <= end_s + _TICK_TOLERANCE_S
+        if self.abort_reason or not in_window or tick.length_s < 0.5:
+            return  # the drain says nothing about the rate
+        latency_objectives = [one for one in self.objectives if one.latency_name and not one.domain]
+        results = evaluate(latency_objectives, Figures(tick.interval, tick.length_s, {}))
+        failed = frozenset(one.threshold.text for one in results if one.value is not None and not one.passed)
         accepted = tick.interval.messages["accepted"]
-        self.points.append(Point(tick.end_s, tick.busy + tick.waiting, accepted, tick.waiting, broken))
+        self.seconds.append(StepSecond(tick.end_s, tick.busy + tick.waiting, accepted, tick.waiting, failed))
         if tick.phase == STEADY:
-            piled_up = overwhelmed(self.points, self.rate_per_s)
-            self.hopeless, self.overwhelmed = piled_up or _failing(totals), bool(piled_up)
+            overload = overload_reason(self.seconds, self.rate_per_s)
+            self.abort_reason, self.overloaded = overload or _failure_reason(totals), bool(overload)
 
 
 @dataclass(frozen=True, slots=True)
-class StepWatch(ThresholdMonitor):
-    """Ends a step whose gauge says that it is hopeless."""
+class StepMonitor(ThresholdMonitor):
+    """Ends a step early if its measurement says so."""
 
     measurement: StepMeasurement | None = None
 
-    def broken(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
-        """Why the step should go no further; empty where it may."""
-        return self.measurement.hopeless if self.measurement else ""
+    def failed(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
+        """Return why the step should end early; an empty string if it should not."""
+        return self.measurement.abort_reason if self.measurement else ""
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadedTarget:
-    """What steps are held against. service_ms: the median service time of a lone connection's message, None if unknown."""
+    """The server without load, with which steps are compared.
+
+    Attributes:
+        precision_share: Precision of the search, as a share of the rate.
+        service_ms: Median service time over a single connection, milliseconds; None if unknown.
+    """
 
     precision_share: float
     service_ms: float | None
 
 
-def growth_per_s(points: Sequence[Point]) -> float:
-    """Arrivals a second by which the backlog grew (Theil–Sen)."""
-    slopes = [(b.backlog - a.backlog) / (b.at_s - a.at_s) for a, b in combinations(points, 2) if b.at_s > a.at_s]
+def backlog_growth_per_s(seconds: Sequence[StepSecond]) -> float:
+    """Return the growth of the backlog, arrivals a second (Theil–Sen estimator)."""
+    slopes = [(b.backlog - a.backlog) / (b.at_s - a.at_s) for a, b in combinations(seconds, 2) if b.at_s > a.at_s]
     return statistics.median(slopes) if slopes else 0.0
 
 
-def grows(points: Sequence[Point], rate_per_s: float, precision_share: float) -> bool:
-    """Whether the backlog grew from second to second, by more than the precision leaves room for."""
-    pairs = list(combinations(points, 2))
-    if len(points) < 3:
+def backlog_grows(seconds: Sequence[StepSecond], rate_per_s: float, precision_share: float) -> bool:
+    """Return whether the backlog grew from second to second, by more than the precision allows."""
+    pairs = list(combinations(seconds, 2))
+    if len(seconds) < 3:
         return False
     tau = sum((b.backlog > a.backlog) - (b.backlog < a.backlog) for a, b in pairs) / len(pairs)
-    slope = growth_per_s(points)
-    rise = slope * (points[-1].at_s - points[0].at_s)
-    return tau >= _STEADY_TAU and rise >= _LEAST_RISE and slope > GROWTH_A_PRECISION * precision_share * rate_per_s
+    slope = backlog_growth_per_s(seconds)
+    rise = slope * (seconds[-1].at_s - seconds[0].at_s)
+    return tau >= _STEADY_TAU and rise >= _MIN_RISE and slope > GROWTH_PER_PRECISION * precision_share * rate_per_s
 
 
-def rises_throughout(points: Sequence[Point]) -> bool:
-    """Whether the backlog was greater at the end of each second than at its beginning."""
-    return len(points) > 2 and all(b.backlog > a.backlog for a, b in pairwise(points))
+def backlog_grows_every_second(seconds: Sequence[StepSecond]) -> bool:
+    """Return whether the backlog was greater at the end of each second than at its beginning."""
+    return len(seconds) > 2 and all(b.backlog > a.backlog for a, b in pairwise(seconds))
 
 
-def overwhelmed(points: Sequence[Point], rate_per_s: float) -> str:
-    """Why no more of a step is needed, in words: a good part of what arrives piles up, second after second."""
-    latest = points[-1 - _HOPELESS_SECONDS :]
-    if len(latest) <= _HOPELESS_SECONDS or latest[-1].backlog < _HOPELESS_ARRIVALS:
+def overload_reason(seconds: Sequence[StepSecond], rate_per_s: float) -> str:
+    """Return why a step need not continue: a large share of the arrivals joins the backlog in every second."""
+    latest = seconds[-1 - _OVERLOAD_SECONDS :]
+    if len(latest) <= _OVERLOAD_SECONDS or latest[-1].backlog < _OVERLOAD_ARRIVALS:
         return ""
     shares = [(b.backlog - a.backlog) / ((b.at_s - a.at_s) * rate_per_s) for a, b in pairwise(latest)]
-    if min(shares) < _HOPELESS_SHARE:
+    if min(shares) < _OVERLOAD_SHARE:
         return ""
-    return f"{latest[-1].backlog:,} arrivals were not served yet, {min(shares):.0%} of those that came"
+    backlog = plural(latest[-1].backlog, "arrival")
+    return f"{backlog} in the backlog, which grew by at least {min(shares):.0%} of the arrivals each second"
 
 
-def _failing(totals: Interval) -> str:
+def _failure_reason(totals: Interval) -> str:
     failed, attempted = totals.messages["failed"], totals.attempted
     if failed < max(_FAILING_MESSAGES, _FAILING_SHARE * attempted):
         return ""
-    return f"{failed:,} of {attempted:,} messages failed"
+    return f"{failed:,} of {plural(attempted, 'message')} failed"
 
 
-def entry_of(
-    measurement: StepMeasurement, purpose: str, result: Mapping[str, Any], bench: UnloadedTarget
+def evaluate_step(
+    measurement: StepMeasurement, purpose: str, result: Mapping[str, Any], unloaded: UnloadedTarget
 ) -> tuple[SearchStep, dict[str, Any]]:
-    """What a step decides, and its entry in the result's `steps`, out of what its run measured."""
-    rate_per_s, points, generator = measurement.rate_per_s, measurement.points, result["generator"]
-    growing = measurement.overwhelmed or grows(points, rate_per_s, bench.precision_share)
-    growth_share = growth_per_s(points) / rate_per_s
-    limit_share = GROWTH_A_PRECISION * bench.precision_share
+    """Return what decisions need to know of a step, and its entry in the result's `steps`."""
+    rate_per_s, seconds, generator = measurement.rate_per_s, measurement.seconds, result["generator"]
+    growing = measurement.overloaded or backlog_grows(seconds, rate_per_s, unloaded.precision_share)
+    growth_share = backlog_growth_per_s(seconds) / rate_per_s
+    limit_share = GROWTH_PER_PRECISION * unloaded.precision_share
     objectives = [
         {"text": one["threshold"], "unit": one["unit"], "value": one["value"], "passed": one["passed"],
          "margin": one["margin_share"]}
         for one in result["thresholds"]
     ]  # fmt: skip
     objectives.append({
-        "text": _BACKLOG, "unit": "share", "value": growth_share, "passed": not growing,
+        "text": _BACKLOG_OBJECTIVE, "unit": "share", "value": growth_share, "passed": not growing,
         "margin": (limit_share - growth_share) / limit_share,
     })  # fmt: skip
-    broken = [one for one in result["thresholds"] if not one["passed"]]
-    held = not growing and not broken and not measurement.hopeless
-    steady = growing and rises_throughout(points)
-    blame = "" if held else _blame(steady, broken, points, result, bench)
-    passing = (
-        blame == GENERATOR and generator["busiest_worker_share"] <= BUSY_SHARE
-    )  # others may leave it its core next time
-    clear = not held and not passing and (steady or bool(measurement.hopeless) or _all_along(broken, points))
-    served = rate_per_s * (1 - growth_share) if steady else None
-    step = SearchStep(rate_per_s, purpose, held, clear, blame, served)
+    failed = [one for one in result["thresholds"] if not one["passed"]]
+    passed = not growing and not failed and not measurement.abort_reason
+    grows_steadily = growing and backlog_grows_every_second(seconds)
+    limited_by = "" if passed else _limiting_factor(grows_steadily, failed, seconds, result, unloaded)
+    # a generator whose core was not fully used may not be the limit when the step is repeated
+    may_recover = limited_by == GENERATOR and generator["busiest_worker_share"] <= BUSY_SHARE
+    lasting = grows_steadily or bool(measurement.abort_reason) or _failed_every_second(failed, seconds)
+    served_per_s = rate_per_s * (1 - growth_share) if grows_steadily else None
+    step = SearchStep(rate_per_s, purpose, passed, not passed and not may_recover and lasting, limited_by, served_per_s)
     times = result["latency"].get("message", {}).get("response", {})
     entry = {
         "rate_per_s": rate_per_s,
         "purpose": purpose,
-        "held": held,
+        "held": passed,
         "measured_s": result["load"]["window_s"],
-        "throughput_per_s": result["throughput"]["messages_per_s"] if held else _throughput_per_s(points, result),
+        "throughput_per_s": result["throughput"]["messages_per_s"] if passed else _throughput_per_s(seconds, result),
         **{name: result["messages"][name] for name in ("accepted", "rejected", "failed", "dropped", "interrupted")},
         "objectives": objectives,
         **{name: times.get(name) for name in ("p50_ms", "p99_ms", "max_ms")},
         "backlog_growth_share": growth_share,
         "generator_limited": bool(generator["limited"]),
-        "limited_by": blame or None,
-        "why": _why(held, growing, blame, broken, measurement, result),
+        "limited_by": limited_by or None,
+        "why": _explanation(passed, growing, limited_by, failed, measurement, result),
     }
     return step, entry
 
 
-def _throughput_per_s(points: Sequence[Point], result: Mapping[str, Any]) -> float:
-    """Messages taken a second while they arrived: of the run's own seconds, which count the warm-up's messages too."""
-    if len(points) > 1:
-        return sum(point.accepted for point in points[1:]) / (points[-1].at_s - points[0].at_s)
+def _throughput_per_s(seconds: Sequence[StepSecond], result: Mapping[str, Any]) -> float:
+    """Return the messages accepted a second while arrivals came, those that arrived in the warm-up included."""
+    if len(seconds) > 1:
+        return sum(second.accepted for second in seconds[1:]) / (seconds[-1].at_s - seconds[0].at_s)
     return float(result["throughput"]["messages_per_s"])
 
 
-def _blame(
-    steady: bool,
-    broken: Sequence[Mapping[str, Any]],
-    points: Sequence[Point],
+def _limiting_factor(
+    steady_growth: bool,
+    failed: Sequence[Mapping[str, Any]],
+    seconds: Sequence[StepSecond],
     result: Mapping[str, Any],
-    bench: UnloadedTarget,
+    unloaded: UnloadedTarget,
 ) -> str:
-    """Who else than the server a failure may come from; empty where it was the server."""
+    """Return what a failure may come from other than the server; an empty string if it was the server."""
     generator = result["generator"]
     spare_share = 1 - generator["busiest_worker_share"] - generator["starved_worker_share"]
-    slowed = all(one["unit"] == TIME for one in broken)
-    refused = any(result["errors"].get(kind) for kind in _OWN_ERRORS)
-    if spare_share < _SPARE_SHARE if steady else generator["limited"] and (slowed or refused):
+    only_latency = all(one["unit"] == TIME for one in failed)
+    no_resources = any(result["errors"].get(kind) for kind in _GENERATOR_ERRORS)
+    if spare_share < _SPARE_SHARE if steady_growth else generator["limited"] and (only_latency or no_resources):
         return GENERATOR
-    service_ms = service_ms_of(result)
-    waited = any(point.waiting for point in points)
-    if waited and service_ms is not None and bench.service_ms and service_ms <= _UNMOVED * bench.service_ms:
+    service_ms = median_service_ms(result)
+    waited = any(second.waiting for second in seconds)
+    if waited and service_ms is not None and unloaded.service_ms and service_ms <= _UNSLOWED_FACTOR * unloaded.service_ms:
         return CONNECTIONS
     return ""
 
 
-def service_ms_of(result: Mapping[str, Any]) -> float | None:
-    """The median service time of a mail transaction, or of a message where there is no such slot; None for neither."""
-    for slot in ("transaction", "message"):
-        times = result["latency"].get(slot)
+def median_service_ms(result: Mapping[str, Any]) -> float | None:
+    """Return the median service time of mail transactions, or else of messages, milliseconds; None without either."""
+    for metric in ("transaction", "message"):
+        times = result["latency"].get(metric)
         if times:
             return float(times["service"]["p50_ms"])
     return None
 
 
-def _all_along(broken: Sequence[Mapping[str, Any]], points: Sequence[Point]) -> bool:
-    """Whether an objective failed in each second taken alone: no passing trouble did that."""
-    seconds = points[1:]
-    return len(seconds) > 1 and any(all(one["threshold"] in point.broken for point in seconds) for one in broken)
+def _failed_every_second(failed: Sequence[Mapping[str, Any]], seconds: Sequence[StepSecond]) -> bool:
+    """Return whether an objective failed in each second taken alone, which no passing trouble causes."""
+    measured = seconds[1:]
+    return len(measured) > 1 and any(
+        all(one["threshold"] in second.failed_objectives for second in measured) for one in failed
+    )
 
 
-def _why(
-    held: bool,
+def _explanation(
+    passed: bool,
     growing: bool,
-    blame: str,
-    broken: Sequence[Mapping[str, Any]],
+    limited_by: str,
+    failed: Sequence[Mapping[str, Any]],
     measurement: StepMeasurement,
     result: Mapping[str, Any],
 ) -> str:
-    if held:
-        return "every objective held"
-    words = [measurement.hopeless] if measurement.hopeless else []
-    if growing and not measurement.hopeless:
-        words.append(f"the backlog grew by {growth_per_s(measurement.points):,.1f} arrivals a second")
-    words += [sentence(one) for one in broken]
-    if blame == GENERATOR:
-        reasons = "; ".join(result["generator"]["limited_reasons"]) or "its core had no time left"
-        words.append(f"the generator was the bottleneck ({reasons})")
-    elif blame == CONNECTIONS:
-        words.append(
-            f"all {measurement.plan.connections:,} connections were busy and the server no slower: more are needed (-c)"
-        )
-    return "; ".join(words)
+    if passed:
+        return "all objectives were met"
+    reasons = [measurement.abort_reason] if measurement.abort_reason else []
+    if growing and not measurement.abort_reason:
+        reasons.append(f"the backlog grew by {backlog_growth_per_s(measurement.seconds):,.1f} arrivals/s")
+    reasons += [sentence(one) for one in failed]
+    if limited_by == GENERATOR:
+        causes = "; ".join(result["generator"]["limited_reasons"]) or "its core was fully used"
+        reasons.append(f"the generator was the bottleneck ({causes})")
+    elif limited_by == CONNECTIONS:
+        count = measurement.plan.connections
+        busy = "the only connection was" if count == 1 else f"all {count:,} connections were"
+        reasons.append(f"{busy} busy while the server was not slower than without load; use more connections (-c)")
+    return "; ".join(reasons)

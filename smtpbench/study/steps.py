@@ -1,22 +1,26 @@
-"""Which rate a capacity search tries next, and when it has found what it looked for: decisions, without a clock or a socket.
+"""Decisions of a capacity search: which rate is next, and when the search is over. Pure functions, no clock, no socket.
 
 Theory of operation
 ===================
 
-A step is one rate, held or not. The search doubles the rate until one is not held, and then narrows the gap between the
-highest that held and the lowest that did not. Where a step failed because its backlog grew, how fast it grew says what was
-served meanwhile, and that is the limit itself: the next two rates are taken from closely below and closely above it, and
-only where that does not narrow the gap (the limit is one of latency) is the gap halved, by ratio.
+A step is a run at one rate. It passes if every objective was met. The search doubles the rate until a step fails. It then
+narrows the gap between the highest rate that passed and the lowest rate that failed.
 
-Noise is one-sided: a machine that was busy with something else makes a rate fail that would have held, and hardly ever the
-other way round. So a failure counts at once only where it is clear (`study.measurement` says what is). Any other is
-tried again:
-one more that held than failed is enough for a rate, two more that failed are needed against it, and a rate that bounds the
-search without a clear failure is tried once more before its end. A failure for which the generator or its number of
-connections is to blame says nothing about the server: where it is clear or comes again it bounds the search, and the verdict
-says who was the limit.
+Where a step failed because its backlog grew, the growth shows how many arrivals were served meanwhile, which is the limit
+itself. The next two rates lie closely below and closely above that limit. If that does not narrow the gap (the limit is one
+of latency), the search takes the geometric mean of both ends.
 
-At the end the rate that was found has a longer step. Where that fails, the search goes on below.
+Noise is one-sided: a busy machine makes a rate fail that would have passed, and hardly ever the other way round. A failure
+therefore counts at once only if it is conclusive (`study.step_measurement` defines that). Any other failure is repeated:
+
+- A rate passes if it passed one time more than it failed.
+- A rate fails if it failed two times more than it passed.
+- The upper bound of the search is tried once more before the end if it has no conclusive failure.
+
+A failure for which the generator or its number of connections is responsible says nothing about the server. If it is
+conclusive or repeats, the rate becomes the upper bound of the search and the result names what the limit was.
+
+At the end, a longer step confirms the rate that was found. If that step fails, the search continues below.
 """
 
 from __future__ import annotations
@@ -26,61 +30,70 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-#: What ended the search; or who is to blame for a failure that is not the server's.
+#: What ended the search; GENERATOR and CONNECTIONS also name what made a step fail if it was not the server.
 OBJECTIVE, GENERATOR, CONNECTIONS, MAX_RATE, NOTHING = "objective", "generator", "connections", "max-rate", "nothing"
-#: Purposes of a step: to find the region, to find the limit in it, to make sure of it.
+#: Purposes of a step: find the region of the limit, find the limit in it, confirm the rate that was found.
 PROBE, NEAR, CONFIRM = "probe", "near", "confirm"
-#: How often a rate is tried at most before whatever was seen decides.
-TRIES = 5
-#: So often the same blame makes a rate one that this generator cannot be used for.
-BLAMED_TRIES = 3
-#: And so often a rate without a clear failure is tried before it is taken for the bound; once more with any blame.
-CHALLENGED_TRIES = 3
-#: How far a search goes down at a time while nothing has held, and up while everything has.
+#: A rate is tried at most this many times; then the majority decides.
+MAX_TRIES = 5
+#: A rate that was limited by the generator this many times, and never passed, is out of the generator's reach.
+LIMITED_TRIES = 3
+#: The upper bound is tried this many times if it has no conclusive failure; once more if the generator was the limit.
+BOUND_TRIES = 3
+#: Factors between rates: downwards while no rate has passed, upwards while every rate has.
 DOWN, UP = 4.0, 2.0
-#: The rates beside a limit that a backlog showed, as parts of the precision: together they are less than it.
+#: Distances from the limit that a backlog showed, as parts of the precision; their sum is less than the precision.
 _BELOW, _ABOVE = 0.5, 0.45
-_HELD, _FAILED, _BLAMED, _OPEN = "held", "failed", "blamed", "open"
-#: A near step lasts no longer than so many times what was asked for, however few arrivals that gives.
-_PATIENCE: Final = 4.0
-#: A p99 needs so many arrivals.
-_ARRIVALS_A_PROBE: Final = 100.0
+_PASSED, _FAILED, _LIMITED, _UNDECIDED = "passed", "failed", "limited", "undecided"
+#: A step near the limit lasts at most this many times the length that was asked for, however few arrivals it has.
+_MAX_LENGTH_FACTOR: Final = 4.0
+#: Arrivals that a 99th percentile needs.
+_PROBE_ARRIVALS: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What a search keeps to.
+class SearchLimits:
+    """Bounds of a search.
 
-    first_per_s: the first rate. lowest_per_s: it never goes below. precision_share: the gap to be left, as a share of the
-    lower rate. max_rate_per_s: it never goes above; None for no such limit. most_steps: it then says what it has.
+    Attributes:
+        first_per_s: First rate, arrivals a second.
+        lowest_per_s: Lowest rate that the search tries.
+        precision_share: Gap at which the search ends, as a share of the lower rate.
+        max_rate_per_s: Highest rate that the search tries; None for no such limit.
+        max_steps: Number of steps after which the search ends with what it has.
     """
 
     first_per_s: float
     lowest_per_s: float
     precision_share: float = 0.05
     max_rate_per_s: float | None = None
-    most_steps: int = 30
+    max_steps: int = 30
 
 
 @dataclass(frozen=True, slots=True)
 class SearchStep:
-    """A step that was made, as far as it decides anything.
+    """What decisions need to know of a completed step.
 
-    clear: its failure needs no second look, whoever is to blame. blame: GENERATOR or CONNECTIONS where those failed and not
-    the server; empty otherwise. served_per_s: arrivals that were served a second while a backlog grew; None where none did.
+    Attributes:
+        rate_per_s: Its rate, arrivals a second.
+        purpose: PROBE, NEAR or CONFIRM.
+        held: Whether it passed: every objective was met.
+        conclusive: Whether its failure needs no repetition, whatever the limit was.
+        limited_by: GENERATOR or CONNECTIONS if one of them made it fail and not the server; otherwise empty.
+        served_per_s: Arrivals served a second while a backlog grew; None if none grew.
     """
 
     rate_per_s: float
     purpose: str
     held: bool
-    clear: bool = False
-    blame: str = ""
+    conclusive: bool = False
+    limited_by: str = ""
     served_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Next:
-    """The step to make."""
+class NextStep:
+    """The step to make next."""
 
     rate_per_s: float
     purpose: str
@@ -88,10 +101,14 @@ class Next:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What was found.
+    """What a search found.
 
-    rate_per_s: the highest that held, None where none did. failed_rate_per_s: the lowest above it that did not.
-    precision_share: the gap between both. limited_by: OBJECTIVE, GENERATOR, CONNECTIONS, MAX_RATE or NOTHING.
+    Attributes:
+        rate_per_s: Highest rate that passed; None if none did.
+        failed_rate_per_s: Lowest rate above it that failed; None if none did.
+        precision_share: Gap between both, as a share of the lower one.
+        limited_by: OBJECTIVE, GENERATOR, CONNECTIONS, MAX_RATE or NOTHING.
+        reason: The same as a sentence.
     """
 
     rate_per_s: float | None
@@ -101,128 +118,132 @@ class SearchResult:
     reason: str
 
 
-def length_s(purpose: str, rate_per_s: float, step_s: float, precision_share: float) -> float:
-    """How long a step lasts.
+def step_length_s(purpose: str, rate_per_s: float, step_s: float, precision_share: float) -> float:
+    """Return how long a step lasts, in seconds.
 
-    Near the limit it has as many arrivals as it takes for the scatter of a server's random work to be less than the
-    precision (one over its square), yet no more than a few times the length that was asked for. What is watched is watched
-    once a second, so it lasts whole seconds.
+    A step near the limit has so many arrivals that the scatter of random work on the server is less than the precision (one
+    divided by the square of the precision), yet it lasts at most four times the length that was asked for. Measurements are
+    taken once a second, so a step lasts whole seconds.
     """
-    arrivals = _ARRIVALS_A_PROBE if purpose == PROBE else precision_share**-2
+    arrivals = _PROBE_ARRIVALS if purpose == PROBE else precision_share**-2
     least_s = step_s / 2 if purpose == PROBE else step_s
-    lasts_s = max(least_s, min(_PATIENCE * step_s, arrivals / rate_per_s))
+    lasts_s = max(least_s, min(_MAX_LENGTH_FACTOR * step_s, arrivals / rate_per_s))
     whole_s = math.ceil(lasts_s) if lasts_s > 1 else lasts_s
     return 2 * whole_s if purpose == CONFIRM else whole_s
 
 
-def decide(limits: Limits, steps: Sequence[SearchStep]) -> Next | SearchResult:
-    """The next step after these, or what they have found."""
-    if len(steps) >= limits.most_steps:
-        return verdict(limits, steps)
-    opinions = _opinions(steps)
-    again = next((rate for rate, opinion in opinions.items() if opinion == _OPEN), None)
+def decide(limits: SearchLimits, steps: Sequence[SearchStep]) -> NextStep | SearchResult:
+    """Return the next step after these, or the result if the search is over."""
+    if len(steps) >= limits.max_steps:
+        return search_result(limits, steps)
+    verdicts = _rate_verdicts(steps)
+    again = next((rate for rate, verdict in verdicts.items() if verdict == _UNDECIDED), None)
     if again is not None:
-        return Next(again, next(step.purpose for step in reversed(steps) if step.rate_per_s == again))
-    held, failed = _gap(opinions)
+        return NextStep(again, next(step.purpose for step in reversed(steps) if step.rate_per_s == again))
+    passed, failed = _bounds(verdicts)
     if failed is None:
         top = limits.max_rate_per_s
-        if held is not None and (top is None or held < top):
-            return Next(_least(rounded(held * UP), top), PROBE)
-        if held is None:
-            return Next(_least(limits.first_per_s, top), PROBE)
-        return _confirmed(limits, steps, held)
-    if held is None:
+        if passed is not None and (top is None or passed < top):
+            return NextStep(_capped(rounded(passed * UP), top), PROBE)
+        if passed is None:
+            return NextStep(_capped(limits.first_per_s, top), PROBE)
+        return _final_step(limits, steps, passed)
+    if passed is None:
         if failed <= limits.lowest_per_s:
-            return verdict(limits, steps)
-        hint = _hint(steps, limits.precision_share, 0.0, failed)
-        return Next(max(limits.lowest_per_s, rounded(failed / DOWN) if hint is None else hint), PROBE)
-    if failed / held - 1 <= limits.precision_share:
-        return _confirmed(limits, steps, held)
-    hint = _hint(steps, limits.precision_share, held, failed)
-    between = rounded(math.sqrt(held * failed)) if hint is None else hint
-    if not held < between < failed:
-        return _confirmed(limits, steps, held)
-    return Next(between, NEAR)
+            return search_result(limits, steps)
+        near = _rate_near_backlog_limit(steps, limits.precision_share, 0.0, failed)
+        return NextStep(max(limits.lowest_per_s, rounded(failed / DOWN) if near is None else near), PROBE)
+    if failed / passed - 1 <= limits.precision_share:
+        return _final_step(limits, steps, passed)
+    near = _rate_near_backlog_limit(steps, limits.precision_share, passed, failed)
+    between = rounded(math.sqrt(passed * failed)) if near is None else near
+    if not passed < between < failed:
+        return _final_step(limits, steps, passed)
+    return NextStep(between, NEAR)
 
 
-def verdict(limits: Limits, steps: Sequence[SearchStep]) -> SearchResult:
-    """What these steps show, whether the search is over or not."""
-    opinions = _opinions(steps)
-    held, failed = _gap(opinions)
-    gap = None if held is None or failed is None else failed / held - 1
-    if failed is not None and opinions[failed] == _BLAMED:
-        blame = next(step.blame for step in reversed(steps) if step.rate_per_s == failed and step.blame)
-        who = "the generator" if blame == GENERATOR else "the number of connections"
-        said = "nothing could be shown to hold" if held is None else f"at least {held:g}/s"
-        return SearchResult(held, failed, gap, blame, f"{said}: at {failed:g}/s {who} was the limit and not the server")
-    if held is None:
+def search_result(limits: SearchLimits, steps: Sequence[SearchStep]) -> SearchResult:
+    """Return what these steps show, whether the search is over or not."""
+    verdicts = _rate_verdicts(steps)
+    passed, failed = _bounds(verdicts)
+    gap = None if passed is None or failed is None else failed / passed - 1
+    if failed is not None and verdicts[failed] == _LIMITED:
+        limited_by = next(step.limited_by for step in reversed(steps) if step.rate_per_s == failed and step.limited_by)
+        limit = "the generator" if limited_by == GENERATOR else "the number of connections"
+        found = "no rate met the objectives" if passed is None else f"at least {passed:g}/s"
+        return SearchResult(
+            passed, failed, gap, limited_by, f"{found}: at {failed:g}/s {limit} was the limit, not the server"
+        )
+    if passed is None:
         if failed is None:
-            return SearchResult(None, None, None, NOTHING, "no step was made to its end")
-        return SearchResult(None, failed, None, OBJECTIVE, f"not even {failed:g}/s held")
+            return SearchResult(None, None, None, NOTHING, "no step was completed")
+        return SearchResult(None, failed, None, OBJECTIVE, f"the lowest rate tried, {failed:g}/s, failed")
     if failed is None:
-        if limits.max_rate_per_s is not None and held >= limits.max_rate_per_s:
-            return SearchResult(held, None, None, MAX_RATE, f"at least {held:g}/s, and no more was asked for")
-        return SearchResult(held, None, None, NOTHING, f"at least {held:g}/s: no rate was found that does not hold")
+        if limits.max_rate_per_s is not None and passed >= limits.max_rate_per_s:
+            return SearchResult(passed, None, None, MAX_RATE, f"at least {passed:g}/s, the highest rate that was asked for")
+        return SearchResult(passed, None, None, NOTHING, f"at least {passed:g}/s: no rate failed")
     assert gap is not None
-    said = f"{held:g}/s held, {failed:g}/s did not"
+    reason = f"{passed:g}/s passed, {failed:g}/s failed"
     if gap > limits.precision_share:
-        said += f"; they lie {gap:.0%} apart, which the steps did not bring down to {limits.precision_share:.0%}"
-    elif not _is_confirmed(steps, held):
-        said += "; a longer step was not made"
-    return SearchResult(held, failed, gap, OBJECTIVE, said)
+        reason += f"; the gap of {gap:.0%} is wider than the precision of {limits.precision_share:.0%}"
+    elif not _is_confirmed(steps, passed):
+        reason += "; not confirmed by a longer step"
+    return SearchResult(passed, failed, gap, OBJECTIVE, reason)
 
 
 def rounded(rate_per_s: float) -> float:
-    """To four digits, which no precision that can be asked for goes beyond."""
+    """Return a rate rounded to four digits, which is finer than any precision that can be asked for."""
     return float(f"{rate_per_s:.4g}")
 
 
-def _least(rate_per_s: float, top_per_s: float | None) -> float:
+def _capped(rate_per_s: float, top_per_s: float | None) -> float:
     return rate_per_s if top_per_s is None else min(rate_per_s, top_per_s)
 
 
-def _opinions(steps: Sequence[SearchStep]) -> dict[float, str]:
-    """What was made of each rate, by rate in the order in which they were tried first."""
-    tried: dict[float, list[SearchStep]] = {}
+def _rate_verdicts(steps: Sequence[SearchStep]) -> dict[float, str]:
+    """Return the verdict on each rate, in the order in which the rates were tried first."""
+    tries_by_rate: dict[float, list[SearchStep]] = {}
     for step in steps:
-        tried.setdefault(step.rate_per_s, []).append(step)
-    return {rate: _opinion(tries) for rate, tries in tried.items()}
+        tries_by_rate.setdefault(step.rate_per_s, []).append(step)
+    return {rate: _rate_verdict(tries) for rate, tries in tries_by_rate.items()}
 
 
-def _opinion(tries: Sequence[SearchStep]) -> str:
-    held = sum(step.held for step in tries)
-    blamed = sum(not step.held and bool(step.blame) for step in tries)
-    failed = len(tries) - held - blamed
-    clear = [step for step in tries if step.clear and not step.held]
-    if clear and not held:
-        return _BLAMED if clear[-1].blame else _FAILED
-    if failed >= held + 2:
+def _rate_verdict(tries: Sequence[SearchStep]) -> str:
+    passed = sum(step.held for step in tries)
+    limited = sum(not step.held and bool(step.limited_by) for step in tries)
+    failed = len(tries) - passed - limited
+    conclusive = [step for step in tries if step.conclusive and not step.held]
+    if conclusive and not passed:
+        return _LIMITED if conclusive[-1].limited_by else _FAILED
+    if failed >= passed + 2:
         return _FAILED
-    if held > failed and (held > blamed or len(tries) >= TRIES):
-        return _HELD
-    if blamed >= BLAMED_TRIES and not held:
-        return _BLAMED
-    if len(tries) < TRIES:
-        return _OPEN
-    return _BLAMED if blamed > failed else _FAILED
+    if passed > failed and (passed > limited or len(tries) >= MAX_TRIES):
+        return _PASSED
+    if limited >= LIMITED_TRIES and not passed:
+        return _LIMITED
+    if len(tries) < MAX_TRIES:
+        return _UNDECIDED
+    return _LIMITED if limited > failed else _FAILED
 
 
-def _gap(opinions: dict[float, str]) -> tuple[float | None, float | None]:
-    """The highest rate that held below the lowest that did not, and that one."""
-    failed = min((rate for rate, opinion in opinions.items() if opinion in (_FAILED, _BLAMED)), default=None)
-    held = [rate for rate, opinion in opinions.items() if opinion == _HELD and (failed is None or rate < failed)]
-    return max(held, default=None), failed
+def _bounds(verdicts: dict[float, str]) -> tuple[float | None, float | None]:
+    """Return the highest rate that passed below the lowest that did not, and that lowest one."""
+    failed = min((rate for rate, verdict in verdicts.items() if verdict in (_FAILED, _LIMITED)), default=None)
+    passed = [rate for rate, verdict in verdicts.items() if verdict == _PASSED and (failed is None or rate < failed)]
+    return max(passed, default=None), failed
 
 
-def _hint(steps: Sequence[SearchStep], precision_share: float, held: float, failed: float) -> float | None:
-    """A rate strictly between both that lies just below or just above the limit that a backlog showed."""
-    shown = sorted(step.served_per_s for step in steps if step.served_per_s and not step.held)
-    if not shown:
+def _rate_near_backlog_limit(
+    steps: Sequence[SearchStep], precision_share: float, passed: float, failed: float
+) -> float | None:
+    """Return a rate between both bounds, just below or just above the limit that a growing backlog showed."""
+    limits = sorted(step.served_per_s for step in steps if step.served_per_s and not step.held)
+    if not limits:
         return None
-    limit = shown[len(shown) // 2]
+    limit = limits[len(limits) // 2]
     for share in (-_BELOW, _ABOVE):
         rate = rounded(limit * (1 + share * precision_share))
-        if held < rate < failed:
+        if passed < rate < failed:
             return rate
     return None
 
@@ -231,11 +252,14 @@ def _is_confirmed(steps: Sequence[SearchStep], rate: float) -> bool:
     return any(step.held and step.purpose == CONFIRM for step in steps if step.rate_per_s == rate)
 
 
-def _confirmed(limits: Limits, steps: Sequence[SearchStep], held: float) -> Next | SearchResult:
-    """The last steps: the rate above is challenged where it never failed clearly, then the one that held is made sure of."""
-    _, failed = _gap(_opinions(steps))
+def _final_step(limits: SearchLimits, steps: Sequence[SearchStep], passed: float) -> NextStep | SearchResult:
+    """Return a step that still has to be made before the end, or the result.
+
+    An upper bound without a conclusive failure is tried again. Then the rate that passed is confirmed by a longer step.
+    """
+    _, failed = _bounds(_rate_verdicts(steps))
     tries = [step for step in steps if step.rate_per_s == failed]
-    enough = CHALLENGED_TRIES + any(step.blame for step in tries)
-    if failed is not None and len(tries) < enough and not any(step.clear for step in tries):
-        return Next(failed, NEAR)
-    return verdict(limits, steps) if _is_confirmed(steps, held) else Next(held, CONFIRM)
+    enough = BOUND_TRIES + any(step.limited_by for step in tries)
+    if failed is not None and len(tries) < enough and not any(step.conclusive for step in tries):
+        return NextStep(failed, NEAR)
+    return search_result(limits, steps) if _is_confirmed(steps, passed) else NextStep(passed, CONFIRM)

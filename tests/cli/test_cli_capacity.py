@@ -53,8 +53,8 @@ def test_ctrl_c_keeps_the_steps_so_far(tmp_path: Path) -> None:
 
 def test_what_cannot_be_meant_is_one_message(tmp_path: Path) -> None:
     for argv, code, words in (
-        (("relay", "-t", "smtp://127.0.0.1:1", "--slo", "throughput>5/s"), 2, "what is looked for"),
-        (("relay", "-t", "smtp://127.0.0.1:1", "--precision", "0.1%"), 2, "from 0.5% to 100%"),
+        (("relay", "-t", "smtp://127.0.0.1:1", "--slo", "throughput>5/s"), 2, "is about the rate"),
+        (("relay", "-t", "smtp://127.0.0.1:1", "--precision", "0.1%"), 2, "allowed is 0.5% to 100%"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--step", "0s"), 2, "--step"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--from", "0/s"), 2, "--from"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--slo", "nosuch.p99<5ms"), 2, "nothing is timed"),

@@ -95,5 +95,5 @@ def test_rules_are_listed_and_explained() -> None:
     assert "R52  eod-lf-crlf          security" in smtpbench("rules").out
     explained = smtpbench("rules", "r52").out
     assert "LF.CRLF is part of the text" in explained
-    assert "needs:    recipient" in explained
+    assert "needs:      recipient" in explained
     assert smtpbench("rules", "r99").code == 2

@@ -26,7 +26,7 @@ def test_help_has_examples(command: str) -> None:
 def test_the_list_of_commands_and_the_version() -> None:
     done = smtpbench("--help")
     assert all(f"  {command} " in done.out for command in COMMANDS)
-    assert all(" ".join(about.split()) in done.out for about in COMMANDS.values()), "a line is cut off"
+    assert all(about in " ".join(done.out.split()) for about in COMMANDS.values()), "a summary is cut off"
     assert smtpbench("--version").out.strip() == f"smtpbench {package.__version__}"
     assert smtpbench() == smtpbench("help") == done
     assert smtpbench("help", "rules") == smtpbench("rules", "--help")
@@ -36,7 +36,7 @@ def test_demo_and_sink_agree(here: Path) -> None:
     done = smtpbench("demo", "-d", "1s", "-r", "100/s")
     assert done.code == 0
     assert "accepted 100" in done.out
-    assert "the sink counted 100 messages accepted" in done.out
+    assert "the sink accepted 100 messages" in done.out
     (folder,) = (here / "results").iterdir()
     names = sorted(file.name for file in folder.iterdir())
     assert names == ["histograms.hlog", "report.html", "result.json", "timeline.csv"]

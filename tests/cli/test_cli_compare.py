@@ -109,7 +109,7 @@ def test_a_target_that_dies_ends_it_with_what_there_was(tmp_path: Path) -> None:
 
 def test_what_cannot_be_meant_is_one_message() -> None:
     for argv, words in (
-        (("relay",), "who is compared"),
+        (("relay",), "no candidates to compare"),
         (
             ("relay", "--target", "a=smtp://127.0.0.1:1", "--target", "b=smtp://127.0.0.1:1", "--confidence", "lots"),
             "not a share",

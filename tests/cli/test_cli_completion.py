@@ -17,13 +17,14 @@ import pytest
 import servers
 
 from smtpbench.cli import completion, exit_codes
-from smtpbench.cli.choices import ARRIVALS, PROFILES, PROGRESS
-from smtpbench.cli.completion import Begun, install, shown, split
+from smtpbench.cli.choices import ARRIVALS, PROGRESS
+from smtpbench.cli.completion import CommandLine, answer_line, install, parse_line
 from smtpbench.cli.completion_values import SHELLS, CompletionValue, completion_values
-from smtpbench.cli.declared_options import declared
+from smtpbench.cli.declared_options import declared_options
 from smtpbench.cli.main import COMMANDS, call, load
 from smtpbench.errors import CannotRun, UsageError
-from smtpbench.fuzz.mutation import FAMILIES
+from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.profiles import PROFILES
 from smtpbench.rules.register import BY_NAME
 from smtpbench.scenario.shipped import shipped_scenarios
 from smtpbench.sink.mutants import MUTANTS
@@ -35,7 +36,7 @@ HEAVY = {"trio", "hypothesis", "pydantic", "yaml", "rich", "jinja2", "hdrh"}
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_what_is_read_of_a_command_is_what_typer_makes_of_it(command: str) -> None:
-    found = {(one.name, one.kind == "flag", one.repeated, one.help): set(one.names) for one in declared(command)}
+    found = {(one.name, one.kind == "flag", one.repeatable, one.help): set(one.names) for one in declared_options(command)}
     wanted: dict[Any, set[str]] = {}
     for parameter in load(command).params:
         if parameter.name != "help":
@@ -46,13 +47,13 @@ def test_what_is_read_of_a_command_is_what_typer_makes_of_it(command: str) -> No
 
 
 def test_a_command_whose_source_is_not_at_hand_has_no_options() -> None:
-    assert declared("nonsense") == []
+    assert declared_options("nonsense") == []
 
 
 def texts(line: str) -> list[str] | None:
     """What may come next on this line."""
-    begun = split(f"smtpbench {line}")
-    found = completion_values(begun.before, begun.word, COMMANDS)
+    parsed = parse_line(f"smtpbench {line}")
+    found = completion_values(parsed.preceding, parsed.incomplete, COMMANDS)
     return None if found is None else [word.text for word in found]
 
 
@@ -125,29 +126,29 @@ def test_scenarios_and_files(here: Path) -> None:
     assert texts("run none/") == []
     told = completion_values(["run"], "relay", COMMANDS)
     assert told is not None
-    assert "lockstep" in told[0].about
+    assert "lockstep" in told[0].description
 
 
 @pytest.mark.parametrize(
-    ("line", "begun"),
+    ("line", "parsed"),
     [
-        ("smtpbench", Begun([], "", False)),
-        ("smtpbench ", Begun([], "", False)),
-        ("X=1 ./bin/smtpbench run re", Begun(["run"], "re", False)),
-        ("smtpbench run 'a b' ", Begun(["run", "a b"], "", False)),
-        ("smtpbench run 'a b", Begun(["run"], "a b", True)),
-        ("smtpbench run a\\ b", Begun(["run"], "a b", False)),
-        ("smtpbench run a\\", Begun(["run"], "a", True)),
-        ("smtpbench run #", Begun(["run"], "#", False)),
-        ("", Begun([], "", False)),
+        ("smtpbench", CommandLine([], "", False)),
+        ("smtpbench ", CommandLine([], "", False)),
+        ("X=1 ./bin/smtpbench run re", CommandLine(["run"], "re", False)),
+        ("smtpbench run 'a b' ", CommandLine(["run", "a b"], "", False)),
+        ("smtpbench run 'a b", CommandLine(["run"], "a b", True)),
+        ("smtpbench run a\\ b", CommandLine(["run"], "a b", False)),
+        ("smtpbench run a\\", CommandLine(["run"], "a", True)),
+        ("smtpbench run #", CommandLine(["run"], "#", False)),
+        ("", CommandLine([], "", False)),
     ],
 )
-def test_lines_are_read_as_far_as_they_go(line: str, begun: Begun) -> None:
-    assert split(line) == begun
+def test_lines_are_read_as_far_as_they_go(line: str, parsed: CommandLine) -> None:
+    assert parse_line(line) == parsed
 
 
 @pytest.mark.parametrize(
-    ("text", "begun", "finished", "bash"),
+    ("text", "incomplete", "finished", "bash"),
     [
         ("relay", "re", True, "relay "),
         ("more/", "m", False, "more/"),
@@ -158,12 +159,12 @@ def test_lines_are_read_as_far_as_they_go(line: str, begun: Begun) -> None:
         ("a b$.yaml", "a", True, "a\\ b\\$.yaml "),
     ],
 )
-def test_lines_for_bash_begin_behind_its_breaks(text: str, begun: str, finished: bool, bash: str) -> None:
+def test_lines_for_bash_begin_behind_its_breaks(text: str, incomplete: str, finished: bool, bash: str) -> None:
     word = CompletionValue(text, "x\ny", finished)
-    assert shown(word, Begun([], begun, False), "bash", BREAKS) == bash
-    assert shown(word, Begun([], begun, True), "bash", BREAKS) == text
-    assert shown(word, Begun([], begun, False), "zsh") == f"{text}{' ' if finished else ''}\tx y"
-    assert shown(word, Begun([], begun, False), "fish") == f"{text}\tx y"
+    assert answer_line(word, CommandLine([], incomplete, False), "bash", BREAKS) == bash
+    assert answer_line(word, CommandLine([], incomplete, True), "bash", BREAKS) == text
+    assert answer_line(word, CommandLine([], incomplete, False), "zsh") == f"{text}{' ' if finished else ''}\tx y"
+    assert answer_line(word, CommandLine([], incomplete, False), "fish") == f"{text}\tx y"
 
 
 @pytest.mark.parametrize(
@@ -179,8 +180,8 @@ def test_help_imports_nothing_that_takes_long(arguments: tuple[str, ...]) -> Non
     assert modules & HEAVY == set()
     assert {name for name in modules if name.startswith("smtpbench.")} <= {
         "smtpbench.cli", "smtpbench.errors", "smtpbench.text",
-        *(f"smtpbench.cli.{name}" for name in ("main", "exit_codes", "completion", "completion_values")),
-        *(f"smtpbench.cli.{name}" for name in ("declared_options", "choices")),
+        *(f"smtpbench.cli.{name}" for name in ("main", "exit_codes", "completion", "completion_values", "help")),
+        *(f"smtpbench.cli.{name}" for name in ("declared_options", "choices", "option_groups")),
     }  # fmt: skip
 
 
@@ -198,12 +199,12 @@ def imported(*arguments: str, **env: str) -> set[str]:
 
 def test_the_shell_that_asks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for shell in SHELLS:
-        monkeypatch.setattr(completion, "_asking", lambda shell=shell: shell)
-        assert exit_codes.ended(lambda: call(["--show-completion"])) == 0
+        monkeypatch.setattr(completion, "_users_shell", lambda shell=shell: shell)
+        assert exit_codes.exit_code_of(lambda: call(["--show-completion"])) == 0
         assert capsys.readouterr().out == completion.SCRIPTS[shell]
-    monkeypatch.setattr(completion, "_asking", lambda: "")
-    assert exit_codes.ended(lambda: call(["--install-completion"])) == 2
-    assert "name one of bash, zsh, fish" in capsys.readouterr().err
+    monkeypatch.setattr(completion, "_users_shell", lambda: "")
+    assert exit_codes.exit_code_of(lambda: call(["--install-completion"])) == 2
+    assert "allowed are bash, zsh, fish" in capsys.readouterr().err
     with pytest.raises(UsageError, match="did you mean zsh"):
         completion.script_of("zhs")
 

@@ -18,7 +18,8 @@ NAMES = {
 
 def test_this_machine_and_a_target(tmp_path: Path) -> None:
     with sink() as (port, counts):
-        done = smtpbench("doctor", "--json", "-t", f"smtp://127.0.0.1:{port}", "-o", str(tmp_path / "results"))
+        done = smtpbench("doctor", "--json", "-t", f"smtp://127.0.0.1:{port}", "-o", str(tmp_path / "results"),
+                         "--progress", "none")  # fmt: skip
     report = json.loads(done.out)
     assert done.err == ""
     assert (report["schema"], report["target"]) == ("smtpbench-doctor/1", f"smtp://127.0.0.1:{port}")

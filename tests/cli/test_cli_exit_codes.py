@@ -33,7 +33,7 @@ def raising(error: BaseException) -> int:
     def command() -> None:
         raise error
 
-    return exit_codes.ended(command)
+    return exit_codes.exit_code_of(command)
 
 
 @pytest.mark.parametrize("arguments", ["rules", "--help", "schema result", "run --help", "validate relay"])
@@ -97,7 +97,7 @@ def test_a_narrow_encoding(encoding: str, tmp_path: Path) -> None:
 
 
 def test_what_an_encoding_cannot_hold_is_spelled_out() -> None:
-    out = io.TextIOWrapper(io.BytesIO(), "ascii", exit_codes.REPLACE)
+    out = io.TextIOWrapper(io.BytesIO(), "ascii", exit_codes.ASCII_ERRORS)
     text = json.dumps({"a → b…": "é 😀 \udcff ×"}, ensure_ascii=False)
     out.write(text)
     out.flush()
@@ -145,8 +145,8 @@ def test_a_bug_says_that_it_is_one(
     told = capsys.readouterr().err
     (file,) = tmp_path.iterdir()
     assert told.splitlines() == [
-        "smtpbench: this is a bug in smtpbench, and nothing that you did: ZeroDivisionError: of \\x1b[31m",
-        f"its traceback is in {file}; please send it along",
+        "smtpbench: this is a bug in smtpbench, not a mistake of yours: ZeroDivisionError: of \\x1b[31m",
+        f"the traceback is in {file}; please attach it to a report",
     ]
     assert "Traceback" in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
@@ -167,4 +167,4 @@ def test_a_bug_where_no_file_can_be_written(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     assert raising(KeyError("x")) == exit_codes.BUG
-    assert capsys.readouterr().err.endswith("SMTPBENCH_DEBUG=1 shows its traceback\n")
+    assert capsys.readouterr().err.endswith("set SMTPBENCH_DEBUG=1 to see the traceback\n")

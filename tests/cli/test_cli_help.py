@@ -22,7 +22,7 @@ MOST_COLUMNS = 100
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("COLUMNS", "100")
-    assert exit_codes.ended(lambda: call([command, "--help"])) == 0
+    assert exit_codes.exit_code_of(lambda: call([command, "--help"])) == 0
     return capsys.readouterr().out
 
 
@@ -61,10 +61,9 @@ def meant(command: str, told: dict[str, Any]) -> None:
     """Look closer at the values that typer takes as text."""
     wanted = [told.get("scenario"), *(_list(told.get("files")) if command == "validate" else ())]
     if command == "compare":
-        wanted.append(told["what"])
         sides = {name: told[key] for name, key in (("target", "target"), ("with", "with_"), ("start", "start"))}
-        if not Path(told["what"]).suffix:
-            document_of(told["what"], {**sides, "stop": None}, {}, "")
+        if not Path(told["scenario"]).suffix:
+            document_of(told["scenario"], {**sides, "stop": None}, {}, "")
     for scenario in wanted:
         assert scenario is None or scenario in shipped_scenarios() or str(scenario).endswith(".yaml"), scenario
     for target in _list(told.get("target")) if command != "compare" else ():

@@ -16,18 +16,18 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
         (("rnu",), "there is no command 'rnu'; did you mean run?"),
         (("help", "rnu"), "did you mean run?"),
         (("\x1b[31m",), "there is no command '\\x1b[31m'; `smtpbench --help` lists them"),
-        (("--versoin",), "there is no option --versoin; did you mean --version? `smtpbench --help` says how it is used"),
-        ((*RUN, "--conections", "5"), "did you mean --connections? `smtpbench run --help` says how it is used"),
+        (("--versoin",), "there is no option --versoin; did you mean --version? `smtpbench --help` lists the options"),
+        ((*RUN, "--conections", "5"), "did you mean --connections? `smtpbench run --help` lists the options"),
         (("report", "x", "--formt", "y"), "there is no option --formt; `smtpbench report --help`"),
         ((*RUN, "-Z"), "there is no option -Z; `smtpbench run --help`"),
-        ((*RUN, "-c", "many"), "'--connections' / '-c': it should be a valid integer; `smtpbench run --help`"),
-        ((*RUN, "-c", "0"), "it should be greater than or equal to 1"),
+        ((*RUN, "-c", "many"), "'--connections' / '-c': the value must be a valid integer; `smtpbench run --help`"),
+        ((*RUN, "-c", "0"), "the value must be at least 1"),
         ((*RUN, "surplus"), "got unexpected extra argument(s) (surplus); `smtpbench run --help`"),
-        (("run",), "missing argument 'scenario'; `smtpbench run --help`"),
+        (("run",), "missing argument 'SCENARIO'; `smtpbench run --help`"),
         (("run", "relay"), "missing option '--target' / '-t'; `smtpbench run --help`"),
         (("run", "relay", "--target"), "option '--target' requires an argument; `smtpbench run --help`"),
         (("run", "rely", "-t", "smtp://127.0.0.1"), "there is no scenario 'rely'; did you mean relay? a file is"),
-        ((*RUN, "--progress", "lvie"), "--progress lvie: there are auto, live, plain, none; did you mean live?"),
+        ((*RUN, "--progress", "lvie"), "--progress lvie: allowed are auto, live, plain, none; did you mean live?"),
         ((*RUN, "--arrivals", "poison"), "did you mean poisson?"),
         ((*RUN, "--threshold", "acepted > 5"), "'acepted' is not a metric; did you mean accepted?"),
         ((*RUN, "--threshold", "generator.late_p9 < 5ms"), "did you mean generator.late_p99?"),
@@ -43,7 +43,7 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
     ],
 )
 def test_one_line_says_what_is_meant(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    code = exit_codes.ended(lambda: call(arguments))
+    code = exit_codes.exit_code_of(lambda: call(arguments))
     told = capsys.readouterr()
     assert (code, told.out) == (2, "")
     assert words in told.err

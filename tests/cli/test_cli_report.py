@@ -86,9 +86,9 @@ def test_github(mine: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (("--junit", "-", "--csv", "-"), "--junit and --csv cannot all go to standard output"),
+        (("--junit", "-", "--csv", "-"), "--junit and --csv cannot both go to standard output"),
         (("--junit", "-", "--github"), "--junit and --github cannot"),
-        (("--hgrm", "-", "--time", "wall"), "there are response, service"),
+        (("--hgrm", "-", "--time", "wall"), "allowed are response, service"),
         (("--hgrm", "-", "--slot", "NOSUCH"), "no histogram of NOSUCH"),
     ],
 )

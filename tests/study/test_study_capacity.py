@@ -1,4 +1,4 @@
-"""Capacity searches on a server that is arithmetic: what they find, in how many steps, and what ends them."""
+"""Capacity searches on a simulated server: results, number of steps, and what ends them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def request_for(folder: Path, *slo: str, port: int = 9, **changes: Any) -> Capac
 
 @pytest.fixture
 def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Make a search on a queue: its result, which keeps to its schema and can be shown."""
+    """Return a function that searches on a simulated queue and checks that the result is valid and can be shown."""
 
     async def on(queue: Queue, *slo: str, **changes: Any) -> dict[str, Any]:
         monkeypatch.setattr(loading, "run", queue)
@@ -60,7 +60,7 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 @pytest.mark.parametrize(("service_s", "workers"), [
     (0.010, 4), (0.005, 1), (0.0123, 7), (0.002, 3), (0.050, 2), (0.200, 4), (0.0007, 1), (0.03, 17),
 ])  # fmt: skip
-async def test_it_lands_within_the_precision_of_what_arithmetic_says(search: Any, service_s: float, workers: int) -> None:
+async def test_capacity_is_within_the_precision_of_the_true_limit(search: Any, service_s: float, workers: int) -> None:
     queue = Queue(service_s, workers)
     result = await search(queue, "message.p99<1s")
     found = result["capacity"]
@@ -73,14 +73,14 @@ async def test_it_lands_within_the_precision_of_what_arithmetic_says(search: Any
 
 
 @pytest.mark.parametrize("precision_share", [0.02, 0.1, 0.3])
-async def test_the_precision_is_what_was_asked_for(search: Any, precision_share: float) -> None:
+async def test_search_reaches_the_requested_precision(search: Any, precision_share: float) -> None:
     result = await search(Queue(0.01, 4), precision_share=precision_share, first_per_s=37.0)
     assert result["capacity"]["rate_per_s"] == pytest.approx(400, rel=precision_share)
     assert result["capacity"]["precision_share"] <= precision_share
     assert len(result["steps"]) <= 12
 
 
-async def test_random_arrivals_and_random_work(search: Any) -> None:
+async def test_poisson_arrivals_and_random_service_times(search: Any) -> None:
     queue = Queue(0.004, 4, random_work=True)
     plan = LoadPlan(connections=100, warmup_ns=NS_PER_S, seed=3, poisson=True)
     result = await search(queue, plan=plan)
@@ -88,7 +88,7 @@ async def test_random_arrivals_and_random_work(search: Any) -> None:
     assert result["plan"]["arrival_process"] == "poisson"
 
 
-async def test_latency_is_the_limit_long_before_the_backlog_is(search: Any) -> None:
+async def test_latency_objective_limits_before_the_backlog_grows(search: Any) -> None:
     queue = Queue(0.010, 1, random_work=True)  # M/M/1: p99 of the response is ln(100) / (μ - λ)
     plan = LoadPlan(connections=100, warmup_ns=NS_PER_S, seed=3, poisson=True)
     result = await search(queue, "message.p99<100ms", step_s=50.0, plan=plan)
@@ -97,15 +97,15 @@ async def test_latency_is_the_limit_long_before_the_backlog_is(search: Any) -> N
     assert len(result["steps"]) <= 20
 
 
-async def test_a_stall_now_and_then_costs_steps_and_no_precision(search: Any) -> None:
+async def test_stalls_cost_steps_but_no_precision(search: Any) -> None:
     steady = await search(Queue(0.01, 4), "message.p99<100ms", first_per_s=100.0)
     stalled = await search(Queue(0.01, 4, stalls=(3, 6, 10)), "message.p99<100ms", first_per_s=100.0)
     assert [step["held"] for step in stalled["steps"]] != [step["held"] for step in steady["steps"]]
     assert stalled["capacity"]["rate_per_s"] == steady["capacity"]["rate_per_s"]
-    assert len(steady["steps"]) < len(stalled["steps"]) <= 12  # two of three tries of one rate among them
+    assert len(steady["steps"]) < len(stalled["steps"]) <= 12  # including two repetitions of one rate
 
 
-async def test_a_generator_at_its_end_is_said_to_be_the_limit(search: Any) -> None:
+async def test_saturated_generator_is_named_as_the_limit(search: Any) -> None:
     def busy(rate: float) -> Health:
         return Health(busiest_share=min(1.0, rate / 300))
 
@@ -118,7 +118,7 @@ async def test_a_generator_at_its_end_is_said_to_be_the_limit(search: Any) -> No
     assert {step["limited_by"] for step in result["steps"] if not step["held"]} == {"generator"}
 
 
-async def test_a_generator_that_others_held_up_still_sees_the_servers_limit(search: Any) -> None:
+async def test_delayed_generator_still_finds_the_limit_of_the_server(search: Any) -> None:
     def starved(rate: float) -> Health:
         return Health(busiest_share=0.2, starved_share=0.3, late=Histogram.of([NS_PER_MS]))
 
@@ -128,45 +128,45 @@ async def test_a_generator_that_others_held_up_still_sees_the_servers_limit(sear
     assert result["capacity"]["rate_per_s"] == pytest.approx(400, rel=0.05)
 
 
-async def test_connections_that_are_all_busy_are_said_to_be_the_limit(search: Any) -> None:
+async def test_busy_connections_are_named_as_the_limit(search: Any) -> None:
     result = await search(Queue(0.05, 50, connections=10), first_per_s=50.0)
     found = result["capacity"]
     assert found["limited_by"] == "connections"
     assert found["rate_per_s"] == pytest.approx(200, rel=0.05)
-    assert "more are needed (-c)" in next(step["why"] for step in result["steps"] if not step["held"])
+    assert "use more connections (-c)" in next(step["why"] for step in result["steps"] if not step["held"])
 
 
-async def test_the_highest_rate_asked_for_ends_it(search: Any) -> None:
+async def test_search_ends_at_the_highest_rate_allowed(search: Any) -> None:
     result = await search(Queue(0.001, 4), first_per_s=100.0, max_rate_per_s=350.0)
     assert [step["rate_per_s"] for step in result["steps"]] == [100, 200, 350, 350]
     found = result["capacity"]
     assert (found["rate_per_s"], found["failed_rate_per_s"], found["limited_by"]) == (350, None, "max-rate")
 
 
-async def test_nothing_holds(search: Any) -> None:
+async def test_no_rate_passes(search: Any) -> None:
     result = await search(Queue(0.1, 1, failing=lambda rate: 0.5))
     found = result["capacity"]
     assert (found["rate_per_s"], found["limited_by"]) == (None, "objective")
-    assert found["reason"].startswith("not even 0.1")
+    assert found["reason"].startswith("the lowest rate tried, 0.1")
     assert "no rate held" in capacity_table(result)
     above = await search(Queue(0.1, 1), first_per_s=50.0)
     assert (above["capacity"]["rate_per_s"], above["capacity"]["failed_rate_per_s"]) == (None, 50)
     assert len(above["steps"]) == 1
 
 
-async def test_failures_are_a_limit_as_well(search: Any) -> None:
+async def test_failed_messages_limit_the_capacity(search: Any) -> None:
     result = await search(Queue(0.001, 8, failing=lambda rate: 0.2 if rate > 1234 else 0.0), step_s=2.0)
     assert 1234 / 1.05 < result["capacity"]["rate_per_s"] <= 1234
     assert result["capacity"]["limited_by"] == "objective"
 
 
-async def test_a_search_begins_below_what_a_lone_connection_did_where_even_that_is_too_much(search: Any) -> None:
+async def test_search_goes_below_the_rate_of_a_single_connection_if_that_fails(search: Any) -> None:
     result = await search(Queue(0.001, 1, failing=lambda rate: 0.2 if rate > 40 else 0.0))
     assert [step["rate_per_s"] for step in result["steps"]][:3] == [1000, 250, 62.5]
     assert 40 / 1.05 < result["capacity"]["rate_per_s"] <= 40
 
 
-async def test_a_signal_keeps_the_steps_so_far(search: Any) -> None:
+async def test_signal_keeps_the_completed_steps(search: Any) -> None:
     def on_run(number: int) -> None:
         if number == 4:
             os.kill(os.getpid(), signal.SIGINT)
@@ -179,7 +179,7 @@ async def test_a_signal_keeps_the_steps_so_far(search: Any) -> None:
     assert result["capacity"]["rate_per_s"] is not None
 
 
-async def test_a_target_that_goes_ends_it_with_what_there_was(search: Any) -> None:
+async def test_target_that_disappears_ends_the_search_with_the_completed_steps(search: Any) -> None:
     def on_run(number: int) -> None:
         if number == 3:
             raise CannotRun("cannot use it: nothing listens there")
@@ -189,70 +189,70 @@ async def test_a_target_that_goes_ends_it_with_what_there_was(search: Any) -> No
     assert len(result["steps"]) == 1
 
 
-class Tired(Queue):
-    """A queue that is slow for a lone connection some times after it was given too much."""
+class SlowToRecover(Queue):
+    """A queue that is slow for a number of single-connection runs after the first step."""
 
     def __init__(self, times: int) -> None:
         super().__init__(0.01, 4)
         self.times = times
 
     def _closed(self, request: loading.RunRequest) -> loading.RunResult:
-        lone = len(self.requests) > 1 and self.times > 0
-        self.times -= lone
-        self.service_s = 0.5 if lone else 0.01
+        slow = len(self.requests) > 1 and self.times > 0
+        self.times -= slow
+        self.service_s = 0.5 if slow else 0.01
         try:
             return super()._closed(request)
         finally:
             self.service_s = 0.01
 
 
-@pytest.mark.parametrize(("times", "rested_s"), [(0, 0.0), (3, 0.25 + 0.5 + 1.0), (99, 2 * 0.25 * 63)])
-async def test_a_server_that_is_busy_yet_is_waited_for_within_reason(
-    search: Any, autojump_clock: trio.testing.MockClock, times: int, rested_s: float
+@pytest.mark.parametrize(("times", "waited_s"), [(0, 0.0), (3, 0.25 + 0.5 + 1.0), (99, 2 * 0.25 * 63)])
+async def test_search_waits_for_a_busy_server_for_a_limited_time(
+    search: Any, autojump_clock: trio.testing.MockClock, times: int, waited_s: float
 ) -> None:
-    queue = Tired(times)
-    begun_s = trio.current_time()
+    queue = SlowToRecover(times)
+    started_s = trio.current_time()
     result = await search(queue)
-    assert trio.current_time() - begun_s == pytest.approx(rested_s)
+    assert trio.current_time() - started_s == pytest.approx(waited_s)
     assert result["capacity"]["rate_per_s"] == pytest.approx(400, rel=0.05)
     rates = [request.plan.stages[0].rate_from_per_s for request in queue.requests if request.plan.stages]
     assert rates == [step["rate_per_s"] for step in result["steps"]]
 
 
-async def test_objectives_of_the_users_own_replace_those_that_always_hold(search: Any) -> None:
-    told = await search(Queue(0.01, 4), "message.p99<100ms")
-    assert told["plan"]["objectives"] == ["message.p99 < 100ms", "dropped <= 0", "failed < 0.1%", "rejected < 0.1%"]
+async def test_own_objectives_replace_the_default_ones(search: Any) -> None:
+    added = await search(Queue(0.01, 4), "message.p99<100ms")
+    assert added["plan"]["objectives"] == ["message.p99 < 100ms", "dropped <= 0", "failed < 0.1%", "rejected < 0.1%"]
     own = await search(Queue(0.01, 4), "failed<5%")
     assert own["plan"]["objectives"] == ["failed < 5%", "dropped <= 0", "rejected < 0.1%"]
 
 
-def test_what_cannot_be_meant(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="what is looked for"):
+def test_contradictory_requests_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is about the rate"):
         request_for(tmp_path, "throughput>450/s")
-    with pytest.raises(UsageError, match="is its end"):
+    with pytest.raises(UsageError, match="is above the highest rate"):
         request_for(tmp_path, first_per_s=10.0, max_rate_per_s=5.0)
 
 
-async def test_a_real_sink_and_real_runs(tmp_path: Path) -> None:
-    told: list[str] = []
+async def test_search_on_a_real_sink(tmp_path: Path) -> None:
+    progress: list[str] = []
     async with sink_running(ServerContext(faults=Behaviour([parse_rule("message=serve:1ms/4")]))) as sink:
         plan = LoadPlan(connections=10, seed=7)
         rates = {"first_per_s": 40.0, "max_rate_per_s": 60.0, "step_s": 0.5, "precision_share": 0.3}
         request = request_for(tmp_path, port=sink.port, plan=plan, **rates)
-        result = await capacity(request, told.append)
+        result = await capacity(request, progress.append)
     assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(result)))] == []
     assert result["outcome"]["status"] == "completed"
     assert {step["rate_per_s"] for step in result["steps"]} == {40, 60}
     attempted = sum(step["accepted"] for step in result["steps"])
-    assert 0 < attempted < sink.counts.accepted  # the lone connection's are not among them
+    assert 0 < attempted < sink.counts.accepted  # messages of the baseline are not counted
     assert "220 sink.example" in result["target"]["banner"]
     for step in result["steps"]:
         assert load(tmp_path / step["folder"]).result["messages"]["accepted"] == step["accepted"]
 
 
-async def test_a_server_that_takes_nothing_is_no_server_to_search(tmp_path: Path) -> None:
+async def test_server_that_accepts_nothing_ends_the_search(tmp_path: Path) -> None:
     async with sink_running(ServerContext(faults=Behaviour([parse_rule("message=drop")]))) as sink:
         result = await capacity(request_for(tmp_path, port=sink.port), lambda text: None)
     assert result["outcome"]["status"] == "could-not-run"
-    assert "none of the first" in result["outcome"]["reason"]
+    assert "all of the first" in result["outcome"]["reason"]
     assert result["steps"] == []

@@ -1,4 +1,4 @@
-"""A comparison as it goes: the order of its rounds, what becomes of its runs, and what ends it early."""
+"""Comparison of candidates: order of the rounds, results of the runs, and early ends."""
 
 from __future__ import annotations
 
@@ -22,55 +22,58 @@ from smtpbench.sink.behaviour import Behaviour, parse_rule
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
 from smtpbench.study.candidates import AccessOptions, Candidate, CompareRequest, make_request
-from smtpbench.study.compare import Comparing, compare, rule_differences, turn
+from smtpbench.study.compare import ComparisonStudy, compare, round_order, rule_differences
 from smtpbench.study.options import document_of
 
 SCHEMA = json.loads(files("smtpbench.measure").joinpath("compared.schema.json").read_text(encoding="utf-8"))
 
 
-def request_for(folder: Path, *ports: int, **told: Any) -> CompareRequest:
-    sides = {"target": [f"{name}=smtp://127.0.0.1:{port}" for name, port in zip("ABC", ports, strict=False)]}
-    said = {"repeats": 2, "load": {"connections": 2, "messages": 20, "warmup": "0s"}, **told}
-    document, beside = document_of("relay", {"with": None, "start": None, "stop": None, **sides}, said, "")
-    return make_request(check(document, beside), beside, AccessOptions(), folder, 7)
+def request_for(folder: Path, *ports: int, **settings: Any) -> CompareRequest:
+    targets = {"target": [f"{name}=smtp://127.0.0.1:{port}" for name, port in zip("ABC", ports, strict=False)]}
+    settings = {"repeats": 2, "load": {"connections": 2, "messages": 20, "warmup": "0s"}, **settings}
+    options = {"with": None, "start": None, "stop": None, **targets}
+    document, base_folder = document_of("relay", options, settings, "")
+    return make_request(check(document, base_folder), base_folder, AccessOptions(), folder, 7)
 
 
-def slow(text: str) -> ServerContext:
-    return ServerContext(faults=Behaviour([parse_rule(text)]))
+def with_behaviour(rule: str) -> ServerContext:
+    return ServerContext(faults=Behaviour([parse_rule(rule)]))
 
 
-def sides(request: CompareRequest, *names: str) -> list[Candidate]:
+def candidates_named(request: CompareRequest, *names: str) -> list[Candidate]:
     return [replace(request.candidates[0], name=name) for name in names]
 
 
-def test_the_order_goes_back_and_forth(tmp_path: Path) -> None:
+def test_order_of_candidates_alternates_between_rounds(tmp_path: Path) -> None:
     request = request_for(tmp_path, 1, 2)
-    two = [[one.name for one in turn(sides(request, "A", "B"), number)] for number in range(4)]
+    two = [[one.name for one in round_order(candidates_named(request, "A", "B"), number)] for number in range(4)]
     assert two == [["A", "B"], ["B", "A"], ["B", "A"], ["A", "B"]]
-    three = ["".join(one.name for one in turn(sides(request, "A", "B", "C"), number)) for number in range(6)]
+    three = [
+        "".join(one.name for one in round_order(candidates_named(request, "A", "B", "C"), number)) for number in range(6)
+    ]
     assert three == ["ABC", "CBA", "BCA", "ACB", "CAB", "BAC"]
     for place in range(3):
         assert sorted(order[place] for order in three) == ["A", "A", "B", "B", "C", "C"]
 
 
-async def test_it_runs_reads_and_keeps_each_of_them(tmp_path: Path) -> None:
-    told: list[str] = []
-    async with sink_running() as one, sink_running(slow("message=550@30%")) as other:
-        result = await compare(request_for(tmp_path, one.port, other.port), told.append)
+async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
+    progress: list[str] = []
+    async with sink_running() as one, sink_running(with_behaviour("message=550@30%")) as other:
+        result = await compare(request_for(tmp_path, one.port, other.port), progress.append)
     assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(result)))] == []
     assert result["outcome"]["status"] == "completed"
     assert (one.counts.accepted, other.counts.accepted + other.counts.rejected) == (40, 40)
-    assert [side["runs"] for side in result["candidates"]] == [["A-01", "A-02"], ["B-01", "B-02"]]
+    assert [one["runs"] for one in result["candidates"]] == [["A-01", "A-02"], ["B-01", "B-02"]]
     assert sorted(os.listdir(tmp_path)) == ["A-01", "A-02", "B-01", "B-02"]
     rejected = next(figure for figure in result["figures"] if figure["metric"] == "rejected")
     assert rejected["values"]["A"] == [0.0, 0.0]
     assert sum(rejected["values"]["B"]) * 20 == other.counts.rejected
-    assert {entry["verdict"] for entry in result["differences"]} == {"cannot tell"}  # two rounds show nothing
-    assert len(told) == 4
-    assert told[0].startswith("round 1 of 2, A: throughput ")
+    assert {entry["verdict"] for entry in result["differences"]} == {"cannot tell"}  # two rounds are too few
+    assert len(progress) == 4
+    assert progress[0].startswith("round 1 of 2, A: throughput ")
 
 
-async def test_the_rules_are_tried_where_that_is_wanted(tmp_path: Path) -> None:
+async def test_candidates_are_checked_against_the_rules_if_asked_for(tmp_path: Path) -> None:
     async with sink_running() as one, sink_running(session=MUTANTS["eod-lf-lf"]) as other:
         result = await compare(request_for(tmp_path, one.port, other.port, repeats=1, check=True), lambda text: None)
     (entry,) = (entry for entry in result["rule_differences"] if entry["rule"] == "eod-lf-lf")
@@ -78,14 +81,14 @@ async def test_the_rules_are_tried_where_that_is_wanted(tmp_path: Path) -> None:
     assert (entry["severity"], entry["section"]) == ("security", "RFC 5321 §4.1.1.4")
 
 
-def test_rules_that_all_break_alike_are_no_difference() -> None:
+def test_rule_that_all_candidates_violate_is_no_difference() -> None:
     verdicts = {"A": {"eod-lf-lf": "violation", "auth-order": "violation", "re-ehlo": "inconclusive"},
                 "B": {"eod-lf-lf": "violation", "auth-order": "inconclusive", "re-ehlo": "pass"}}  # fmt: skip
     assert [entry["rule"] for entry in rule_differences(verdicts)] == ["auth-order"]
     assert rule_differences({}) == []
 
 
-async def test_what_cannot_be_reached_ends_it_and_keeps_what_there_was(tmp_path: Path) -> None:
+async def test_unreachable_candidate_ends_the_comparison_and_keeps_its_runs(tmp_path: Path) -> None:
     async with sink_running() as one:
         async with sink_running() as gone:
             port = gone.port
@@ -97,7 +100,7 @@ async def test_what_cannot_be_reached_ends_it_and_keeps_what_there_was(tmp_path:
 
 
 class _Interrupted:
-    """In place of `load.run`: the second run is interrupted by its user."""
+    """Stands in for `load.run`: returns prepared results, then a run that the user interrupted."""
 
     def __init__(self, results: Sequence[dict[str, Any]]) -> None:
         self._results = iter(results)
@@ -108,10 +111,10 @@ class _Interrupted:
         return loading.RunResult(result or {}, None, result is None)
 
 
-async def test_an_interrupt_in_a_run_keeps_the_complete_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_interrupt_in_a_run_keeps_the_completed_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with sink_running() as sink:
-        study = Comparing(request_for(tmp_path, sink.port, sink.port, repeats=1), lambda text: None)
-        await study.go()
+        study = ComparisonStudy(request_for(tmp_path, sink.port, sink.port, repeats=1), lambda text: None)
+        await study.run()
         runs = [*study.runs["A"], *study.runs["B"], *study.runs["A"]]
         monkeypatch.setattr(loading, "run", _Interrupted(runs))
         result = await compare(request_for(tmp_path, sink.port, sink.port, repeats=9), lambda text: None)
@@ -119,7 +122,7 @@ async def test_an_interrupt_in_a_run_keeps_the_complete_rounds(tmp_path: Path, m
     assert (result["plan"]["repeats"], result["plan"]["repeats_done"]) == (9, 1)
 
 
-async def test_an_interrupt_between_runs_ends_it(tmp_path: Path) -> None:
+async def test_interrupt_between_runs_ends_the_comparison(tmp_path: Path) -> None:
     def report_progress(text: str) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 

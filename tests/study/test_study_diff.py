@@ -1,4 +1,4 @@
-"""Saved results against each other: what is refused, what is told, what is found."""
+"""Comparison of saved results: refusals, notes and differences."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from smtpbench.measure.comparison import any_worse
 from smtpbench.measure.files import RunFiles
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.saved import load
-from smtpbench.study.diff import diff, part_values, sides_of
+from smtpbench.study.diff import diff, load_candidates, part_values
 from smtpbench.threshold import parse_metric
 
 SCHEMA = json.loads(files("smtpbench.measure").joinpath("compared.schema.json").read_text(encoding="utf-8"))
@@ -28,7 +28,7 @@ MS = 1_000_000
 
 
 def saved_run(folder: Path, ms: float, *, seconds: int = 22, seed: int = 1, change: dict[str, Any] | None = None) -> Path:
-    """A run of a message time of about so many milliseconds, two of its seconds being warm-up."""
+    """Return the folder of a run with this message latency, milliseconds; the first two seconds are warm-up."""
     draw, totals = random.Random(seed), Interval()
     files = RunFiles(folder, datetime(2026, 1, 2, tzinfo=UTC))
     for second in range(1, seconds + 1):
@@ -55,37 +55,37 @@ def saved_run(folder: Path, ms: float, *, seconds: int = 22, seed: int = 1, chan
     return folder
 
 
-def compared(*paths: Path, force: bool = False) -> dict[str, Any]:
-    result = diff(sides_of(paths), METRICS, confidence=0.95, least=0.01, force=force, seed=3)
+def diff_of(*paths: Path, force: bool = False) -> dict[str, Any]:
+    result = diff(load_candidates(paths), METRICS, confidence=0.95, least=0.01, force=force, seed=3)
     assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(result)))] == []
     return result
 
 
-def words(result: dict[str, Any]) -> dict[str, str]:
+def verdicts_by_metric(result: dict[str, Any]) -> dict[str, str]:
     return {entry["metric"]: entry["verdict"] for entry in result["differences"]}
 
 
-def test_two_runs_by_their_parts(tmp_path: Path) -> None:
-    result = compared(saved_run(tmp_path / "old", 10), saved_run(tmp_path / "new", 11, seed=2))
-    assert words(result) == {
+def test_two_runs_are_compared_by_parts_of_their_windows(tmp_path: Path) -> None:
+    result = diff_of(saved_run(tmp_path / "old", 10), saved_run(tmp_path / "new", 11, seed=2))
+    assert verdicts_by_metric(result) == {
         "throughput": "no difference shown", "message.p50": "slower", "failed": "no difference shown",
         "replies.RCPT.4xx": "cannot tell",
     }  # fmt: skip
     assert result["plan"]["repeats"] == 19
     assert result["name"] == "new against old"
-    assert "not whether the next would" in result["plan"]["method"]
+    assert "not whether the next do" in result["plan"]["method"]
     assert any_worse(result)
 
 
-def test_a_run_against_itself(tmp_path: Path) -> None:
+def test_run_does_not_differ_from_itself(tmp_path: Path) -> None:
     one = saved_run(tmp_path / "one", 10)
-    result = compared(one, one)
-    assert set(words(result).values()) == {"no difference shown", "cannot tell"}
-    assert [side["name"] for side in result["candidates"]] == ["one", "one (2)"]
+    result = diff_of(one, one)
+    assert set(verdicts_by_metric(result).values()) == {"no difference shown", "cannot tell"}
+    assert [one["name"] for one in result["candidates"]] == ["one", "one (2)"]
     assert not any_worse(result)
 
 
-def test_the_parts_leave_the_warm_up_out_and_add_up(tmp_path: Path) -> None:
+def test_parts_exclude_the_warm_up_and_add_up_to_the_window(tmp_path: Path) -> None:
     saved = load(saved_run(tmp_path, 10))
     assert part_values(saved, parse_metric("message.count"), 19) == [50.0] * 19
     assert part_values(saved, parse_metric("throughput"), 19) == [pytest.approx(50.0)] * 19
@@ -93,63 +93,63 @@ def test_the_parts_leave_the_warm_up_out_and_add_up(tmp_path: Path) -> None:
     assert part_values(saved, parse_metric("RCPT.p50"), 3) == [None] * 3
 
 
-def test_several_runs_a_side(tmp_path: Path) -> None:
+def test_several_runs_of_each_candidate_give_one_value_a_run(tmp_path: Path) -> None:
     for number in range(6):
         saved_run(tmp_path / "old" / str(number), 10, seconds=4, seed=number)
         saved_run(tmp_path / "new" / str(number), 9, seconds=4, seed=number + 50)
-    result = compared(tmp_path / "old", tmp_path / "new")
-    assert words(result)["message.p50"] == "faster"
+    result = diff_of(tmp_path / "old", tmp_path / "new")
+    assert verdicts_by_metric(result)["message.p50"] == "faster"
     assert result["plan"]["repeats"] == 6
     assert result["candidates"][0]["runs"] == [str(tmp_path / "old" / str(number)) for number in range(6)]
-    few = compared(tmp_path / "old" / "1", tmp_path / "new")
-    assert "5 are the least that shows anything" in few["plan"]["method"]
-    assert set(words(few).values()) == {"cannot tell"}
+    few = diff_of(tmp_path / "old" / "1", tmp_path / "new")
+    assert "At least 5 runs of each candidate are needed; one has 1." in few["plan"]["method"]
+    assert set(verdicts_by_metric(few).values()) == {"cannot tell"}
 
 
-def test_runs_that_are_too_short_show_nothing(tmp_path: Path) -> None:
-    result = compared(saved_run(tmp_path / "a", 10, seconds=4), saved_run(tmp_path / "b", 20, seconds=4))
-    assert set(words(result).values()) == {"cannot tell"}
+def test_runs_that_are_too_short_are_inconclusive(tmp_path: Path) -> None:
+    result = diff_of(saved_run(tmp_path / "a", 10, seconds=4), saved_run(tmp_path / "b", 20, seconds=4))
+    assert set(verdicts_by_metric(result).values()) == {"cannot tell"}
     assert "too short" in result["plan"]["method"]
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"scenario/sha256": "f" * 64}, "ran another scenario"),
-        ({"load/model": "closed"}, "another load model"),
-        ({"load/stages": [{"duration_s": 1, "rate_from_per_s": 7, "rate_to_per_s": 7}]}, "another rate"),
-        ({"load/message_bytes": 9}, "another message size"),
+        ({"scenario/sha256": "f" * 64}, "has a different scenario"),
+        ({"load/model": "closed"}, "different load model"),
+        ({"load/stages": [{"duration_s": 1, "rate_from_per_s": 7, "rate_to_per_s": 7}]}, "different rate"),
+        ({"load/message_bytes": 9}, "different message size"),
         ({"outcome": {"status": "interrupted", "reason": ""}}, "was not completed"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+def test_runs_that_cannot_be_compared_are_refused_unless_forced(tmp_path: Path, change: dict[str, Any], why: str) -> None:
     one, other = saved_run(tmp_path / "a", 10), saved_run(tmp_path / "b", 10, change=change)
-    with pytest.raises(UsageError, match=f"b {why}|b ran with {why}"):
-        compared(one, other)
-    assert any(why in note for note in compared(one, other, force=True)["notes"])
+    with pytest.raises(UsageError, match=f"b {why}|b has a {why}"):
+        diff_of(one, other)
+    assert any(why in note for note in diff_of(one, other, force=True)["notes"])
 
 
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ({"load/connections": 99}, "number of connections"),
-        ({"machine": {"cpu": "another", "cores": 1, "memory_bytes": 1, "kernel": "k"}}, "another machine"),
+        ({"machine": {"cpu": "another", "cores": 1, "memory_bytes": 1, "kernel": "k"}}, "different machine"),
         ({"outcome": {"status": "aborted", "reason": ""}}, "was aborted"),
     ],
 )
-def test_what_a_reader_must_know_is_told(tmp_path: Path, change: dict[str, Any], why: str) -> None:
-    result = compared(saved_run(tmp_path / "a", 10), saved_run(tmp_path / "b", 10, change=change))
+def test_differences_of_set_up_are_noted(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    result = diff_of(saved_run(tmp_path / "a", 10), saved_run(tmp_path / "b", 10, change=change))
     assert any(why in note for note in result["notes"])
 
 
-def test_where_the_generator_was_limited_nothing_is_said(tmp_path: Path) -> None:
+def test_runs_with_a_limited_generator_are_inconclusive(tmp_path: Path) -> None:
     change = {"generator/limited": True, "generator/limited_reasons": ["its core was 99% busy"]}
-    result = compared(saved_run(tmp_path / "a", 10), saved_run(tmp_path / "b", 20, change=change))
-    assert set(words(result).values()) == {"cannot tell"}
+    result = diff_of(saved_run(tmp_path / "a", 10), saved_run(tmp_path / "b", 20, change=change))
+    assert set(verdicts_by_metric(result).values()) == {"cannot tell"}
     assert any("generator was the bottleneck" in note for note in result["notes"])
 
 
-def verdict(path: Path, kind: str = "check", **verdicts: str) -> Path:
+def saved_verdicts(path: Path, kind: str = "check", **verdicts: str) -> Path:
     rules = {name.replace("_", "-"): {"verdict": verdict} for name, verdict in verdicts.items()}
     result = {
         "schema": f"smtpbench-{kind}/1", "kind": kind, "target": {"url": "smtp://127.0.0.1:1", "banner": "220 x"},
@@ -160,24 +160,24 @@ def verdict(path: Path, kind: str = "check", **verdicts: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["check", "fuzz"])
-def test_rules_are_compared(tmp_path: Path, kind: str) -> None:
-    old = verdict(tmp_path / "old.json", kind, eod_lf_lf="violation", auth_order="pass", re_ehlo="violation")
-    new = verdict(tmp_path / "new.json", kind, eod_lf_lf="pass", auth_order="violation", re_ehlo="violation")
-    result = diff(sides_of([old, new]), [], confidence=0.95, least=0.01, force=False)
+def test_rules_are_diff_of(tmp_path: Path, kind: str) -> None:
+    old = saved_verdicts(tmp_path / "old.json", kind, eod_lf_lf="violation", auth_order="pass", re_ehlo="violation")
+    new = saved_verdicts(tmp_path / "new.json", kind, eod_lf_lf="pass", auth_order="violation", re_ehlo="violation")
+    result = diff(load_candidates([old, new]), [], confidence=0.95, least=0.01, force=False)
     assert {entry["rule"]: entry["verdicts"] for entry in result["rule_differences"]} == {
         "eod-lf-lf": {"old": "violation", "new": "pass"}, "auth-order": {"old": "pass", "new": "violation"},
     }  # fmt: skip
     assert any_worse(result)
-    assert not any_worse(diff(sides_of([old, old]), [], confidence=0.95, least=0.01, force=False))
+    assert not any_worse(diff(load_candidates([old, old]), [], confidence=0.95, least=0.01, force=False))
 
 
-def test_sides_of_other_kinds_are_refused(tmp_path: Path) -> None:
+def test_results_of_different_kinds_are_refused(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "run", 10)
-    check = verdict(tmp_path / "check.json")
-    with pytest.raises(UsageError, match="results of different kinds"):
-        sides_of([run, check])
-    with pytest.raises(UsageError, match=r"no result\.json in it"):
-        sides_of([tmp_path / "run", (tmp_path / "empty").mkdir() or tmp_path / "empty"])  # type: ignore[func-returns-value]  # None, so the path
-    (tmp_path / "run" / "result.json").write_text(json.dumps(compared(saved_run(tmp_path / "b", 10), tmp_path / "b")))
-    with pytest.raises(UsageError, match="a comparison is a reading already"):
-        sides_of([run, run])
+    check = saved_verdicts(tmp_path / "check.json")
+    with pytest.raises(UsageError, match="results of different kinds cannot be compared"):
+        load_candidates([run, check])
+    with pytest.raises(UsageError, match=r"no result\.json in this folder"):
+        load_candidates([tmp_path / "run", (tmp_path / "empty").mkdir() or tmp_path / "empty"])  # type: ignore[func-returns-value]  # None, so the path
+    (tmp_path / "run" / "result.json").write_text(json.dumps(diff_of(saved_run(tmp_path / "b", 10), tmp_path / "b")))
+    with pytest.raises(UsageError, match="cannot compare comparison results"):
+        load_candidates([run, run])

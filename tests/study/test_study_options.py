@@ -1,4 +1,4 @@
-"""A comparison from the command line says the same as one from a file."""
+"""Comparisons from the command line and from files."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ A, B = "smtp://127.0.0.1:2525", "smtp://127.0.0.1:2526"
 
 
 def comparison(
-    what: str = "relay", told: dict[str, Any] | None = None, **sides: list[str] | None
+    source: str = "relay", settings: dict[str, Any] | None = None, **candidate_options: list[str] | None
 ) -> tuple[Comparison, Path]:
-    every = {name: sides.get(name) for name in ("target", "with", "start", "stop")}
-    document, folder = document_of(what, every, told or {}, "")
+    options = {name: candidate_options.get(name) for name in ("target", "with", "start", "stop")}
+    document, folder = document_of(source, options, settings or {}, "")
     return check(document, folder), folder
 
 
-def request_of(what: str = "relay", told: dict[str, Any] | None = None, **sides: list[str] | None) -> CompareRequest:
-    return make_request(*comparison(what, told, **sides), AccessOptions(), Path("out"), 7)
+def request_of(
+    source: str = "relay", settings: dict[str, Any] | None = None, **candidate_options: list[str] | None
+) -> CompareRequest:
+    return make_request(*comparison(source, settings, **candidate_options), AccessOptions(), Path("out"), 7)
 
 
-def test_two_targets() -> None:
+def test_targets_of_options_become_candidates() -> None:
     request = request_of(target=[f"old={A}", f"new={B}"])
     assert [(one.name, one.access.target.url) for one in request.candidates] == [("old", A), ("new", B)]
     assert [metric.text for metric in request.metrics] == list(METRICS)
@@ -37,21 +39,21 @@ def test_two_targets() -> None:
     assert (plan.duration_ns, plan.warmup_ns, plan.seed) == (5 * NS_PER_S, NS_PER_S, 7)
 
 
-def test_two_option_sets_on_one_target() -> None:
+def test_one_target_is_compared_with_two_sets_of_options() -> None:
     options: Any = {"with": ["few=-c 5 --size 4KiB", "many=-c 50 -r 100/s -d 2s"]}
     few, many = request_of(target=[A], **options).candidates
-    assert (few.plan.connections, few.message_bytes, few.options) == (5, 4096, "connections 5, messages of 4.00 KiB")
+    assert (few.plan.connections, few.message_bytes, few.options) == (5, 4096, "connections 5, message size 4.00 KiB")
     assert (many.plan.connections, many.plan.open_model, many.access.target.url) == (50, True, A)
     assert many.options == "connections 50, duration 2.00 s, rate 100/s"
 
 
-def test_commands_belong_to_their_candidate() -> None:
+def test_commands_apply_to_the_candidate_they_name() -> None:
     one, other = request_of(target=[f"a={A}", f"b={A}"], start=["a=x --y=z", "b=q"], stop=["b=w"]).candidates
     assert (one.commands.start, one.commands.stop) == ("x --y=z", "")
     assert (other.commands.start, other.commands.stop) == ("q", "w")
 
 
-def test_a_file_with_options_over_it(tmp_path: Path) -> None:
+def test_options_override_a_comparison_file(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("session: [EHLO c.example, QUIT]\nload: {messages: 10}\n")
     (tmp_path / "c.yaml").write_text(
         "scenario: mine.yaml\nload: {connections: 3}\nrepeats: 4\ncandidates:\n"
@@ -62,10 +64,10 @@ def test_a_file_with_options_over_it(tmp_path: Path) -> None:
     one, other = request.candidates
     assert one.access.trust.ca == tmp_path / "ca.pem"
     assert one.commands.folder == tmp_path
-    # how long: the scenario's own ten messages are not asked of a comparison, unless it says so
+    # the ten messages of the scenario do not limit the runs of a comparison
     assert (one.plan.connections, one.plan.arrivals, one.plan.duration_ns) == (8, None, 5 * NS_PER_S)
     assert (other.plan.arrivals, other.plan.duration_ns) == (7, None)
-    # a scenario without a message has no latency of one
+    # a scenario without a message has no message latency
     assert [metric.text for metric in request.metrics] == [
         "throughput",
         "transaction.p50",
@@ -76,30 +78,30 @@ def test_a_file_with_options_over_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sides", "words"),
+    ("candidate_options", "text"),
     [
-        ({}, "who is compared"),
-        ({"target": [A]}, "say what differs"),
-        ({"target": [f"a={A}"]}, "cannot be compared"),
-        ({"target": [f"a={A}", f"a={B}"]}, "stands there twice"),
-        ({"target": [f"a={A}", B]}, "write NAME=VALUE"),
-        ({"target": [f"a={A}", f"b={B}"], "start": ["c=x"]}, "no candidate 'c'"),
+        ({}, "no candidates to compare"),
+        ({"target": [A]}, "one target needs two sets of options"),
+        ({"target": [f"a={A}"]}, "needs two candidates"),
+        ({"target": [f"a={A}", f"a={B}"]}, "is used twice"),
+        ({"target": [f"a={A}", B]}, "use --(target|with) NAME=VALUE"),
+        ({"target": [f"a={A}", f"b={B}"], "start": ["c=x"]}, "unknown candidate 'c'"),
         ({"target": [A], "with": ["a=-c 1", "b=--colour 3"]}, "unrecognized arguments"),
         ({"target": [A], "with": ["a=-c '", "b=-c 3"]}, "No closing quotation"),
         ({"target": [A], "with": ["a=-c 1", "b=-c lots"]}, "whole number"),
         ({"target": [A], "with": ["a=-c 1", "b=-r 5"]}, "is not a rate"),
-        ({"target": [A], "with": ["a/b=-c 1", "b=-c 5"]}, "write NAME=VALUE"),
+        ({"target": [A], "with": ["a/b=-c 1", "b=-c 5"]}, "use --(target|with) NAME=VALUE"),
         ({"target": [f"a b={A}", f"b={B}"]}, "not allowed here"),
-        ({"target": [f"a={A}", f"b={B}"], "stop": ["b=x"]}, "never started"),
+        ({"target": [f"a={A}", f"b={B}"], "stop": ["b=x"]}, "without a start command"),
         ({"target": ["a=http://x", f"b={B}"]}, "is not understood"),
     ],
 )
-def test_what_cannot_be_meant(sides: dict[str, list[str]], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        request_of(**sides)  # type: ignore[arg-type]  # one mapping for all the keywords
+def test_contradictory_or_incomplete_options_are_refused(candidate_options: dict[str, list[str]], text: str) -> None:
+    with pytest.raises(UsageError, match=text):
+        request_of(**candidate_options)  # type: ignore[arg-type]  # one mapping for all the keywords
 
 
-def test_mistakes_in_a_file_have_their_places(tmp_path: Path) -> None:
+def test_mistakes_in_a_file_are_reported_with_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(
         "scenario: relay\nrepeats: none\ncandidates:\n  a: {target: 'smtp://x', strat: y}\n"
@@ -107,26 +109,26 @@ def test_mistakes_in_a_file_have_their_places(tmp_path: Path) -> None:
     )
     with pytest.raises(ScenarioError) as caught:
         comparison(str(path))
-    told = [(problem.line, problem.column, problem.text) for problem in caught.value.problems]
-    assert [place[:2] for place in told] == [(2, 10), (4, 27), (5, 20), (5, 23)]
-    assert "did you mean 'start'" in told[1][2]
-    assert "did you mean 'connections'" in told[3][2]
+    problems = [(problem.line, problem.column, problem.text) for problem in caught.value.problems]
+    assert [place[:2] for place in problems] == [(2, 10), (4, 27), (5, 20), (5, 23)]
+    assert "did you mean 'start'" in problems[1][2]
+    assert "did you mean 'connections'" in problems[3][2]
 
 
-def test_a_file_and_targets_are_too_much(tmp_path: Path) -> None:
+def test_targets_with_a_comparison_file_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(f"scenario: relay\ncandidates: {{a: {{target: '{A}'}}, b: {{target: '{B}'}}}}\n")
-    with pytest.raises(UsageError, match="has candidates of its own"):
+    with pytest.raises(UsageError, match="defines its own candidates"):
         comparison(str(path), target=[f"a={A}", f"b={B}"])
 
 
-def test_a_metric_that_was_asked_for_must_be_there() -> None:
-    with pytest.raises(UsageError, match="nothing is timed as 'mesage'"):
-        request_of(told={"metrics": ["mesage.p99"]}, target=[f"a={A}", f"b={B}"])
+def test_metric_that_the_scenario_does_not_have_is_refused() -> None:
+    with pytest.raises(UsageError, match="no latency 'mesage'"):
+        request_of(settings={"metrics": ["mesage.p99"]}, target=[f"a={A}", f"b={B}"])
 
 
 @pytest.mark.parametrize(
-    ("said", "other", "wanted"),
+    ("load", "other", "expected"),
     [
         ({"duration": "30s"}, {"messages": 5}, (5, None, None)),
         ({"messages": 5, "rate": "5/s"}, {"duration": "1s"}, (None, NS_PER_S, (5.0, 5.0))),
@@ -134,6 +136,8 @@ def test_a_metric_that_was_asked_for_must_be_there() -> None:
         ({"rate": "5/s", "duration": "1s"}, {"stages": [{"for": "3s", "rate": "2/s"}]}, (None, None, None)),
     ],
 )
-def test_how_long_and_how_fast_are_said_once(said: dict[str, Any], other: dict[str, Any], wanted: tuple[Any, ...]) -> None:
-    load = overlaid(Load.model_validate(said), Load.model_validate(other))
-    assert (load.messages, load.duration, load.rate) == wanted
+def test_length_and_rate_are_taken_from_one_load_only(
+    load: dict[str, Any], other: dict[str, Any], expected: tuple[Any, ...]
+) -> None:
+    merged = overlaid(Load.model_validate(load), Load.model_validate(other))
+    assert (merged.messages, merged.duration, merged.rate) == expected

@@ -1,4 +1,4 @@
-"""Servers by command: started, waited for, ended with all that they started, and told about where that fails."""
+"""Servers by command: starting, waiting for the greeting, stopping all processes, and error texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import servers
 
 from smtpbench.errors import CannotRun
-from smtpbench.study.servers import Commands, started
+from smtpbench.study.servers import Commands, server_running
 from smtpbench.target import Access, parse_target
 from smtpbench.units import NS_PER_S
 
@@ -30,56 +30,56 @@ def listens(port: int) -> bool:
 
 
 @pytest.mark.parametrize("command", ["exec {}", "{} & wait", "cd / && {}"])
-async def test_it_runs_for_as_long_as_it_is_wanted(tmp_path: Path, command: str) -> None:
+async def test_server_runs_while_the_context_lasts(tmp_path: Path, command: str) -> None:
     port = servers.free_port()
-    async with started(Commands(command.format(sink(port)), folder=tmp_path), access(port), tmp_path / "log"):
+    async with server_running(Commands(command.format(sink(port)), folder=tmp_path), access(port), tmp_path / "log"):
         assert listens(port)
     assert not listens(port)
     assert "sink: listening on" in (tmp_path / "log").read_text()
 
 
-async def test_a_daemon_is_ended_by_its_own_command(tmp_path: Path) -> None:
+async def test_daemon_is_stopped_by_its_stop_command(tmp_path: Path) -> None:
     port = servers.free_port()
     start = f"setsid {sink(port)} & echo $! > pid"
-    async with started(Commands(start, "kill $(cat pid)", folder=tmp_path), access(port), tmp_path / "log"):
+    async with server_running(Commands(start, "kill $(cat pid)", folder=tmp_path), access(port), tmp_path / "log"):
         assert listens(port)
     assert not listens(port)
 
 
-async def test_one_that_stays_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtpbench.study.servers.END_S", 0.5)
+async def test_server_that_survives_its_stop_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smtpbench.study.servers.STOP_S", 0.5)
     port = servers.free_port()
     start = f"setsid {sink(port)} & echo $! > pid"
     try:
-        with pytest.raises(CannotRun, match="give it a command with --stop"):
-            async with started(Commands(start, folder=tmp_path), access(port), tmp_path / "log"):
+        with pytest.raises(CannotRun, match="add a command with --stop"):
+            async with server_running(Commands(start, folder=tmp_path), access(port), tmp_path / "log"):
                 pass
     finally:
         os.kill(int((tmp_path / "pid").read_text()), 9)
 
 
 @pytest.mark.parametrize(
-    ("command", "words"),
+    ("command", "text"),
     [
-        ("echo 'no \033[31m licence'; exit 3", r"ended with status 3; its last words: no \\x1b\[31m licence"),
+        ("echo 'no \033[31m licence'; exit 3", r"ended with status 3; its last output: no \\x1b\[31m licence"),
         ("sleep 60", r"did not greet within 0.3 s"),
     ],
 )
-async def test_what_does_not_come_up(tmp_path: Path, command: str, words: str) -> None:
+async def test_server_that_does_not_start_is_reported_with_its_output(tmp_path: Path, command: str, text: str) -> None:
     commands = Commands(command, ready_ns=NS_PER_S * 3 // 10 if "sleep" in command else 20 * NS_PER_S, folder=tmp_path)
-    with pytest.raises(CannotRun, match=words):
-        async with started(commands, access(servers.free_port()), tmp_path / "log"):
+    with pytest.raises(CannotRun, match=text):
+        async with server_running(commands, access(servers.free_port()), tmp_path / "log"):
             pytest.fail("it never greeted")
 
 
-async def test_somebody_else_in_its_place_is_told(tmp_path: Path) -> None:
+async def test_other_server_on_the_port_is_reported(tmp_path: Path) -> None:
     port = servers.free_port()
-    async with started(Commands(f"exec {sink(port)}", folder=tmp_path), access(port), tmp_path / "log"):
-        with pytest.raises(CannotRun, match="answers before its server was started"):
-            async with started(Commands("true", folder=tmp_path), access(port), tmp_path / "other"):
-                pytest.fail("it was another's server")
+    async with server_running(Commands(f"exec {sink(port)}", folder=tmp_path), access(port), tmp_path / "log"):
+        with pytest.raises(CannotRun, match="another server already answers"):
+            async with server_running(Commands("true", folder=tmp_path), access(port), tmp_path / "other"):
+                pytest.fail("the other server was taken for this one")
 
 
-async def test_without_a_command_nothing_is_done(tmp_path: Path) -> None:
-    async with started(Commands(), access(1), tmp_path / "log"):
+async def test_nothing_is_started_without_a_command(tmp_path: Path) -> None:
+    async with server_running(Commands(), access(1), tmp_path / "log"):
         assert not (tmp_path / "log").exists()

@@ -1,4 +1,4 @@
-"""Which rate comes next, and when the search is over: decisions on made-up steps."""
+"""Decisions of a capacity search on invented steps: the next rate, and the end."""
 
 from __future__ import annotations
 
@@ -11,184 +11,190 @@ from smtpbench.study.steps import (
     CONNECTIONS,
     GENERATOR,
     MAX_RATE,
+    MAX_TRIES,
     NEAR,
     NOTHING,
     OBJECTIVE,
     PROBE,
-    TRIES,
-    Limits,
-    Next,
+    NextStep,
+    SearchLimits,
     SearchResult,
     SearchStep,
     decide,
-    length_s,
-    verdict,
+    search_result,
+    step_length_s,
 )  # fmt: skip
 
-LIMITS = Limits(first_per_s=100.0, lowest_per_s=1.5625)
+LIMITS = SearchLimits(first_per_s=100.0, lowest_per_s=1.5625)
 
 
-def held(rate: float, purpose: str = PROBE) -> SearchStep:
+def passed(rate: float, purpose: str = PROBE) -> SearchStep:
     return SearchStep(rate, purpose, True)
 
 
 def failed(
-    rate: float, *, clear: bool = True, blame: str = "", served: float | None = None, purpose: str = PROBE
+    rate: float, *, conclusive: bool = True, limited_by: str = "", served: float | None = None, purpose: str = PROBE
 ) -> SearchStep:
-    return SearchStep(rate, purpose, False, clear, blame, served)
+    return SearchStep(rate, purpose, False, conclusive, limited_by, served)
 
 
-def search(answer: Callable[[Next, int], SearchStep], limits: Limits = LIMITS) -> tuple[SearchResult, list[SearchStep]]:
-    """A whole search, each step answered."""
+def search(
+    answer: Callable[[NextStep, int], SearchStep], limits: SearchLimits = LIMITS
+) -> tuple[SearchResult, list[SearchStep]]:
+    """Run a whole search; `answer` gives the outcome of each step."""
     steps: list[SearchStep] = []
-    while isinstance(ahead := decide(limits, steps), Next):
-        steps.append(answer(ahead, len(steps)))
-        assert len(steps) <= limits.most_steps
-    return ahead, steps
+    while isinstance(next_step := decide(limits, steps), NextStep):
+        steps.append(answer(next_step, len(steps)))
+        assert len(steps) <= limits.max_steps
+    return next_step, steps
 
 
-def below(limit: float, *, shows: bool = False) -> Callable[[Next, int], SearchStep]:
-    """What a server answers that holds up to a limit, and shows it by its backlog or not."""
+def below(limit: float, *, shows_limit: bool = False) -> Callable[[NextStep, int], SearchStep]:
+    """Return the outcomes of a server with this limit; its backlog shows the limit if `shows_limit` is set."""
 
-    def answer(ahead: Next, at: int) -> SearchStep:
-        if ahead.rate_per_s <= limit:
-            return held(ahead.rate_per_s, ahead.purpose)
-        return failed(ahead.rate_per_s, served=limit if shows else None, purpose=ahead.purpose)
+    def answer(next_step: NextStep, at: int) -> SearchStep:
+        if next_step.rate_per_s <= limit:
+            return passed(next_step.rate_per_s, next_step.purpose)
+        return failed(next_step.rate_per_s, served=limit if shows_limit else None, purpose=next_step.purpose)
 
     return answer
 
 
 @pytest.mark.parametrize("limit", [1.7, 9.99, 100.0, 101.0, 155.5, 399.9, 1234.5, 7777.0, 23456.0])
-@pytest.mark.parametrize("shows", [True, False])
-def test_every_limit_is_found_in_few_steps(limit: float, shows: bool) -> None:
-    found, steps = search(below(limit, shows=shows))
+@pytest.mark.parametrize("shows_limit", [True, False])
+def test_limit_is_found_in_few_steps(limit: float, shows_limit: bool) -> None:
+    found, steps = search(below(limit, shows_limit=shows_limit))
     assert found.rate_per_s is not None
     assert found.rate_per_s <= limit < found.rate_per_s * 1.05
     assert found.limited_by == OBJECTIVE
     assert steps[-1].purpose == CONFIRM
     most = 14 if limit > 2000 else 10  # more doublings to get there
-    assert len(steps) <= (most if shows else most + 2)
+    assert len(steps) <= (most if shows_limit else most + 2)
 
 
-def test_a_backlog_that_shows_the_limit_saves_steps() -> None:
-    assert len(search(below(399.0, shows=True))[1]) < len(search(below(399.0))[1])
-    steps = [held(100), held(200), held(400), failed(800, served=500)]
-    assert decide(LIMITS, steps) == Next(487.5, NEAR)
-    assert decide(LIMITS, [*steps, held(487.5, NEAR)]) == Next(511.2, NEAR)
-    assert decide(LIMITS, [*steps, failed(487.5, purpose=NEAR)]) == Next(441.6, NEAR)  # it was no limit of throughput
+def test_growing_backlog_saves_steps() -> None:
+    assert len(search(below(399.0, shows_limit=True))[1]) < len(search(below(399.0))[1])
+    steps = [passed(100), passed(200), passed(400), failed(800, served=500)]
+    assert decide(LIMITS, steps) == NextStep(487.5, NEAR)
+    assert decide(LIMITS, [*steps, passed(487.5, NEAR)]) == NextStep(511.2, NEAR)
+    assert decide(LIMITS, [*steps, failed(487.5, purpose=NEAR)]) == NextStep(441.6, NEAR)  # not a limit of throughput
 
 
-def test_it_goes_down_where_the_first_rate_does_not_hold_and_no_further_than_it_may() -> None:
-    assert decide(LIMITS, [failed(100)]) == Next(25, PROBE)
+def test_search_goes_down_to_the_lowest_rate_if_the_first_fails() -> None:
+    assert decide(LIMITS, [failed(100)]) == NextStep(25, PROBE)
     found, steps = search(below(0.0))
     assert [step.rate_per_s for step in steps] == [100, 25, 6.25, 1.5625]
     assert (found.rate_per_s, found.failed_rate_per_s, found.precision_share) == (None, 1.5625, None)
     assert found.limited_by == OBJECTIVE
 
 
-def test_a_failure_that_is_not_clear_is_tried_again() -> None:
-    steps = [held(100), failed(200, clear=False)]
-    assert decide(LIMITS, steps) == Next(200, PROBE)
-    assert decide(LIMITS, [*steps, held(200)]) == Next(200, PROBE)
-    assert decide(LIMITS, [*steps, held(200), held(200)]) == Next(400, PROBE)
-    assert decide(LIMITS, [*steps, failed(200, clear=False)]) == Next(141.4, NEAR)
-    assert decide(LIMITS, [held(100), failed(200, clear=False), held(200), failed(200, clear=False)]) == Next(200, PROBE)
+def test_inconclusive_failure_is_repeated() -> None:
+    steps = [passed(100), failed(200, conclusive=False)]
+    assert decide(LIMITS, steps) == NextStep(200, PROBE)
+    assert decide(LIMITS, [*steps, passed(200)]) == NextStep(200, PROBE)
+    assert decide(LIMITS, [*steps, passed(200), passed(200)]) == NextStep(400, PROBE)
+    assert decide(LIMITS, [*steps, failed(200, conclusive=False)]) == NextStep(141.4, NEAR)
+    assert decide(
+        LIMITS, [passed(100), failed(200, conclusive=False), passed(200), failed(200, conclusive=False)]
+    ) == NextStep(200, PROBE)
 
 
-def test_a_bound_that_never_failed_clearly_is_challenged_before_the_end() -> None:
-    steps = [held(100), failed(104, clear=False), failed(104, clear=False)]
-    assert decide(LIMITS, steps) == Next(104, NEAR)
-    assert decide(LIMITS, [*steps, failed(104, clear=False)]) == Next(100, CONFIRM)
-    assert decide(LIMITS, [*steps, held(104, NEAR)]) == Next(104, NEAR)
-    assert decide(LIMITS, [*steps, held(104, NEAR), held(104, NEAR), held(104, NEAR)]) == Next(208, PROBE)
+def test_upper_bound_without_conclusive_failure_is_tried_again_before_the_end() -> None:
+    steps = [passed(100), failed(104, conclusive=False), failed(104, conclusive=False)]
+    assert decide(LIMITS, steps) == NextStep(104, NEAR)
+    assert decide(LIMITS, [*steps, failed(104, conclusive=False)]) == NextStep(100, CONFIRM)
+    assert decide(LIMITS, [*steps, passed(104, NEAR)]) == NextStep(104, NEAR)
+    assert decide(LIMITS, [*steps, passed(104, NEAR), passed(104, NEAR), passed(104, NEAR)]) == NextStep(208, PROBE)
 
 
-def test_a_bound_that_was_the_generators_is_challenged_as_well() -> None:
-    blamed = failed(104, clear=False, blame=GENERATOR)
-    steps = [held(100), blamed, blamed, blamed]
-    assert decide(LIMITS, steps) == Next(104, NEAR)
-    assert decide(LIMITS, [*steps, blamed]) == Next(100, CONFIRM)
-    assert decide(LIMITS, [*steps, held(104, NEAR)]) == Next(104, NEAR)
-    assert decide(LIMITS, [*steps, held(104, NEAR), held(104, NEAR)]) == Next(208, PROBE)
+def test_upper_bound_limited_by_the_generator_is_tried_again_as_well() -> None:
+    limited = failed(104, conclusive=False, limited_by=GENERATOR)
+    steps = [passed(100), limited, limited, limited]
+    assert decide(LIMITS, steps) == NextStep(104, NEAR)
+    assert decide(LIMITS, [*steps, limited]) == NextStep(100, CONFIRM)
+    assert decide(LIMITS, [*steps, passed(104, NEAR)]) == NextStep(104, NEAR)
+    assert decide(LIMITS, [*steps, passed(104, NEAR), passed(104, NEAR)]) == NextStep(208, PROBE)
 
 
-def test_a_rate_is_tried_no_more_often_than_that() -> None:
-    def in_turns(ahead: Next, at: int) -> SearchStep:
-        if ahead.rate_per_s < 200:
-            return held(ahead.rate_per_s, ahead.purpose)
-        return failed(ahead.rate_per_s, clear=False, blame=GENERATOR if at % 2 else "")
+def test_rate_is_tried_a_limited_number_of_times() -> None:
+    def in_turns(next_step: NextStep, at: int) -> SearchStep:
+        if next_step.rate_per_s < 200:
+            return passed(next_step.rate_per_s, next_step.purpose)
+        return failed(next_step.rate_per_s, conclusive=False, limited_by=GENERATOR if at % 2 else "")
 
     _, steps = search(in_turns)
-    assert max(sum(step.rate_per_s == rate for step in steps) for rate in {step.rate_per_s for step in steps}) <= TRIES
+    assert max(sum(step.rate_per_s == rate for step in steps) for rate in {step.rate_per_s for step in steps}) <= MAX_TRIES
 
 
-def test_what_was_found_is_tried_for_longer_and_the_search_goes_on_below_where_that_fails() -> None:
-    steps = [held(100), failed(104)]
-    assert decide(LIMITS, steps) == Next(100, CONFIRM)
+def test_rate_is_confirmed_by_a_longer_step_or_the_search_continues_below() -> None:
+    steps = [passed(100), failed(104)]
+    assert decide(LIMITS, steps) == NextStep(100, CONFIRM)
     again = [*steps, failed(100, purpose=CONFIRM)]
-    assert decide(LIMITS, again) == Next(100, CONFIRM)
-    assert decide(LIMITS, [*again, held(100, CONFIRM)]) == verdict(LIMITS, [*steps, held(100, CONFIRM)])
+    assert decide(LIMITS, again) == NextStep(100, CONFIRM)
+    assert decide(LIMITS, [*again, passed(100, CONFIRM)]) == search_result(LIMITS, [*steps, passed(100, CONFIRM)])
     lost = [*again, failed(100, purpose=CONFIRM), failed(100, purpose=CONFIRM)]
-    assert decide(LIMITS, lost) == Next(25, PROBE)
-    assert decide(LIMITS, [held(50), *lost]) == Next(70.71, NEAR)
+    assert decide(LIMITS, lost) == NextStep(25, PROBE)
+    assert decide(LIMITS, [passed(50), *lost]) == NextStep(70.71, NEAR)
 
 
-@pytest.mark.parametrize(("blame", "word"), [(GENERATOR, "the generator"), (CONNECTIONS, "the number of connections")])
-def test_whose_limit_it_was(blame: str, word: str) -> None:
-    def answer(ahead: Next, at: int) -> SearchStep:
-        good = ahead.rate_per_s < 300
-        return held(ahead.rate_per_s, ahead.purpose) if good else failed(ahead.rate_per_s, clear=False, blame=blame)
+@pytest.mark.parametrize(("limited_by", "text"), [(GENERATOR, "the generator"), (CONNECTIONS, "the number of connections")])
+def test_result_names_the_limit_that_was_not_the_server(limited_by: str, text: str) -> None:
+    def answer(next_step: NextStep, at: int) -> SearchStep:
+        passes = next_step.rate_per_s < 300
+        return (
+            passed(next_step.rate_per_s, next_step.purpose)
+            if passes
+            else failed(next_step.rate_per_s, conclusive=False, limited_by=limited_by)
+        )
 
     found, steps = search(answer)
-    assert found.limited_by == blame
+    assert found.limited_by == limited_by
     assert found.reason.startswith("at least ")
-    assert word in found.reason
+    assert text in found.reason
     assert found.rate_per_s is not None
     assert 300 / 1.05 < found.rate_per_s < 300
-    assert len(steps) <= LIMITS.most_steps
+    assert len(steps) <= LIMITS.max_steps
 
 
-def test_a_clear_limit_of_our_own_needs_no_second_look_and_shows_itself_as_well() -> None:
-    def answer(ahead: Next, at: int) -> SearchStep:
-        if ahead.rate_per_s <= 300:
-            return held(ahead.rate_per_s, ahead.purpose)
-        return failed(ahead.rate_per_s, blame=CONNECTIONS, served=300, purpose=ahead.purpose)
+def test_conclusive_limit_of_the_generator_is_not_repeated() -> None:
+    def answer(next_step: NextStep, at: int) -> SearchStep:
+        if next_step.rate_per_s <= 300:
+            return passed(next_step.rate_per_s, next_step.purpose)
+        return failed(next_step.rate_per_s, limited_by=CONNECTIONS, served=300, purpose=next_step.purpose)
 
     found, steps = search(answer)
     assert [step.rate_per_s for step in steps] == [100, 200, 400, 292.5, 306.8, 292.5]
     assert (found.rate_per_s, found.limited_by) == (292.5, CONNECTIONS)
 
 
-def test_the_highest_rate_that_was_asked_for() -> None:
-    limits = Limits(100.0, 1.0, max_rate_per_s=250.0)
+def test_search_ends_at_the_highest_rate_allowed() -> None:
+    limits = SearchLimits(100.0, 1.0, max_rate_per_s=250.0)
     found, steps = search(below(1e9), limits)
     assert [(step.rate_per_s, step.purpose) for step in steps] == [(100, PROBE), (200, PROBE), (250, PROBE), (250, CONFIRM)]
     assert (found.rate_per_s, found.limited_by) == (250, MAX_RATE)
-    assert search(below(1e9), Limits(100.0, 1.0, max_rate_per_s=50.0))[0].rate_per_s == 50
+    assert search(below(1e9), SearchLimits(100.0, 1.0, max_rate_per_s=50.0))[0].rate_per_s == 50
 
 
-def test_a_budget_of_steps_ends_it_with_what_it_has() -> None:
-    found, steps = search(below(1234.0), Limits(100.0, 1.0, most_steps=6))
+def test_search_ends_after_the_largest_number_of_steps() -> None:
+    found, steps = search(below(1234.0), SearchLimits(100.0, 1.0, max_steps=6))
     assert len(steps) == 6
     assert (found.rate_per_s, found.failed_rate_per_s) == (1131, 1600)
-    assert "did not bring down" in found.reason
-    unconfirmed, _ = search(below(103.0), Limits(100.0, 1.0, most_steps=6))
-    assert "a longer step was not made" in unconfirmed.reason
+    assert "is wider than the precision" in found.reason
+    unconfirmed, _ = search(below(103.0), SearchLimits(100.0, 1.0, max_steps=6))
+    assert "not confirmed by a longer step" in unconfirmed.reason
 
 
-def test_what_has_only_begun_has_found_nothing() -> None:
-    assert verdict(LIMITS, []).limited_by == NOTHING
-    assert verdict(LIMITS, [held(100)]) == SearchResult(
-        100, None, None, NOTHING, "at least 100/s: no rate was found that does not hold"
-    )
-    assert decide(LIMITS, []) == Next(100, PROBE)
+def test_search_without_a_failed_rate_has_no_limit() -> None:
+    assert search_result(LIMITS, []).limited_by == NOTHING
+    assert search_result(LIMITS, [passed(100)]) == SearchResult(100, None, None, NOTHING, "at least 100/s: no rate failed")
+    assert decide(LIMITS, []) == NextStep(100, PROBE)
 
 
-def test_steps_near_the_limit_last_for_enough_arrivals() -> None:
-    assert length_s(PROBE, 1000, 5.0, 0.05) == 3
-    assert length_s(PROBE, 20, 5.0, 0.05) == 5
-    assert length_s(NEAR, 1000, 5.0, 0.05) == 5
-    assert length_s(NEAR, 40, 5.0, 0.05) == 10
-    assert length_s(NEAR, 1, 5.0, 0.05) == 20
-    assert length_s(CONFIRM, 1000, 5.0, 0.05) == 10
-    assert length_s(NEAR, 1000, 0.4, 0.05) == 0.4
+def test_steps_near_the_limit_last_long_enough_for_their_arrivals() -> None:
+    assert step_length_s(PROBE, 1000, 5.0, 0.05) == 3
+    assert step_length_s(PROBE, 20, 5.0, 0.05) == 5
+    assert step_length_s(NEAR, 1000, 5.0, 0.05) == 5
+    assert step_length_s(NEAR, 40, 5.0, 0.05) == 10
+    assert step_length_s(NEAR, 1, 5.0, 0.05) == 20
+    assert step_length_s(CONFIRM, 1000, 5.0, 0.05) == 10
+    assert step_length_s(NEAR, 1000, 0.4, 0.05) == 0.4

@@ -31,7 +31,7 @@ from smtpbench.report.reading.metrics import COMPLETED, Head
 from smtpbench.report.reading.sections import instant_text, natural, number, records, rfc_url, section, words
 from smtpbench.report.terminal.comparison import change_text
 from smtpbench.report.terminal.scorecard import mark
-from smtpbench.report.terminal.tables import slot_order
+from smtpbench.report.terminal.tables import metric_order
 from smtpbench.rules.rule import INCONCLUSIVE, PASS, SEVERITIES, VIOLATED
 from smtpbench.threshold import format_value
 from smtpbench.units import NS_PER_MS, format_duration
@@ -231,7 +231,7 @@ def _latency(saved: Saved) -> list[str]:
         times = [one for one in times if one.time == "service"]
     rows = [
         (code(one.slot), one.time, f"{one.samples:,}", *(_ms(one.ms[name]) for name in _STATISTICS))
-        for one in sorted(times, key=lambda one: slot_order(one.slot))
+        for one in sorted(times, key=lambda one: metric_order(one.slot))
     ]  # fmt: skip
     heads = (name.removesuffix("_ms").replace("_", ".") for name in _STATISTICS)
     return _table(("slot", "time", "count", *heads), rows, right=2) if rows else []

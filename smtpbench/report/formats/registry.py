@@ -28,7 +28,7 @@ FORMATS: Final[dict[str, str]] = {
     "openmetrics": "smtpbench.report.formats.openmetrics:openmetrics",
     "annotations": "smtpbench.report.formats.github:workflow_commands",
     "summary": "smtpbench.report.formats.github:summary",
-    "console": "smtpbench.report.terminal.saved:view",
+    "console": "smtpbench.report.terminal.saved:saved_results",
 }
 #: What reading a result of the wrong shape raises.
 _MISSHAPEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)

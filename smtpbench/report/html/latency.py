@@ -12,7 +12,7 @@ from smtpbench.report.html.common import label_of, table
 from smtpbench.report.html.curves import Chart, percentile_curve
 from smtpbench.report.html.drawing import chart_svg
 from smtpbench.report.reading import lenient as sift
-from smtpbench.report.terminal.tables import slot_order
+from smtpbench.report.terminal.tables import metric_order
 
 #: Slots that are shown, and curves of them: results may hold any number.
 SLOTS: Final = 40
@@ -44,7 +44,7 @@ def latency_section(runs: Sequence[Saved]) -> Section:
 
 def slots_of(runs: Sequence[Saved]) -> list[str]:
     """The slots of all, in the order of a session."""
-    return sorted({slot for run in runs for slot, _ in sift.items(run.result.get("latency"), SLOTS)}, key=slot_order)
+    return sorted({slot for run in runs for slot, _ in sift.items(run.result.get("latency"), SLOTS)}, key=metric_order)
 
 
 def _chart(runs: Sequence[Saved], slot: str) -> Chart | None:
@@ -78,7 +78,7 @@ def _tables(runs: Sequence[Saved], slots: Sequence[str]) -> Iterator[Block]:
 
 
 def _rows(runs: Sequence[Saved], section: str, time: str) -> Iterator[list[Cell | str]]:
-    slots = sorted({slot for run in runs for slot, _ in sift.items(run.result.get(section), SLOTS)}, key=slot_order)
+    slots = sorted({slot for run in runs for slot, _ in sift.items(run.result.get(section), SLOTS)}, key=metric_order)
     for slot in slots:
         for at, run in enumerate(runs):
             times: Any = sift.at(run.result, section, slot, time)

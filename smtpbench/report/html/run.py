@@ -26,7 +26,7 @@ from smtpbench.report.html.drawing import bar_svg
 from smtpbench.report.html.latency import latency_section
 from smtpbench.report.html.timeline import health_charts, time_section
 from smtpbench.report.reading import lenient as sift
-from smtpbench.report.terminal.tables import slot_order
+from smtpbench.report.terminal.tables import metric_order
 from smtpbench.units import format_bytes
 
 _OUTCOMES = ("accepted", "rejected", "failed", "dropped", "interrupted")
@@ -188,7 +188,7 @@ def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
 
 
 def _by_slot(section: Any) -> list[tuple[str, Any]]:
-    return sorted(sift.items(section, 60), key=lambda item: slot_order(item[0]))
+    return sorted(sift.items(section, 60), key=lambda item: metric_order(item[0]))
 
 
 def _codes(result: Mapping[str, Any], examples: Mapping[str, Any]) -> tuple[list[list[Cell | str]], bool]:

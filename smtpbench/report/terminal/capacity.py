@@ -1,9 +1,11 @@
-"""A capacity search on a terminal: the rate that was found and why no more, and a picture of latency over rate.
+"""A capacity search on the console: the rate that was found, what limited it, and a plot of latency over rate.
 
-A row a step, by rate: the median (`o`) and the 99th percentile (`#`) of the message's response time on a logarithmic scale,
-with the objective's limit (`:`) where there is one, so that the knee is where the marks leave the left margin.
+The plot has a line for each step, by rate: the median (`o`) and the 99th percentile (`#`) of the message's response time on
+a logarithmic scale, and the limit of the objective (`:`) where there is one. The knee is where the marks leave the left
+margin.
 
-Made from the result alone. A result may come from anywhere: what is no number is shown as none, and text is made safe.
+It is made from the result alone. A result may come from anywhere: a value that is not a number is shown as missing, and text
+is escaped.
 """
 
 from __future__ import annotations
@@ -15,22 +17,28 @@ from typing import Any
 
 from smtpbench.errors import UsageError
 from smtpbench.report.reading import lenient as sift
-from smtpbench.report.terminal.tables import WIDTH, styled
+from smtpbench.report.terminal.tables import Screen, styled
 from smtpbench.threshold import TIME, parse_threshold
 from smtpbench.units import NS_PER_S, format_duration
 
 _BOLD, _GREEN, _RED, _YELLOW, _PLAIN = "1", "32", "1;31", "33", ""
-#: Columns of the picture.
-_PICTURE = 30
-_ABOUT = (("scenario", "name"), ("target", "url"), ("target", "banner"))
-_LONGEST_MS = 1e9
-_WORDS = {"generator": "generator?", "connections": "too few -c"}
+#: Columns of the plot.
+_PLOT_CELLS = 30
+_TITLE_PATHS = (("scenario", "name"), ("target", "url"), ("target", "banner"))
+_MAX_MS = 1e9
+_BLAMED = {"generator": "generator?", "connections": "too few -c"}
 
 
-def capacity_table(result: Mapping[str, Any], color: bool = False) -> str:
-    """The search, a line a step, by rate. color: with ANSI escapes."""
+def capacity_table(result: Mapping[str, Any], *, color: bool = False, screen: Screen | None = None) -> str:
+    """Return the report of a search, with a line for each step, by rate.
+
+    Args:
+        result: Content of `result.json`.
+        color: Whether to use ANSI escapes.
+        screen: Size to wrap long lines to; None for whole lines.
+    """
     found, plan = sift.at(result, "capacity"), sift.at(result, "plan")
-    name, url, banner = (sift.text(sift.at(result, *path)) for path in _ABOUT)
+    name, url, banner = (sift.text(sift.at(result, *path)) for path in _TITLE_PATHS)
     status, ended = (sift.text(sift.at(result, "outcome", key), 1000) for key in ("status", "reason"))
     limited_by, reason = (sift.text(sift.at(found, key), 1000) for key in ("limited_by", "reason"))
     objectives = sift.texts(sift.at(plan, "objectives"))
@@ -40,18 +48,20 @@ def capacity_table(result: Mapping[str, Any], color: bool = False) -> str:
         (f"{name} against {url}  {banner}", _PLAIN),
         (headline, _BOLD if known else _RED),
         (f"limited by {limited_by}: {reason}", _PLAIN if limited_by in ("objective", "max-rate") else _YELLOW),
-        *((line, _PLAIN) for line in _folded(f"objectives: {', '.join([*objectives, 'no growing backlog'])}")),
+        *((line, _PLAIN) for line in _wrapped(f"objectives: {', '.join([*objectives, 'no growing backlog'])}", screen)),
     ]
     if ended:
         lines.append((f"ended: {ended}", _YELLOW))
     steps = sift.records(sift.at(result, "steps"))
     if steps:
-        lines += [("", _PLAIN), *_picture(steps, found, _limit_ms(objectives))]
+        lines += [("", _PLAIN), *_plot(steps, found, _limit_ms(objectives))]
     return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
 
 
-def _folded(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_long_words=False)
+def _wrapped(text: str, screen: Screen | None) -> list[str]:
+    if screen is None:
+        return [text]
+    return textwrap.wrap(text, screen.width, subsequent_indent="  ", break_long_words=False)
 
 
 def _headline(found: Any) -> str:
@@ -65,14 +75,14 @@ def _headline(found: Any) -> str:
     return f"CAPACITY {least}{rate:,.4g}/s{more}"
 
 
-def _picture(steps: Sequence[Mapping[str, Any]], found: Any, limit_ms: float | None) -> list[tuple[str, str]]:
-    """A row a step, by rate."""
+def _plot(steps: Sequence[Mapping[str, Any]], found: Any, limit_ms: float | None) -> list[tuple[str, str]]:
+    """Return a line for each step, by rate."""
     order = sorted(range(len(steps)), key=lambda at: (sift.number(steps[at].get("rate_per_s")) or 0.0, at))
     times = [ms for step in steps for name in ("p50_ms", "p99_ms") if (ms := _time_ms(step.get(name))) is not None]
     times += [limit_ms] if limit_ms and times else []
     scale = (min(times), max(max(times), min(times) * 1.01)) if times else (1.0, 10.0)
     ends = [_ms(ms) for ms in scale]
-    head = f"{ends[0]}{'response':^{_PICTURE - len(ends[0]) - len(ends[1])}}{ends[1]}" if times else ""
+    head = f"{ends[0]}{'response':^{_PLOT_CELLS - len(ends[0]) - len(ends[1])}}{ends[1]}" if times else ""
     lines = [(f"{'rate':>9} {'':10} {'served':>9} {'p50':>7} {'p99':>7}   {head}".rstrip(), _PLAIN)]
     best = sift.number(sift.at(found, "rate_per_s"))
     for at in order:
@@ -81,14 +91,17 @@ def _picture(steps: Sequence[Mapping[str, Any]], found: Any, limit_ms: float | N
         median_ms, p99_ms = (_time_ms(step.get(name)) for name in ("p50_ms", "p99_ms"))
         held = step.get("held") is True
         blame = step.get("limited_by")
-        word = "held" if held else _WORDS.get(blame, "NOT HELD") if isinstance(blame, str) else "NOT HELD"
+        outcome = "held" if held else _BLAMED.get(blame, "NOT HELD") if isinstance(blame, str) else "NOT HELD"
         if held and rate == best:
-            word, style = "held  <--", _GREEN
+            outcome, style = "held  <--", _GREEN
         else:
             style = _PLAIN if held else _YELLOW if blame else _RED
         bar = _bar(median_ms, p99_ms, limit_ms, *scale)
         lines.append(
-            (f"{_rate(rate):>9} {word:<10} {_rate(served):>9} {_ms(median_ms):>7} {_ms(p99_ms):>7}   {bar}".rstrip(), style)
+            (
+                f"{_rate(rate):>9} {outcome:<10} {_rate(served):>9} {_ms(median_ms):>7} {_ms(p99_ms):>7}   {bar}".rstrip(),
+                style,
+            )
         )
     return lines
 
@@ -98,32 +111,32 @@ def _bar(median_ms: float | None, p99_ms: float | None, limit_ms: float | None, 
         return ""
 
     def column(ms: float) -> int:
-        return round((_PICTURE - 1) * math.log(ms / low) / math.log(high / low))
+        return round((_PLOT_CELLS - 1) * math.log(ms / low) / math.log(high / low))
 
-    row = [" "] * _PICTURE
+    columns = [" "] * _PLOT_CELLS
     if limit_ms:
-        row[column(limit_ms)] = ":"
+        columns[column(limit_ms)] = ":"
     begin, end = sorted((column(median_ms), column(p99_ms)))
-    row[begin : end + 1] = ["o", *"-" * (end - begin - 1), "#"] if end > begin else ["#"]
-    return "".join(row)
+    columns[begin : end + 1] = ["o", *"-" * (end - begin - 1), "#"] if end > begin else ["#"]
+    return "".join(columns)
 
 
 def _limit_ms(objectives: Iterable[str]) -> float | None:
-    """The limit of the first objective of the message's response time."""
+    """Return the limit of the first objective on the message's response time."""
     for text in objectives:
         try:
             threshold = parse_threshold(text)
-        except (UsageError, OverflowError):  # a file that was made up may hold a limit that no number holds
+        except (UsageError, OverflowError):  # a made-up file may hold a limit that is too large for a number
             continue
-        if threshold.path[:2] == ("message", "response") and threshold.kind == TIME and 0 < threshold.limit < _LONGEST_MS:
+        if threshold.path[:2] == ("message", "response") and threshold.kind == TIME and 0 < threshold.limit < _MAX_MS:
             return threshold.limit
     return None
 
 
 def _time_ms(value: object) -> float | None:
-    """A time that a run can have measured."""
+    """Return a time that a run can have measured; None for anything else."""
     ms = sift.number(value)
-    return ms if ms is not None and 0 < ms < _LONGEST_MS else None
+    return ms if ms is not None and 0 < ms < _MAX_MS else None
 
 
 def _ms(ms: float | None) -> str:

@@ -1,65 +1,75 @@
-"""A comparison on a terminal: who was compared, what differs and how sure that is, and which rules they break differently.
+"""A comparison on the console: the candidates, each metric's change with its interval, and rules they break differently.
 
-Made from the result alone; what a server or a file said is made safe once more before it is shown.
+It is made from the result alone. Text of a server or a file is escaped once more before it is shown. Columns are as wide as
+their content, so that nothing is cut off.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from smtpbench.measure.comparison import CANNOT_TELL, NONE, worse
 from smtpbench.report.terminal.scorecard import mark
-from smtpbench.report.terminal.tables import cells, cut, safe, styled
+from smtpbench.report.terminal.tables import cells, padded, safe, styled
+from smtpbench.text import plural
 from smtpbench.threshold import format_value
 
 _BOLD, _GREEN, _RED, _YELLOW, _PLAIN = "1", "32", "31", "33", ""
-_NAME_CELLS = 24
+#: Least widths, which line up comparisons with short names.
 _METRIC_CELLS = 16
 _VALUE_CELLS = 10
-_INTERVAL_CELLS = 23
+_CHANGE_CELLS = 22
 
 
 def comparison_table(result: Mapping[str, Any], *, color: bool = False) -> str:
-    """The comparison, a line a figure. color: with ANSI escapes."""
+    """Return the report of a comparison, a line for each metric. color: whether to use ANSI escapes."""
     plan, outcome = result["plan"], result["outcome"]
     ending = "" if outcome["status"] == "completed" else f"   {safe(outcome['status']).upper()}"
     lines = [styled(f"{safe(result['name'])}{ending}", _BOLD if color else _PLAIN)]
-    for side in result["candidates"]:
-        about = ", ".join(safe(side[key]) for key in ("options", "about") if side.get(key))
-        target = f"{safe(side['target']['url'])}  {safe(side['target']['banner'])}"
-        lines.append(f"  {cut(safe(side['name']), _NAME_CELLS)}: {target}" + (f"  ({about})" if about else ""))
+    for candidate in result["candidates"]:
+        about = ", ".join(safe(candidate[key]) for key in ("options", "about") if candidate.get(key))
+        target = f"{safe(candidate['target']['url'])}  {safe(candidate['target']['banner'])}"
+        lines.append(f"  {safe(candidate['name'])}: {target}" + (f"  ({about})" if about else ""))
     if plan["paired"]:
-        how = f"{plan['repeats_done']} rounds in turns, {plan['duration_s']:.1f} s a run"
+        extent = f"{plural(plan['repeats_done'], 'round')} in turns, {plan['duration_s']:.1f} s a run"
     else:
-        how = f"{plan['repeats_done']} values a side"
-    lines.append(f"{how}; all intervals together hold with {plan['confidence']:.0%}")
+        extent = f"{plural(plan['repeats_done'], 'value')} a side"
+    lines.append(f"{extent}; all intervals hold together with {plan['confidence']:.0%} confidence")
     if not plan["paired"]:
         lines.append(safe(plan["method"]))
     if outcome["reason"]:
         lines.append(f"ended: {safe(outcome['reason'])}")
-    one = ""
-    for entry in result["differences"]:
-        versus = f"{safe(entry['candidate'])} against {safe(entry['baseline'])}"
-        if versus != one:
-            one = versus
-            heads = (_padded(safe(entry[side]), _VALUE_CELLS) for side in ("baseline", "candidate"))
-            lines += ["", f"{'median':<{_METRIC_CELLS}}{''.join(heads)}  {versus}"]
-        lines.append(_difference(entry, color))
+    entries = result["differences"]
+    pairs = dict.fromkeys((entry["candidate"], entry["baseline"]) for entry in entries)
+    for candidate, baseline in pairs:
+        own = [entry for entry in entries if (entry["candidate"], entry["baseline"]) == (candidate, baseline)]
+        lines += ["", *_changes(safe(candidate), safe(baseline), own, color)]
     lines += _rules(result, color)
     lines += [f"note: {safe(note)}" for note in result["notes"]]
     return "\n".join(lines)
 
 
-def _difference(entry: Mapping[str, Any], color: bool) -> str:
-    values = "".join(_padded(_value(entry, entry[f"{side}_value"]), _VALUE_CELLS) for side in ("baseline", "candidate"))
-    word = entry["verdict"]
-    style = _PLAIN if word == NONE else _YELLOW if word == CANNOT_TELL else _RED if worse(entry) else _GREEN
-    interval = f"  {change_text(entry):<{_INTERVAL_CELLS - 1}} "
-    return f"{cut(safe(entry['metric']), _METRIC_CELLS):<{_METRIC_CELLS}}{values}{interval}" + styled(
-        word, style if color else ""
-    )
+def _changes(candidate: str, baseline: str, entries: Sequence[Mapping[str, Any]], color: bool) -> list[str]:
+    """Return the table of one candidate against its baseline."""
+    names = [safe(entry["metric"]) for entry in entries]
+    values = [[_value(entry, entry[f"{side}_value"]) for entry in entries] for side in ("baseline", "candidate")]
+    changes = [change_text(entry) for entry in entries]
+    name_cells = _width(_METRIC_CELLS, names)
+    value_cells = [
+        _width(_VALUE_CELLS, [head, *texts], gap=1) for head, texts in zip((baseline, candidate), values, strict=True)
+    ]
+    change_cells = _width(_CHANGE_CELLS, changes)
+    heads = "".join(_right(head, width) for head, width in zip((baseline, candidate), value_cells, strict=True))
+    lines = [f"{padded('median', name_cells)}{heads}  {candidate} against {baseline}"]
+    for entry, name, before, after, change in zip(entries, names, *values, changes, strict=True):
+        verdict = entry["verdict"]
+        style = _PLAIN if verdict == NONE else _YELLOW if verdict == CANNOT_TELL else _RED if worse(entry) else _GREEN
+        figures = "".join(_right(text, width) for text, width in zip((before, after), value_cells, strict=True))
+        shown = styled(safe(verdict), style if color else _PLAIN)
+        lines.append(f"{padded(name, name_cells)}{figures}  {padded(change, change_cells)} {shown}")
+    return lines
 
 
 def _value(entry: Mapping[str, Any], value: float | None) -> str:
@@ -67,7 +77,7 @@ def _value(entry: Mapping[str, Any], value: float | None) -> str:
 
 
 def change_text(entry: Mapping[str, Any]) -> str:
-    """`-11.2 % [-13.0 … -9.4]`: an entry of `differences` with its interval; points of a percentage for shares."""
+    """Return an entry of `differences` with its interval: `-11.2% [-13.0 … -9.4]`; percentage points for shares."""
     if entry["change"] is None:
         return ""
     if not entry["relative"] and entry["unit"] != "share":
@@ -82,22 +92,32 @@ def change_text(entry: Mapping[str, Any]) -> str:
 def _rules(result: Mapping[str, Any], color: bool) -> list[str]:
     if not result["rules"]:
         return []
-    found = result["rule_differences"]
-    if not found:
-        return ["", "They break the same rules."]
-    names = list(found[0]["verdicts"])
-    heads = "".join(_padded(safe(name), _VALUE_CELLS) for name in names)
-    lines = ["", f"{'broken differently':<{_METRIC_CELLS}}{heads}"]
-    for entry in found:
-        words = [mark({"verdict": entry["verdicts"][name], "severity": entry["severity"]}) for name in names]
+    entries = result["rule_differences"]
+    if not entries:
+        return ["", "All candidates break the same rules."]
+    candidates = list(entries[0]["verdicts"])
+    names = [safe(entry["rule"]) for entry in entries]
+    marks = [
+        [mark({"verdict": entry["verdicts"][name], "severity": entry["severity"]}) for entry in entries]
+        for name in candidates
+    ]
+    title = "rules broken by some"
+    name_cells = _width(_METRIC_CELLS, [title, *names])
+    widths = [_width(_VALUE_CELLS, [safe(name), *column], gap=1) for name, column in zip(candidates, marks, strict=True)]
+    heads = "".join(_right(safe(name), width) for name, width in zip(candidates, widths, strict=True))
+    lines = ["", f"{padded(title, name_cells)}{heads}"]
+    for name, *words in zip(names, *marks, strict=True):
         row = "".join(
-            styled(_padded(word, _VALUE_CELLS), _RED if color and word in ("SECURITY", "VIOLATION") else _PLAIN)
-            for word in words
+            styled(_right(word, width), _RED if color and word in ("SECURITY", "VIOLATION") else _PLAIN)
+            for word, width in zip(words, widths, strict=True)
         )
-        lines.append(f"{cut(safe(entry['rule']), _METRIC_CELLS):<{_METRIC_CELLS}}{row}")
+        lines.append(f"{padded(name, name_cells)}{row}")
     return lines
 
 
-def _padded(text: str, width: int) -> str:
-    text = cut(text, width - 1)
+def _width(least: int, texts: Iterable[str], gap: int = 0) -> int:
+    return max([least, *(cells(text) + gap for text in texts)])
+
+
+def _right(text: str, width: int) -> str:
     return " " * (width - cells(text)) + text

@@ -1,4 +1,4 @@
-"""The console view of saved results: what `run`, `check`, `fuzz`, `compare` and `capacity` printed when they ended."""
+"""Saved results on the console, as `run`, `check`, `fuzz`, `compare` and `capacity` printed them."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.scorecard import findings_card, matrix, scorecard
-from smtpbench.report.terminal.tables import final_table, safe
+from smtpbench.report.terminal.tables import Screen, final_table, safe
 
 
-def view(saved: Sequence[Saved], *, color: bool = False) -> str:
-    """Each result as it was shown when it was made; of several servers' `check` a matrix."""
+def saved_results(saved: Sequence[Saved], *, color: bool = False, screen: Screen | None = None) -> str:
+    """Return the report of each result; several results of `check` give one matrix."""
     if len(saved) > 1 and all(one.kind == CHECK for one in saved):
         return matrix([_safe(one.result) for one in saved], color=color)
-    return "\n\n".join(_view(one, color) for one in saved)
+    return "\n\n".join(_report(one, color, screen) for one in saved)
 
 
-def _view(saved: Saved, color: bool) -> str:
+def _report(saved: Saved, color: bool, screen: Screen | None) -> str:
     if saved.kind == RUN:
-        return final_table(saved.result, str(saved.path), color=color)
+        return final_table(saved.result, str(saved.path), color=color, screen=screen)
     if saved.kind == CHECK:
         return scorecard(_safe(saved.result), color=color)
     if saved.kind == FUZZ:
         return findings_card(_safe(saved.result), color=color)
     if saved.kind == COMPARISON:
         return comparison_table(saved.result, color=color)
-    return capacity_table(saved.result, color=color)
+    return capacity_table(saved.result, color=color, screen=screen)
 
 
 def _safe(value: Any) -> Any:
-    """A result whose texts do nothing to a terminal: scorecards show them as they are."""
+    """Return a result with all texts escaped, because scorecards show them as they are."""
     if isinstance(value, str):
         return safe(value)
     if isinstance(value, Mapping):

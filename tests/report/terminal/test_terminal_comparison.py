@@ -45,7 +45,7 @@ def test_a_line_a_figure_within_a_screen() -> None:
     shown = comparison_table(result_of(entry(), entry(metric="throughput", unit="per_s", verdict="no difference shown")))
     lines = shown.splitlines()
     assert lines[0] == "mine"
-    assert lines[3] == "8 rounds in turns, 5.0 s a run; all intervals together hold with 95%"
+    assert lines[3] == "8 rounds in turns, 5.0 s a run; all intervals hold together with 95% confidence"
     assert lines[5].split() == ["median", "A", "B", "B", "against", "A"]
     assert lines[6].split() == ["message.p99", "12.3", "ms", "10.1", "ms", "-18.0%", "[-25.0", "…", "-11.0]", "faster"]
     assert max(map(len, lines)) <= 80
@@ -73,7 +73,7 @@ def test_rules_and_endings_are_told() -> None:
     assert "ended: by a signal" in shown
     assert ["eod-lf-lf", "pass", "SECURITY"] in [line.split() for line in shown]
     assert shown[-1] == "note: a note"
-    assert "They break the same rules." in comparison_table(result_of(entry(), **rules))
+    assert "All candidates break the same rules." in comparison_table(result_of(entry(), **rules))
 
 
 def test_what_is_hostile_is_shown_and_does_nothing() -> None:

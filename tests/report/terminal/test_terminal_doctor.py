@@ -5,6 +5,7 @@ from __future__ import annotations
 from smtpbench.doctor.diagnosis import BAD, OK, WARN, Diagnosis, unknown
 from smtpbench.doctor.examine import report
 from smtpbench.report.terminal.doctor import examination
+from smtpbench.report.terminal.tables import Screen
 
 MACHINE = [
     Diagnosis("cores", OK, "8", "a worker uses one core"),
@@ -15,7 +16,7 @@ TARGET = [Diagnosis("greeting", BAD, "554 \x1b[2J\\\\ no", "every session will b
 
 
 def test_each_thing_has_its_lines() -> None:
-    text = examination(report(MACHINE, TARGET, "smtp://127.0.0.1:25"), color=False)
+    text = examination(report(MACHINE, TARGET, "smtp://127.0.0.1:25"), color=False, screen=Screen())
     lines = text.splitlines()
     assert "\x1b" not in text
     assert max(map(len, lines)) <= 80
@@ -25,7 +26,7 @@ def test_each_thing_has_its_lines() -> None:
     assert lines[at + 2].strip().startswith("→ end what else")
     assert "smtp://127.0.0.1:25" in lines
     assert any("554 \\x1b[2J\\\\ no" in line for line in lines)
-    assert lines[-1] == "1 bad, 1 to be minded, 1 not to be told, 1 well"
+    assert lines[-1] == "1 bad, 1 warning, 1 unknown, 1 ok"
 
 
 def test_colour_where_it_is_wanted() -> None:

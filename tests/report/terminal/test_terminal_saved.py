@@ -19,7 +19,7 @@ from hostile_results import (
 
 from smtpbench.measure.recorder import Interval
 from smtpbench.report.reading.exit_code import exit_code
-from smtpbench.report.terminal.saved import view
+from smtpbench.report.terminal.saved import saved_results
 
 
 def clean(**changes: Any) -> dict[str, Any]:
@@ -33,19 +33,23 @@ def quiet_run(**changes: Any) -> dict[str, Any]:
 
 
 def test_each_kind_as_it_was_shown() -> None:
-    shown = view([saved(quiet_run()), saved(check_result()), saved(fuzz_result()), saved(comparison_result("B")),
+    shown = saved_results([saved(quiet_run()), saved(check_result()), saved(fuzz_result()), saved(comparison_result("B")),
                   saved(capacity_result())])  # fmt: skip
-    for part in ("relay → smtp://", "saved: results/mine/result.json", "SECURITY eod-lf-lf", "met 7 times", "B against A",
+    for part in ("relay → smtp://", "saved: results/mine/result.json", "SECURITY eod-lf-lf", "7 times", "B against A",
                  "CAPACITY"):  # fmt: skip
         assert part in shown
-    assert view([saved(clean()), saved(clean())]).startswith("A: smtp://127.0.0.1:2525")
+    assert saved_results([saved(clean()), saved(clean())]).startswith("A: smtp://127.0.0.1:2525")
 
 
 def test_a_made_up_scorecard_does_nothing_to_a_terminal() -> None:
     result = check_result(CONTROLS)
     result["findings"][0] = finding(text=CONTROLS, repeat=CONTROLS, reproducibility=CONTROLS)
     result["target"]["url"] = CONTROLS
-    for shown in (view([saved(result)]), view([saved(result), saved(result)]), view([saved(fuzz_result(CONTROLS))])):
+    for shown in (
+        saved_results([saved(result)]),
+        saved_results([saved(result), saved(result)]),
+        saved_results([saved(fuzz_result(CONTROLS))]),
+    ):
         assert not {"\x1b", "\x07", "\r", "\u202e", "\ud800"} & set(shown)
 
 
@@ -75,4 +79,4 @@ def test_exit_codes(results: list[dict[str, Any]], code: int) -> None:
 def test_an_empty_run_is_shown() -> None:
     from figures import result_of
 
-    assert "attempted 0" in view([saved(result_of(Interval()))])
+    assert "attempted 0" in saved_results([saved(result_of(Interval()))])

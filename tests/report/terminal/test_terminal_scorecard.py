@@ -57,7 +57,7 @@ def test_sections_come_in_the_order_of_the_rfc_and_what_was_not_run_is_left_out(
         "", "RFC 5321 §4.1.1.4", "  ?          a                    no recipient",
         "", "RFC 5321 §4.1.1.10", "  pass       c",
         "", "RFC 3207 §4.2", "  pass       b",
-        "", "2 pass, 1 inconclusive",
+        "", "2 passed, 1 inconclusive",
     ]  # fmt: skip
 
 
@@ -68,9 +68,9 @@ def test_a_finding_is_told_whole() -> None:
     }  # fmt: skip
     text = scorecard(result({"a": rule("violation", "security")}, [finding]), color=False)
     for part in (
-        "SECURITY a (RFC 5321 §4.2)", "required: Be brief.", "seen:     it went on  (2 of 2)",
+        "SECURITY a (RFC 5321 §4.2)", "required: Be brief.", "actual:   it went on  (2 of 2)",
         "    C: NOOP\n    S: 250 ok",
-        "again:    smtpbench check --target smtp://x:25 a",
+        "repeat:   smtpbench check --target smtp://x:25 a",
     ):  # fmt: skip
         assert part in text
     assert "\x1b[" in scorecard(result({"a": rule("violation", "security")}, [finding]), color=True)

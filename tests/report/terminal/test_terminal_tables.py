@@ -1,20 +1,27 @@
-"""The final table and the progress line: what they say, that it fits, and that nothing hostile gets through."""
+"""The report of a run: its content, that it fits a screen, that a pipe gets everything, and that hostile text is escaped."""
 
 from __future__ import annotations
 
+import fcntl
 import io
+import os
+import pty
 import re
+import struct
+import termios
 import unicodedata
 from typing import Any
 
 import pytest
-from figures import MS, busy_recorder, result_of, sample, tick
+from figures import MS, busy_recorder, result_of, sample
 
 from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval, Recorder
-from smtpbench.report.terminal.tables import HEIGHT, WIDTH, cells, cut, final_table, progress_line, wants_color
+from smtpbench.report.terminal.tables import Screen, cells, cut, final_table, screen_of, wants_color
 
+SCREEN = Screen()
+WIDTH, HEIGHT = SCREEN
 SAVED = "results/20260102-030405-relay/result.json"
 UNSAFE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 HOSTILE = (
@@ -24,7 +31,8 @@ HOSTILE = (
 
 
 def table(result: dict[str, Any], **options: Any) -> list[str]:
-    return final_table(result, SAVED, **options).split("\n")
+    """The report on a screen of 80 × 24."""
+    return final_table(result, SAVED, screen=SCREEN, **options).split("\n")
 
 
 def overloaded() -> dict[str, Any]:
@@ -59,8 +67,8 @@ def test_too_much_of_everything_still_fits_and_says_what_is_missing() -> None:
     assert len(lines) <= HEIGHT
     assert max(map(cells, lines)) <= WIDTH
     text = "\n".join(lines)
-    for what in ("slots", "kinds", "notes"):
-        assert re.search(rf"and \d+ more {what}; see result.json", text), what
+    for noun in ("metrics", "kinds", "notes"):
+        assert re.search(rf"and \d+ more {noun}; see result.json", text), noun
     assert "INTERRUPTED" in lines[0]
     assert text.count("GENERATOR LIMITED: ") == 3
     assert any(line.startswith("message ") for line in lines)
@@ -87,7 +95,7 @@ def test_what_is_folded_adds_up_to_what_there_is() -> None:
     result = overloaded()
     lines = table(result)
     slots = [line for line in lines if re.search(r" [\d,]+ +[\d.]+ (us|ms|s) ", line)]
-    (more,) = re.findall(r"and (\d+) more slots", "\n".join(lines))
+    (more,) = re.findall(r"and (\d+) more metrics", "\n".join(lines))
     assert len(slots) + int(more) == len(result["latency"])
     (more,) = re.findall(r"and (\d+) more kinds", "\n".join(lines))
     assert sum(" × " in line for line in lines) + int(more) == len(result["errors"]) + 11
@@ -138,7 +146,7 @@ def test_hostile_text_is_shown_and_not_obeyed(text: str) -> None:
     result["latency"][text] = result["latency"]["message"]
     result["scenario"]["name"] = result["target"]["url"] = text
     result["generator"]["limited_reasons"] = [text]
-    shown = final_table(result, text)
+    shown = final_table(result, text, screen=SCREEN)
     assert not [character for character in shown if unicodedata.category(character) in UNSAFE and character != "\n"]
     assert len(shown.split("\n")) <= HEIGHT
     assert max(map(cells, shown.split("\n"))) <= WIDTH
@@ -152,7 +160,7 @@ def test_text_that_was_made_visible_is_not_made_visible_again() -> None:
 
 def test_where_the_result_is_stands_there_whole() -> None:
     long = "/tmp/" + "folder/" * 30 + "result.json"
-    lines = final_table(overloaded(), long).split("\n")
+    lines = final_table(overloaded(), long, screen=SCREEN).split("\n")
     assert lines[-1] == f"saved: {long}"
     assert len(lines) + cells(lines[-1]) // WIDTH <= HEIGHT
 
@@ -210,15 +218,39 @@ def test_text_is_cut_by_columns(text: str, most: int, shown: str) -> None:
     assert cells(shown) <= most
 
 
-def test_a_line_of_progress() -> None:
-    recorder = Recorder()
-    recorder.samples("message", "message", b"250 Ok\r\n", True).extend([sample(8 * MS)] * 10)
-    recorder.accepted, recorder.failed = 5120, 1
-    interval = recorder.drain()
-    totals = Interval()
-    for _ in range(12):
-        totals.add(interval)
-    line = progress_line(tick(interval, end_s=12.0, waiting=1234), totals)
-    assert re.sub(r" +", " ", line) == (
-        " 12s steady 5,120 msg/s accepted 61,440 failed 12 message p99 8.00 ms open 10 waiting 1,234"
-    )
+def test_pipe_gets_every_line_whole() -> None:
+    result = overloaded()
+    text = final_table(result, SAVED)
+    lines = text.splitlines()
+    assert "…" not in text
+    assert not re.search(r"and \d+ more", text)
+    assert sum(" × " in line for line in lines) == len(result["errors"]) + 11
+    assert sum(line.startswith("note: ") for line in lines) == len(result["notes"])
+    for note in result["notes"]:
+        assert f"note: {note}" in lines
+    for metric in result["latency"]:
+        assert any(line.startswith(f"{metric} ") for line in lines), metric
+
+
+def test_one_connection_is_in_the_singular() -> None:
+    result = result_of(busy_recorder().drain(), health=Health(connections_peak=1))
+    result["load"]["connections"] = 1
+    text = final_table(result, SAVED)
+    assert "at most 1 connection\n" in text
+    assert ", 1 connection at most\n" in text
+
+
+def test_what_is_not_a_terminal_has_no_screen() -> None:
+    assert screen_of(io.StringIO()) is None
+    assert screen_of(Terminal()) == Screen()  # a terminal without a descriptor has no size
+
+
+@pytest.mark.parametrize(
+    ("columns", "lines", "screen"), [(0, 0, SCREEN), (40, 10, SCREEN), (120, 50, Screen(120, 49)), (80, 24, SCREEN)]
+)
+def test_screen_has_the_size_of_the_terminal_and_at_least_80_by_24(columns: int, lines: int, screen: Screen) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    with os.fdopen(slave, "w") as out:
+        assert screen_of(out) == screen
+    os.close(master)

@@ -1,0 +1,79 @@
+"""Progress of a load run: its rate and latency of the last second, from the ticks of the run."""
+
+from __future__ import annotations
+
+from smtpbench.measure.files import Tick
+from smtpbench.measure.recorder import Interval
+from smtpbench.report.terminal.progress import ProgressDisplay, ProgressUpdate
+from smtpbench.units import NS_PER_MS, format_duration
+
+_SPARKS = "▁▂▃▄▅▆▇█"
+#: Seconds that the panel's sparklines cover.
+_HISTORY = 60
+
+
+class RunProgress:
+    """Turns the ticks of a run into progress updates.
+
+    Args:
+        display: Where the updates go.
+        length_s: Time from the start to the last arrival, warm-up included, seconds; None where a count ends the run.
+        messages: Number of arrivals that ends the run; None where its length does.
+    """
+
+    def __init__(self, display: ProgressDisplay, length_s: float | None, messages: int | None) -> None:
+        self._display = display
+        self._length_s = length_s
+        self._messages = messages
+        self._rates: list[float] = []
+        self._p99_ms: list[float] = []
+
+    def tick(self, tick: Tick, totals: Interval) -> None:
+        """Show the second that has passed."""
+        self._rates.append(tick.interval.messages["accepted"] / tick.length_s)
+        latency = tick.interval.latencies.get(("message", True))
+        self._p99_ms.append(latency.response.percentiles_ms([99])[99] if latency else 0.0)
+        shares = []
+        if self._length_s:
+            shares.append(tick.end_s / self._length_s)
+        if self._messages:
+            shares.append(totals.attempted / self._messages)
+        by_time = len(shares) == 1 and self._length_s is not None
+        self._display.update(
+            ProgressUpdate(
+                elapsed_s=tick.end_s,
+                status=status_line(tick, totals),
+                share=min(1.0, max(shares)) if shares else None,
+                remaining_s=max(0.0, self._length_s - tick.end_s) if by_time and self._length_s else None,
+                details=[
+                    f"messages/s  {sparkline(self._rates[-_HISTORY:])} {self._rates[-1]:,.0f}",
+                    f"p99 in ms   {sparkline(self._p99_ms[-_HISTORY:])} {self._p99_ms[-1]:,.1f}",
+                    f"generator   CPU {tick.cpu_share:.0%}, worst lag {tick.lag_ms:.1f} ms",
+                ],
+            )
+        )
+
+    def notify(self, text: str) -> None:
+        """Show what the user should know now."""
+        self._display.notify(text)
+
+
+def status_line(tick: Tick, totals: Interval) -> str:
+    """Return one second as one line: phase, rate, counts so far, latency, connections."""
+    counts = totals.messages
+    rate = tick.interval.messages["accepted"] / tick.length_s
+    parts = [tick.phase, f"{rate:,.0f} msg/s", f"accepted {counts['accepted']:,}"]
+    parts += [f"{name} {counts[name]:,}" for name in ("rejected", "failed", "dropped") if counts[name]]
+    latency = tick.interval.latencies.get(("message", True))
+    if latency is not None:
+        parts.append(f"message p99 {format_duration(latency.response.percentiles_ms([99])[99] * NS_PER_MS)}")
+    parts.append(f"open {tick.connections_open:,}")
+    if tick.waiting:
+        parts.append(f"waiting {tick.waiting:,}")
+    return "  ".join(parts)
+
+
+def sparkline(values: list[float]) -> str:
+    """Return values as blocks of one to eight eighths of the greatest."""
+    top = max(values, default=0.0)
+    return "".join(_SPARKS[min(7, int(value / top * 8))] if top else _SPARKS[0] for value in values)
