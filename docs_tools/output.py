@@ -24,6 +24,7 @@ _EQUAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b(no difference shown|cannot tell|faster|slower|more|fewer)\b", "<verdict>"),
         (r"(?<!RFC )(?<![\w§.-])[-+−]?\d[\d,]*(\.\d+)?( ?(ns|us|µs|ms|s|min|h|B|KiB|MiB|GiB)\b|%)?", "#"),
         (r"[-+−]#", "#"),
+        (r"# ([A-Za-z]+)s\b", r"# \1"),  # 1 finding, 2 findings
         (r"[-=#.:]{6,}", "<bar>"),
         (r"\s+", " "),
     )

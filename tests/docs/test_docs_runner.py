@@ -44,7 +44,7 @@ def test_output_that_differs_only_in_figures_is_not_stale(tmp_path: Path) -> Non
     assert not problems(
         tmp_path,
         "```console\n$ echo 'p99   12.5 ms,  1,000 messages (+3.1%) in results/20260101-000000-relay'\n"
-        "p99 900 us, 20 messages (-12%) in results/20261231-235959-relay\n```\n",
+        "p99 900 us, 1 message (-12%) in results/20261231-235959-relay\n```\n",
     )
 
 
