@@ -24,7 +24,7 @@ check: $(VENV)/.ready ## types, lint and layers
 	$(BIN)/python -m pytest -q tests/test_layers.py
 
 docs: $(VENV)/.ready ## the documentation, in site/index.html; any warning is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.ready ## CPU a message, beside smtp-source and smtp-sink
 	$(BIN)/python bench/bench.py $(BENCH)

@@ -1,8 +1,9 @@
-"""boofuzz on an SMTP server, as its examples do it: EHLO, MAIL, RCPT, DATA and a text, one value of them fuzzed at a time.
+"""Fuzzing of an SMTP server with boofuzz, as in its examples: EHLO, MAIL, RCPT, DATA and a text, one value at a time.
 
-Run by `fuzzing.py` with the Python of an environment that has boofuzz: PORT CASES FIRST DATABASE LOG. The first case says
-how deep it goes: boofuzz begins with EHLO and comes to the text last. What it mutates it sends as the last thing: no QUIT.
-LOG is `text` for the log that it writes unless told not to, and `none` for none. Prints cases, CPU and wall seconds as JSON.
+`fuzzing.py` runs this with the Python of an environment that has boofuzz. Arguments: PORT CASES FIRST DATABASE LOG. boofuzz
+mutates EHLO first and the text last, so FIRST, the number of the first case, sets the depth. The mutated request is the last
+one of a case; there is no QUIT. LOG is `text` for the default log of boofuzz, or `none`. Prints cases, CPU seconds and wall
+seconds as JSON.
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 import time
 from itertools import pairwise
 
-from boofuzz import (  # type: ignore[import-not-found,unused-ignore]  # it has an environment of its own
+from boofuzz import (  # type: ignore[import-not-found,unused-ignore]  # installed in an environment of its own
     Request,
     Session,
     Static,
@@ -50,11 +51,11 @@ def main() -> None:
     session.connect(steps[0])
     for before, after in pairwise(steps):
         session.connect(before, after)
-    began, before_cpu = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
+    started, usage_before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF)
     session.fuzz()
-    after_cpu = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = after_cpu.ru_utime + after_cpu.ru_stime - before_cpu.ru_utime - before_cpu.ru_stime
-    print(json.dumps({"cases": session.num_cases_actually_fuzzed, "cpu_s": cpu_s, "wall_s": time.monotonic() - began}))
+    usage_after = resource.getrusage(resource.RUSAGE_SELF)
+    cpu_s = usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime
+    print(json.dumps({"cases": session.num_cases_actually_fuzzed, "cpu_s": cpu_s, "wall_s": time.monotonic() - started}))
 
 
 main()

@@ -1,4 +1,4 @@
-"""CPU seconds that the HTML report of a run of 600 s takes, and how large it is: `make reportbench`."""
+"""CPU time and size of the HTML report of a run of 600 s: `make reportbench`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from saved_results import run_folder  # of the tests, which `make reportbench` puts on the path
+from saved_results import run_folder  # a module of the tests; `make reportbench` adds them to the path
 
 from smtpbench.measure.saved import load
 from smtpbench.report.html.page import write_report
@@ -16,18 +16,18 @@ ROUNDS = 5
 
 
 def main() -> None:
-    """Five rounds, each with the reading of the files; the first one loads the template too."""
+    """Write the report five times, files read each time; the first time also loads the template."""
     with tempfile.TemporaryDirectory() as folder:
         result, page = run_folder(Path(folder), seconds=600), Path(folder) / "report.html"
         log_bytes = (result.parent / "histograms.hlog").stat().st_size
-        spent = []
+        times_s = []
         for _ in range(ROUNDS):
-            began = time.process_time()
+            started = time.process_time()
             write_report([load(result)], page)
-            spent.append(time.process_time() - began)
+            times_s.append(time.process_time() - started)
         size = page.stat().st_size
     print(f"a run of 600 s, {log_bytes / 1e6:.1f} MB of histograms")
-    print(f"CPU s: {', '.join(f'{one:.2f}' for one in spent)}; median {statistics.median(spent):.2f}")
+    print(f"CPU s: {', '.join(f'{one:.2f}' for one in times_s)}; median {statistics.median(times_s):.2f}")
     print(f"size: {size / 1000:.0f} KB")
 
 

@@ -9,8 +9,10 @@ from typing import Any, Final
 from docs_build.markup import Page, anchored, block, code, escape, sentence, table
 from docs_build.schema import Schema, SchemaDocument
 from smtpbench.scenario.comparison import Comparison
-from smtpbench.scenario.model import ACTIONS, TEXT_TYPES, Scenario
+from smtpbench.scenario.fields import TEXT_TYPES
+from smtpbench.scenario.model import Scenario
 from smtpbench.scenario.shipped import shipped_scenarios
+from smtpbench.scenario.steps import ACTIONS
 from smtpbench.scenario.values import BUILT_IN, DEFAULTS
 
 #: Steps in the order of the reference, values likewise: names of models in the schema.

@@ -29,7 +29,7 @@ LAYERS: Final = (
     Layer(
         "Building blocks",
         {
-            "measure": "histograms, results", "scenario": "scenario files", "sink": "test mail server",
+            "measure": "histograms", "scenario": "scenario files", "sink": "test server",
             "rules": "protocol rules",
         },
     ),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
+#: What stands in the column of defaults for what must be given.
+REQUIRED: Final = "**required**"
 #: Characters that mean something to Markdown, or to HTML, outside code.
-_SPECIAL = re.compile(r"([\\*_{}\[\]<>#|~^])")
+_SPECIAL = re.compile(r"([\\*_{}\[\]#|])")
 #: Text in backquotes, which is code and needs no escape.
 _CODE = re.compile(r"(`[^`]+`)")
 
@@ -37,7 +41,9 @@ class Page:
 def escape(text: str) -> str:
     """Return text as Markdown that shows it as it stands; what is in backquotes becomes code."""
     parts = _CODE.split(" ".join(text.split()))
-    return "".join(part if at % 2 else _SPECIAL.sub(r"\\\1", part) for at, part in enumerate(parts))
+    return "".join(
+        part if at % 2 else _SPECIAL.sub(r"\\\1", html.escape(part, quote=False)) for at, part in enumerate(parts)
+    )
 
 
 def code(text: str) -> str:
@@ -59,7 +65,7 @@ def sentence(text: str) -> str:
         return ""
     word = re.match(r"[a-z]+(?=[ ,;:.-]|$)(?!://)", text)
     first = text[:1].upper() if word else text[:1]
-    return escape(first + text[1:] + ("" if text.endswith((".", ":", "?", "!", "`.")) else "."))
+    return escape(first + text[1:] + ("" if text.endswith((".", ":", "?", "!", "…")) else "."))
 
 
 def table(kind: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -85,7 +91,7 @@ def _cell(text: str) -> str:
 
 
 def _code_element(text: str) -> str:
-    inner = text.strip("`").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("|", "&#124;")
+    inner = html.escape(text.strip("`"), quote=False).replace("|", "&#124;")
     return f"<code>{inner}</code>"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from docs_build.markup import anchored, code, sentence, table
+from docs_build.markup import REQUIRED, anchored, code, sentence, table
 
 Schema = Mapping[str, Any]
 #: Keyword of our own schemas that names a kind of text, `duration`, or of mapping, `step`.
@@ -151,6 +151,6 @@ def _json(value: object) -> str:
 
 def _default(key: Key) -> str:
     if key.required:
-        return "required"
+        return REQUIRED
     value = key.schema.get("default")
     return code(_json(value)) if value not in (None, "", [], {}) else ""

@@ -1,11 +1,13 @@
-"""One tree of errors: what smtpbench raises when it, its input or its surroundings are at fault.
+"""Errors that smtpbench raises: mistakes of the user, and surroundings that make a run impossible.
 
-What a peer does is never raised: it is data, and part of the transcript.
+What a server does is never raised. It is data, and part of the transcript.
 
     SmtpbenchError
-    ├── UsageError          exit 2: an option or a URL that cannot be meant
-    │   └── ScenarioError   exit 2: a scenario file, every mistake at once
-    └── CannotRun           exit 3: the target, a certificate, a login or this machine stands in the way
+    ├── UsageError          exit code 2: an option, a URL or a file is wrong
+    │   └── ScenarioError   exit code 2: a scenario file is wrong; holds all mistakes in it
+    └── CannotRun           exit code 3: the target, a certificate, a login or this machine prevents a run
+
+Error texts start in lower case and have no full stop at the end. They say what is wrong, where, and what is allowed.
 """
 
 from __future__ import annotations
@@ -15,19 +17,30 @@ from typing import NamedTuple
 
 
 class SmtpbenchError(Exception):
-    """The root; `exit_code` is what the command line ends with."""
+    """Base of all errors of smtpbench.
+
+    Attributes:
+        exit_code: Exit code of the command line.
+    """
 
     exit_code = 1
 
 
 class UsageError(SmtpbenchError):
-    """What the user asked for cannot be meant; the text says what to do instead."""
+    """An option, a URL or a file is wrong; the text says what is allowed."""
 
     exit_code = 2
 
 
 class Problem(NamedTuple):
-    """One mistake in a file; line and column count from 1, and 0 means the file as a whole."""
+    """One mistake in a file.
+
+    Attributes:
+        file: Name of the file.
+        line: Line, counted from 1; 0 for the file as a whole.
+        column: Column, counted from 1.
+        text: What is wrong and what is allowed.
+    """
 
     file: str
     line: int
@@ -40,14 +53,18 @@ class Problem(NamedTuple):
 
 
 class ScenarioError(UsageError):
-    """A scenario that cannot be run, with every mistake found in it."""
+    """A scenario file is wrong.
+
+    Attributes:
+        problems: Every mistake that was found.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(map(str, problems)))
         self.problems = tuple(problems)
 
 
-class CannotRun(SmtpbenchError):  # noqa: N818  (it names a state of the world, as its exit code does)
-    """Nothing is wrong with the input, yet the run cannot begin: unreachable, not trusted, refused."""
+class CannotRun(SmtpbenchError):  # noqa: N818  (named after its exit code, "could not run")
+    """The input is right, but a run is not possible: the target is unreachable, not trusted or refuses the login."""
 
     exit_code = 3

@@ -1,9 +1,14 @@
 """Thresholds as users write them: `message.p99 < 200ms`, `failed < 0.1%`, `throughput > 450/s`.
 
-This is the grammar and the arithmetic; what was measured is looked up by `measure.verdict`. A metric is a slot of latency
-with a statistic (`message.p99`, `RCPT.service.max`; response time unless service is asked for), an outcome of messages, a
-count of replies, recipients or errors, the throughput, or the generator's own health. All but the last may be of one
-recipient domain: `message.p99@gmail.example < 500ms`.
+This module parses thresholds and compares values with them; `measure.thresholds` looks up what was measured. A metric is one
+of these:
+
+- a latency with a statistic (`message.p99`, `RCPT.service.max`); it is the response time unless `service` is given
+- an outcome of messages, or a count of replies, recipients or errors
+- the throughput
+- a figure of the generator itself
+
+All but the last may be limited to one recipient domain: `message.p99@gmail.example < 500ms`.
 """
 
 from __future__ import annotations
@@ -20,11 +25,11 @@ from smtpbench.smtp.domain import canonical
 from smtpbench.text import did_you_mean
 from smtpbench.units import NS_PER_MS, parse_duration_ns, parse_rate_per_s
 
-#: Kinds of value: milliseconds, a share from 0 to 1, events a second, a number of things.
+#: Kinds of value: milliseconds, a share from 0 to 1, events a second, a count.
 TIME, SHARE, RATE, COUNT = "ms", "share", "per_s", "count"
 OUTCOMES: Final = ("attempted", "accepted", "rejected", "failed", "dropped", "interrupted")
-#: Metric of the generator → its kind, and how many of the result's unit make one of ours.
-GENERATOR: Final[Mapping[str, tuple[str, str]]] = {
+#: Metric of the generator → its kind, and its key in the result's `generator`.
+GENERATOR_METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "late_p50": (TIME, "late_p50_ms"),
     "late_p99": (TIME, "late_p99_ms"),
     "late_max": (TIME, "late_max_ms"),
@@ -111,20 +116,21 @@ METRIC_NAMES: Final = tuple(name for family in METRICS for name in family.exampl
 _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq,
 }  # fmt: skip
-_SHAPE = re.compile(r"\s*(?P<metric>[^\s<>=]+)\s*(?P<operator><=|>=|==|<|>)\s*(?P<limit>\S.*?)\s*")
-_LATENCY_PARTS = 3
+_THRESHOLD = re.compile(r"\s*(?P<metric>[^\s<>=]+)\s*(?P<operator><=|>=|==|<|>)\s*(?P<limit>\S.*?)\s*")
+_LATENCY_PATH_LENGTH = 3
 _PERCENTILE = re.compile(r"p(?P<percent>\d{1,2}(?:\.\d{1,4})?|100)")
 _CODE = re.compile(r"[2-5](?:xx|[0-9]{2})")
-_EXAMPLES = (
-    "such as message.p99 < 200ms, failed < 0.1%, throughput > 450/s, replies.RCPT.4xx < 5 or generator.late_p99 < 10ms"
-)
+_EXAMPLES = "message.p99 < 200ms, failed < 0.1%, throughput > 450/s, replies.RCPT.4xx < 5 or generator.late_p99 < 10ms"
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """Something that is measured, without a limit.
+    """A metric without a limit, for comparisons.
 
-    text: as it was written. path: its parts, in full, see `Threshold`. kind: of its values; a share where there is one.
+    Attributes:
+        text: As the user wrote it.
+        path: Its parts in full, see `Threshold`.
+        kind: Kind of its values; SHARE for a metric that may be a count or a share.
     """
 
     text: str
@@ -133,21 +139,26 @@ class Metric:
 
     @property
     def more_is_better(self) -> bool:
-        """Whether a greater value is the better one."""
+        """Whether a higher value is better."""
         return self.path[0] in ("throughput", "accepted") or self.path == ("recipients", "accepted")
 
     @property
     def latency_name(self) -> str:
-        """The slot of latency it is about; empty for another metric."""
+        """Name of its latency; empty for a metric that is not a latency."""
         return latency_name_of(self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """What must hold.
+    """A condition on a metric.
 
-    path: the metric's parts, in full: a slot's are (slot, `response` or `service`, statistic). kind: of the limit, which is
-    in its unit. domain: whose recipients it is about, as `smtp.domain.canonical` spells it; empty for the whole run.
+    Attributes:
+        text: As the user wrote it, with single spaces.
+        path: Parts of the metric in full; of a latency (name, `response` or `service`, statistic).
+        operator: One of < <= > >= ==.
+        limit: The limit, in the unit of its kind.
+        kind: Kind of the limit: TIME, SHARE, RATE or COUNT.
+        domain: Recipient domain, as `smtp.domain.canonical` spells it; empty for the whole run.
     """
 
     text: str
@@ -159,80 +170,80 @@ class Threshold:
 
     @property
     def metric(self) -> str:
-        """What is measured, in full: `message.response.p99@gmail.example`."""
+        """The metric in full: `message.response.p99@gmail.example`."""
         return ".".join(self.path) + (f"@{self.domain}" if self.domain else "")
 
-    def holds(self, value: float) -> bool:
-        """Whether a value keeps to it."""
+    def is_met_by(self, value: float) -> bool:
+        """Return whether a value meets the condition."""
         return _OPERATORS[self.operator](value, self.limit)
 
     @property
     def latency_name(self) -> str:
-        """The slot of latency it is about; empty for another metric."""
+        """Name of its latency; empty for a metric that is not a latency."""
         return latency_name_of(self.path)
 
     @property
     def only_at_the_end(self) -> bool:
-        """Whether what fails now may still come to hold: a count has more to come."""
+        """Whether it is evaluated at the end only: a count may still reach a lower limit."""
         return self.kind == COUNT and self.operator not in ("<", "<=")
 
     def margin(self, value: float) -> float | None:
-        """How far the value is on the right side of the limit, as a share of it; negative on the wrong one."""
+        """Return the distance of a value from the limit, as a share of the limit; negative if the condition is not met."""
         if not self.limit or math.isnan(value):
             return None
         return (self.limit - value if self.operator.startswith("<") else value - self.limit) / self.limit
 
 
 def latency_name_of(path: tuple[str, ...]) -> str:
-    """The slot of latency a metric is about; empty for another metric."""
-    return path[0] if len(path) == _LATENCY_PARTS and path[1] in ("service", "response") else ""
+    """Return the name of the latency in a path; an empty string for a metric that is not a latency."""
+    return path[0] if len(path) == _LATENCY_PATH_LENGTH and path[1] in ("service", "response") else ""
 
 
 def parse_threshold(text: str) -> Threshold:
-    """Read one. Raises UsageError that says what was expected."""
-    shape = _SHAPE.fullmatch(text)
-    if not shape:
-        raise UsageError(f"{text!r} is not a threshold; write a metric, one of < <= > >= ==, and a limit, {_EXAMPLES}")
-    name, at, domain_text = shape["metric"].rpartition("@")
-    path, kinds = _metric(name if at else shape["metric"])
-    domain = _domain(domain_text, path, text) if at else ""
-    kind, limit = _limit(shape["limit"])
+    """Parse a threshold. Raises UsageError."""
+    match = _THRESHOLD.fullmatch(text)
+    if not match:
+        raise UsageError(f"{text!r} is not a threshold; write a metric, one of < <= > >= ==, and a limit, like {_EXAMPLES}")
+    name, at, domain_text = match["metric"].rpartition("@")
+    path, kinds = _parse_path(name if at else match["metric"])
+    domain = _parse_domain(domain_text, path, text) if at else ""
+    kind, limit = _parse_limit(match["limit"])
     if kind not in kinds:
-        wanted = " or ".join(LIMITS[one] for one in kinds)
-        raise UsageError(f"{text!r}: the limit of {shape['metric']} is {wanted}")
-    return Threshold(" ".join(shape.group("metric", "operator", "limit")), path, shape["operator"], limit, kind, domain)
+        expected = " or ".join(LIMITS[one] for one in kinds)
+        raise UsageError(f"threshold {text!r}: the limit of {match['metric']} must be {expected}")
+    return Threshold(" ".join(match.group("metric", "operator", "limit")), path, match["operator"], limit, kind, domain)
 
 
-def _domain(domain_text: str, path: tuple[str, ...], text: str) -> str:
+def _parse_domain(domain_text: str, path: tuple[str, ...], text: str) -> str:
     if path[0] == "generator":
-        raise UsageError(f"{text!r}: the generator's figures are of the whole run and not of a domain")
+        raise UsageError(f"threshold {text!r}: metrics of the generator exist for the whole run only; omit @{domain_text}")
     domain = canonical(domain_text.encode("utf-8", "surrogateescape"))
     if domain is None:
-        raise UsageError(f"{text!r}: {domain_text!r} is not a domain; write one like gmail.example or [192.0.2.1]")
+        raise UsageError(f"threshold {text!r}: {domain_text!r} is not a domain; write one like gmail.example or [192.0.2.1]")
     return domain
 
 
 def parse_metric(text: str) -> Metric:
-    """Read what stands before a threshold's operator. Raises UsageError."""
+    """Parse a metric, which is the part of a threshold before the operator. Raises UsageError."""
     if "@" in text:
-        raise UsageError(f"{text!r}: only a threshold may be of one domain")
-    path, kinds = _metric(text.strip())
+        raise UsageError(f"metric {text!r} has a domain; only thresholds may be limited to a domain")
+    path, kinds = _parse_path(text.strip())
     return Metric(text.strip(), path, SHARE if SHARE in kinds else kinds[0])
 
 
 #: Kind of value → how a limit of that kind is written.
 LIMITS: Final[Mapping[str, str]] = {
-    TIME: "a time, like 200ms", SHARE: "a share, like 0.1%", RATE: "a rate, like 450/s", COUNT: "a number",
+    TIME: "a time, like 200ms", SHARE: "a percentage, like 0.1%", RATE: "a rate, like 450/s", COUNT: "a number",
 }  # fmt: skip
 
 
 def limits_of(metric: str) -> tuple[str, ...]:
     """Return the kinds of limit that a metric may have. Raises UsageError for a name that is not one."""
-    return _metric(metric)[1]
+    return _parse_path(metric)[1]
 
 
-def _metric(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Its full path, and the kinds of value it has."""
+def _parse_path(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the full path of a metric and the kinds of limit that it may have. Raises UsageError."""
     head, *rest = text.split(".", 1)
     tail = rest[0] if rest else ""
     if head in OUTCOMES and not tail:
@@ -247,34 +258,37 @@ def _metric(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         verb, _, code = tail.rpartition(".") if _CODE.fullmatch(tail.rpartition(".")[2]) else (tail, "", "")
         if verb:
             return (head, verb, code) if code else (head, verb), (COUNT, SHARE) if code else (COUNT,)
-    if head == "generator" and tail in GENERATOR:
-        return (head, tail), (GENERATOR[tail][0],)
-    return _latency(text)
+    if head == "generator" and tail in GENERATOR_METRICS:
+        return (head, tail), (GENERATOR_METRICS[tail][0],)
+    return _parse_latency(text)
 
 
-def _latency(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    match = re.fullmatch(r"(?P<slot>.+?)(?:\.(?P<time>service|response))?\.(?P<what>p\d{1,3}(?:\.\d{1,4})?|[a-z]+)", text)
+def _parse_latency(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    match = re.fullmatch(
+        r"(?P<name>.+?)(?:\.(?P<time>service|response))?\.(?P<statistic>p\d{1,3}(?:\.\d{1,4})?|[a-z]+)", text
+    )
     if match:
-        path = (match["slot"], match["time"] or "response", match["what"])
-        if _PERCENTILE.fullmatch(match["what"]) or match["what"] in ("min", "mean", "max"):
+        path = (match["name"], match["time"] or "response", match["statistic"])
+        if _PERCENTILE.fullmatch(match["statistic"]) or match["statistic"] in ("min", "mean", "max"):
             return path, (TIME,)
-        if match["what"] == "count":
+        if match["statistic"] == "count":
             return path, (COUNT,)
-    raise UsageError(f"{text!r} is not a metric{did_you_mean(text, METRIC_NAMES) or f'; there are {_EXAMPLES}'}")
+    hint = did_you_mean(text, METRIC_NAMES) or f"; thresholds look like {_EXAMPLES}"
+    raise UsageError(f"{text!r} is not a metric{hint}")
 
 
 def percent_of(statistic: str) -> float | None:
-    """`p99.9` → 99.9; None for what is no percentile."""
+    """Return the percentage of a percentile: `p99.9` → 99.9; None for another statistic."""
     match = _PERCENTILE.fullmatch(statistic)
     return float(match["percent"]) if match else None
 
 
-def _limit(text: str) -> tuple[str, float]:
+def _parse_limit(text: str) -> tuple[str, float]:
     if text.endswith("%"):
         try:
             return SHARE, float(text[:-1]) / 100
         except ValueError:
-            raise UsageError(f"{text!r} is not a share; write a percentage, like 0.1%") from None
+            raise UsageError(f"{text!r} is not a percentage; write one like 0.1%") from None
     if "/" in text:
         return RATE, parse_rate_per_s(text)
     if re.fullmatch(r"\d{1,15}", text):
@@ -283,7 +297,7 @@ def _limit(text: str) -> tuple[str, float]:
 
 
 def format_value(kind: str, value: float) -> str:
-    """A value as a reader wants it: `12.3 ms`, `0.12 %`, `450.1/s`, `17`."""
+    """Return a value as text: `12.3 ms`, `0.12 %`, `450.1/s`, `17`."""
     if kind == TIME:
         return f"{value:.4g} ms" if value < 10_000 else f"{value / 1000:.4g} s"
     if kind == SHARE:

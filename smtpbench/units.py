@@ -1,7 +1,7 @@
-"""Quantities as users write them: `30s`, `500/s`, `64KiB`, `5%`, and a range of each with `..` between.
+"""Quantities as users write them: `30s`, `500/s`, `64KiB`, `5%`, and ranges of them with `..`.
 
-Everything inside the program is an int of nanoseconds or bytes, or a float a second; these functions
-are the only place where text becomes a quantity or a quantity becomes text.
+Inside the program, durations are integers of nanoseconds, sizes integers of octets, and rates floats per second. Only the
+functions of this module convert between quantities and text.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _RATE = re.compile(_NUMBER + r"\s*/\s*(?P<unit>s|m|h)")
 _RATE_S = {"s": 1, "m": 60, "h": 3600}
 _SHARE = re.compile(_NUMBER + r"\s*%")
 
-T = TypeVar("T")
+Quantity = TypeVar("Quantity")
 
 
 def parse_duration_ns(text: str) -> int:
-    """`30s`, `500ms`, `1m30s`, `0s` → nanoseconds. Raises UsageError."""
+    """Parse a duration like `30s`, `500ms`, `1m30s` or `0s`; return nanoseconds. Raises UsageError."""
     position = total = 0
     text = text.strip()
     while match := _DURATION_PART.match(text, position):
@@ -41,7 +41,7 @@ def parse_duration_ns(text: str) -> int:
 
 
 def parse_size_bytes(text: str) -> int:
-    """`1024`, `4KiB`, `10MB` → bytes. Raises UsageError."""
+    """Parse a size like `1024`, `4KiB` or `10MB`; return octets. Raises UsageError."""
     match = _SIZE.fullmatch(text.strip())
     if not match or (match["unit"] is None and "." in match["number"]):
         raise UsageError(f"{text!r} is not a size; write a number and B, KB, MB, KiB or MiB, like 64KiB")
@@ -49,7 +49,7 @@ def parse_size_bytes(text: str) -> int:
 
 
 def parse_rate_per_s(text: str) -> float:
-    """`500/s`, `30/m`, `100/h` → events a second. Raises UsageError."""
+    """Parse a rate like `500/s`, `30/m` or `100/h`; return events a second. Raises UsageError."""
     match = _RATE.fullmatch(text.strip())
     if not match:
         raise UsageError(f"{text!r} is not a rate; write a number and /s, /m or /h, like 500/s")
@@ -57,45 +57,45 @@ def parse_rate_per_s(text: str) -> float:
 
 
 def parse_share(text: str) -> float:
-    """`5%` → 0.05. Raises UsageError."""
+    """Parse a percentage: `5%` → 0.05. Raises UsageError."""
     match = _SHARE.fullmatch(text.strip())
     if not match or float(match["number"]) > 100:
-        raise UsageError(f"{text!r} is not a share; write a percentage from 0% to 100%, like 5%")
+        raise UsageError(f"{text!r} is not a percentage; write one from 0% to 100%, like 5%")
     return float(match["number"]) / 100
 
 
 def parse_count(text: str) -> int:
-    """`100` → 100. Raises UsageError."""
+    """Parse a whole number of at most 15 digits. Raises UsageError."""
     if not re.fullmatch(r"[0-9]{1,15}", text.strip()):
-        raise UsageError(f"{text!r} is not a whole number")
+        raise UsageError(f"{text!r} is not a whole number; write digits only, like 100")
     return int(text)
 
 
-def parse_ends(text: str, parse: Callable[[str], T]) -> tuple[T, T]:
-    """`a..b` or `a` → (a, b), each read by `parse`, in any order. Raises UsageError."""
+def parse_ends(text: str, parse: Callable[[str], Quantity]) -> tuple[Quantity, Quantity]:
+    """Parse `a..b` or `a`, each with `parse`; return both ends, of which the second may be lower. Raises UsageError."""
     low_text, dots, high_text = text.partition("..")
     low = parse(low_text)
     return low, parse(high_text) if dots else low
 
 
-def parse_range(text: str, parse: Callable[[str], T]) -> tuple[T, T]:
-    """The same for a range: raises UsageError also where b is below a."""
+def parse_range(text: str, parse: Callable[[str], Quantity]) -> tuple[Quantity, Quantity]:
+    """Parse `a..b` or `a`, each with `parse`; return both ends. Raises UsageError, also if the second end is lower."""
     low, high = parse_ends(text, parse)
-    if high < low:  # type: ignore[operator]  # every T used here is a number
-        raise UsageError(f"{text!r} is a range that ends below its start")
+    if high < low:  # type: ignore[operator]  # every quantity parsed here is a number
+        raise UsageError(f"range {text!r} ends below its start; write the lower end first")
     return low, high
 
 
 def format_duration(ns: float) -> str:
-    """Nanoseconds as a reader wants them: three digits and the unit that fits (`1.25 s`, `340 us`)."""
+    """Return a duration as text with three digits: `1.25 s`, `340 us`."""
     for limit, divisor, unit in ((NS_PER_MS, 1_000, "us"), (NS_PER_S, NS_PER_MS, "ms"), (math.inf, NS_PER_S, "s")):
-        if ns < limit * 0.9995:  # what rounds to 1000 of a unit is 1 of the next
+        if ns < limit * 0.9995:  # a value that would round to 1000 is shown in the next unit
             return f"{_three_digits(ns / divisor)} {unit}"
     raise AssertionError("unreachable: the last limit is infinite")
 
 
 def format_bytes(count: float) -> str:
-    """Bytes with a binary unit: `812 B`, `64.0 KiB`."""
+    """Return a size as text with a binary unit: `812 B`, `64.0 KiB`."""
     for unit in ("B", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.0f} B" if unit == "B" else f"{_three_digits(count)} {unit}"

@@ -1,4 +1,4 @@
-"""Thresholds: what is one, and when it holds."""
+"""Thresholds: parsing, and comparison with values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smtpbench.threshold import COUNT, RATE, SHARE, TIME, format_value, parse_me
         ("message.p99<200ms", ("message", "response", "p99"), 200.0, TIME),
         ("message.service.p99.9 <= 1.5s", ("message", "service", "p99.9"), 1500.0, TIME),
         ("RCPT.response.mean < 500us", ("RCPT", "response", "mean"), 0.5, TIME),
-        ("my.slot.max < 1m", ("my.slot", "response", "max"), 60_000.0, TIME),
+        ("my.step.max < 1m", ("my.step", "response", "max"), 60_000.0, TIME),
         ("tls.count > 10", ("tls", "response", "count"), 10.0, COUNT),
         ("failed < 0.1%", ("failed",), 0.001, SHARE),
         ("dropped == 0", ("dropped",), 0.0, COUNT),
@@ -30,11 +30,11 @@ from smtpbench.threshold import COUNT, RATE, SHARE, TIME, format_value, parse_me
         ("generator.cpu < 80%", ("generator", "cpu"), 0.8, SHARE),
     ],
 )
-def test_what_is_a_threshold(text: str, path: tuple[str, ...], limit: float, kind: str) -> None:
-    read = parse_threshold(text)
-    assert (read.path, read.kind) == (path, kind)
-    assert read.limit == pytest.approx(limit)
-    assert parse_threshold(read.text) == read
+def test_threshold_is_parsed(text: str, path: tuple[str, ...], limit: float, kind: str) -> None:
+    threshold = parse_threshold(text)
+    assert (threshold.path, threshold.kind) == (path, kind)
+    assert threshold.limit == pytest.approx(limit)
+    assert parse_threshold(threshold.text) == threshold
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,23 @@ def test_what_is_a_threshold(text: str, path: tuple[str, ...], limit: float, kin
         ("failed@[ipv6:2001:DB8:0::1] < 1%", ("failed",), "[IPv6:2001:db8::1]"),
     ],
 )
-def test_a_threshold_of_one_domain(text: str, path: tuple[str, ...], domain: str) -> None:
-    read = parse_threshold(text)
-    assert (read.path, read.domain) == (path, domain)
-    assert read.metric == f"{'.'.join(path)}@{domain}"
-    assert parse_threshold(read.text) == read
+def test_threshold_of_one_domain_is_parsed(text: str, path: tuple[str, ...], domain: str) -> None:
+    threshold = parse_threshold(text)
+    assert (threshold.path, threshold.domain) == (path, domain)
+    assert threshold.metric == f"{'.'.join(path)}@{domain}"
+    assert parse_threshold(threshold.text) == threshold
 
 
-def test_a_metric_alone_is_of_the_whole_run() -> None:
+def test_metric_alone_may_not_have_a_domain() -> None:
     assert parse_threshold("failed < 1%").metric == "failed"
-    with pytest.raises(UsageError, match="only a threshold"):
+    with pytest.raises(UsageError, match="only thresholds"):
         parse_metric("failed@x.example")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "error"),
     [
-        ("generator.cpu@x.example < 80%", "of the whole run"),
+        ("generator.cpu@x.example < 80%", "for the whole run only"),
         ("failed@ < 1%", "'' is not a domain"),
         ("failed@-x < 1%", "is not a domain"),
         ("failed@[300.1.1.1] < 1%", "is not a domain"),
@@ -78,21 +78,21 @@ def test_a_metric_alone_is_of_the_whole_run() -> None:
         ("", "is not a threshold"),
         ("message.p99", "is not a threshold"),
         ("message.p99 ~ 5ms", "is not a threshold"),
-        ("message.p99 < 5", "is a time"),
+        ("message.p99 < 5", "must be a time"),
         ("message.p999 < 5ms", "is not a metric"),
         ("message.p101 < 5ms", "is not a metric"),
         ("message < 5ms", "is not a metric"),
-        ("failed < 5ms", "is a number or a share"),
-        ("attempted < 5%", "is a number"),
-        ("throughput > 5", "is a rate"),
-        ("failed < x%", "is not a share"),
+        ("failed < 5ms", "must be a number or a percentage"),
+        ("attempted < 5%", "must be a number"),
+        ("throughput > 5", "must be a rate"),
+        ("failed < x%", "is not a percentage"),
         ("failed < many", "is not a duration"),
         ("generator.mood < 5", "is not a metric"),
         ("replies.4xx < 5", "is not a metric"),
     ],
 )
-def test_what_is_none(text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+def test_text_that_is_not_a_threshold_is_refused(text: str, error: str) -> None:
+    with pytest.raises(UsageError, match=error):
         parse_threshold(text)
 
 
@@ -101,19 +101,19 @@ def test_what_is_none(text: str, words: str) -> None:
     [("<", True, False, False), ("<=", True, True, False), (">", False, False, True), (">=", False, True, True),
      ("==", False, True, False)],
 )  # fmt: skip
-def test_when_it_holds(operator: str, below: bool, at: bool, above: bool) -> None:
+def test_value_is_compared_with_the_limit(operator: str, below: bool, at: bool, above: bool) -> None:
     threshold = parse_threshold(f"failed {operator} 10")
-    assert [threshold.holds(value) for value in (9.0, 10.0, 11.0)] == [below, at, above]
+    assert [threshold.is_met_by(value) for value in (9.0, 10.0, 11.0)] == [below, at, above]
 
 
-def test_the_margin_is_positive_on_the_right_side() -> None:
+def test_margin_is_positive_if_the_threshold_passes() -> None:
     assert parse_threshold("message.p99 < 200ms").margin(50) == pytest.approx(0.75)
     assert parse_threshold("message.p99 < 200ms").margin(300) == pytest.approx(-0.5)
     assert parse_threshold("throughput > 100/s").margin(150) == pytest.approx(0.5)
     assert parse_threshold("failed < 0%").margin(0.5) is None
 
 
-def test_only_counts_that_should_grow_wait_for_the_end() -> None:
+def test_lower_limits_of_counts_are_evaluated_at_the_end_only() -> None:
     assert parse_threshold("accepted > 10").only_at_the_end
     assert not parse_threshold("failed < 10").only_at_the_end
     assert not parse_threshold("throughput > 10/s").only_at_the_end
@@ -129,5 +129,5 @@ def test_only_counts_that_should_grow_wait_for_the_end() -> None:
         (COUNT, 17, "17"),
     ],
 )
-def test_values_as_text(kind: str, value: float, text: str) -> None:
+def test_values_are_formatted_with_their_units(kind: str, value: float, text: str) -> None:
     assert format_value(kind, value) == text

@@ -16,19 +16,19 @@ from smtpbench.errors import UsageError
     ("text", "ns"),
     [("0s", 0), ("500ms", 500_000_000), ("1m30s", 90_000_000_000), ("1.5h", 5_400_000_000_000), (" 7us ", 7_000)],
 )
-def test_durations(text: str, ns: int) -> None:
+def test_durations_are_parsed(text: str, ns: int) -> None:
     assert units.parse_duration_ns(text) == ns
 
 
 @pytest.mark.parametrize(
     ("text", "count"), [("0", 0), ("1024", 1024), ("4KiB", 4096), ("1.5 MiB", 1_572_864), ("10MB", 10_000_000), ("7B", 7)]
 )
-def test_sizes(text: str, count: int) -> None:
+def test_sizes_are_parsed(text: str, count: int) -> None:
     assert units.parse_size_bytes(text) == count
 
 
 @pytest.mark.parametrize(("text", "per_s"), [("500/s", 500.0), ("30/m", 0.5), ("36 / h", 0.01), ("0.5/s", 0.5)])
-def test_rates(text: str, per_s: float) -> None:
+def test_rates_are_parsed(text: str, per_s: float) -> None:
     assert units.parse_rate_per_s(text) == per_s
 
 
@@ -41,12 +41,12 @@ def test_rates(text: str, per_s: float) -> None:
         (units.parse_share, "101%"), (units.parse_count, "1e3"), (units.parse_count, "-1"), (units.parse_count, "٣"),
     ],
 )  # fmt: skip
-def test_what_is_none_says_what_would_be(parse: Callable[[str], object], text: str) -> None:
+def test_text_that_is_not_a_quantity_is_refused(parse: Callable[[str], object], text: str) -> None:
     with pytest.raises(UsageError, match=r"is not"):
         parse(text)
 
 
-def test_ranges() -> None:
+def test_ranges_are_parsed() -> None:
     assert units.parse_ends("100/s..5/s", units.parse_rate_per_s) == (100.0, 5.0)
     assert units.parse_range("1KiB..2KiB", units.parse_size_bytes) == (1024, 2048)
     assert units.parse_range("3", units.parse_count) == (3, 3)
@@ -66,12 +66,12 @@ def test_durations_have_three_digits(ns: int, text: str) -> None:
 
 
 @given(st.integers(0, 10**15))
-def test_a_shown_duration_is_near_the_true_one(ns: int) -> None:
+def test_formatted_duration_is_close_to_the_true_one(ns: int) -> None:
     number, unit = units.format_duration(ns).split()
     shown_ns = float(number) * {"us": 1e3, "ms": 1e6, "s": 1e9}[unit]
     assert abs(shown_ns - ns) <= max(0.0051 * ns, 10)
 
 
 @pytest.mark.parametrize(("count", "text"), [(0, "0 B"), (812, "812 B"), (65_536, "64.0 KiB"), (5 * 2**30, "5.00 GiB")])
-def test_bytes(count: int, text: str) -> None:
+def test_sizes_are_formatted_with_binary_units(count: int, text: str) -> None:
     assert units.format_bytes(count) == text

@@ -1,11 +1,12 @@
-"""Run a real mail server in the foreground on one loopback port, as the published comparisons do.
+"""Real mail servers in the foreground on one loopback port, as the published comparisons use them.
 
     python -m bench.published.serve postfix --port 2525
     python -m bench.published.serve aiosmtpd@1.4.6 --port 2526
 
-What a server needs is installed on its first start, by pip, npm or apt, into `.servers` beside this file; packages of Debian
-that would push out another mail server are unpacked there and run in a mount namespace of their own (root only). All
-take mail for everybody and keep none; what each does before it says 250 stands at its configuration below.
+The first start of a server installs what it needs, with pip, npm or apt, into the folder `.servers` next to this file.
+Debian packages that conflict with an installed mail server are unpacked there and run in a mount namespace of their own,
+which needs root. All servers accept mail for every recipient and keep none of it. What each does before it sends 250 is
+described at its configuration below.
 """
 
 from __future__ import annotations
@@ -30,8 +31,17 @@ NAME = "mx.example"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a server runs. home: a new folder of this start. package: where its program is installed."""
+class Launch:
+    """Settings of one start of a server.
+
+    Attributes:
+        port: Port on which it listens.
+        version: Its version; empty for the version of the distribution.
+        home: New folder for this start.
+        package: Folder in which its program is installed.
+        certificate: PEM file of its certificate.
+        key: PEM file of the key.
+    """
 
     port: int
     version: str
@@ -41,18 +51,18 @@ class Place:
     key: Path
 
     def write(self, name: str, text: str) -> Path:
-        """A configuration file in its folder."""
+        """Write a configuration file into the folder and return its path."""
         path = self.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
 
 
-Launch = Callable[[Place], list[str]]
+CommandOf = Callable[[Launch], list[str]]
 
 
 def installed(folder: Path, *commands: list[str]) -> Path:
-    """The folder, with what the commands put into it; a half-made one is thrown away."""
+    """Return a folder, filled by these commands; an incomplete one is made again."""
     if not (folder / ".complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -63,7 +73,7 @@ def installed(folder: Path, *commands: list[str]) -> Path:
 
 
 def certificates() -> tuple[Path, Path]:
-    """A certificate for localhost and 127.0.0.1 and its key; `ca.pem` beside them is what to trust."""
+    """Return a certificate for localhost and 127.0.0.1 and its key; `ca.pem` in the same folder is its authority."""
     certificate, key, authority = (STORE / name for name in ("server.pem", "server-key.pem", "ca.pem"))
     if not authority.exists():
         STORE.mkdir(parents=True, exist_ok=True)
@@ -75,7 +85,7 @@ def certificates() -> tuple[Path, Path]:
     return certificate, key
 
 
-# -- Postfix: a queue file, fsync, then 250; its queue manager discards the message afterwards --------------------------
+# -- Postfix: queue file, fsync, then 250; the queue manager discards the message afterwards ----------------------------
 
 _POSTFIX = {
     "plain": "",
@@ -99,22 +109,22 @@ smtpd_data_restrictions = reject_unauth_pipelining
 }
 
 
-def postfix(kind: str) -> Launch:
-    """Debian's Postfix, not pushed out of its own configuration: this one has a folder of its own."""
+def postfix(kind: str) -> CommandOf:
+    """Return the command of Debian's Postfix, with a configuration of its own."""
 
-    def launch(place: Place) -> list[str]:
+    def command_of(launch: Launch) -> list[str]:
         if not Path("/usr/lib/postfix/sbin/master").exists():
             subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", "postfix"], check=True,
                            stdout=sys.stderr, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})  # fmt: skip
         for name in ("spool", "data"):
-            (place.home / name).mkdir()
-        place.home.chmod(0o755)
-        shutil.chown(place.home / "data", "postfix")
-        place.write("conf/main.cf", f"""compatibility_level = 3.6
-queue_directory = {place.home}/spool
-data_directory = {place.home}/data
-maillog_file = {place.home}/mail.log
-maillog_file_prefixes = {place.home}
+            (launch.home / name).mkdir()
+        launch.home.chmod(0o755)
+        shutil.chown(launch.home / "data", "postfix")
+        launch.write("conf/main.cf", f"""compatibility_level = 3.6
+queue_directory = {launch.home}/spool
+data_directory = {launch.home}/data
+maillog_file = {launch.home}/mail.log
+maillog_file_prefixes = {launch.home}
 inet_interfaces = {HOST}
 inet_protocols = ipv4
 myhostname = {NAME}
@@ -127,10 +137,10 @@ local_transport = discard:
 message_size_limit = {SIZE_LIMIT_BYTES}
 smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
-smtpd_tls_cert_file = {place.certificate}
-smtpd_tls_key_file = {place.key}
+smtpd_tls_cert_file = {launch.certificate}
+smtpd_tls_key_file = {launch.key}
 {_POSTFIX[kind]}""")  # fmt: skip
-        place.write("conf/master.cf", f"""{HOST}:{place.port} inet n - n - 100 smtpd
+        launch.write("conf/master.cf", f"""{HOST}:{launch.port} inet n - n - 100 smtpd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
@@ -143,37 +153,41 @@ tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 proxymap unix - - n - - proxymap
 """)  # fmt: skip
-        # `postfix check` makes the queue's folders; without a terminal it keeps its complaints to itself
-        subprocess.run(["script", "-qec", f"postfix -c {place.home}/conf check", "/dev/null"], check=True,
+        # `postfix check` makes the folders of the queue; it reports mistakes only on a terminal
+        subprocess.run(["script", "-qec", f"postfix -c {launch.home}/conf check", "/dev/null"], check=True,
                        stdout=sys.stderr, stdin=subprocess.DEVNULL)  # fmt: skip
-        return ["/usr/lib/postfix/sbin/master", "-c", str(place.home / "conf"), "-s"]
+        return ["/usr/lib/postfix/sbin/master", "-c", str(launch.home / "conf"), "-s"]
 
-    return launch
+    return command_of
 
 
 # -- Debian packages that are unpacked, not installed -----------------------------------------------------------------
 
 
-def unpacked(place: Place, users: str, setup: str, command: list[str]) -> list[str]:
-    """Lay the package over /usr and /etc for this one process, with users and empty spools of its own.
+def unpacked(launch: Launch, users: str, setup: str, command: list[str]) -> list[str]:
+    """Return a command that mounts an unpacked package over /usr and /etc for one process, with its own users and spools.
 
-    setup: shell lines run before it.
+    Args:
+        launch: Settings of the start.
+        users: Names of the users that the server needs.
+        setup: Shell lines to run before it.
+        command: Command of the server.
     """
-    script = place.write("start.sh", f"""set -e
+    script = launch.write("start.sh", f"""set -e
 mount --make-rprivate /
-mkdir -p {place.home}/etc {place.package}/root/etc
-cp /etc/passwd /etc/group {place.home}/etc/
+mkdir -p {launch.home}/etc {launch.package}/root/etc
+cp /etc/passwd /etc/group {launch.home}/etc/
 number=64800
 for user in {users}; do
     number=$((number + 1))
-    echo "$user:x:$number:$number::/home/$user:/bin/sh" >> {place.home}/etc/passwd
-    echo "$user:x:$number:" >> {place.home}/etc/group
+    echo "$user:x:$number:$number::/home/$user:/bin/sh" >> {launch.home}/etc/passwd
+    echo "$user:x:$number:" >> {launch.home}/etc/group
 done
-mount -t overlay overlay -o lowerdir={place.package}/root/usr:/usr /usr
-mount -t overlay overlay -o lowerdir={place.home}/etc:{place.package}/root/etc:/etc /etc
-mkdir -p {place.home}/spool {place.home}/lib
-mount --bind {place.home}/spool /var/spool
-mount --bind {place.home}/lib /var/lib
+mount -t overlay overlay -o lowerdir={launch.package}/root/usr:/usr /usr
+mount -t overlay overlay -o lowerdir={launch.home}/etc:{launch.package}/root/etc:/etc /etc
+mkdir -p {launch.home}/spool {launch.home}/lib
+mount --bind {launch.home}/spool /var/spool
+mount --bind {launch.home}/lib /var/lib
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /home
 for user in {users}; do mkdir -p /home/$user; chown $user: /home/$user; done
@@ -184,21 +198,21 @@ exec "$@"
 
 
 def debian(*packages: str) -> Callable[[str], list[list[str]]]:
-    """The commands that download and unpack packages."""
+    """Return the commands that download and unpack Debian packages."""
     return lambda version: [
         ["apt-get", "download", "-q", *packages],
         ["sh", "-c", "for package in *.deb; do dpkg-deb -x \"$package\" root; done"],
     ]  # fmt: skip
 
 
-def exim(place: Place) -> list[str]:
-    """Exim: spool files, fsync, then 250; it delivers to nowhere (`:blackhole:`) at once, in a process of its own."""
-    place.write("exim.conf", f"""exim_user = Debian-exim
+def exim(launch: Launch) -> list[str]:
+    """Exim: spool files, fsync, then 250; another process then delivers the message to `:blackhole:` at once."""
+    launch.write("exim.conf", f"""exim_user = Debian-exim
 exim_group = Debian-exim
 never_users =
 log_file_path = /var/spool/exim4/%slog
 local_interfaces = {HOST}
-daemon_smtp_ports = {place.port}
+daemon_smtp_ports = {launch.port}
 primary_hostname = {NAME}
 host_lookup =
 rfc1413_query_timeout = 0s
@@ -219,88 +233,88 @@ begin retry
 """)  # fmt: skip
     setup = f"""mkdir -p /var/lib/exim4 /var/spool/exim4 /run/exim4
 chown Debian-exim: /var/spool/exim4 /run/exim4
-cp {place.home}/exim.conf /var/lib/exim4/config.autogenerated
-cp {place.certificate} {place.key} /var/lib/exim4/
+cp {launch.home}/exim.conf /var/lib/exim4/config.autogenerated
+cp {launch.certificate} {launch.key} /var/lib/exim4/
 chown Debian-exim /var/lib/exim4/*.pem"""
-    return unpacked(place, "Debian-exim", setup, ["/usr/sbin/exim4", "-bdf", "-q1h"])
+    return unpacked(launch, "Debian-exim", setup, ["/usr/sbin/exim4", "-bdf", "-q1h"])
 
 
-def opensmtpd(place: Place) -> list[str]:
-    """OpenSMTPD: a queue file without fsync, then 250; each message goes to `cat` and /dev/null afterwards."""
-    place.write("smtpd.conf", f"""smtp max-message-size {SIZE_LIMIT_BYTES}
-listen on {HOST} port {place.port} hostname {NAME}
+def opensmtpd(launch: Launch) -> list[str]:
+    """OpenSMTPD: queue file without fsync, then 250; a `cat` process then writes each message to /dev/null."""
+    launch.write("smtpd.conf", f"""smtp max-message-size {SIZE_LIMIT_BYTES}
+listen on {HOST} port {launch.port} hostname {NAME}
 action "nowhere" mda "/bin/cat >/dev/null" virtual {{ "@" = nobodys }}
 match from any for any action "nowhere"
 """)  # fmt: skip
     setup = f"""mkdir -p /var/spool/smtpd /var/lib/opensmtpd/empty /run/conf
 chmod 711 /var/spool/smtpd
-cp {place.home}/smtpd.conf /run/conf/
+cp {launch.home}/smtpd.conf /run/conf/
 chmod 644 /run/conf/smtpd.conf"""
-    return unpacked(place, "opensmtpd opensmtpq nobodys", setup, ["/usr/sbin/smtpd", "-d", "-f", "/run/conf/smtpd.conf"])
+    return unpacked(launch, "opensmtpd opensmtpq nobodys", setup, ["/usr/sbin/smtpd", "-d", "-f", "/run/conf/smtpd.conf"])
 
 
 # -- npm --------------------------------------------------------------------------------------------------------------
 
 
 def npm(package: str) -> Callable[[str], list[list[str]]]:
-    """The command that installs a package of npm's."""
+    """Return the command that installs an npm package."""
     flags = ["--no-audit", "--no-fund", "--ignore-scripts", "--omit=optional", "--no-package-lock", "--prefix", "."]
     return lambda version: [["npm", "install", *flags, f"{package}@{version}"]]
 
 
-def haraka(place: Place) -> list[str]:
-    """Haraka: nothing on a disk; its queue/discard plugin says 250 once the message is in memory."""
-    place.write("config/smtp.ini", f"listen={HOST}:{place.port}\nnodes=0\n[main]\nlisten={HOST}:{place.port}\nnodes=0\n")
-    place.write("config/me", f"{NAME}\n")
-    place.write("config/host_list", "recipient.example\n")
-    place.write("config/databytes", f"{SIZE_LIMIT_BYTES}\n")
-    packaged = place.package / "node_modules/Haraka/config/connection.ini"  # 3.1 and later do not start without it
+def haraka(launch: Launch) -> list[str]:
+    """Haraka: nothing on disk; the queue/discard plugin sends 250 when the message is in memory."""
+    launch.write("config/smtp.ini", f"listen={HOST}:{launch.port}\nnodes=0\n[main]\nlisten={HOST}:{launch.port}\nnodes=0\n")
+    launch.write("config/me", f"{NAME}\n")
+    launch.write("config/host_list", "recipient.example\n")
+    launch.write("config/databytes", f"{SIZE_LIMIT_BYTES}\n")
+    packaged = launch.package / "node_modules/Haraka/config/connection.ini"  # version 3.1 and later need it to start
     limits = packaged.read_text() if packaged.exists() else "[max]\n"
-    place.write("config/connection.ini", limits)
-    place.write("config/log.ini", "[main]\nlevel=warn\n")
-    place.write("config/plugins", "tls\naccept_all\nqueue/discard\n")
-    place.write("config/tls.ini", "key=tls_key.pem\ncert=tls_cert.pem\n")
-    shutil.copy(place.key, place.home / "config/tls_key.pem")
-    shutil.copy(place.certificate, place.home / "config/tls_cert.pem")
-    place.write("plugins/accept_all.js", "exports.hook_rcpt = (next) => next(OK);\n")
-    (place.home / "queue").mkdir()
+    launch.write("config/connection.ini", limits)
+    launch.write("config/log.ini", "[main]\nlevel=warn\n")
+    launch.write("config/plugins", "tls\naccept_all\nqueue/discard\n")
+    launch.write("config/tls.ini", "key=tls_key.pem\ncert=tls_cert.pem\n")
+    shutil.copy(launch.key, launch.home / "config/tls_key.pem")
+    shutil.copy(launch.certificate, launch.home / "config/tls_cert.pem")
+    launch.write("plugins/accept_all.js", "exports.hook_rcpt = (next) => next(OK);\n")
+    (launch.home / "queue").mkdir()
     return [
         "env",
         "YES_REALLY_DO_DISCARD=1",
         "node",
-        str(place.package / "node_modules/Haraka/bin/haraka"),
+        str(launch.package / "node_modules/Haraka/bin/haraka"),
         "-c",
-        str(place.home),
+        str(launch.home),
     ]
 
 
-def smtp_server(place: Place) -> list[str]:
-    """Nodemailer's smtp-server: nothing on a disk; the message is read and forgotten."""
-    place.write("server.cjs", f"""const {{ SMTPServer }} = require({str(place.package / "node_modules/smtp-server")!r});
+def smtp_server(launch: Launch) -> list[str]:
+    """smtp-server of Nodemailer: nothing on disk; the message is read and discarded."""
+    launch.write("server.cjs", f"""const {{ SMTPServer }} = require({str(launch.package / "node_modules/smtp-server")!r});
 const fs = require('fs');
 new SMTPServer({{
   name: {NAME!r}, size: {SIZE_LIMIT_BYTES}, authOptional: true, disableReverseLookup: true,
-  key: fs.readFileSync({str(place.key)!r}), cert: fs.readFileSync({str(place.certificate)!r}),
+  key: fs.readFileSync({str(launch.key)!r}), cert: fs.readFileSync({str(launch.certificate)!r}),
   onData(stream, session, done) {{ stream.resume(); stream.on('end', () => done()); }},
-}}).on('error', () => {{}}).listen({place.port}, {HOST!r});
+}}).on('error', () => {{}}).listen({launch.port}, {HOST!r});
 """)  # fmt: skip
-    return ["node", str(place.home / "server.cjs")]
+    return ["node", str(launch.home / "server.cjs")]
 
 
 # -- pip --------------------------------------------------------------------------------------------------------------
 
 
 def pip(package: str) -> Callable[[str], list[list[str]]]:
-    """The commands that install a package of PyPI's into an environment of its own."""
+    """Return the commands that install a PyPI package into an environment of its own."""
     return lambda version: [
         [sys.executable, "-m", "venv", "."],
         ["bin/pip", "install", "-q", f"{package}=={version}"],
     ]
 
 
-def aiosmtpd(place: Place) -> list[str]:
-    """aiosmtpd: nothing on a disk; the handler forgets the message."""
-    place.write("server.py", f"""import asyncio, ssl
+def aiosmtpd(launch: Launch) -> list[str]:
+    """aiosmtpd: nothing on disk; the handler discards the message."""
+    launch.write("server.py", f"""import asyncio, ssl
 from aiosmtpd.smtp import SMTP
 
 class Nowhere:
@@ -309,18 +323,18 @@ class Nowhere:
 
 async def main():
     context = None
-    if {place.version!r} >= "1.4":  # before, its STARTTLS does not work on a Python of today
+    if {launch.version!r} >= "1.4":  # STARTTLS of earlier versions does not work with current Python
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain({str(place.certificate)!r}, {str(place.key)!r})
+        context.load_cert_chain({str(launch.certificate)!r}, {str(launch.key)!r})
     loop = asyncio.get_running_loop()
     options = dict(hostname={NAME!r}, data_size_limit={SIZE_LIMIT_BYTES}, enable_SMTPUTF8=True, tls_context=context)
     make = lambda: SMTP(Nowhere(), loop=loop, **options)
-    server = await loop.create_server(make, {HOST!r}, {place.port})
+    server = await loop.create_server(make, {HOST!r}, {launch.port})
     await server.serve_forever()
 
 asyncio.run(main())
 """)  # fmt: skip
-    return [str(place.package / "bin/python"), "-W", "ignore", str(place.home / "server.py")]
+    return [str(launch.package / "bin/python"), "-W", "ignore", str(launch.home / "server.py")]
 
 
 # -- the list ---------------------------------------------------------------------------------------------------------
@@ -328,36 +342,45 @@ asyncio.run(main())
 
 @dataclass(frozen=True)
 class Kind:
-    """A server: how it starts, what it does before it says 250, what installs it, and the version where none is named."""
+    """A kind of server.
 
-    launch: Launch
-    keeps: str
+    Attributes:
+        command_of: Function that returns the command to start it.
+        durability: What it does before it sends 250.
+        install: Function that returns the commands to install a version.
+        version: Version to use if none is named.
+    """
+
+    command_of: CommandOf
+    durability: str
     install: Callable[[str], list[list[str]]] = lambda version: []
     version: str = ""
 
 
-_POSTFIX_KEEPS = "queue on disk, fsync; the queue manager discards it afterwards"
+_POSTFIX_DURABILITY = "queue on disk, fsync; the queue manager discards the message afterwards"
 KINDS = {
-    "postfix": Kind(postfix("tls"), _POSTFIX_KEEPS),
-    "postfix-plain": Kind(postfix("plain"), _POSTFIX_KEEPS),
-    "postfix-hardened": Kind(postfix("hardened"), _POSTFIX_KEEPS),
+    "postfix": Kind(postfix("tls"), _POSTFIX_DURABILITY),
+    "postfix-plain": Kind(postfix("plain"), _POSTFIX_DURABILITY),
+    "postfix-hardened": Kind(postfix("hardened"), _POSTFIX_DURABILITY),
     "exim": Kind(
         exim,
-        "queue on disk, fsync; a process a message delivers to nowhere afterwards",
+        "queue on disk, fsync; one process for each message delivers it to nowhere afterwards",
         debian("exim4-daemon-light", "exim4-base", "libidn12"),
     ),
     "opensmtpd": Kind(
-        opensmtpd, "queue in files, no fsync; `cat >/dev/null` a message afterwards", debian("opensmtpd", "libevent-2.1-7")
+        opensmtpd,
+        "queue in files, no fsync; one `cat >/dev/null` for each message afterwards",
+        debian("opensmtpd", "libevent-2.1-7"),
     ),
-    "haraka": Kind(haraka, "nothing: discarded out of memory", npm("Haraka"), "3.3.4"),
-    "smtp-server": Kind(smtp_server, "nothing: read and forgotten", npm("smtp-server"), "3.21.6"),
-    "aiosmtpd": Kind(aiosmtpd, "nothing: forgotten by the handler", pip("aiosmtpd"), "1.4.6"),
+    "haraka": Kind(haraka, "nothing; the message is discarded from memory", npm("Haraka"), "3.3.4"),
+    "smtp-server": Kind(smtp_server, "nothing; the message is read and discarded", npm("smtp-server"), "3.21.6"),
+    "aiosmtpd": Kind(aiosmtpd, "nothing; the handler discards the message", pip("aiosmtpd"), "1.4.6"),
 }
 
 
-def prepare(wanted: str) -> tuple[Kind, str, Path]:
-    """A server's kind, its version, and where it is installed; installs it."""
-    name, _, version = wanted.partition("@")
+def prepare(server: str) -> tuple[Kind, str, Path]:
+    """Install a server, unless it is installed; return its kind, its version and its folder."""
+    name, _, version = server.partition("@")
     kind = KINDS[name]
     version = version or kind.version
     return kind, version, installed(STORE / (f"{name}-{version}" if version else name), *kind.install(version))
@@ -365,16 +388,18 @@ def prepare(wanted: str) -> tuple[Kind, str, Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("server", help=f"one of {', '.join(KINDS)}, or with a version: aiosmtpd@1.4.6")
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument(
+        "server", help=f"Name of a server, with or without a version, like aiosmtpd@1.4.6: {', '.join(KINDS)}."
+    )
+    parser.add_argument("--port", type=int, required=True, help="Port on loopback.")
     options = parser.parse_args()
     if options.server.partition("@")[0] not in KINDS:
-        parser.error(f"there is no server {options.server!r}; there are {', '.join(KINDS)}")
+        parser.error(f"unknown server {options.server!r}; servers: {', '.join(KINDS)}")
     certificate, key = certificates()
     kind, version, package = prepare(options.server)
     home = Path(tempfile.mkdtemp(prefix="smtpbench-server-"))
     home.chmod(0o755)
-    argv = kind.launch(Place(options.port, version, home, package, certificate, key))
+    argv = kind.command_of(Launch(options.port, version, home, package, certificate, key))
     os.execvp(argv[0], argv)
 
 

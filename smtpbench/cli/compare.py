@@ -32,7 +32,7 @@ from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.tables import wants_color
-from smtpbench.scenario.comparison import check as checked
+from smtpbench.scenario.comparison import validate_comparison as checked
 from smtpbench.study.candidates import AccessOptions, make_request
 from smtpbench.study.compare import compare
 from smtpbench.study.options import document_of

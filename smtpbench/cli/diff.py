@@ -15,7 +15,7 @@ from smtpbench.errors import UsageError
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.tables import wants_color
-from smtpbench.scenario.comparison import METRICS
+from smtpbench.scenario.comparison import DEFAULT_METRICS
 from smtpbench.study.diff import diff, load_candidates
 from smtpbench.threshold import parse_metric
 from smtpbench.units import parse_share
@@ -63,9 +63,13 @@ def command(
     if len(results) < 2:
         raise UsageError("1 result cannot be compared; give two or more")
     result = diff(
-        load_candidates(results), [parse_metric(text) for text in metric or METRICS], confidence=parse_share(confidence),
-        least=parse_share(least), force=force, seed=seed,
-    )  # fmt: skip
+        load_candidates(results),
+        [parse_metric(text) for text in metric or DEFAULT_METRICS],
+        confidence=parse_share(confidence),
+        least=parse_share(least),
+        force=force,
+        seed=seed,
+    )
     typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
     if out is not None:
         save_result(result, out, html)

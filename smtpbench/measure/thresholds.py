@@ -12,7 +12,7 @@ from typing import Any
 
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval
-from smtpbench.threshold import COUNT, GENERATOR, SHARE, Metric, Threshold, format_value, percent_of
+from smtpbench.threshold import COUNT, GENERATOR_METRICS, SHARE, Metric, Threshold, format_value, percent_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class ThresholdResult:
     @property
     def passed(self) -> bool:
         """Whether it held."""
-        return self.value is not None and self.threshold.holds(self.value)
+        return self.value is not None and self.threshold.is_met_by(self.value)
 
     def to_data(self) -> dict[str, Any]:
         """An entry of the result's `thresholds`."""
@@ -81,7 +81,7 @@ def value_of(asked: Threshold | Metric, figures: Figures) -> float | None:
     if head == "throughput":
         return totals.messages["accepted"] / figures.window_s if figures.window_s else None
     if head == "generator":
-        return float(figures.generator[GENERATOR[rest[0]][1]])
+        return float(figures.generator[GENERATOR_METRICS[rest[0]][1]])
     if head == "recipients":
         accepted, rejected = totals.recipients()
         return _of(asked.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)

@@ -1,7 +1,7 @@
-"""Comparison files: which candidates there are, how each is started and reached, and what is compared.
+"""Comparison files: the candidates, how each is started and reached, and what is compared.
 
 name: with TLS or without
-scenario: relay                   # a shipped one, or a file beside this one
+scenario: relay                   # a shipped scenario, or a file relative to this one
 load: {connections: 20, duration: 5s}
 repeats: 12
 candidates:
@@ -19,16 +19,17 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, WithJsonSchema
 
-from smtpbench.scenario.load import checked
-from smtpbench.scenario.model import DurationNs, FixtureFile, Load, Model, Share, SizeBytes, quantity
+from smtpbench.scenario.fields import DurationNs, Model, Share, SizeBytes, quantity
+from smtpbench.scenario.load import validate_document
+from smtpbench.scenario.model import FixtureFile, Load
 from smtpbench.scenario.reader import Document, parse, read_text
 from smtpbench.threshold import Metric, parse_metric
 
-#: What is compared where nobody says: throughput, the message and the whole transaction, and what went wrong.
-METRICS = ("throughput", "message.p50", "message.p99", "transaction.p50", "transaction.p99", "rejected", "failed")
+#: Metrics of a comparison that names none: throughput, latency of messages and transactions, and failures.
+DEFAULT_METRICS = ("throughput", "message.p50", "message.p99", "transaction.p50", "transaction.p99", "rejected", "failed")
 REPEATS = 12
 
-#: A candidate's name is a folder's too.
+#: Name of a candidate, which is also the name of its folders.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,39}$")]
 MetricText = Annotated[
     Metric,
@@ -38,7 +39,7 @@ MetricText = Annotated[
 
 
 class CandidateSpec(FixtureFile):
-    """One candidate: a target, how it is started, and what differs in how it is loaded."""
+    """One candidate: its target, how it is started, and how its load differs."""
 
     about: str = Field("", description="One sentence on what is different about this candidate.")
     start: str = Field("", description="Shell command that runs the server, in the folder of this file.")
@@ -51,7 +52,7 @@ class CandidateSpec(FixtureFile):
 
 
 class Comparison(Model):
-    """What is compared, and how often."""
+    """A comparison of servers or of settings."""
 
     name: str | None = Field(
         None, min_length=1, max_length=100, description="Name in results; without one, the name of the file."
@@ -66,10 +67,10 @@ class Comparison(Model):
     )
     least: Share = Field(0.01, description="Smallest relative change to report.", json_schema_extra={"default": "1%"})
     metrics: list[MetricText] = Field(
-        [parse_metric(text) for text in METRICS],
+        [parse_metric(text) for text in DEFAULT_METRICS],
         min_length=1,
         description="Metrics to compare.",
-        json_schema_extra={"default": list(METRICS)},
+        json_schema_extra={"default": list(DEFAULT_METRICS)},
     )
     check: bool = Field(False, description="Check each candidate against the protocol rules as well.")
     candidates: dict[Name, CandidateSpec] = Field(
@@ -78,22 +79,33 @@ class Comparison(Model):
 
 
 def overlaid(load: Load, other: Load) -> Load:
-    """A load with what another one says; how long and how fast are each said by one of them alone."""
-    said = {name: getattr(other, name) for name in other.model_fields_set}
-    if said.keys() & {"messages", "duration", "stages"}:
-        said = {"messages": None, "duration": None, **said}
-    if said.keys() & {"rate", "stages"}:
-        said = {"rate": None, "stages": None, **said}
-    return load.model_copy(update=said)
+    """Return a load with the settings of another one over it. Length and rate are each taken from one of them only."""
+    given = {name: getattr(other, name) for name in other.model_fields_set}
+    if given.keys() & {"messages", "duration", "stages"}:
+        given = {"messages": None, "duration": None, **given}
+    if given.keys() & {"rate", "stages"}:
+        given = {"rate": None, "stages": None, **given}
+    return load.model_copy(update=given)
 
 
-def read(path: Path) -> Document:
-    """A comparison file as it stands. Raises ScenarioError where it is not YAML."""
+def read_comparison(path: Path) -> Document:
+    """Read a comparison file without validating it. Raises ScenarioError if it is not YAML."""
     return parse(read_text(path), str(path))
 
 
-def check(document: Document, folder: Path) -> Comparison:
-    """What a document says, its paths made absolute from the folder. Raises ScenarioError with every mistake in it."""
-    parts: dict[str, type[Model]] = {"load": Load, "candidates": CandidateSpec}
-    found = checked(document, Comparison, "a comparison is a mapping with `scenario` and `candidates`", parts)
-    return found.model_copy(update={"candidates": {name: one.beside(folder) for name, one in found.candidates.items()}})
+def validate_comparison(document: Document, folder: Path) -> Comparison:
+    """Return the comparison in a document.
+
+    Args:
+        document: The document.
+        folder: Folder to which its paths are relative; they become absolute.
+
+    Raises:
+        ScenarioError: The document has mistakes; the error holds all of them.
+    """
+    model_by_key: dict[str, type[Model]] = {"load": Load, "candidates": CandidateSpec}
+    comparison = validate_document(
+        document, Comparison, "a comparison is a mapping with `scenario` and `candidates`", model_by_key
+    )
+    candidates = {name: one.with_absolute_paths(folder) for name, one in comparison.candidates.items()}
+    return comparison.model_copy(update={"candidates": candidates})

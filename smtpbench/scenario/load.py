@@ -1,4 +1,4 @@
-"""From a file to a checked scenario, with every mistake at its line and column."""
+"""Loading of scenario and fixture files: validation against the models, with line and column of every mistake."""
 
 from __future__ import annotations
 
@@ -12,33 +12,41 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from smtpbench.errors import ScenarioError, UsageError
-from smtpbench.scenario import model
-from smtpbench.scenario.model import COMMAND_LINE, STEP_KEYS, VALUE_KEYS, FixtureFile, Scenario
+from smtpbench.scenario.content import VALUE_KEYS, Csv, Lines, Message, Numbers, Pick, Random
+from smtpbench.scenario.model import FindingMetadata, FixtureFile, Load, LoadStage, Scenario
 from smtpbench.scenario.reader import Document, parse, read_text
 from smtpbench.scenario.shipped import shipped_scenarios
-from smtpbench.text import did_you_mean
+from smtpbench.scenario.steps import COMMAND_LINE, STEP_KEYS, Auth, Bdat, Branch, Pause, Pipeline, Raw, Repeat, Send
+from smtpbench.text import did_you_mean, plural
 
-_WANTED = {
-    "int_type": "a whole number is wanted",
-    "int_from_float": "a whole number is wanted",
-    "float_type": "a number is wanted",
-    "string_type": "text is wanted; put it in quotes if it is meant as text",
-    "list_type": "a list is wanted",
-    "dict_type": "a mapping of keys to values is wanted",
-    "model_type": "a mapping of keys to values is wanted",
-    "model_attributes_type": "a mapping of keys to values is wanted",
+_EXPECTED_TYPES = {
+    "int_type": "a whole number is expected",
+    "int_from_float": "a whole number is expected",
+    "float_type": "a number is expected",
+    "string_type": "text is expected; put the value in quotes to make it text",
+    "list_type": "a list is expected",
+    "dict_type": "a mapping of keys to values is expected",
+    "model_type": "a mapping of keys to values is expected",
+    "model_attributes_type": "a mapping of keys to values is expected",
 }
-_MODELS: dict[str, type[BaseModel]] = {
-    "message": model.Message, "load": model.Load, "stages": model.LoadStage, "repeat": model.Repeat, "send": model.Send,
-    "raw": model.Raw, "pipeline": model.Pipeline, "pause": model.Pause, "choose": model.Branch, "bdat": model.Bdat,
-    "auth": model.Auth, "finding": model.FindingMetadata,
-    "csv": model.Csv, "lines": model.Lines, "pick": model.Pick, "range": model.Numbers, "random": model.Random,
+_MODEL_BY_KEY: dict[str, type[BaseModel]] = {
+    "message": Message, "load": Load, "stages": LoadStage, "repeat": Repeat, "send": Send,
+    "raw": Raw, "pipeline": Pipeline, "pause": Pause, "choose": Branch, "bdat": Bdat,
+    "auth": Auth, "finding": FindingMetadata,
+    "csv": Csv, "lines": Lines, "pick": Pick, "range": Numbers, "random": Random,
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class ScenarioFile:
-    """A scenario, the file it stands in and its text."""
+    """A scenario and the file that it was loaded from.
+
+    Attributes:
+        path: Path of the file.
+        text: Its text.
+        scenario: The validated scenario.
+        document: The document, with the position of every part.
+    """
 
     path: Path
     text: str
@@ -47,98 +55,123 @@ class ScenarioFile:
 
     @property
     def name(self) -> str:
-        """Its name, by default the file's."""
+        """Name of the scenario; without one, the name of the file."""
         return self.scenario.name or self.path.stem
 
     def to_data(self) -> dict[str, str]:
-        """`scenario` of a result."""
+        """Return the key `scenario` of a result."""
         sha256 = hashlib.sha256(self.text.encode()).hexdigest()
         return {"name": self.name, "file": str(self.path), "sha256": sha256, "text": self.text}
 
 
-def find_scenario(wanted: str) -> Path:
-    """A path to a file, or the bare name of a scenario that is shipped. Raises UsageError."""
-    path = Path(wanted)
-    if path.exists() or "/" in wanted or path.suffix:
+def find_scenario(name: str) -> Path:
+    """Return the path of a scenario, given by a path or by the name of a shipped scenario. Raises UsageError."""
+    path = Path(name)
+    if path.exists() or "/" in name or path.suffix:
         return path
     shipped = shipped_scenarios()
-    if wanted in shipped:
-        return shipped[wanted]
-    hint = did_you_mean(wanted, shipped) or f"; shipped are {', '.join(shipped)}"
-    raise UsageError(f"there is no scenario {wanted!r}{hint}; a file is named by its path".replace("?;", "?"))
+    if name in shipped:
+        return shipped[name]
+    hint = did_you_mean(name, shipped) or f"; shipped scenarios: {', '.join(shipped)}"
+    raise UsageError(f"unknown scenario {name!r}{hint}")
 
 
 def load_scenario(path: Path) -> ScenarioFile:
-    """Read and check a scenario file. Raises ScenarioError with every mistake in it."""
+    """Load a scenario file. Raises ScenarioError with every mistake in it."""
     return load_text(read_text(path), path)
 
 
 def load_text(text: str, path: Path) -> ScenarioFile:
-    """The same from text; path is where relative file names begin, and what messages call it."""
+    """Load a scenario from its text.
+
+    Args:
+        text: The text of the file.
+        path: Path to which file names in it are relative; error texts contain it.
+
+    Raises:
+        ScenarioError: The text has mistakes; the error holds all of them.
+    """
     document = parse(text, str(path))
     return ScenarioFile(
-        path, text, checked(document, Scenario, "a scenario is a mapping with at least the key `session`"), document
+        path,
+        text,
+        validate_document(document, Scenario, "a scenario is a mapping with at least the key `session`"),
+        document,
     )
 
 
 def load_fixture(path: Path) -> FixtureFile:
-    """Read what a file says of a target, its paths made absolute. Raises ScenarioError with every mistake in it."""
+    """Load a fixture file and make its paths absolute. Raises ScenarioError with every mistake in it."""
     document = parse(read_text(path), str(path))
-    return checked(document, FixtureFile, "a fixture is a mapping with keys like `recipient`").beside(path.resolve().parent)
+    fixture = validate_document(document, FixtureFile, "a fixture is a mapping with keys like `recipient`")
+    return fixture.with_absolute_paths(path.resolve().parent)
 
 
-M = TypeVar("M", bound=BaseModel)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def checked(document: Document, whole: type[M], default: str, parts: Mapping[str, type[BaseModel]] = _MODELS) -> M:
-    """What a document says, as a model. Raises ScenarioError with every mistake in it.
+def validate_document(
+    document: Document, model: type[ModelT], not_a_mapping: str, model_by_key: Mapping[str, type[BaseModel]] = _MODEL_BY_KEY
+) -> ModelT:
+    """Return the content of a document as a model.
 
-    otherwise: said of a document that is no mapping. parts: the models below certain keys, for what is said of unknown ones.
+    Args:
+        document: The document.
+        model: Model of the whole document.
+        not_a_mapping: Error text for a document that is not a mapping.
+        model_by_key: Models below certain keys, for the error texts about unknown keys.
+
+    Raises:
+        ScenarioError: The document has mistakes; the error holds all of them.
     """
     found = None
     if not isinstance(document.data, dict):
-        document.problem((), default)
+        document.problem((), not_a_mapping)
     else:
         try:
-            found = whole.model_validate(document.data)
+            found = model.model_validate(document.data)
         except ValidationError as error:
             for mistake in error.errors(include_url=False):
-                _explain(document, mistake, whole, parts)
+                _add_problem(document, mistake, model, model_by_key)
     if document.problems or found is None:
         raise ScenarioError(sorted(set(document.problems), key=lambda problem: (problem.line, problem.column)))
     return found
 
 
-def _explain(document: Document, mistake: Any, whole: type[BaseModel], parts: Mapping[str, type[BaseModel]]) -> None:
-    """One of pydantic's findings in our words, at its place."""
+def _add_problem(
+    document: Document, mistake: Any, model: type[BaseModel], model_by_key: Mapping[str, type[BaseModel]]
+) -> None:
+    """Add an error of pydantic to the problems of a document, with a text for users and its position."""
     kind, context = mistake["type"], mistake.get("ctx", {})
-    path, names = _path(document.data, mistake["loc"])
-    key = False
+    path, names = _document_path(document.data, mistake["loc"])
+    at_key = False
     if kind == "missing":
-        text = f"the key `{mistake['loc'][-1]}` is missing here"
+        text = f"the key {mistake['loc'][-1]!r} is missing"
     elif kind == "extra_forbidden":
-        text, key = _unknown_key(str(mistake["loc"][-1]), names, whole, parts), True
+        text, at_key = _unknown_key(str(mistake["loc"][-1]), names, model, model_by_key), True
     elif kind.startswith("union_tag"):
-        text = _unknown_form(_at(document.data, path), path)
+        text = _unknown_form(_value_at(document.data, path), path)
     elif kind == "literal_error":
-        text = f"{mistake['input']!r} is not known here; allowed are {context['expected']}"
+        text = f"unknown value {mistake['input']!r}; allowed: {context['expected']}"
     elif kind == "greater_than_equal":
-        text = f"{mistake['input']} is too small; at least {context['ge']}"
+        text = f"{mistake['input']} is too small; it must be at least {context['ge']}"
     elif kind == "less_than_equal":
-        text = f"{mistake['input']} is too large; at most {context['le']}"
+        text = f"{mistake['input']} is too large; it must be at most {context['le']}"
     elif kind == "too_short":
-        text = f"the list is too short; at least {context['min_length']}"
+        text = f"the list is too short; it needs at least {plural(context['min_length'], 'entry')}"
     elif kind in ("string_too_short", "string_too_long"):
-        text = "this text is empty, or longer than it may be"
+        text = "this text is empty or too long; its limit is in `smtpbench schema`"
     else:
-        text = context.get("what") or _WANTED.get(kind) or f"is not allowed here ({kind.replace('_', ' ')})"
-    document.problem(path, text, key=key)
+        text = (
+            context.get("text") or _EXPECTED_TYPES.get(kind) or f"this value is not allowed here ({kind.replace('_', ' ')})"
+        )
+    document.problem(path, text, key=at_key)
 
 
-def _path(data: Any, loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[str]]:
-    """The path in the document of pydantic's location, which names the kind of each step and value in between.
+def _document_path(data: Any, loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[str]]:
+    """Return the path in the document for a location of pydantic, which also contains the kinds of steps and values.
 
-    Also the words passed on the way, the last of which says what kind of mapping this is.
+    The second value lists the keys and kinds on the way; the last of them shows what kind of mapping the location is in.
     """
     path: list[Any] = []
     names: list[str] = []
@@ -158,26 +191,26 @@ def _path(data: Any, loc: tuple[Any, ...]) -> tuple[tuple[Any, ...], list[str]]:
     return tuple(path), names
 
 
-def _at(data: Any, path: tuple[Any, ...]) -> Any:
+def _value_at(data: Any, path: tuple[Any, ...]) -> Any:
     for part in path:
         data = data[part]
     return data
 
 
-def _unknown_key(key: str, names: list[str], whole: type[BaseModel], parts: Mapping[str, type[BaseModel]]) -> str:
-    kinds = [name for name in names if name in parts and name != key]
-    found = parts[kinds[-1]] if kinds else whole
-    allowed = [field.alias or name for name, field in found.model_fields.items()]
+def _unknown_key(key: str, names: list[str], model: type[BaseModel], model_by_key: Mapping[str, type[BaseModel]]) -> str:
+    kinds = [name for name in names if name in model_by_key and name != key]
+    mapping = model_by_key[kinds[-1]] if kinds else model
+    allowed = [field.alias or name for name, field in mapping.model_fields.items()]
     close = difflib.get_close_matches(key, allowed, 1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"the key {key!r} is not known here; {hint}Allowed are {', '.join(allowed)}"
+    hint = f"did you mean {close[0]!r}? allowed" if close else "allowed"
+    return f"unknown key {key!r}; {hint}: {', '.join(allowed)}"
 
 
 def _unknown_form(value: Any, path: tuple[Any, ...]) -> str:
     if path and path[0] == "values":
-        return f"a value is text, or a mapping with one of the keys {', '.join(VALUE_KEYS)}"
+        return f"unknown kind of value; use text, or a mapping with one of the keys {', '.join(VALUE_KEYS)}"
     if isinstance(value, dict):
         command = next((key for key in value if COMMAND_LINE.fullmatch(key)), None)
         if command:
-            return f"YAML reads this line as a mapping; put it in quotes: {command + ': …'!r}"
-    return f"a step is a command, an action, or a mapping with one of the keys {', '.join(STEP_KEYS)}"
+            return f"YAML reads this command as a mapping; put it in quotes, like {command + ': …'!r}"
+    return f"unknown kind of step; use a command, an action, or a mapping with one of the keys {', '.join(STEP_KEYS)}"

@@ -1,7 +1,8 @@
-"""Values: what stands in the braces of a template.
+"""Values: what the placeholders of a template stand for.
 
-Every draw is a function of (seed, value's name, arrival number n, pass i of an unrolled repeat) and of nothing
-else: however many connections and workers there are, arrival 17 has the same sender, and one sender in all its lines.
+Every draw is a function of the random seed, the name of the value, the number n of the arrival and the number i of the
+iteration of an unrolled repeat, and of nothing else. Arrival 17 has the same sender for any number of connections and
+workers, and the same sender in all its lines.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
 
-from smtpbench.scenario.model import Csv, Lines, Numbers, Pick, Random
+from smtpbench.scenario.content import Csv, Lines, Numbers, Pick, Random
 from smtpbench.scenario.reader import Document
 
-#: A value for arrival n, pass i.
+#: Function that returns a value for arrival n, iteration i.
 Provider = Callable[[int, int], str]
 
 _MASK = (1 << 64) - 1
@@ -29,7 +30,7 @@ _ALPHABETS = {
     "alnum": "abcdefghijklmnopqrstuvwxyz0123456789",
 }
 _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-MAX_ROWS = 5_000_000
+MAX_VALUES = 5_000_000
 
 DEFAULTS = {
     "client": "client.example",
@@ -45,7 +46,7 @@ BUILT_IN: Mapping[str, str] = {
 
 
 def mix(seed: int, name: str, n: int, i: int = 0) -> int:
-    """64 well-mixed bits of the four (the finaliser of splitmix64, over their sum with odd factors)."""
+    """Return 64 pseudo-random bits (the finaliser of splitmix64 over a sum of the arguments with odd factors)."""
     x = seed * 0x9E3779B97F4A7C15 + crc32(name.encode()) * 0xC2B2AE3D27D4EB4F
     x = x + n * 0xD6E8FEB86659FD93 + i * 0xA0761D6478BD642F & _MASK
     x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
@@ -54,12 +55,12 @@ def mix(seed: int, name: str, n: int, i: int = 0) -> int:
 
 
 def draw(seed: int, name: str, n: int, i: int = 0) -> float:
-    """The same as a float in [0, 1)."""
+    """Return a pseudo-random float in [0, 1)."""
     return (mix(seed, name, n, i) >> 11) / (1 << 53)
 
 
 def split_template(text: str) -> list[str | tuple[str]]:
-    """Text and placeholders: `a{n}b` → ["a", ("n",), "b"]. Raises ValueError for a brace that closes nothing."""
+    """Split a template into text and placeholders: `a{n}b` → ["a", ("n",), "b"]. Raises ValueError for a single brace."""
     parts: list[str | tuple[str]] = []
     at = 0
     for match in _PLACEHOLDER.finditer(text):
@@ -68,19 +69,19 @@ def split_template(text: str) -> list[str | tuple[str]]:
         if match[0] in ("{{", "}}"):
             parts.append(match[0][0])
         elif match[1] is None:
-            raise ValueError(f"a single {match[0]!r} in {text!r}; a brace that is meant is written twice")
+            raise ValueError(f"single {match[0]!r} in {text!r}; write {match[0] * 2!r} for the character itself")
         else:
             parts.append((match[1].strip(),))
     parts.append(text[at:])
-    return merged(parts)
+    return merge_text(parts)
 
 
-P = TypeVar("P")
+Part = TypeVar("Part")
 
 
-def merged(parts: Iterable[str | P]) -> list[str | P]:
-    """The same parts with neighbouring text joined and empty text left out."""
-    found: list[str | P] = []
+def merge_text(parts: Iterable[str | Part]) -> list[str | Part]:
+    """Join neighbouring texts and remove empty ones."""
+    found: list[str | Part] = []
     for part in parts:
         if isinstance(part, str) and found and isinstance(found[-1], str):
             found[-1] += part
@@ -90,7 +91,7 @@ def merged(parts: Iterable[str | P]) -> list[str | P]:
 
 
 class Values:
-    """The values of one scenario. Mistakes are noted in its document, each at its place."""
+    """Values of one scenario. Mistakes are added to the problems of its document."""
 
     def __init__(
         self, specs: Mapping[str, str | Csv | Lines | Pick | Numbers | Random], document: Document, folder: Path,
@@ -105,32 +106,32 @@ class Values:
             "i": lambda n, i: str(i),
             "run": lambda n, i: run_id,
         }
-        self._spliced: dict[str, list[str | Provider]] = {"run": [run_id]}
+        self._template_parts: dict[str, list[str | Provider]] = {"run": [run_id]}
         self._choices: dict[Provider, Sequence[str]] = {}
-        self._making: list[str] = []
+        self._in_progress: list[str] = []
 
     def provider(self, name: str, path: tuple[object, ...]) -> Provider | None:
-        """What gives the value; None, and a problem at `path`, where there is no such value."""
+        """Return the provider of a value; None, with a problem at `path`, if there is none."""
         if name in self._providers:
             return self._providers[name]
         if name not in self._specs:
             known = ", ".join([*BUILT_IN, *self._specs])
-            self._document.problem(path, f"there is no value {name!r}; known are {known}")
+            self._document.problem(path, f"unknown value {name!r}; defined values: {known}")
             return None
-        if name in self._making:
-            self._document.problem(path, f"the value {name!r} is made of itself: {' → '.join([*self._making, name])}")
+        if name in self._in_progress:
+            self._document.problem(path, f"the value {name!r} refers to itself: {' → '.join([*self._in_progress, name])}")
             return None
-        self._making.append(name)
+        self._in_progress.append(name)
         try:
             found = self._make(name, self._specs[name])
         finally:
-            self._making.pop()
+            self._in_progress.pop()
         if found is not None:
             self._providers[name] = found
         return found
 
     def template(self, text: str, path: tuple[object, ...]) -> list[str | Provider] | None:
-        """The parts of a template, values that never change filled in; None where it holds a mistake."""
+        """Return the parts of a template, with constant values filled in; None if it has a mistake."""
         try:
             parts = split_template(text)
         except ValueError as error:
@@ -144,20 +145,20 @@ class Values:
             piece = self.provider(part[0], path)
             if piece is None:
                 return None
-            # a value that is itself a template is spliced in: what is left of it may be text and {n} alone
-            found += self._spliced.get(part[0], [piece])
-        return merged(found)
+            # the parts of a value that is a template are inserted: they may consist of text and {n} only
+            found += self._template_parts.get(part[0], [piece])
+        return merge_text(found)
 
     def is_n(self, provider: Provider) -> bool:
-        """Whether it is the arrival number itself, for which a cheaper template will do."""
+        """Return whether a provider gives the number of the arrival, which can be formatted faster."""
         return provider is self._providers["n"]
 
     def choices(self, provider: Provider) -> Sequence[str] | None:
-        """All that it can give; None where those are not a list, and then letters and digits are all it is made of."""
+        """Return all values of a provider; None if they are not a list, and then they consist of letters and digits."""
         return self._choices.get(provider)
 
-    def _chosen(self, provider: Provider, rows: Sequence[str]) -> Provider:
-        self._choices[provider] = rows
+    def _with_choices(self, provider: Provider, items: Sequence[str]) -> Provider:
+        self._choices[provider] = items
         return provider
 
     def _make(self, name: str, spec: str | Csv | Lines | Pick | Numbers | Random) -> Provider | None:
@@ -166,8 +167,8 @@ class Values:
             parts = self.template(spec, path)
             if parts is None:
                 return None
-            self._spliced[name] = parts
-            return _joined(parts)
+            self._template_parts[name] = parts
+            return _join(parts)
         if isinstance(spec, Numbers):
             low, high = spec.range
             span = high - low + 1
@@ -179,26 +180,28 @@ class Values:
             return lambda n, i: _characters(alphabet, count, self._seed, name, n, i)
         if isinstance(spec, Pick):
             return self._pick(name, spec)
-        rows = self._csv(spec, path) if isinstance(spec, Csv) else self._lines(spec, path)
-        return self._rows(name, rows, spec.order) if rows else None
+        items = self._csv(spec, path) if isinstance(spec, Csv) else self._lines(spec, path)
+        return self._from_list(name, items, spec.order) if items else None
 
-    def _rows(self, name: str, rows: list[str], order: str) -> Provider:
-        count = len(rows)
+    def _from_list(self, name: str, items: list[str], order: str) -> Provider:
+        count = len(items)
         if order == "sequential":
-            return self._chosen(lambda n, i: rows[(n + i) % count], rows)
-        return self._chosen(lambda n, i: rows[mix(self._seed, name, n, i) % count], rows)
+            return self._with_choices(lambda n, i: items[(n + i) % count], items)
+        return self._with_choices(lambda n, i: items[mix(self._seed, name, n, i) % count], items)
 
     def _pick(self, name: str, spec: Pick) -> Provider | None:
-        rows = [str(item) for item in spec.pick]
+        items = [str(item) for item in spec.pick]
         if spec.weights is None:
-            return self._rows(name, rows, spec.order)
-        if len(spec.weights) != len(rows) or min(spec.weights) < 0 or not sum(spec.weights):
-            self._document.problem(("values", name, "weights"), f"there must be {len(rows)} weights, not all of them 0")
+            return self._from_list(name, items, spec.order)
+        if len(spec.weights) != len(items) or min(spec.weights) < 0 or not sum(spec.weights):
+            self._document.problem(
+                ("values", name, "weights"), f"weights must be {len(items):,} numbers of 0 or more, not all of them 0"
+            )
             return None
-        marks = list(accumulate(spec.weights))
-        weighed = [row for row, weight in zip(rows, spec.weights, strict=True) if weight]
-        return self._chosen(
-            lambda n, i: rows[min(bisect(marks, draw(self._seed, name, n, i) * marks[-1]), len(rows) - 1)], weighed
+        sums = list(accumulate(spec.weights))
+        possible = [item for item, weight in zip(items, spec.weights, strict=True) if weight]
+        return self._with_choices(
+            lambda n, i: items[min(bisect(sums, draw(self._seed, name, n, i) * sums[-1]), len(items) - 1)], possible
         )
 
     def _csv(self, spec: Csv, path: tuple[object, ...]) -> list[str]:
@@ -209,42 +212,42 @@ class Values:
                 columns = list(reader.fieldnames or [])
                 column = spec.column or (columns[0] if len(columns) == 1 else "")
                 if column not in columns:
-                    what = f"the file {spec.csv} has no column {column!r}" if column else "name one column of the file"
-                    self._document.problem((*path, "column"), f"{what}; it has {', '.join(columns) or 'none'}")
+                    wrong_column = f"the file {spec.csv} has no column {column!r}" if column else "the file needs a `column`"
+                    self._document.problem((*path, "column"), f"{wrong_column}; its columns: {', '.join(columns) or 'none'}")
                     return []
                 lines = [(reader.line_num, row[column] or "") for row in reader]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            self._unreadable((*path, "csv"), spec.csv, error)
+            self._report_unreadable((*path, "csv"), spec.csv, error)
             return []
-        return self._usable(lines, (*path, "csv"), spec.csv)
+        return self._checked_items(lines, (*path, "csv"), spec.csv)
 
     def _lines(self, spec: Lines, path: tuple[object, ...]) -> list[str]:
         try:
             lines = (self._folder / spec.lines).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            self._unreadable((*path, "lines"), spec.lines, error)
+            self._report_unreadable((*path, "lines"), spec.lines, error)
             return []
-        return self._usable(list(enumerate(lines, 1)), (*path, "lines"), spec.lines)
+        return self._checked_items(list(enumerate(lines, 1)), (*path, "lines"), spec.lines)
 
-    def _unreadable(self, path: tuple[object, ...], file: str, error: Exception) -> None:
+    def _report_unreadable(self, path: tuple[object, ...], file: str, error: Exception) -> None:
         reason = str(error) if isinstance(error, csv.Error) else getattr(error, "strerror", None) or "not UTF-8 text"
         self._document.problem(path, f"the file {file} cannot be read: {reason.lower()}")
 
-    def _usable(self, lines: list[tuple[int, str]], path: tuple[object, ...], file: str) -> list[str]:
-        """The rows that are not empty; one that would break out of a command line is a mistake."""
+    def _checked_items(self, lines: list[tuple[int, str]], path: tuple[object, ...], file: str) -> list[str]:
+        """Return the items that are not empty; none, with a problem, if one of them contains a line end or NUL."""
         for number, text in lines:
             if any(character in text for character in "\r\n\0"):
-                self._document.problem(path, f"{file}:{number}: a line end or NUL would break out of a command")
+                self._document.problem(path, f"{file}:{number}: a value must not contain a line end or NUL")
                 return []
-        rows = [text for _, text in lines if text]
-        if not rows:
-            self._document.problem(path, f"the file {file} holds no values")
-        elif len(rows) > MAX_ROWS:
-            self._document.problem(path, f"the file {file} holds more than {MAX_ROWS:,} values")
-        return rows
+        items = [text for _, text in lines if text]
+        if not items:
+            self._document.problem(path, f"the file {file} contains no values")
+        elif len(items) > MAX_VALUES:
+            self._document.problem(path, f"the file {file} contains more than {MAX_VALUES:,} values, which is the limit")
+        return items
 
 
-def _joined(parts: list[str | Provider]) -> Provider:
+def _join(parts: list[str | Provider]) -> Provider:
     return lambda n, i: "".join([part if isinstance(part, str) else part(n, i) for part in parts])
 
 

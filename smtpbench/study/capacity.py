@@ -9,7 +9,7 @@ Theory of operation
    (`study.step_measurement`).
 3. After a step that failed, short runs over a single connection are made until the server is as fast as without load, so
    that no step pays for the one before it.
-4. `study.steps` decides which rate is next and when the search is over.
+4. `study.search` decides which rate is next and when the search is over.
 
 Whatever ends the search, the completed steps are its result.
 """
@@ -36,8 +36,7 @@ from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CAPACITY
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.study.progress import COMPLETED, ReportProgress, StudyProgress
-from smtpbench.study.step_measurement import StepMeasurement, StepMonitor, UnloadedTarget, evaluate_step, median_service_ms
-from smtpbench.study.steps import (
+from smtpbench.study.search import (
     NOTHING,
     NextStep,
     SearchLimits,
@@ -48,6 +47,7 @@ from smtpbench.study.steps import (
     search_result,
     step_length_s,
 )
+from smtpbench.study.step_measurement import StepMeasurement, StepMonitor, UnloadedTarget, evaluate_step, median_service_ms
 from smtpbench.target import Access
 from smtpbench.text import plural
 from smtpbench.threshold import Threshold, format_value, parse_threshold
@@ -81,7 +81,7 @@ class CapacityRequest:
         objectives: Thresholds of the user.
         folder: Folder for the result and the folders of the steps.
         precision_share: Gap at which the search ends, as a share of the lower rate.
-        step_s: Length of a step, seconds; see `steps.step_length_s`.
+        step_s: Length of a step, seconds; see `search.step_length_s`.
         first_per_s: First and lowest rate, arrivals a second; None to derive both from a single connection.
         max_rate_per_s: Highest rate to try; None for no limit.
         message_bytes: Message size, instead of that of the scenario; None to keep it.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from smtpbench.errors import ScenarioError, UsageError
-from smtpbench.scenario.comparison import read
+from smtpbench.scenario.comparison import read_comparison
 from smtpbench.scenario.load import find_scenario
 from smtpbench.scenario.reader import Document
 
@@ -58,7 +58,7 @@ def _comparison_file(source: str) -> tuple[Document | None, Path]:
     """Return the comparison file, or None if it is a scenario, and its folder."""
     path = find_scenario(source)
     try:
-        document = read(path)
+        document = read_comparison(path)
     except ScenarioError:
         return None, path.parent  # reading it as a scenario reports what is wrong
     is_comparison = isinstance(document.data, dict) and "candidates" in document.data

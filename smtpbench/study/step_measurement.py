@@ -35,7 +35,7 @@ from smtpbench.measure.files import Tick
 from smtpbench.measure.health import BUSY_SHARE
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.thresholds import Figures, evaluate, sentence
-from smtpbench.study.steps import CONNECTIONS, GENERATOR, SearchStep
+from smtpbench.study.search import CONNECTIONS, GENERATOR, SearchStep
 from smtpbench.text import plural
 from smtpbench.threshold import TIME, Threshold
 from smtpbench.units import NS_PER_S

@@ -112,9 +112,9 @@ def test_what_cannot_be_meant_is_one_message() -> None:
         (("relay",), "no candidates to compare"),
         (
             ("relay", "--target", "a=smtp://127.0.0.1:1", "--target", "b=smtp://127.0.0.1:1", "--confidence", "lots"),
-            "not a share",
+            "not a percentage",
         ),
-        (("nosuch", "--target", "a=smtp://127.0.0.1:1", "--target", "b=smtp://127.0.0.1:1"), "there is no scenario"),
+        (("nosuch", "--target", "a=smtp://127.0.0.1:1", "--target", "b=smtp://127.0.0.1:1"), "unknown scenario"),
     ):
         done = smtpbench("compare", *argv)
         assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err

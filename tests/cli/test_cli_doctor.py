@@ -56,7 +56,7 @@ def test_a_signal_ends_it(tmp_path: Path) -> None:
 
 def test_mistakes() -> None:
     for options, words in (
-        (("-t", "nonsense"), "is not understood"),
+        (("-t", "nonsense"), "is not a target URL"),
         (("-t", "smtp://192.0.2.1"), "--authorized"),
         (("--timeout", "soon"), "is not a duration"),
     ):

@@ -118,7 +118,7 @@ def test_ctrl_c_outside_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
-        (UsageError("say smtp://"), 2, "smtpbench: say smtp://\n"),
+        (UsageError("use smtp://"), 2, "smtpbench: use smtp://\n"),
         (CannotRun("no route"), 3, "smtpbench: no route\n"),
         (ExceptionGroup("", [ExceptionGroup("", [CannotRun("no route")])]), 3, "smtpbench: no route\n"),
         (KeyboardInterrupt(), 130, ""),

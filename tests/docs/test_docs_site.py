@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,15 +44,21 @@ KEY_PAGES = (
 FETCHING = {("link", "href"), ("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src")}
 
 
+def built(source: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site of a checkout as `make docs` does. `--quiet` would silence the warnings that strictness counts."""
+    return subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=source, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as `make docs` builds it."""
+    """The site."""
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)],
-        cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = built(ROOT, folder)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert [line for line in done.stderr.splitlines() if not line.startswith("INFO")] == []
     return folder
 
 
@@ -160,15 +167,21 @@ def test_key_pages_open_from_the_file_system(browser: Browser, site: Path, viewp
     assert (backgrounds == {"rgb(255, 255, 255)"}) == (scheme == "light")
 
 
-def test_every_page_fits_a_telephone(browser: Browser, site: Path) -> None:
-    too_wide = {}
-    with window(browser, viewport=TELEPHONE) as page:
+def test_every_page_fits_a_telephone_and_every_table_its_column(browser: Browser, site: Path) -> None:
+    too_wide = []
+    with window(browser) as page:
         for path in sorted(site.rglob("*.html")):
-            if path.name != "404.html":
-                page.goto(path.as_uri(), wait_until="domcontentloaded")
-                if overflow(page) > 0:
-                    too_wide[str(path.relative_to(site))] = overflow(page)
-    assert too_wide == {}
+            if path.name == "404.html":
+                continue
+            page.set_viewport_size({"width": WIDE["width"], "height": WIDE["height"]})
+            page.goto(path.as_uri(), wait_until="domcontentloaded")
+            tables = page.evaluate(
+                """[...document.querySelectorAll(".reference")].some((one) => one.scrollWidth > one.clientWidth + 1)"""
+            )
+            page.set_viewport_size({"width": TELEPHONE["width"], "height": TELEPHONE["height"]})
+            if tables or overflow(page) > 0:
+                too_wide.append(str(path.relative_to(site)))
+    assert too_wide == []
 
 
 def test_search_finds_a_rule(browser: Browser, site: Path) -> None:
@@ -225,7 +238,36 @@ def test_an_option_in_a_command_is_not_broken_after_its_hyphens(browser: Browser
         assert "smtpbench sink --listen 127.0.0.1:2525 --on DATA=reset@1% --on EHLO=drip --stall 4s..5s\n" in command
 
 
+def test_the_words_of_the_picture_of_the_layers_fit_their_boxes(browser: Browser, site: Path) -> None:
+    with window(browser) as page:
+        page.goto((site / "explanation/architecture.html").as_uri())
+        widths = page.evaluate(
+            """[...document.querySelectorAll(".layers rect")].map((box) => {
+                 const [name, about] = [box.nextElementSibling, box.nextElementSibling.nextElementSibling];
+                 return [name.textContent, box.getBBox().width, name.getBBox().width, about.getBBox().width];
+               })"""
+        )
+        assert len(widths) > 10
+        assert [name for name, box, *texts in widths if max(texts) > box - 8] == []
+
+
 # -- controls ----------------------------------------------------------------------------------------------------
+
+
+def test_make_docs_fails_for_an_anchor_that_is_not_there(tmp_path: Path) -> None:
+    for name in ("docs", "docs_build"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    with (tmp_path / "docs/index.md").open("a") as page:
+        page.write("\n[seed](reference/command-line/run.md#--sed)\n")
+    done = built(tmp_path, tmp_path / "site")
+    assert done.returncode == 1
+    assert "does not contain an anchor '#--sed'" in done.stderr
+
+
+def test_make_docs_is_strict() -> None:
+    (command,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "mkdocs build" in line]
+    assert command.endswith("mkdocs build --strict")
 
 
 @pytest.mark.parametrize(

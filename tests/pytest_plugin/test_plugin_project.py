@@ -215,7 +215,7 @@ def test_runs_and_checks(project: Project) -> None:
     assert (Path(folder[1]) / "result.json").exists()
     assert "30s" not in slow
     assert "smtpbench_run was not called" in found["test_no_run"]
-    assert "there is no scenario 'nowhere'" in found["test_no_scenario"]
+    assert "unknown scenario 'nowhere'" in found["test_no_scenario"]
     assert "'fast' is not a threshold" in found["test_no_threshold"]
     assert "is written with thresholds=" in found["test_a_wrong_marker"]
     assert "unless --smtpbench-authorized says" in found["test_another_machine"]

@@ -1,4 +1,4 @@
-"""Compiling: what the script says, octet for octet, and where it goes on after a refusal."""
+"""Compiling: octets of the script, and where a session continues after a rejection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smtpbench.session import script as s
 from smtpbench.session.script import Script, Step
 
 
-def compiled(text: str, folder: Path = Path(), **options: Any) -> Script:
+def compile_text(text: str, folder: Path = Path(), **options: Any) -> Script:
     return compile_scenario(load_text(text, folder / "f.yaml"), CompileOptions(run_id="r1", **options))
 
 
@@ -27,8 +27,8 @@ def wire(step: Step, n: int = 7) -> bytes:
 TRANSACTION = "['MAIL FROM:<{sender}>', 'RCPT TO:<{recipient}>', DATA, message]"
 
 
-def test_the_shape_of_a_repeat() -> None:
-    script = compiled(f"session: [EHLO x, {{repeat: 5, steps: {TRANSACTION}}}, QUIT]")
+def test_repeat_becomes_the_loop_of_the_script() -> None:
+    script = compile_text(f"session: [EHLO x, {{repeat: 5, steps: {TRANSACTION}}}, QUIT]")
     assert [step.kind for step in script.steps] == [s.COMMAND, s.MAIL, s.RCPT, s.COMMAND, s.MESSAGE, s.COMMAND]
     assert (script.loop_start, script.teardown, script.iterations, script.repeats) == (1, 5, 5, True)
     assert [step.on_unexpected for step in script.steps] == [s.ABORT_SESSION, *[s.ABORT_TRANSACTION] * 4, s.CONTINUE]
@@ -39,14 +39,14 @@ def test_the_shape_of_a_repeat() -> None:
     assert script.messages(0) == 1
 
 
-def test_without_a_repeat_the_session_is_the_arrival() -> None:
-    script = compiled(f"session: [EHLO x, {TRANSACTION[1:-1]}, {TRANSACTION[1:-1]}, QUIT]")
+def test_session_without_repeat_is_one_arrival() -> None:
+    script = compile_text(f"session: [EHLO x, {TRANSACTION[1:-1]}, {TRANSACTION[1:-1]}, QUIT]")
     assert (script.repeats, script.loop_start, script.teardown, script.messages(0)) == (False, 0, 9, 2)
     assert [step.abort_target for step in script.steps[1:9]] == [5] * 4 + [9] * 4
 
 
-def test_nested_repeats_are_unrolled_and_know_their_pass() -> None:
-    script = compiled("session: [{repeat: 2, steps: [{repeat: 3, steps: ['RCPT TO:<r{i}.{n}@x.example>']}]}]")
+def test_nested_repeats_are_unrolled_and_number_their_iterations() -> None:
+    script = compile_text("session: [{repeat: 2, steps: [{repeat: 3, steps: ['RCPT TO:<r{i}.{n}@x.example>']}]}]")
     assert [wire(step) for step in script.steps] == [b"RCPT TO:<r%d.7@x.example>\r\n" % i for i in (1, 2, 3)]
 
 
@@ -61,61 +61,63 @@ def test_nested_repeats_are_unrolled_and_know_their_pass() -> None:
     ],
 )
 def test_raw_octets(raw: str, octets: bytes, replies: int) -> None:
-    (step,) = compiled(f"session: [{{raw: {raw}}}]").steps
+    (step,) = compile_text(f"session: [{{raw: {raw}}}]").steps
     assert (step.wire, len(step.expected_replies)) == (octets, replies)
 
 
 def test_raw_octets_in_segments_with_more_than_one_reply() -> None:
-    (step,) = compiled(r"session: [{raw: 'NOOP\r\nNOOP\r\n', replies: 2, expect: [250, 5xx], as: X, split: [2, 6]}]").steps
+    (step,) = compile_text(
+        r"session: [{raw: 'NOOP\r\nNOOP\r\n', replies: 2, expect: [250, 5xx], as: X, split: [2, 6]}]"
+    ).steps
     assert step.split == (b"NO", b"OP\r\n", b"NOOP\r\n")
-    assert [ask.verb for ask in step.expected_replies] == ["X", "X"]
+    assert [reply.verb for reply in step.expected_replies] == ["X", "X"]
     assert step.expected_replies[0].matches(250)
     assert step.expected_replies[0].matches(554)
     assert not step.expected_replies[0].matches(251)
 
 
-def test_a_pipeline_is_one_write() -> None:
-    script = compiled("session: [{pipeline: ['MAIL FROM:<{sender}>', 'RCPT TO:<a@b.example>', DATA]}, message]")
+def test_pipeline_is_sent_in_one_write() -> None:
+    script = compile_text("session: [{pipeline: ['MAIL FROM:<{sender}>', 'RCPT TO:<a@b.example>', DATA]}, message]")
     group = script.steps[0]
     assert wire(group) == b"MAIL FROM:<sender7@sender.example>\r\nRCPT TO:<a@b.example>\r\nDATA\r\n"
-    assert [ask.verb for ask in group.expected_replies] == ["MAIL", "RCPT", "DATA"]
+    assert [reply.verb for reply in group.expected_replies] == ["MAIL", "RCPT", "DATA"]
     assert (group.kind, group.metric, group.abort_target) == (s.GROUP, "pipeline", 2)
 
 
-def test_lmtp_says_lhlo() -> None:
-    script = compiled("session: [EHLO x, QUIT]", lmtp=True)
+def test_lmtp_uses_lhlo() -> None:
+    script = compile_text("session: [EHLO x, QUIT]", lmtp=True)
     assert script.steps[0].wire == b"LHLO x\r\n"
     assert script.steps[0].expected_replies[0].verb == "LHLO"
     assert script.lmtp
 
 
-def test_starttls_is_added_where_the_target_wants_it() -> None:
+def test_starttls_is_added_if_the_target_asks_for_it() -> None:
     text = f"session: [EHLO x, {{repeat: 5, steps: {TRANSACTION}}}, QUIT]"
-    script = compiled(text, starttls=True)
+    script = compile_text(text, starttls=True)
     assert [step.metric for step in script.steps[:4]] == ["EHLO", "STARTTLS", "EHLO", "MAIL"]
     assert (script.loop_start, script.teardown, script.steps[3].abort_target) == (3, 7, 7)
-    already = compiled("session: [EHLO x, STARTTLS, EHLO x]", starttls=True)
+    already = compile_text("session: [EHLO x, STARTTLS, EHLO x]", starttls=True)
     assert [step.metric for step in already.steps] == ["EHLO", "STARTTLS", "EHLO"]
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "words"),
+    ("text", "options", "error"),
     [
-        ("session: [EHLO x, STARTTLS]", {"implicit_tls": True}, "begins with TLS"),
+        ("session: [EHLO x, STARTTLS]", {"implicit_tls": True}, "starts with TLS"),
         ("session: [EHLO x, AUTH PLAIN]", {"credentials": False}, "smtp://USER@host:port"),
         ("session: [HELO x, QUIT]", {"starttls": True}, "no EHLO"),
     ],
 )
-def test_scenario_and_target_must_go_together(text: str, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ScenarioError, match=words):
-        compiled(text, **options)
+def test_scenario_that_does_not_fit_the_target_is_refused(text: str, options: dict[str, Any], error: str) -> None:
+    with pytest.raises(ScenarioError, match=error):
+        compile_text(text, **options)
 
 
 @pytest.mark.parametrize("size", [400, 4096, 30_000, 32_768, 100_000, 1_000_003])
-def test_generated_messages_have_the_exact_size_and_are_clean(size: int) -> None:
-    body = compiled(f"session: [DATA, message]\nmessage: {{size: {size}}}").steps[1]
+def test_generated_messages_have_the_exact_size_and_valid_lines(size: int) -> None:
+    message = compile_text(f"session: [DATA, message]\nmessage: {{size: {size}}}").steps[1]
     for n in (0, 9, 10, 99_999, 123_456_789):
-        octets = wire(body, n)
+        octets = wire(message, n)
         assert octets.endswith(b"\r\n.\r\n")
         content = octets[:-3]
         assert len(content) == size
@@ -126,43 +128,43 @@ def test_generated_messages_have_the_exact_size_and_are_clean(size: int) -> None
         assert max(map(len, content.split(b"\r\n"))) <= 78
 
 
-def test_every_size_of_a_range_is_exact_wherever_the_filler_is_cut() -> None:
-    body = compiled("session: [DATA, message]\nmessage: {size: 400..700}").steps[1]
+def test_every_size_of_a_range_is_exact() -> None:
+    message = compile_text("session: [DATA, message]\nmessage: {size: 400..700}").steps[1]
     sizes = set()
     for n in range(3000):
-        octets = wire(body, n)
+        octets = wire(message, n)
         sizes.add(len(octets) - 3)
         assert octets.count(b"\n") == octets.count(b"\r\n"), n
     assert (min(sizes), max(sizes), len(sizes)) == (400, 700, 301)
 
 
 def test_large_filler_is_shared() -> None:
-    body = compiled("session: [DATA, message]\nmessage: {size: 1MiB}").steps[1]
-    assert body.render is not None
-    first, second = body.render(1), body.render(2)
+    message = compile_text("session: [DATA, message]\nmessage: {size: 1MiB}").steps[1]
+    assert message.render is not None
+    first, second = message.render(1), message.render(2)
     assert isinstance(first, tuple)
     assert isinstance(second, tuple)
     assert first[1].obj is second[1].obj  # type: ignore[attr-defined]  # views of the same octets
 
 
-def test_message_files_are_made_fit_for_the_wire(tmp_path: Path) -> None:
+def test_message_files_get_crlf_and_dot_stuffing(tmp_path: Path) -> None:
     (tmp_path / "a.eml").write_bytes(b"Subject: a\n\n.dot\nend")
     (tmp_path / "b.eml").write_bytes(b"Subject: b\r\n\r\n\0\xff\r\n")
-    body = compiled("session: [DATA, message]\nmessage: {eml: '*.eml'}", tmp_path).steps[1]
-    assert wire(body, 0) == b"X-Smtpbench-Run: r1\r\nSubject: a\r\n\r\n..dot\r\nend\r\n.\r\n"
-    assert wire(body, 1) == b"X-Smtpbench-Run: r1\r\nSubject: b\r\n\r\n\0\xff\r\n.\r\n"
-    assert wire(body, 2) == wire(body, 0)
+    message = compile_text("session: [DATA, message]\nmessage: {eml: '*.eml'}", tmp_path).steps[1]
+    assert wire(message, 0) == b"X-Smtpbench-Run: r1\r\nSubject: a\r\n\r\n..dot\r\nend\r\n.\r\n"
+    assert wire(message, 1) == b"X-Smtpbench-Run: r1\r\nSubject: b\r\n\r\n\0\xff\r\n.\r\n"
+    assert wire(message, 2) == wire(message, 0)
 
 
-def test_text_messages_and_headers_take_values() -> None:
-    message = r"""{text: "Dear {who},\n.\n", headers: {To: '{who}', X-N: '{n}'}}"""
-    content = wire(compiled(f"session: [DATA, message]\nmessage: {message}\nvalues: {{who: Ann}}\n").steps[1])
+def test_values_are_filled_into_text_and_headers() -> None:
+    keys = r"""{text: "Dear {who},\n.\n", headers: {To: '{who}', X-N: '{n}'}}"""
+    content = wire(compile_text(f"session: [DATA, message]\nmessage: {keys}\nvalues: {{who: Ann}}\n").steps[1])
     assert b"\r\nTo: Ann\r\nX-N: 7\r\n" in content
     assert content.endswith(b"\r\n\r\nDear Ann,\r\n..\r\n.\r\n")
 
 
-def test_bdat_cuts_a_message_into_chunks() -> None:
-    script = compiled("session: [{bdat: 1000}]\nmessage: {size: 2500}")
+def test_bdat_sends_a_message_in_chunks() -> None:
+    script = compile_text("session: [{bdat: 1000}]\nmessage: {size: 2500}")
     octets = [wire(step) for step in script.steps]
     assert [step.kind for step in script.steps] == [s.COMMAND, s.COMMAND, s.MESSAGE]
     heads = [chunk.split(b"\r\n")[0] for chunk in octets]
@@ -173,31 +175,31 @@ def test_bdat_cuts_a_message_into_chunks() -> None:
 
 class TestValues:
     @staticmethod
-    def words(values: str, count: int = 50, folder: Path = Path(), seed: int = 1) -> list[str]:
-        script = compiled(f"session: ['NOOP {{v}}']\nvalues: {{v: {values}}}\n", folder, seed=seed)
+    def values_of(values: str, count: int = 50, folder: Path = Path(), seed: int = 1) -> list[str]:
+        script = compile_text(f"session: ['NOOP {{v}}']\nvalues: {{v: {values}}}\n", folder, seed=seed)
         return [wire(script.steps[0], n)[5:-2].decode() for n in range(count)]
 
-    def test_in_order(self, tmp_path: Path) -> None:
+    def test_values_in_sequential_order(self, tmp_path: Path) -> None:
         (tmp_path / "r.csv").write_text("name,address\nA,a@x.example\nB,b@x.example\n")
         (tmp_path / "l.txt").write_text("one\n\ntwo\n")
-        assert self.words("{csv: r.csv, column: address}", 3, tmp_path) == ["a@x.example", "b@x.example", "a@x.example"]
-        assert self.words("{lines: l.txt}", 3, tmp_path) == ["one", "two", "one"]
-        assert self.words("{pick: [x, y, 3], order: sequential}", 4) == ["x", "y", "3", "x"]
-        assert self.words("{range: 5..6, order: sequential}", 3) == ["5", "6", "5"]
-        assert self.words("'{n}-{w}', w: 'z{n}'", 2) == ["0-z0", "1-z1"]
+        assert self.values_of("{csv: r.csv, column: address}", 3, tmp_path) == ["a@x.example", "b@x.example", "a@x.example"]
+        assert self.values_of("{lines: l.txt}", 3, tmp_path) == ["one", "two", "one"]
+        assert self.values_of("{pick: [x, y, 3], order: sequential}", 4) == ["x", "y", "3", "x"]
+        assert self.values_of("{range: 5..6, order: sequential}", 3) == ["5", "6", "5"]
+        assert self.values_of("'{n}-{w}', w: 'z{n}'", 2) == ["0-z0", "1-z1"]
 
-    def test_at_random_but_the_same_again(self) -> None:
+    def test_random_values_are_repeated_by_the_same_seed(self) -> None:
         for spec in ("{pick: [a, b, c]}", "{range: 1..1000000}", "{random: 12, alphabet: hex}"):
-            assert self.words(spec) == self.words(spec) != self.words(spec, seed=2)
-            assert len(set(self.words(spec))) > 2
-        counts = self.words("{pick: [a, b], weights: [9, 1]}", 2000)
+            assert self.values_of(spec) == self.values_of(spec) != self.values_of(spec, seed=2)
+            assert len(set(self.values_of(spec))) > 2
+        counts = self.values_of("{pick: [a, b], weights: [9, 1]}", 2000)
         assert 1700 < counts.count("a") < 1900
 
     @pytest.mark.parametrize("content", ['x\n"a\r\nRCPT TO:<evil@x.example>"\n', "x\n\n"])
-    def test_a_file_whose_rows_would_break_out_of_a_command(self, tmp_path: Path, content: str) -> None:
+    def test_file_with_line_ends_in_its_values_is_refused(self, tmp_path: Path, content: str) -> None:
         (tmp_path / "r.csv").write_text(content, newline="")
-        with pytest.raises(ScenarioError, match=r"r.csv.*(line end|holds no values)"):
-            self.words("{csv: r.csv}", 1, tmp_path)
+        with pytest.raises(ScenarioError, match=r"r.csv.*(line end|contains no values)"):
+            self.values_of("{csv: r.csv}", 1, tmp_path)
 
 
 def test_draws_are_even_and_independent() -> None:

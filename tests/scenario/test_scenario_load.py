@@ -1,4 +1,4 @@
-"""Scenario files that are wrong: every mistake at once, each at its place, and never anything but a ScenarioError."""
+"""Scenario files with mistakes: all mistakes are reported with their positions, and the error is always a ScenarioError."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HERE = Path("f.yaml")
 
 
 def problems(text: str, options: CompileOptions | None = None) -> list[str]:
-    """What is wrong with a scenario, as it is printed."""
+    """Return the mistakes in a scenario, as they are printed."""
     try:
         compile_scenario(load_text(text, HERE), options or CompileOptions())
     except ScenarioError as error:
@@ -30,47 +30,47 @@ MAIL = "  - MAIL FROM:<{sender}>\n  - RCPT TO:<{recipient}>\n  - DATA\n  - messa
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "words"),
+    ("text", "position", "error"),
     [
         ("", "f.yaml", "is empty"),
         ("session: []", "f.yaml:1:10", "at least 1"),
         ("- a", "f.yaml:1:1", "mapping"),
         ("sesion: [NOOP]", "f.yaml:1:1", "did you mean 'session'"),
-        ("session: [noop]", "f.yaml:1:11", "neither an SMTP command"),
-        ("session:\n  - {pauze: 1s}", "f.yaml:2:5", "has one of the keys|with one of the keys"),
+        ("session: [noop]", "f.yaml:1:11", "not an SMTP command"),
+        ("session:\n  - {pauze: 1s}", "f.yaml:2:5", "with one of the keys"),
         ("session:\n  - {pause: 1 parsec}", "f.yaml:2:13", "not a duration"),
         ("session:\n  - RCPT TO: <a>", "f.yaml:2:5", "put it in quotes"),
-        ("session: [NOOP]\nsession: [NOOP]", "f.yaml:2:1", "stands here twice"),
+        ("session: [NOOP]\nsession: [NOOP]", "f.yaml:2:1", "duplicate key"),
         ("session: [NOOP]\nload: {rate: 500}", "f.yaml:2:14", "not a rate"),
         ("session: [NOOP]\nload: {connections: many}", "f.yaml:2:21", "whole number"),
         ("session: [NOOP]\nload: {connections: 0}", "f.yaml:2:21", "too small"),
-        ("session: [NOOP]\nload: {when-busy: panic}", "f.yaml:2:19", "allowed are 'wait' or 'drop'"),
+        ("session: [NOOP]\nload: {when-busy: panic}", "f.yaml:2:19", "allowed: 'wait' or 'drop'"),
         ("session: [NOOP]\nvalues: {a: {pick: []}}", "f.yaml:2:20", "at least 1"),
         ("session: [NOOP]\nmessage: {size: 4 Kilo}", "f.yaml:2:17", "not a size"),
-        ("session: ['NOOP {x}']", "f.yaml:1:11", "there is no value 'x'"),
+        ("session: ['NOOP {x}']", "f.yaml:1:11", "unknown value 'x'"),
         ("session: ['NOOP {x']", "f.yaml:1:11", "single '{'"),
-        ("session: ['NOOP {a}']\nvalues: {a: 'x{b}', b: 'y{a}'}", "f.yaml:2:24", "made of itself"),
-        ("session: [NOOP]\nvalues: {a: {csv: none.csv}}", "", ""),  # a value that nobody uses is not read
+        ("session: ['NOOP {a}']\nvalues: {a: 'x{b}', b: 'y{a}'}", "f.yaml:2:24", "refers to itself"),
+        ("session: [NOOP]\nvalues: {a: {csv: none.csv}}", "", ""),  # a value without a use is not read
         ("session: ['NOOP {a}']\nvalues: {a: {csv: none.csv}}", "f.yaml:2:19", "no such file"),
         ("session: ['NOOP {a}']\nvalues: {a: {pick: [x], weights: [0]}}", "f.yaml:2:34", "not all of them 0"),
         (f"session:\n{MAIL}message: {{size: 100}}", "f.yaml:6:17", "the header alone takes"),
-        (f"session:\n{MAIL}message: {{eml: 'none/*.eml'}}", "f.yaml:6:16", "names no file"),
-        (f"session:\n{MAIL}message: {{size: 9KiB, text: x}}", "f.yaml:6:10", "one of size, eml and text"),
+        (f"session:\n{MAIL}message: {{eml: 'none/*.eml'}}", "f.yaml:6:16", "matches no file"),
+        (f"session:\n{MAIL}message: {{size: 9KiB, text: x}}", "f.yaml:6:10", "only one of `size`, `eml` and `text`"),
         (f"session:\n{MAIL}message: {{headers: {{'X Y': z}}}}", "f.yaml:6:28", "not the name of a header"),
-        ("session: [message]", "f.yaml:1:11", "without DATA"),
-        ("session: [AUTH]", "f.yaml:1:11", "names one mechanism"),
+        ("session: [message]", "f.yaml:1:11", "no DATA before this message"),
+        ("session: [AUTH]", "f.yaml:1:11", "needs one mechanism"),
         ("session: [{repeat: 0, steps: [NOOP]}]", "f.yaml:1:20", "1 or more, or `forever`"),
-        ("session: [{repeat: 2, steps: [NOOP]}, {repeat: 2, steps: [NOOP]}]", "f.yaml:1:39", "second repeat"),
+        ("session: [{repeat: 2, steps: [NOOP]}, {repeat: 2, steps: [NOOP]}]", "f.yaml:1:39", "second `repeat`"),
         ("session: [{repeat: 9, steps: [{repeat: 90000, steps: [NOOP]}]}]", "", ""),
         ("session: [{repeat: 9, steps: [{repeat: 900000, steps: [NOOP]}]}]", "f.yaml:1:40", "more than 100,000 steps"),
-        ("session: [{pipeline: [DATA, NOOP]}]", "f.yaml:1:23", "last command of a group"),
-        ("session: [{pipeline: [MAIL, noop]}]", "f.yaml:1:29", "no SMTP command"),
-        ("session: [{raw: 'a\\q'}]", "f.yaml:1:17", "escape"),
-        ("session: [{raw: 'a€'}]", "f.yaml:1:17", r"spell it out, \\xe2\\x82\\xac"),
-        ("session: [{raw: 'ab', split: [2]}]", "f.yaml:1:30", "offsets"),
-        ("session: [{send: VRFY, expect: 600}]", "f.yaml:1:32", "no reply code"),
-        ("session: [{choose: [{weight: 0, steps: [NOOP]}]}]", "f.yaml:1:20", "more than 0"),
-        ("session: &a [NOOP, *a]", "f.yaml:1:20", "refers to nothing before it, or to itself"),
+        ("session: [{pipeline: [DATA, NOOP]}]", "f.yaml:1:23", "last command of a pipeline"),
+        ("session: [{pipeline: [MAIL, noop]}]", "f.yaml:1:29", "not an SMTP command"),
+        ("session: [{raw: 'a\\q'}]", "f.yaml:1:17", "unknown escape"),
+        ("session: [{raw: 'a€'}]", "f.yaml:1:17", r"write \\xe2\\x82\\xac"),
+        ("session: [{raw: 'ab', split: [2]}]", "f.yaml:1:30", "use offsets from 1 to 1"),
+        ("session: [{send: VRFY, expect: 600}]", "f.yaml:1:32", "not a reply code"),
+        ("session: [{choose: [{weight: 0, steps: [NOOP]}]}]", "f.yaml:1:20", "at least one must be greater"),
+        ("session: &a [NOOP, *a]", "f.yaml:1:20", "no anchor before it, or contains itself"),
         ("session: !!python/object:os.system [NOOP]", "f.yaml:1:10", ""),
         ("session: !secret [NOOP]", "f.yaml:1:10", ""),
         ("session: [NOOP]\n---\nsession: [NOOP]", "f.yaml:2:1", "second document"),
@@ -78,66 +78,66 @@ MAIL = "  - MAIL FROM:<{sender}>\n  - RCPT TO:<{recipient}>\n  - DATA\n  - messa
         ("\tsession", "f.yaml:1:1", "not YAML"),
     ],
 )
-def test_mistakes(text: str, place: str, words: str) -> None:
+def test_mistake_is_reported_at_its_position(text: str, position: str, error: str) -> None:
     import re
 
     found = problems(text)
-    if not place:
+    if not position:
         assert found == []
         return
-    if words:
-        assert any(problem.startswith(f"{place}: ") and re.search(words, problem) for problem in found), found
+    if error:
+        assert any(problem.startswith(f"{position}: ") and re.search(error, problem) for problem in found), found
     for problem in found:
         assert "pydantic" not in problem
         assert "Input should" not in problem
         assert "\n" not in problem
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     found = problems("session: [noop, {pause: x}]\nload: {rate: 1, foo: 2}\nbar: 1\n")
     assert [problem.split(": ")[0] for problem in found] == [
         "f.yaml:1:11", "f.yaml:1:25", "f.yaml:2:14", "f.yaml:2:17", "f.yaml:3:1",
     ]  # fmt: skip
 
 
-def test_yaml_s_traps_are_closed() -> None:
+def test_plain_scalars_of_yaml_stay_text() -> None:
     text = "session: ['NOOP {a} {b} {c} {d} {e}']\nvalues: {a: no, b: 1:30, c: 010, d: 2026-01-01, e: 0x1f}\n"
     script = compile_scenario(load_text(text, HERE), CompileOptions())
     assert script.steps[0].wire == b"NOOP no 1:30 010 2026-01-01 0x1f\r\n"
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "text"),
     [
         (b"\xff\xfes\0e\0", "UTF-16"),
         (b"session: [NOOP]\n\xff", ":2:1: is not UTF-8"),
         (b"session: \0", "binary"),
         (b"a" * (10 * 1024 * 1024), "larger than"),
-        (b"[" * 100_000, "deep"),
+        (b"[" * 100_000, "nested deeper"),
         (b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
             b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(9)
         ), "aliases"),
     ],
     ids=["utf-16", "latin-1", "nul", "10 MB", "deep", "bomb"],
 )  # fmt: skip
-def test_files_that_are_no_scenarios(tmp_path: Path, content: bytes, words: str) -> None:
+def test_files_that_cannot_be_scenarios_are_refused(tmp_path: Path, content: bytes, text: str) -> None:
     file = tmp_path / "f.yaml"
     file.write_bytes(content)
     before_s = time.process_time()
     with pytest.raises(ScenarioError) as error:
         load_scenario(file)
-    assert words in str(error.value)
+    assert text in str(error.value)
     assert len(error.value.problems) == 1
-    assert time.process_time() - before_s < 30  # a bound against running away, not a measurement
+    assert time.process_time() - before_s < 30  # a bound against endless work, not a measurement
 
 
 @pytest.mark.parametrize("path", [".", "none.yaml"])
-def test_paths_that_cannot_be_read(path: str) -> None:
+def test_unreadable_paths_are_reported(path: str) -> None:
     with pytest.raises(ScenarioError, match="cannot be read"):
         load_scenario(Path(path))
 
 
-def test_a_name_that_is_not_shipped() -> None:
+def test_misspelled_name_of_a_shipped_scenario_gets_a_suggestion() -> None:
     with pytest.raises(UsageError, match="did you mean relay"):
         find_scenario("rellay")
 
@@ -154,7 +154,7 @@ def test_a_name_that_is_not_shipped() -> None:
         max_leaves=20,
     )
 )  # fmt: skip
-def test_whatever_stands_there_is_a_scenario_or_a_scenario_error(data: object) -> None:
+def test_any_data_is_a_scenario_or_a_scenario_error(data: object) -> None:
     import json
 
     problems(json.dumps({"session": data}))

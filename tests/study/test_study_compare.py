@@ -16,7 +16,7 @@ import trio
 from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
-from smtpbench.scenario.comparison import check
+from smtpbench.scenario.comparison import validate_comparison
 from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, parse_rule
 from smtpbench.sink.mutants import MUTANTS
@@ -33,7 +33,7 @@ def request_for(folder: Path, *ports: int, **settings: Any) -> CompareRequest:
     settings = {"repeats": 2, "load": {"connections": 2, "messages": 20, "warmup": "0s"}, **settings}
     options = {"with": None, "start": None, "stop": None, **targets}
     document, base_folder = document_of("relay", options, settings, "")
-    return make_request(check(document, base_folder), base_folder, AccessOptions(), folder, 7)
+    return make_request(validate_comparison(document, base_folder), base_folder, AccessOptions(), folder, 7)
 
 
 def with_behaviour(rule: str) -> ServerContext:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from smtpbench.errors import ScenarioError, UsageError
-from smtpbench.scenario.comparison import METRICS, Comparison, check, overlaid
+from smtpbench.scenario.comparison import DEFAULT_METRICS, Comparison, overlaid, validate_comparison
 from smtpbench.scenario.model import Load
 from smtpbench.study.candidates import AccessOptions, CompareRequest, make_request
 from smtpbench.study.options import document_of
@@ -22,7 +22,7 @@ def comparison(
 ) -> tuple[Comparison, Path]:
     options = {name: candidate_options.get(name) for name in ("target", "with", "start", "stop")}
     document, folder = document_of(source, options, settings or {}, "")
-    return check(document, folder), folder
+    return validate_comparison(document, folder), folder
 
 
 def request_of(
@@ -34,7 +34,7 @@ def request_of(
 def test_targets_of_options_become_candidates() -> None:
     request = request_of(target=[f"old={A}", f"new={B}"])
     assert [(one.name, one.access.target.url) for one in request.candidates] == [("old", A), ("new", B)]
-    assert [metric.text for metric in request.metrics] == list(METRICS)
+    assert [metric.text for metric in request.metrics] == list(DEFAULT_METRICS)
     plan = request.candidates[0].plan
     assert (plan.duration_ns, plan.warmup_ns, plan.seed) == (5 * NS_PER_S, NS_PER_S, 7)
 
@@ -93,7 +93,7 @@ def test_options_override_a_comparison_file(tmp_path: Path) -> None:
         ({"target": [A], "with": ["a/b=-c 1", "b=-c 5"]}, "use --(target|with) NAME=VALUE"),
         ({"target": [f"a b={A}", f"b={B}"]}, "not allowed here"),
         ({"target": [f"a={A}", f"b={B}"], "stop": ["b=x"]}, "without a start command"),
-        ({"target": ["a=http://x", f"b={B}"]}, "is not understood"),
+        ({"target": ["a=http://x", f"b={B}"]}, "is not a target URL"),
     ],
 )
 def test_contradictory_or_incomplete_options_are_refused(candidate_options: dict[str, list[str]], text: str) -> None:

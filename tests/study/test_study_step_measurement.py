@@ -11,6 +11,7 @@ from figures import tick
 from smtpbench.engine.pacing import Stage
 from smtpbench.load.plan import LoadPlan
 from smtpbench.measure.recorder import Interval
+from smtpbench.study.search import CONNECTIONS, GENERATOR, NEAR
 from smtpbench.study.step_measurement import (
     StepMeasurement,
     StepMonitor,
@@ -22,7 +23,6 @@ from smtpbench.study.step_measurement import (
     evaluate_step,
     overload_reason,
 )
-from smtpbench.study.steps import CONNECTIONS, GENERATOR, NEAR
 from smtpbench.threshold import parse_threshold
 
 

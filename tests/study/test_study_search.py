@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from smtpbench.study.steps import (
+from smtpbench.study.search import (
     CONFIRM,
     CONNECTIONS,
     GENERATOR,
@@ -140,10 +140,10 @@ def test_rate_is_confirmed_by_a_longer_step_or_the_search_continues_below() -> N
 @pytest.mark.parametrize(("limited_by", "text"), [(GENERATOR, "the generator"), (CONNECTIONS, "the number of connections")])
 def test_result_names_the_limit_that_was_not_the_server(limited_by: str, text: str) -> None:
     def answer(next_step: NextStep, at: int) -> SearchStep:
-        passes = next_step.rate_per_s < 300
+        is_below = next_step.rate_per_s < 300
         return (
             passed(next_step.rate_per_s, next_step.purpose)
-            if passes
+            if is_below
             else failed(next_step.rate_per_s, conclusive=False, limited_by=limited_by)
         )
 

@@ -1,8 +1,8 @@
-"""Messages, made beforehand as far as they can be.
+"""Rendering of messages, prepared as far as possible before the run.
 
-A generated message has a header that differs from message to message, and filler that does not. `render(n)` makes the
-header with one formatting and takes as much of the filler's end as gives the exact size: a small message is joined, a
-large one is a pair (header, view of the filler), so that its octets are shared and never copied.
+A generated message has a header that differs between messages, and filler that does not. `render(n)` formats the header and
+takes as much from the end of the filler as gives the exact size. A small message is joined to one piece. A large one is a
+pair of header and a view of the filler, so that its octets are shared and never copied.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from datetime import datetime
 from email.utils import format_datetime
 from pathlib import Path
 
-from smtpbench.scenario.model import Message
+from smtpbench.scenario.content import Message
 from smtpbench.scenario.reader import Document
-from smtpbench.scenario.values import Provider, Values, merged, mix
+from smtpbench.scenario.values import Provider, Values, merge_text, mix
 from smtpbench.session.script import Wire
 from smtpbench.smtp.content import END_OF_DATA, header, normalise_line_ends, stuff_dots
 
@@ -22,12 +22,12 @@ DEFAULT_BYTES = (4096, 4096)
 RUN_HEADER = "X-Smtpbench-Run"
 
 _LINE = b"x" * 76 + b"\r\n"
-#: Below this a message is joined; above, its filler is handed on as it is.
+#: Messages below this size are joined; larger ones refer to the shared filler.
 _JOIN_BYTES = 32 * 1024
 MAX_BYTES = 256 * 1024 * 1024
 MAX_FILES = 10_000
 
-#: Content of the message of arrival n as it goes over the wire, the final dot included.
+#: Function that returns the message of arrival n as it is sent, the final dot included.
 Render = Callable[[int], Wire]
 
 
@@ -35,30 +35,30 @@ def compile_message(
     message: Message, values: Values, document: Document, path: tuple[object, ...], folder: Path, *, run_id: str,
     seed: int, now: datetime,
 ) -> Render | None:  # fmt: skip
-    """What renders the message; None, and problems in the document, where it cannot be made."""
+    """Return the function that renders a message; None, with problems in the document, if it has a mistake."""
     if sum(part is not None for part in (message.size, message.eml, message.text)) > 1:
-        document.problem(path, "a message has one of size, eml and text")
+        document.problem(path, "a message may have only one of `size`, `eml` and `text`")
         return None
     if message.eml is not None:
         return _from_files(message, document, path, folder, run_id, seed)
-    head = _header(message, values, document, path, now)
-    if head is None:
+    header_of = _header(message, values, document, path, now)
+    if header_of is None:
         return None
     if message.text is not None:
         text = values.template(message.text, (*path, "text"))
-        return None if text is None else _from_text(head, text)
+        return None if text is None else _from_text(header_of, text)
     low, high = message.size or DEFAULT_BYTES
     if high > MAX_BYTES:
-        document.problem((*path, "size"), f"at most {MAX_BYTES // 1024**2} MiB")
+        document.problem((*path, "size"), f"this size is too large; at most {MAX_BYTES // 1024**2} MiB are allowed")
         return None
-    return _generated(head, low, high, seed, document, path)
+    return _generated(header_of, low, high, seed, document, path)
 
 
 Formatter = Callable[[int], bytes]
 
 
 def formatter(parts: list[str | Provider], values: Values, i: int = 0) -> Formatter:
-    """Octets for arrival n from the parts of a template, by the cheapest way there is."""
+    """Return the fastest function that formats the parts of a template for arrival n, iteration i."""
     if all(isinstance(part, str) or values.is_n(part) for part in parts):
         pattern = "".join(part.replace("%", "%%") if isinstance(part, str) else "%(n)d" for part in parts)
         count = pattern.count("%(n)d")
@@ -99,58 +99,58 @@ def _header(
         if found is None:
             return None
         parts += [f"{name}: ", *found, "\r\n"]
-    return formatter(merged([*parts, "\r\n"]), values)
+    return formatter(merge_text([*parts, "\r\n"]), values)
 
 
-def _from_text(head: Formatter, text: list[str | Provider]) -> Render:
+def _from_text(header_of: Formatter, text: list[str | Provider]) -> Render:
     def render(n: int) -> bytes:
         body = "".join([part if isinstance(part, str) else part(n, 0) for part in text]).encode()
-        return head(n) + stuff_dots(normalise_line_ends(body)) + END_OF_DATA
+        return header_of(n) + stuff_dots(normalise_line_ends(body)) + END_OF_DATA
 
     return render
 
 
 def _generated(
-    head: Formatter, low: int, high: int, seed: int, document: Document, path: tuple[object, ...]
+    header_of: Formatter, low: int, high: int, seed: int, document: Document, path: tuple[object, ...]
 ) -> Render | None:
-    least = max(len(head(n)) for n in (0, 10**9))
+    least = max(len(header_of(n)) for n in (0, 10**9))
     if low < least:
-        document.problem((*path, "size"), f"the header alone takes {least} octets; a size must leave room for it")
+        document.problem((*path, "size"), f"this size is too small; the header alone takes {least} octets")
         return None
     lines = _LINE * (high // len(_LINE) + 1)
-    # the end is cut off anywhere: where the cut would fall between CR and LF, the other filler has none there
+    # if the cut falls between CR and LF, the second filler is used, whose lines are shifted by one octet
     fillers = tuple(memoryview(lines + _LINE[drop:] + END_OF_DATA) for drop in (0, 1))
     span = high - low + 1
-    more = len(END_OF_DATA)
+    end_size = len(END_OF_DATA)
 
     def render(n: int) -> Wire:
-        begin = head(n)
+        head = header_of(n)
         size = low if span == 1 else low + mix(seed, "message.size", n) % span
-        rest = size - len(begin) + more
+        rest = size - len(head) + end_size
         filler = fillers[0][-rest:]
         if filler[0] == 10:
             filler = fillers[1][-rest:]
         if size < _JOIN_BYTES:
-            return begin + filler
-        return begin, filler  # type: ignore[return-value]  # a view is as good as bytes to a socket
+            return head + filler
+        return head, filler  # type: ignore[return-value]  # sockets take views like bytes
 
     if span == 1 and low < _JOIN_BYTES:
-        return _fixed_size(head, low + more, fillers)
+        return _fixed_size(header_of, low + end_size, fillers)
     return render
 
 
-def _fixed_size(head: Formatter, whole: int, fillers: tuple[memoryview, ...]) -> Render:
-    """The same for one small size: the ends are cut beforehand, one for each length that the header may have."""
+def _fixed_size(header_of: Formatter, wire_size: int, fillers: tuple[memoryview, ...]) -> Render:
+    """Render messages of one small size: the filler for each length of the header is cut only once."""
     tails: dict[int, bytes] = {}
 
     def render(n: int) -> bytes:
-        begin = head(n)
-        tail = tails.get(len(begin))
+        head = header_of(n)
+        tail = tails.get(len(head))
         if tail is None:
-            rest = whole - len(begin)
+            rest = wire_size - len(head)
             filler = fillers[0][-rest:]
-            tail = tails[len(begin)] = bytes(fillers[1][-rest:] if filler[0] == 10 else filler)
-        return begin + tail
+            tail = tails[len(head)] = bytes(fillers[1][-rest:] if filler[0] == 10 else filler)
+        return head + tail
 
     return render
 
@@ -164,10 +164,12 @@ def _from_files(
         base, relative = (Path("/"), pattern.lstrip("/")) if pattern.startswith("/") else (folder, pattern)
         files = sorted(file for file in base.glob(relative) if file.is_file())[: MAX_FILES + 1]
     except (ValueError, NotImplementedError) as error:
-        document.problem(where, f"{pattern!r} is no pattern of file names: {error}")
+        document.problem(where, f"{pattern!r} is not a pattern of file names: {error}")
         return None
     if not files or len(files) > MAX_FILES:
-        document.problem(where, f"{pattern!r} names {'no file' if not files else f'more than {MAX_FILES:,} files'}")
+        document.problem(
+            where, f"{pattern!r} matches {'no file' if not files else f'more than {MAX_FILES:,} files, which is the limit'}"
+        )
         return None
     run_header = header(RUN_HEADER, run_id)
     wires: list[Wire] = []
