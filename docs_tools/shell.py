@@ -11,6 +11,7 @@ because the other targets run the tests that run this.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shlex
@@ -33,9 +34,14 @@ ROOT = Path(__file__).resolve().parent.parent
 TIMEOUT_S = 180.0
 #: Longest time until a server listens, seconds.
 READY_S = 30.0
+#: Ports for the servers of pages. Every process begins at another one and never uses one twice in a row.
+_PORTS = range(20_000, 32_000)
+_PORT_COUNTER = itertools.count(os.getpid() * 97)
 _PORT = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\]):(\d{2,5})\b")
 _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
-_NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "published", "site")
+_NOT_COPIED = shutil.ignore_patterns(
+    ".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "published", "results", "site", "dist", "build"
+)
 #: Variables that would change what a command prints.
 _NOT_PASSED_ON = re.compile(r"SMTPBENCH_|GITHUB_|PYTEST_|COV_|COVERAGE_|(NO_COLOR|FORCE_COLOR|COLUMNS|CI)$")
 
@@ -177,11 +183,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _free_ports(count: int) -> list[str]:
-    with contextlib.ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for one in bound:
-            one.bind(("127.0.0.1", 0))
-        return [str(one.getsockname()[1]) for one in bound]
+    """Return ports that nothing listens on, below those that the kernel gives to outgoing connections."""
+    ports: list[str] = []
+    while len(ports) < count:
+        candidate = _PORTS.start + next(_PORT_COUNTER) % len(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", candidate))
+            ports.append(str(candidate))
+    return ports
 
 
 def ports_of(page: Page) -> list[str]:
