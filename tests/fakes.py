@@ -1,4 +1,4 @@
-"""Fakes that the tests share: a book that remembers, a conductor that says what it is told, and a client to feed."""
+"""Fakes that the tests share: a recorder, a scheduler, and a client session to feed with replies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from smtpbench.session.transcript import Transcript
 
 
 class FakeRecorder:
-    """Keeps every sample and every count where a test can see it."""
+    """Keeps every sample and every count for a test to read."""
 
     def __init__(self, reply_count: int = 64) -> None:
         self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
@@ -52,7 +52,7 @@ class FakeRecorder:
         return dict(counts)
 
     def service_ns(self, verb: str) -> list[int]:
-        """The service times of a verb's replies that said yes."""
+        """The service times of a verb's expected replies."""
         mask = (1 << LATE_SHIFT) - 1
         return [
             v & mask for (of, metric, _, ok), found in self.replies.items() if of == verb and metric and ok for v in found
@@ -60,7 +60,7 @@ class FakeRecorder:
 
 
 class FakeScheduler:
-    """Hands out arrivals 1, 2, 3 … while `iterations` lasts; then `at_end` (LEAVE or WAIT)."""
+    """Hands out arrivals 1, 2, 3 …, as many as `iterations`; then answers `at_end` (STOP or WAIT)."""
 
     def __init__(self, recorder: FakeRecorder, iterations: int = 0, at_end: int = STOP) -> None:
         self.recorder = recorder
@@ -134,8 +134,8 @@ def repeated(rcpts: int = 1, iterations: int = 10, **options: Any) -> Script:
     return Script.of("repeated", steps, loop_start=1, teardown=len(steps) - 1, iterations=iterations, **options)
 
 
-class Feed:
-    """A client session under a test's thumb: `hears` a reply and says what it writes; time goes by 1 ms a call."""
+class ClientFeed:
+    """A client session without a socket: give it replies, get what it writes. Each call takes 1 ms of its clock."""
 
     def __init__(
         self, script: Script, *, iterations: int = 0, at_end: int = STOP, transcript: bool = False,
@@ -149,42 +149,42 @@ class Feed:
         self.session.assign(0, UNSCHEDULED if late_ns is None else self.now_ns - late_ns, self.recorder)
         self.session.open(self.now_ns)
         self.sent: deque[bytes] = deque()
-        self._out(self.session.connected(self._tick()))
+        self._collect(self.session.connected(self._tick()))
 
     def _tick(self) -> int:
         self.now_ns += 1_000_000
         return self.now_ns
 
-    def _out(self, out: api.Out) -> bytes:
+    def _collect(self, out: api.Out) -> bytes:
         segments = out if isinstance(out, list) else [b"".join(out)] if isinstance(out, tuple) else [out]
         self.sent.extend(segment for segment in segments if segment)
         return b"".join(segments)
 
-    def hears(self, data: bytes) -> bytes:
-        """Feed octets; what the session writes in answer."""
-        return self._out(self.session.receive(data, self._tick()))
+    def receive(self, data: bytes) -> bytes:
+        """Feed octets; return what the session writes in answer."""
+        return self._collect(self.session.receive(data, self._tick()))
+
+    def receive_each(self, *replies: bytes) -> list[bytes]:
+        """Feed replies one after the other; return what the session writes after each."""
+        return [self.receive(reply) for reply in replies]
 
     def tls_started(self) -> bytes:
         self.session.pending_action = api.NOTHING
-        return self._out(self.session.tls_started(self._tick()))
+        return self._collect(self.session.tls_started(self._tick()))
 
-    def wakes(self) -> bytes:
+    def wake(self) -> bytes:
         self.session.pending_action = api.NOTHING
-        return self._out(self.session.wake(self._tick()))
+        return self._collect(self.session.wake(self._tick()))
 
-    def loses(self, why: str) -> None:
-        self.session.connection_lost(why, "", self._tick())
-
-    def talks(self, *replies: bytes) -> list[bytes]:
-        """Feed replies one after the other; what was written to each."""
-        return [self.hears(reply) for reply in replies]
+    def lose_connection(self, reason: str) -> None:
+        self.session.connection_lost(reason, "", self._tick())
 
 
 @contextmanager
 def full_disk(largest_bytes: int) -> Iterator[None]:
-    """No file of this process may grow beyond ``largest_bytes``.
+    """Let no file of this process grow beyond `largest_bytes`.
 
-    To be left before the test ends: pytest's own output is under the limit too, and it dies silently of it.
+    Leave it before the test ends: the limit applies to pytest's own output too.
     """
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest_bytes, limits[1]))

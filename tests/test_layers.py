@@ -17,7 +17,7 @@ FLOOR_OF = {package: floor for floor, layer in enumerate(LAYERS) for package in 
 STANDARD_LIBRARY_ONLY = {"smtp", "errors", "units", "text", "threshold"}
 #: Libraries that belong to one floor.
 OWNERS = {
-    "typer": {"cli"}, "rich": {"report"}, "yaml": {"scenario", "sink"}, "pydantic": {"scenario"}, "hdrh": {"measure"},
+    "typer": {"cli"}, "rich": {"report"}, "yaml": {"scenario"}, "pydantic": {"scenario"}, "hdrh": {"measure"},
     "hypothesis": {"fuzz"}, "jinja2": {"report"}, "prometheus_client": {"report"}, "pytest": {"pytest_plugin"},
 }  # fmt: skip
 

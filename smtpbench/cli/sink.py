@@ -13,10 +13,10 @@ import typer
 from smtpbench.cli.help import HelpSection
 from smtpbench.errors import UsageError
 from smtpbench.measure.health import raise_descriptor_limit
-from smtpbench.sink.behaviour import ACTIONS, VERBS
-from smtpbench.sink.config import read_behaviour
+from smtpbench.scenario.sink_config import load_sink_config
+from smtpbench.sink.behaviour import ACTIONS, VERBS, parse_rule
 from smtpbench.sink.serve import serve
-from smtpbench.sink.setup import SinkOptions, set_up
+from smtpbench.sink.setup import SinkOptions, sink_setup
 from smtpbench.units import parse_duration_ns
 
 PASSWORD_VARIABLE = "SMTPBENCH_SINK_PASSWORD"  # the variable's name, not a password
@@ -162,7 +162,7 @@ def command(
     A server that breaks one protocol rule:
       smtpbench sink --listen 127.0.0.1:2525 --mutant eod-lf-crlf
     """
-    setup = set_up(
+    setup = sink_setup(
         SinkOptions(
             lmtp=lmtp,
             on=on or (),
@@ -172,7 +172,7 @@ def command(
             drop=drop or (),
             stall=stall,
             greylist=greylist,
-            behaviour=read_behaviour(config) if config else {},
+            behaviour=load_sink_config(config, parse_rule) if config else {},
             seed=seed,
             max_connections=max_connections,
             max_messages=max_messages,
@@ -203,18 +203,18 @@ def command(
 
     async def main() -> None:
         await serve(
-            setup.service,
+            setup.context,
             listen or ["127.0.0.1:2525"],
             tls=setup.tls,
-            connections=setup.connections,
+            max_connections=setup.max_connections,
             duration_ns=duration_ns,
             authorized=authorized,
             on_ready=ready,
-            session=setup.session,
+            session_class=setup.session_class,
         )
 
     trio.run(main)
-    typer.echo(json.dumps(setup.service.counts.to_data(), indent=None if ready_json else 2))
+    typer.echo(json.dumps(setup.context.counts.to_data(), indent=None if ready_json else 2))
 
 
 def _password(file: Path | None) -> str:

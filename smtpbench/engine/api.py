@@ -1,31 +1,31 @@
-"""What the engine and a session agree on: octets and a time in, octets out, and a few wishes.
+"""The interface of engine and session: octets and a time in, octets out, and actions that a session requests.
 
-The engine moves octets and knows no SMTP; a session knows SMTP and touches no socket and no clock. After each
-call the engine writes what was returned and then looks at `pending_action`: 0 nearly always, else what it shall do
-once everything is written.
+The engine moves octets and knows no SMTP. A session knows SMTP and touches neither socket nor clock. After each call the
+engine writes what was returned and then looks at `pending_action`. Nearly always that is NOTHING; otherwise the engine
+performs the action once everything is written.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-#: Octets to write: as one segment (bytes, or a pair that is not worth joining), or a list of segments.
+#: Octets to write: one segment (bytes, or a pair that is not joined), or a list of segments.
 Out = bytes | tuple[bytes, bytes] | list[bytes]
 
-# Wishes of a session, done after its octets are written.
+# Actions that a session requests, performed after its octets are written.
 NOTHING = 0
 START_TLS = 1  #: handshake, then call `tls_started`
 SLEEP = 2  #: call `wake` at `wake_ns`
-HALF_CLOSE = 3  #: shut down the writing side, go on reading, call `wake`
-CLOSE = 4  #: close (FIN), then nothing more is called but `connection_lost`
+HALF_CLOSE = 3  #: shut down the writing side, continue reading, call `wake`
+CLOSE = 4  #: close (FIN); only `connection_lost` is called after it
 RESET = 5  #: close with a reset (RST)
-LINGER = 6  #: shut down the writing side, throw away what still comes, close when the peer has closed
+LINGER = 6  #: shut down the writing side, discard what still comes, close when the peer has closed
 
-#: `deadline_ns` of a session that waits for nothing.
+#: `deadline_ns` of a session without a deadline.
 NEVER = 1 << 62
 
-# Why a connection ended, as told to `connection_lost`; these are the words of `errors.<kind>`.
-ENDED = "ended"  # by the session's own wish
+# Reasons of `connection_lost`; they are the kinds of `errors.<kind>`.
+ENDED = "ended"  # the session requested it
 CLOSED = "closed"  # the peer closed (FIN)
 CONNECTION_RESET = "reset"  # the peer reset (RST), or the pipe broke
 TIMEOUT = "timeout"  # the session's deadline passed
@@ -35,15 +35,16 @@ CONNECT_FAILED = "connect_failed"
 TLS_FAILED = "tls_failed"
 NO_DESCRIPTORS = "no_descriptors"
 NO_PORTS = "no_ports"
-STOPPED = "stopped"  # the run was cut off
+STOPPED = "stopped"  # the run was stopped
 
 
 class Session(Protocol):
     """A session as the engine sees it. Times are nanoseconds of one monotonic clock.
 
-    wants: one of the wishes above; the engine sets it back to NOTHING before it fulfils it.
-    wake_ns: when to wake it, where it wants SLEEP.
-    deadline_ns: when its patience ends; a sweep reads it a few times a second. NEVER for no deadline.
+    Attributes:
+        pending_action: One of the actions above. The engine resets it to NOTHING before it performs it.
+        wake_ns: When to call `wake` for SLEEP.
+        deadline_ns: When the connection is closed with TIMEOUT; checked a few times a second. NEVER for no deadline.
     """
 
     pending_action: int
@@ -53,19 +54,25 @@ class Session(Protocol):
     def deadline_ns(self) -> int: ...
 
     def connected(self, now_ns: int) -> Out:
-        """The connection stands (before any TLS)."""
+        """The connection is established; TLS has not begun."""
 
     def tls_started(self, now_ns: int) -> Out:
-        """The TLS handshake that it wanted is done."""
+        """The TLS handshake that was requested is done."""
 
     def receive(self, data: bytes, now_ns: int) -> Out:
-        """Octets from the peer, never empty."""
+        """Octets came from the peer; never empty."""
 
     def wake(self, now_ns: int) -> Out:
-        """The time it wanted to sleep until has come, or its half-close is done."""
+        """The time of `wake_ns` has come, or a half-close is done."""
 
     def eof_received(self, now_ns: int) -> Out:
-        """The peer closed its writing side: no more octets will come. CLOSE follows unless it wants more."""
+        """The peer closed its writing side: no more octets will come."""
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
-        """The connection is gone; called exactly once, and nothing after it."""
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
+        """The connection is gone. Called exactly once, and nothing is called after it.
+
+        Args:
+            reason: One of the reasons above.
+            detail: Text about it; may be empty.
+            now_ns: Time, nanoseconds.
+        """

@@ -1,4 +1,4 @@
-"""One connection: a socket, its session, and what the kernel would not take yet."""
+"""One connection: a socket, its session, and the octets that the kernel did not take yet."""
 
 from __future__ import annotations
 
@@ -12,24 +12,27 @@ from dataclasses import dataclass
 
 from smtpbench.engine import api
 
-#: What one read of a server asks for: a body arrives in few reads. (A block of 64 KiB or more, when it is given back,
-#: makes glibc tidy its whole heap.)
+#: Size of a server's reads, so that a message arrives in few of them. (When a block of 64 KiB or more is freed, glibc
+#: consolidates its whole heap.)
 SERVER_READ_BYTES = 16 * 1024
-#: What one read of a client asks for: as much as makes an object that Python's own allocator takes (512 octets), which
-#: holds nearly every reply; the rest of a longer one comes with the next read.
+#: Size of a client's reads: the largest whose object Python's own allocator serves (512 octets). Nearly every reply fits;
+#: the rest of a longer one comes with the next read.
 CLIENT_READ_BYTES = 479
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
-#: How long a lingering close waits for the peer's own close.
+#: How long a lingering close waits for the peer's close.
 LINGER_NS = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where to connect and how to trust it.
+    """Where to connect, and how to verify the peer.
 
-    address: as `socket.connect` takes it for the family (AF_INET, AF_INET6, AF_UNIX).
-    tls: the context of START_TLS; server_name: what SNI says and the certificate must hold.
+    Attributes:
+        family: AF_INET, AF_INET6 or AF_UNIX.
+        address: Address as `socket.connect` takes it for the family.
+        tls: Context of START_TLS.
+        server_name: Name for SNI, which the certificate must contain.
     """
 
     family: int
@@ -39,18 +42,36 @@ class Route:
 
 
 class Connection:
-    """A socket in the hands of a shard. Only the shard calls it.
+    """A socket that belongs to a shard. Only the shard calls it.
 
-    short: what the shard's short path needs, as one tuple (read_bytes, receive, session, connection).
-    linger_until_ns: when a lingering close gives up waiting for the peer's, 0 where it does not linger.
-    pending: how many octets the TLS layer has that no epoll tells of.
-    mask: the events that the epoll watches for, -1 before the first change.
-    failure: the reason of an end that is not of the session's making, in words.
+    Attributes:
+        fast_path_entry: What the shard's fast path needs, as one tuple (read_bytes, receive, session, connection).
+        linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
+        pending: Returns how many octets the TLS layer holds, which epoll does not report.
+        mask: Events that the epoll watches for, -1 before the first change.
+        failure: Reason, as text, of an end that the session did not request.
     """
 
     __slots__ = (
-        "closing", "connecting", "failure", "fd", "handshaking", "linger_until_ns", "mask", "outbox", "peer_closed",
-        "pending", "read_bytes", "recv", "send", "server_name", "server_side", "session", "short", "sock", "tls",
+        "closing",
+        "connecting",
+        "failure",
+        "fast_path_entry",
+        "fd",
+        "handshaking",
+        "linger_until_ns",
+        "mask",
+        "outbox",
+        "peer_closed",
+        "pending",
+        "read_bytes",
+        "recv",
+        "send",
+        "server_name",
+        "server_side",
+        "session",
+        "sock",
+        "tls",
         "tls_context",
     )  # fmt: skip
 
@@ -68,7 +89,7 @@ class Connection:
         self.server_side = server_side
         self.outbox: list[bytes] = []
         self.read_bytes = SERVER_READ_BYTES if server_side else CLIENT_READ_BYTES
-        self.short = (self.read_bytes, session.receive, session, self)
+        self.fast_path_entry = (self.read_bytes, session.receive, session, self)
         self.connecting = not server_side
         self.handshaking = False
         self.tls = False
@@ -80,7 +101,7 @@ class Connection:
         self.failure = ""
 
     def start_tls(self) -> None:
-        """Wrap the socket; the handshake itself is done step by step. Raises OSError or ValueError."""
+        """Wrap the socket; the shard does the handshake step by step. Raises OSError or ValueError."""
         if self.tls_context is None:
             raise ValueError("no TLS context for this connection")
         self.sock = self.tls_context.wrap_socket(
@@ -97,7 +118,7 @@ class Connection:
         self.tls = True
 
     def write(self, out: api.Out) -> bool:
-        """Write or keep for later; whether nothing is left to write. Raises OSError."""
+        """Write an output or keep it for later; return whether nothing is left to write. Raises OSError."""
         if self.outbox:
             self.outbox += out if isinstance(out, list) else [b"".join(out) if isinstance(out, tuple) else out]
             return False
@@ -112,7 +133,7 @@ class Connection:
         return True
 
     def flush(self) -> bool:
-        """Write what was kept; whether nothing is left. Raises OSError."""
+        """Write what was kept; return whether nothing is left. Raises OSError."""
         outbox, self.outbox = self.outbox, []
         return self.write(outbox)
 
@@ -123,7 +144,7 @@ class Connection:
             sent = 0
         if sent == len(segment):
             return True
-        # the rest of a large body is a view: it is not copied anew for each piece the kernel takes
+        # the rest of a large body is a view, so it is not copied for each piece that the kernel takes
         self.outbox.append(memoryview(segment)[sent:])  # type: ignore[arg-type]  # a view is as good as bytes to send()
         return False
 
@@ -143,13 +164,13 @@ class Connection:
         return False
 
     def close(self, *, reset: bool = False) -> None:
-        """Close the descriptor, politely or with a reset."""
+        """Close the descriptor, with a FIN or with a reset."""
         self.closing = True
         with contextlib.suppress(OSError, ValueError):
             if reset:
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
             elif self.tls and not self.handshaking and isinstance(self.sock, ssl.SSLSocket):
-                self.sock.unwrap()  # sends close_notify; the peer's own is not waited for
+                self.sock.unwrap()  # sends close_notify without waiting for the peer's
         self.sock.close()
 
 
@@ -160,17 +181,17 @@ _CONNECT_KINDS = {
     errno.EADDRINUSE: api.NO_PORTS,
     errno.ECONNREFUSED: api.CONNECT_REFUSED,
     errno.ETIMEDOUT: api.CONNECT_TIMEOUT,
-    errno.ECONNRESET: api.CONNECTION_RESET,  # it had been taken: who takes none says ECONNREFUSED
+    errno.ECONNRESET: api.CONNECTION_RESET,  # the peer had accepted it: a refusal is ECONNREFUSED
 }
 
 
 def connect_error_kind(number: int) -> str:
-    """The word of `errors.<kind>` for the errno of a connection that could not be made."""
+    """Return the kind in `errors.<kind>` for the errno of a failed connect."""
     return _CONNECT_KINDS.get(number, api.CONNECT_FAILED)
 
 
 def tls_error_text(error: Exception) -> str:
-    """What went wrong in a handshake, in words a person can act on."""
+    """Return what went wrong in a handshake, as text that helps to repair it."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"certificate not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLError) and error.reason:

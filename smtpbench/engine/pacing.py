@@ -1,8 +1,8 @@
-"""Pacing: when each arrival is meant to begin, as arithmetic.
+"""Pacing: when each arrival is meant to begin, by arithmetic.
 
-An arrival process is a rate over time. Integrated, it says how many arrivals are due after t; inverted, when the i-th
-is due. A uniform process takes the points 0, 1, 2 … of that count, a Poisson process takes a running sum of
-exponential steps: the same inversion serves both, and ramps as well as steady stages (RFC 2330 §11.1 for the sampling).
+An arrival process is a rate over time. Its integral is the number of arrivals due after t; the inverse gives the time at
+which the i-th is due. A uniform process takes the points 0, 1, 2 … of that number. A Poisson process takes a running sum of
+exponential steps. Both use the same inverse, for ramps and for steady stages (RFC 2330 §11.1 describes the sampling).
 
 Times are nanoseconds from the start of the schedule. Nothing here sleeps or reads a clock.
 """
@@ -20,9 +20,12 @@ _NS_PER_S = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A stretch of the schedule whose arrival rate goes evenly from one figure to another.
+    """A part of the schedule in which the arrival rate changes linearly.
 
-    duration_ns: how long; rate_from_per_s, rate_to_per_s: arrivals a second at its two ends.
+    Attributes:
+        duration_ns: Length, nanoseconds.
+        rate_from_per_s: Arrivals a second at its start.
+        rate_to_per_s: Arrivals a second at its end.
     """
 
     duration_ns: int
@@ -31,12 +34,12 @@ class Stage:
 
     @property
     def arrivals(self) -> float:
-        """How many arrivals are due in it."""
+        """Number of arrivals due in the stage."""
         return (self.rate_from_per_s + self.rate_to_per_s) / 2 * self.duration_ns / _NS_PER_S
 
     def when_ns(self, due: float) -> float:
-        """The time in this stage at which `due` arrivals of it are due; 0 ≤ due ≤ arrivals."""
-        # due = from·t + slope·t²/2, solved in the form that is also right (and exact) where the slope is zero
+        """Return the time in this stage at which `due` of its arrivals are due; 0 ≤ due ≤ arrivals."""
+        # due = from·t + slope·t²/2, solved in the form that is exact for a slope of zero too
         slope = (self.rate_to_per_s - self.rate_from_per_s) / (self.duration_ns / _NS_PER_S)
         root = math.sqrt(max(0.0, self.rate_from_per_s**2 + 2 * slope * due))
         divisor = self.rate_from_per_s + root
@@ -62,10 +65,10 @@ def schedule(stages: Sequence[Stage], *, poisson: bool = False, seed: int = 0) -
 
 
 def share(arrivals: Iterator[tuple[int, int]], worker: int, workers: int) -> Iterator[tuple[int, int]]:
-    """Every workers-th arrival, beginning with number `worker`: together the workers keep the one schedule."""
+    """Return every `workers`-th arrival, beginning with number `worker`; together the workers keep one schedule."""
     return ((i, when_ns) for i, when_ns in arrivals if i % workers == worker)
 
 
 def duration_ns(stages: Sequence[Stage]) -> int:
-    """How long the schedule lasts."""
+    """Return the length of the schedule, nanoseconds."""
     return sum(stage.duration_ns for stage in stages)

@@ -1,4 +1,4 @@
-"""Lines between two processes of one run."""
+"""Lines that two processes of one run exchange."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import trio
 
 
 async def lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[bytes]:
-    """The lines of a stream."""
-    rest = bytearray()
+    """Yield the lines of a stream, without their line ends."""
+    buffer = bytearray()
     async for data in stream:
-        rest += data
-        while (end := rest.find(b"\n")) >= 0:
-            yield bytes(rest[:end])
-            del rest[: end + 1]
+        buffer += data
+        while (end := buffer.find(b"\n")) >= 0:
+            yield bytes(buffer[:end])
+            del buffer[: end + 1]

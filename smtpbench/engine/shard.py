@@ -3,22 +3,24 @@
 Theory of operation
 ===================
 
-A trio task for each session costs a task switch for each reply. A shard is one task with an epoll of its own: trio
-waits for that epoll's descriptor, and a batch of ready connections is then served in one plain loop. trio stays what
-everything around is made of: nurseries, cancellation, signals.
+A trio task for each session costs a task switch for each reply. A shard is one task with an epoll of its own. trio waits
+for that epoll's descriptor, and the shard then serves a batch of ready connections in one plain loop. Nurseries,
+cancellation and signals stay trio's.
 
-The loop's short path is for connections in the clear with nothing left to write: read, stamp, `receive`, write.
-Everything else (connecting, TLS, partial writes, wishes, errors) happens in `_ready` and what it calls.
+The loop has a fast path for connections without TLS and with nothing left to write: read, take the time, `receive`, write.
+Everything else (connecting, TLS, partial writes, pending actions, errors) happens in `_serve_ready` and what it calls.
 
-Where many connections are ready, a few at a time are all read, then all heard, then all written. The session's code
-then stays in the processor's caches while it runs (each system call drives it out), and a peer is woken once for
-several writes, which takes a twentieth off what a message costs. Their stamp is one, taken when the last of those reads
-is done: microseconds late, where serving them one by one would read the last of them much later. All other events
-wait until the writing is done, since a timer may close a connection that was read and not yet heard.
+Ready connections are served in groups. The shard reads from all connections of a group, then calls all their sessions,
+then makes all their writes. The sessions' code thus stays in the processor's caches while it runs, which each system call
+would evict, and a peer is woken once for several writes. That saves a twentieth of the cost of a message. All replies of a
+group get one time, taken after its last read. It is microseconds late; if connections were served one by one, the last one
+would be read much later than that. All other events wait until the writes are made, because a timer may close a connection
+whose octets were read and not yet passed on.
 
-There are no time-outs in here: a session's `deadline_ns` is a number, and `_sweep` reads all of them a few times a second.
+The shard has no time-outs. A session's `deadline_ns` is a number, and `_close_overdue` reads all of them several times a
+second.
 
-A session's errors of its own are bugs and propagate; whatever a socket does ends in `session.connection_lost`.
+An exception of a session is a bug and propagates. Whatever a socket does ends in `session.connection_lost`.
 """
 
 from __future__ import annotations
@@ -45,26 +47,29 @@ from smtpbench.engine.connection import (
 )
 from smtpbench.engine.timer import Timers
 
-_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # not an enum: making one costs as much as the socket
+_STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # an enum would cost as much as the socket
 _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
-_BATCH = 256
-#: Connections that are read together, then heard together, then written together.
-_CHUNK = 16
-#: Events served before trio's other tasks get their turn: some milliseconds of work.
-_TURN = 512
-#: How often deadlines are looked at.
-SWEEP_S = 0.1
-#: How long a listener rests when there is no descriptor for a new connection.
-_ACCEPT_REST_NS = 100_000_000
+#: Events taken from the epoll at once.
+_POLL_EVENTS = 256
+#: Connections in a group that is read, then processed, then written.
+_GROUP_SIZE = 16
+#: Events served before trio's other tasks run: some milliseconds of work.
+_EVENTS_BEFORE_YIELD = 512
+#: How often deadlines are checked, seconds.
+_DEADLINE_CHECK_S = 0.1
+#: How long a listener accepts nothing after the process ran out of descriptors.
+_ACCEPT_PAUSE_NS = 100_000_000
+#: Connections accepted for one event.
 _ACCEPT_BATCH = 256
 
 
-_Short = tuple[int, Callable[[bytes, int], api.Out], api.Session, Connection]
+#: What the fast path needs of a connection: size of a read, `session.receive`, the session, the connection.
+_FastPathEntry = tuple[int, Callable[[bytes, int], api.Out], api.Session, Connection]
 
 
 class _Listener:
-    """A listening socket among the connections."""
+    """A listening socket, and what makes the sessions of its connections."""
 
     __slots__ = ("accept", "sock", "tls")
 
@@ -82,76 +87,80 @@ class _Listener:
 class Shard:
     """Connections, listeners and timers of one event loop.
 
-    clock: nanoseconds of a monotonic clock; timers keep to `time.monotonic_ns`.
-    alone: nothing else in this process is in a hurry. Then the loop waits for its next batch itself, for a millisecond
-    at most, before it lets trio wait: going through trio costs as much as several replies.
+    Args:
+        clock: Returns nanoseconds of a monotonic clock. Timers use `time.monotonic_ns`.
+        alone: No other task of this process is urgent. The loop then waits for its next batch itself, for a millisecond at
+            most, before trio waits: a wait by trio costs as much as several replies.
+
+    Attributes:
+        connections_open: Connections that are open now.
     """
 
     def __init__(self, clock: Callable[[], int] = time.monotonic_ns, *, alone: bool = False) -> None:
         self._clock = clock
-        self._linger_s = 0.001 if alone else 0.0
+        self._poll_timeout_s = 0.001 if alone else 0.0
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
-        self._short: dict[int, _Short] = {}  # those of the connections that may take the short path
+        self._fast_path: dict[int, _FastPathEntry] = {}  # by descriptor
         self._listeners: dict[int, _Listener] = {}
         self._timers = Timers()
         self._epoll.register(self._timers.fd, _IN)
         self.connections_open = 0
 
     async def run(self) -> None:
-        """Serve until cancelled; then every connection is closed and its session told `stopped`."""
+        """Serve until cancelled; then close every connection with the reason `stopped`."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._sweep)
+            nursery.start_soon(self._close_overdue)
             try:
                 await self._serve()
             finally:
                 self.close()
 
     async def _serve(self) -> None:
-        poll, linger_s = self._epoll.poll, self._linger_s
+        poll, timeout_s = self._epoll.poll, self._poll_timeout_s
         while True:
             await trio.lowlevel.wait_readable(self._epoll)
             served = 0
-            while served < _TURN and (events := poll(linger_s, _BATCH)):
+            while served < _EVENTS_BEFORE_YIELD and (events := poll(timeout_s, _POLL_EVENTS)):
                 served += len(events)
-                for first in range(0, len(events), _CHUNK):
-                    self._serve_chunk(events[first : first + _CHUNK])
+                for first in range(0, len(events), _GROUP_SIZE):
+                    self._serve_group(events[first : first + _GROUP_SIZE])
 
-    def _serve_chunk(self, events: list[tuple[int, int]]) -> None:
-        short, read, write, readable = self._short, os.read, os.write, _IN  # a little cheaper than recv and send
+    def _serve_group(self, events: list[tuple[int, int]]) -> None:
+        fast_path, read, write, readable = self._fast_path, os.read, os.write, _IN  # a little cheaper than recv and send
         received, others = [], []
         for fd, mask in events:
-            entry = short.get(fd)
+            entry = fast_path.get(fd)
             if entry is not None and mask == readable:
                 try:
                     received.append((read(fd, entry[0]), entry))
                 except BlockingIOError:
                     continue
                 except OSError as error:
-                    self._broken(entry[3], error)
+                    self._socket_failed(entry[3], error)
             else:
                 others.append((fd, mask))
         now_ns = self._clock()
-        said = []
+        outputs = []
         for data, entry in received:
             if not data:
-                self._peer_closed(entry[3])
+                self._end_of_input(entry[3])
                 continue
             out: Any = entry[1](data, now_ns)
             if out:
-                said.append((out, entry))
+                outputs.append((out, entry))
             elif entry[2].pending_action:
                 self._perform_action(entry[3])
-        for out, (_, _, session, connection) in said:
+        for out, (_, _, session, connection) in outputs:
             try:
                 sent = write(connection.fd, out)
             except BlockingIOError:
                 sent = 0
-            except TypeError:  # a pair or segments: too rare to ask each time
+            except TypeError:  # a pair or segments: too rare to test for
                 self._write(connection, out)
                 continue
             except OSError as error:
-                self._broken(connection, error)
+                self._socket_failed(connection, error)
                 continue
             if sent != len(out):
                 self._write(connection, out[sent:])
@@ -161,19 +170,19 @@ class Shard:
             self._serve_other(fd, mask)
 
     def _serve_other(self, fd: int, mask: int) -> None:
-        """An event that is not octets for a session on the short path."""
+        """Serve an event that the fast path does not."""
         connection = self._connections.get(fd)
         if connection is not None:
-            self._ready(connection, mask)
+            self._serve_ready(connection, mask)
         elif fd == self._timers.fd:
             self._timers.run_due(self._clock())
         elif fd in self._listeners:
             self._accept(self._listeners[fd])
 
-    async def _sweep(self) -> None:
-        """Close what has waited past its deadline."""
+    async def _close_overdue(self) -> None:
+        """Close connections whose deadline has passed."""
         while True:
-            await trio.sleep(SWEEP_S)
+            await trio.sleep(_DEADLINE_CHECK_S)
             now_ns = self._clock()
             overdue = [c for c in self._connections.values() if (c.linger_until_ns or c.session.deadline_ns) < now_ns]
             for connection in overdue:
@@ -182,14 +191,14 @@ class Shard:
                 else:
                     self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
 
-    # -- what others ask of it -------------------------------------------------------------------------------
+    # -- what callers use ------------------------------------------------------------------------------------
 
     def call_at(self, when_ns: int, call: Callable[[int], None]) -> None:
-        """Call `call(now_ns)` at a time of the clock, from inside the loop."""
+        """Call `call(now_ns)` at a time, from inside the loop."""
         self._timers.call_at(when_ns, call)
 
     def connect(self, session: api.Session, route: Route) -> Connection | None:
-        """Open a connection for a session. None where that fails at once: the session has then been told."""
+        """Connect a session. Return None if that fails at once; `session.connection_lost` was called then."""
         try:
             sock = socket.socket(route.family, _STREAM)
         except OSError as error:
@@ -197,7 +206,7 @@ class Shard:
             return None
         error_number = sock.connect_ex(route.address)
         if error_number == errno.EINPROGRESS:
-            # on loopback it is done by now, and asking again is cheaper than waiting for the epoll to say so
+            # on loopback it is done by now, and a second call is cheaper than waiting for the epoll
             error_number = sock.connect_ex(route.address)
         if error_number not in (0, errno.EALREADY):
             sock.close()
@@ -212,7 +221,7 @@ class Shard:
             self._epoll.register(connection.fd, _IN | _OUT)
         else:
             self._epoll.register(connection.fd, _IN)
-            self._opened(connection)
+            self._start_session(connection)
         return connection
 
     def listen(
@@ -222,26 +231,29 @@ class Shard:
         *,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Accept connections on a listening socket; `accept` makes each its session, None to close it at once.
+        """Accept connections on a listening socket.
 
-        tls is for their START_TLS; a session of implicit TLS (RFC 8314 §3.3) wants that as soon as it is opened.
+        Args:
+            sock: The listening socket.
+            accept: Returns the session of a new connection; None closes the connection at once.
+            tls: For START_TLS. A session of implicit TLS (RFC 8314 §3.3) requests it as soon as it is connected.
         """
         sock.setblocking(False)
         self._listeners[sock.fileno()] = _Listener(sock, accept, tls)
         self._epoll.register(sock.fileno(), _IN)
 
     def push(self, connection: Connection, out: api.Out) -> None:
-        """Write octets that a session gave outside of the loop, and see to its wishes."""
+        """Write what a session returned outside the loop, and perform its pending action."""
         if not connection.closing:
             self._write(connection, out)
 
     def stop(self, connection: Connection) -> None:
-        """Cut a connection off: its session is told `stopped`."""
+        """Close a connection with the reason `stopped`."""
         if not connection.closing:
             self._close(connection, api.STOPPED)
 
     def close(self) -> None:
-        """Cut everything off and give the descriptors back."""
+        """Close every listener and connection."""
         for listener in self._listeners.values():
             listener.sock.close()
         self._listeners.clear()
@@ -250,15 +262,15 @@ class Shard:
         self._timers.close()
         self._epoll.close()
 
-    # -- the long way ----------------------------------------------------------------------------------------
+    # -- the slow path ---------------------------------------------------------------------------------------
 
-    def _ready(self, connection: Connection, mask: int) -> None:
+    def _serve_ready(self, connection: Connection, mask: int) -> None:
         if connection.connecting:
-            self._connected(connection)
+            self._finish_connect(connection)
         elif connection.handshaking:
             self._handshake(connection)
         elif connection.linger_until_ns:
-            self._discard(connection)
+            self._discard_input(connection)
         elif connection.peer_closed and mask & (select.EPOLLERR | select.EPOLLHUP):
             self._close(connection, api.CONNECTION_RESET)
         else:
@@ -267,38 +279,38 @@ class Shard:
             if mask & ~_OUT and not connection.closing and not connection.peer_closed:
                 self._read(connection)
 
-    def _connected(self, connection: Connection) -> None:
+    def _finish_connect(self, connection: Connection) -> None:
         error_number = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error_number:
             connection.failure = _os_text(error_number)
             self._close(connection, connect_error_kind(error_number))
             return
         self._watch(connection, _IN)
-        self._opened(connection)
+        self._start_session(connection)
 
-    def _opened(self, connection: Connection) -> None:
+    def _start_session(self, connection: Connection) -> None:
         connection.connecting = False
-        self._short[connection.fd] = connection.short
+        self._fast_path[connection.fd] = connection.fast_path_entry
         self._write(connection, connection.session.connected(self._clock()))
 
     def _read(self, connection: Connection) -> None:
-        """Read once, and in TLS what else the TLS layer has: epoll tells of the rest, after everybody else had a turn."""
+        """Read once, and in TLS all that the TLS layer holds; epoll reports the rest after other connections were served."""
         while not connection.closing:
             try:
                 data = connection.recv(connection.read_bytes)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
-                self._broken(connection, error)
+                self._socket_failed(connection, error)
                 return
             if not data:
-                self._peer_closed(connection)
+                self._end_of_input(connection)
                 return
             self._write(connection, connection.session.receive(data, self._clock()))
             if not connection.tls or connection.handshaking or not connection.pending():
                 return
 
-    def _discard(self, connection: Connection) -> None:
+    def _discard_input(self, connection: Connection) -> None:
         try:
             while connection.recv(connection.read_bytes):
                 pass
@@ -309,15 +321,15 @@ class Shard:
         self._close(connection, api.ENDED)
 
     def _write(self, connection: Connection, out: api.Out) -> None:
-        """Write as much as the kernel takes; once all is written, do what the session wants."""
+        """Write as much as the kernel takes; once all is written, perform the session's pending action."""
         if out:
             try:
                 done = connection.write(out)
             except OSError as error:
-                self._broken(connection, error)
+                self._socket_failed(connection, error)
                 return
             if not done:
-                self._short.pop(connection.fd, None)
+                self._fast_path.pop(connection.fd, None)
                 self._watch(connection, _IN | _OUT)
                 return
         if not connection.outbox and connection.session.pending_action:
@@ -327,17 +339,17 @@ class Shard:
         try:
             done = connection.flush()
         except OSError as error:
-            self._broken(connection, error)
+            self._socket_failed(connection, error)
             return
         if done:
             if not connection.tls and not connection.peer_closed:
-                self._short[connection.fd] = connection.short
+                self._fast_path[connection.fd] = connection.fast_path_entry
             self._watch(connection, 0 if connection.peer_closed else _IN)
             if connection.session.pending_action:
                 self._perform_action(connection)
 
     def _perform_action(self, connection: Connection) -> None:
-        """What the session wanted, now that all it said is written."""
+        """Perform the session's pending action, now that all its output is written."""
         session = connection.session
         pending_action, session.pending_action = session.pending_action, api.NOTHING
         if pending_action == api.CLOSE:
@@ -353,7 +365,7 @@ class Shard:
             self._close(connection, api.ENDED, reset=True)
         elif pending_action == api.LINGER:
             self._shut_down(connection)
-            self._short.pop(connection.fd, None)
+            self._fast_path.pop(connection.fd, None)
             connection.linger_until_ns = self._clock() + LINGER_NS
 
     def _wake(self, connection: Connection, now_ns: int) -> None:
@@ -362,11 +374,11 @@ class Shard:
 
     @staticmethod
     def _shut_down(connection: Connection) -> None:
-        with contextlib.suppress(OSError):  # the peer is gone already, which the next read will say
+        with contextlib.suppress(OSError):  # the peer is gone; the next read reports it
             connection.sock.shutdown(socket.SHUT_WR)
 
     def _start_tls(self, connection: Connection) -> None:
-        self._short.pop(connection.fd, None)
+        self._fast_path.pop(connection.fd, None)
         try:
             connection.start_tls()
         except (OSError, ValueError) as error:
@@ -394,7 +406,7 @@ class Shard:
         self._watch(connection, _IN)
         self._write(connection, connection.session.tls_started(self._clock()))
         if not connection.closing and not connection.outbox:
-            self._read(connection)  # what came with the handshake's end lies in the TLS layer: epoll will not tell
+            self._read(connection)  # octets behind the handshake are in the TLS layer: epoll does not report them
 
     def _accept(self, listener: _Listener) -> None:
         for _ in range(_ACCEPT_BATCH):
@@ -404,9 +416,9 @@ class Shard:
                 return
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._rest(listener)
+                    self._pause_accepting(listener)
                     return
-                continue  # that peer gave up while it was in the queue
+                continue  # the peer closed while it was in the queue
             sock.setblocking(False)
             session = listener.accept()
             if session is None:
@@ -416,34 +428,34 @@ class Shard:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(sock, session, listener.tls, server_name=None, server_side=True)
             self._connections[connection.fd] = connection
-            self._short[connection.fd] = connection.short
+            self._fast_path[connection.fd] = connection.fast_path_entry
             self._epoll.register(connection.fd, _IN)
             self.connections_open += 1
             self._write(connection, session.connected(self._clock()))
 
-    def _rest(self, listener: _Listener) -> None:
-        """No descriptor is left: a ready listener would keep the loop busy for nothing."""
+    def _pause_accepting(self, listener: _Listener) -> None:
+        """Accept nothing for a while: without a free descriptor, a ready listener would keep the loop busy."""
         fd = listener.sock.fileno()
         self._epoll.modify(fd, 0)
-        self.call_at(self._clock() + _ACCEPT_REST_NS, lambda now_ns: self._epoll.modify(fd, _IN))
+        self.call_at(self._clock() + _ACCEPT_PAUSE_NS, lambda now_ns: self._epoll.modify(fd, _IN))
 
     def _watch(self, connection: Connection, mask: int) -> None:
         if mask != connection.mask:
             connection.mask = mask
             self._epoll.modify(connection.fd, mask)
 
-    def _peer_closed(self, connection: Connection) -> None:
-        """The peer will say no more; what the session still has to say may be written yet."""
+    def _end_of_input(self, connection: Connection) -> None:
+        """Handle the peer's close of its writing side; what the session has left may still be written."""
         connection.peer_closed = True
-        self._short.pop(connection.fd, None)
+        self._fast_path.pop(connection.fd, None)
         if connection.outbox and not connection.server_side:
-            # a client has nothing to gain from writing on: no reply will come, and perhaps nobody reads
+            # a client need not write on: no reply will come, and the peer may not read
             self._close(connection, api.CLOSED)
             return
         self._watch(connection, _OUT if connection.outbox else 0)
         self._write(connection, connection.session.eof_received(self._clock()))
 
-    def _broken(self, connection: Connection, error: OSError) -> None:
+    def _socket_failed(self, connection: Connection, error: OSError) -> None:
         if isinstance(error, ssl.SSLError):
             connection.failure = tls_error_text(error)
             self._close(connection, api.CLOSED if isinstance(error, ssl.SSLEOFError) else api.TLS_FAILED)
@@ -451,14 +463,14 @@ class Shard:
             connection.failure = _os_text(error.errno or 0)
             self._close(connection, api.CONNECTION_RESET)
 
-    def _close(self, connection: Connection, why: str, *, reset: bool = False) -> None:
+    def _close(self, connection: Connection, reason: str, *, reset: bool = False) -> None:
         if connection.closing:
             return
         del self._connections[connection.fd]
-        self._short.pop(connection.fd, None)
+        self._fast_path.pop(connection.fd, None)
         self.connections_open -= 1
         connection.close(reset=reset)  # which takes the descriptor out of the epoll too
-        connection.session.connection_lost(why, connection.failure, self._clock())
+        connection.session.connection_lost(reason, connection.failure, self._clock())
 
 
 def _os_text(number: int) -> str:

@@ -1,7 +1,7 @@
-"""Timers that keep their microseconds: a heap of calls, and a kernel timer that wakes an epoll for the first.
+"""Timers with a resolution of microseconds: a heap of calls, and a kernel timer that wakes an epoll for the first.
 
-An event loop's time-out is rounded up to whole milliseconds. An arrival released that way is late by half a millisecond
-on average, more than a fast server's whole service time; a timerfd is late by some tens of microseconds.
+The time-out of an event loop is rounded up to whole milliseconds. An arrival that waits for it starts half a millisecond
+late on average, more than a fast server's whole service time. A timerfd is late by some tens of microseconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Timers:
-    """Calls to make at given times of `time.monotonic_ns`, and a descriptor that is readable once one is due."""
+    """Calls to make at given times of `time.monotonic_ns`.
+
+    Attributes:
+        fd: Descriptor that is readable once a call is due.
+    """
 
     __slots__ = ("_armed_ns", "_heap", "_order", "_spec", "fd")
 
@@ -43,13 +47,13 @@ class Timers:
         self._spec = _TimerSpec(0, 0, 0, 0)
 
     def call_at(self, when_ns: int, call: Callable[[int], None]) -> None:
-        """Call `call(now_ns)` at when_ns, or as soon as may be where that is past."""
+        """Call `call(now_ns)` at `when_ns`, or as soon as possible if that is past."""
         heapq.heappush(self._heap, (when_ns, next(self._order), call))
         self._arm()
 
     def run_due(self, now_ns: int) -> None:
-        """Make the calls that are due. A call may set others."""
-        with contextlib.suppress(BlockingIOError):  # it was set anew since it became readable
+        """Make the calls that are due. A call may add others."""
+        with contextlib.suppress(BlockingIOError):  # it was armed again since it became readable
             os.read(self.fd, 8)
         self._armed_ns = 0
         heap = self._heap
@@ -69,7 +73,7 @@ class Timers:
             raise OSError(ctypes.get_errno(), "timerfd_settime failed")
 
     def close(self) -> None:
-        """Forget every call and close the descriptor; later calls are never made."""
+        """Discard every call and close the descriptor. Calls added later are never made."""
         self._heap.clear()
         os.close(self.fd)
         self.fd = -1

@@ -17,9 +17,9 @@ import pytest
 from smtpbench.errors import SmtpbenchError
 from smtpbench.session.server_context import Envelope
 from smtpbench.sink.background import sink_in_a_thread
-from smtpbench.sink.mailbox import MOST_BYTES, MOST_MESSAGES, Mailbox
+from smtpbench.sink.mailbox import MAX_BYTES, MAX_MESSAGES, Mailbox
 from smtpbench.sink.serve import Sink
-from smtpbench.sink.setup import SinkOptions, set_up
+from smtpbench.sink.setup import SinkOptions, sink_setup
 
 HOST = "127.0.0.1"
 #: Options that may be given as one text, or as a list of them.
@@ -83,7 +83,7 @@ class ReceivingSink:
     @property
     def forgotten(self) -> int:
         """How many of the oldest there was no room for; see the options keep_messages and keep_bytes."""
-        return self._mailbox.forgotten
+        return self._mailbox.discarded
 
     @property
     def counts(self) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def receiving_sink(new_folder: Callable[[], Path], options: Mapping[str, Any]) -
     new_folder: makes the folder of a certificate of its own. The test fails for options that cannot be meant.
     """
     told = dict(options)
-    keep_messages, keep_bytes = told.pop("keep_messages", MOST_MESSAGES), told.pop("keep_bytes", MOST_BYTES)
+    keep_messages, keep_bytes = told.pop("keep_messages", MAX_MESSAGES), told.pop("keep_bytes", MAX_BYTES)
     known = [one.name for one in fields(SinkOptions) if one.name not in ("behaviour", "tls_folder")]
     unknown = sorted(set(told) - set(known))
     if unknown:
@@ -127,12 +127,12 @@ def receiving_sink(new_folder: Callable[[], Path], options: Mapping[str, Any]) -
     if told.get("self_signed"):
         told["tls_folder"] = new_folder()
     try:
-        setup = set_up(SinkOptions(**told))
+        setup = sink_setup(SinkOptions(**told))
     except SmtpbenchError as error:
         pytest.fail(f"smtpbench_sink: {error}", pytrace=False)
     mailbox = Mailbox(keep_messages, keep_bytes)
     if keep_messages:
-        setup.service.on_message = mailbox.add
-    scheme = "lmtp" if setup.service.lmtp else "smtps" if setup.service.implicit_tls else "smtp"
+        setup.context.on_message = mailbox.add
+    scheme = "lmtp" if setup.context.lmtp else "smtps" if setup.context.implicit_tls else "smtp"
     with sink_in_a_thread(setup) as sink:
         yield ReceivingSink(sink, mailbox, scheme, setup.certificate)

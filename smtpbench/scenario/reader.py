@@ -100,12 +100,21 @@ def read_text(path: Path) -> str:
     return text
 
 
-def parse(text: str, file: str) -> Document:
-    """Parse one YAML document. Raises ScenarioError if the text is not YAML or has several documents."""
+def parse(text: str, file: str, *, if_empty: str = "a scenario needs at least the key `session`") -> Document:
+    """Parse one YAML document.
+
+    Args:
+        text: Text of the file.
+        file: Name of the file for error texts.
+        if_empty: What the error text for an empty document adds.
+
+    Raises:
+        ScenarioError: The text is not YAML, is empty, or has several documents.
+    """
     document = Document(file)
     try:
         reader = _Reader(document, yaml.parse(text, Loader=yaml.CSafeLoader))
-        reader.read()
+        reader.read(if_empty)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
@@ -129,11 +138,11 @@ class _Reader:
         self._nodes = 0
         self._anchors: dict[str, tuple[Any, tuple[Any, ...]]] = {}
 
-    def read(self) -> None:
+    def read(self, if_empty: str) -> None:
         next(self._events)  # start of the stream
         event = next(self._events)
         if isinstance(event, yaml.StreamEndEvent):
-            raise _Unreadable(None, "is empty; a scenario needs at least the key `session`")
+            raise _Unreadable(None, f"is empty; {if_empty}")
         self._document.data = self._value(next(self._events), (), 0)
         next(self._events)  # the document's end
         event = next(self._events)

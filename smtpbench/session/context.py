@@ -1,4 +1,4 @@
-"""What all sessions of a run share: the script, who hands out arrivals, who counts, and the credentials."""
+"""What all client sessions of a run share, and what they need of a recorder and of a source of arrivals."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from smtpbench.session.script import Script, Step
 if TYPE_CHECKING:
     from smtpbench.session.client import ClientSession
 
-#: In a sample, `service_ns + (late_us << LATE_SHIFT)`, the lateness begins here; a service time below it can be 4.8 hours.
+#: A sample is `service_ns + (late_us << LATE_SHIFT)`. The bits below are enough for a service time of 4.8 hours.
 LATE_SHIFT = 44
-#: The intended start of an arrival that has none (closed model): it begins when it begins, and is never late.
+#: Intended start of an arrival without a schedule (closed model). It is never late.
 UNSCHEDULED = api.NEVER
 
-# What a conductor says at the gate.
-START = 0  #: an arrival was assigned, begin it
-WAIT = 1  #: none has come yet: stay open, `resume` will be called
-STOP = 2  #: there will be none: say farewell
+# Decisions of an arrival source at the end of an iteration.
+START = 0  #: an arrival was assigned: begin it
+WAIT = 1  #: no arrival is due yet: stay open until `resume` or `finish_waiting` is called
+STOP = 2  #: there is no arrival left: go on with the teardown
 
 
 class SessionRecorder(Protocol):
-    """What a session counts in (`measure.recorder.Recorder`)."""
+    """Counts messages and keeps samples (`measure.recorder.Recorder`).
+
+    Attributes:
+        reply_caches: One cache for each expected reply of the script.
+        accepted, rejected, failed, dropped, interrupted: Messages by outcome.
+    """
 
     reply_caches: list[dict[bytes, Any]]
     accepted: int
@@ -34,30 +39,36 @@ class SessionRecorder(Protocol):
     interrupted: int
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
-        """The list for the latencies of this verb's replies that begin like `raw`."""
+        """Return the list for the latencies of this verb's replies that begin like `raw`."""
 
     def timing(self, metric: str, ok: bool = True) -> list[int]:
-        """The list for a time that no single reply gives."""
+        """Return the list for a time that no single reply gives."""
 
     def error(self, kind: str, detail: str = "", count: int = 1) -> None:
         """Count an error and keep an example of it."""
 
 
 class ArrivalSource(Protocol):
-    """Who hands out arrivals."""
+    """Assigns arrivals to sessions (`load.scheduler`)."""
 
     def next_arrival(self, session: ClientSession, now_ns: int) -> int:
-        """A pass may begin: GO (after `session.assign`), WAIT or LEAVE."""
+        """Return START (after `session.assign`), WAIT or STOP: the session may begin an iteration."""
 
     def session_ended(self, session: ClientSession, now_ns: int) -> None:
-        """The session's connection is gone and all its messages are counted."""
+        """Take notice that the session's connection is gone and all its messages are counted."""
 
 
 class SessionContext:
-    """What all sessions of a run share: the script, its conductor, its patience and its credentials.
+    """What all client sessions of a run share.
 
-    timeout_ns: how long a reply may take.
-    credentials: (user, password) for AUTH steps.
+    Attributes:
+        script: What they send.
+        scheduler: Assigns their arrivals.
+        timeout_ns: How long a reply may take, nanoseconds.
+        credentials: (user, password) of AUTH steps that name none.
+        greeting_step: Stands for the wait for the greeting.
+        opening_mail: The step that begins every iteration if it is a plain MAIL, else None.
+        messages: Mail transactions of one arrival; None if arrivals differ.
     """
 
     __slots__ = ("credentials", "greeting_step", "messages", "opening_mail", "scheduler", "script", "timeout_ns")
@@ -75,8 +86,7 @@ class SessionContext:
         )
         self.opening_mail = opening_mail(script)
         kinds = {step.kind for step in script.steps}
-        #: mail transactions of one arrival; None where it varies
         self.messages: int | None = None if s.CHOOSE in kinds else script.messages(0) if s.MESSAGE in kinds else 0
 
     def __repr__(self) -> str:
-        return f"Cast({self.script.name!r})"
+        return f"SessionContext({self.script.name!r})"

@@ -1,15 +1,14 @@
-"""A dialogue: a transcript as it is judged, octets cut into what was said and the replies that were heard.
+"""A dialogue: a transcript prepared for judging, as writes of the client and the replies that followed each.
 
 Theory of operation
 ===================
 
-A transcript holds reads and writes as they happened. Judging asks other questions: how many replies did this write get,
-which came before the next write, was it inside TLS, how did it end? A `Dialogue` answers those, once, for every
-rule. It repairs nothing: a reply that breaks the grammar is a `Reply` with code 0, and replies beyond those that were
-asked for stand where they came.
+A transcript holds reads and writes as they happened. Rules ask other questions: how many replies did this write get, which
+came before the next write, was it inside TLS, how did the session end? `Dialogue.of` answers them once, for every rule. It
+repairs nothing. A reply that breaks the grammar is a `Reply` with code 0, and unsolicited replies stay where they came.
 
-Replies are put to the write that they came after, and not to the command they seem to answer: in lockstep that is the
-same, and where it is not (pipelining, smuggling) the number of replies is what is judged.
+A reply belongs to the write before it, not to the command that it seems to answer. In lockstep both are the same. Where
+they are not (pipelining, smuggling), the number of replies is what a rule judges.
 """
 
 from __future__ import annotations
@@ -28,7 +27,12 @@ _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
 class ReceivedReply(NamedTuple):
-    """One reply. tls: whether it came inside TLS."""
+    """One reply.
+
+    Attributes:
+        at_ns: Time of the read that completed it.
+        tls: It came inside TLS.
+    """
 
     reply: Reply
     at_ns: int
@@ -37,9 +41,14 @@ class ReceivedReply(NamedTuple):
 
 @dataclass(slots=True)
 class Exchange:
-    """One write (empty for what came before the first) and the replies until the next.
+    """One write of the client and the replies until its next.
 
-    rest: octets behind the last whole reply.
+    Attributes:
+        sent: The octets written; empty for what came before the first write.
+        at_ns: Time of the write.
+        tls: The write was made inside TLS.
+        replies: The replies that followed.
+        incomplete: Octets behind the last whole reply.
     """
 
     sent: bytes
@@ -50,26 +59,28 @@ class Exchange:
 
     @property
     def codes(self) -> list[int]:
-        """The codes of its replies, 0 for one without."""
+        """The codes of the replies; 0 for a reply without a code."""
         return [one.reply.code for one in self.replies]
 
     @property
     def code(self) -> int:
-        """The code of its first reply, 0 where there was none (or it has none)."""
+        """The code of the first reply; 0 if there is no reply, or it has no code."""
         return self.replies[0].reply.code if self.replies else 0
 
     @property
     def first(self) -> Reply | None:
-        """Its first reply."""
+        """The first reply."""
         return self.replies[0].reply if self.replies else None
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """What one session said and heard.
+    """What one session sent and received.
 
-    turns: the first is the greeting's, with nothing said. fate: how it ended, one of the words of `engine.api`.
-    half_closed: the client closed its writing side before.
+    Attributes:
+        exchanges: The first is that of the greeting, without a write.
+        end_reason: How the session ended, a reason of `engine.api`.
+        half_closed: The client closed its writing side before the end.
     """
 
     exchanges: tuple[Exchange, ...]
@@ -78,15 +89,15 @@ class Dialogue:
 
     @classmethod
     def of(cls, transcript: Transcript) -> Dialogue:
-        """Read a transcript."""
+        """Return the dialogue of a transcript."""
         exchanges = [Exchange(b"", 0, False)]
-        reader, tls, end_reason, shut = ReplyReader(), False, "", False
+        reader, tls, end_reason, half_closed = ReplyReader(), False, "", False
         for entry in transcript.entries:
             if entry.who == CLIENT:
                 exchanges[-1].incomplete = bytes(reader.pending)
                 exchanges.append(Exchange(entry.data, entry.at_ns, tls))
             elif entry.who == SERVER and not tls and entry.data.startswith(_TLS_RECORDS):
-                pass  # it began TLS, and the client said something else: this is an alert, and no reply
+                pass  # the server began TLS and the client did not: this is an alert, not a reply
             elif entry.who == SERVER:
                 exchanges[-1].replies += [ReceivedReply(reply, entry.at_ns, tls) for reply in reader.feed(entry.data)]
             elif entry.data == TLS_EVENT:
@@ -94,11 +105,11 @@ class Dialogue:
                 exchanges[-1].incomplete = bytes(reader.pending)
                 reader = ReplyReader()
             elif entry.data == HALF_CLOSE_EVENT:
-                shut = True
+                half_closed = True
             else:
                 end_reason = entry.data.decode()
         exchanges[-1].incomplete = bytes(reader.pending)
-        return cls(tuple(exchanges), end_reason, shut)
+        return cls(tuple(exchanges), end_reason, half_closed)
 
     @property
     def banner(self) -> Reply | None:
@@ -106,12 +117,12 @@ class Dialogue:
         return self.exchanges[0].first
 
     def replies(self) -> Iterator[ReceivedReply]:
-        """All replies in order."""
+        """Yield all replies in order."""
         for exchange in self.exchanges:
             yield from exchange.replies
 
     def exchange_of(self, command: bytes, nth: int = 0) -> Exchange | None:
-        """The nth turn whose write begins with `sent`, whatever its case; None where it was never said."""
+        """Return the nth exchange whose write begins with a command, in any case; None if there is none."""
         found = [
             exchange
             for exchange in self.exchanges
@@ -127,15 +138,15 @@ class Dialogue:
 
     @property
     def closed_by_server(self) -> bool:
-        """Whether the server ended it."""
+        """Whether the server closed or reset the connection."""
         return self.end_reason in (api.CLOSED, api.CONNECTION_RESET)
 
     @property
     def closed_without_221(self) -> bool:
-        """Whether the server ended it otherwise than after 221."""
+        """Whether the server closed or reset the connection without a 221 reply before."""
         return self.closed_by_server and self.last_code != 221
 
     @property
     def greeted(self) -> bool:
-        """Whether there was a greeting at all."""
+        """Whether anything came before the first write."""
         return bool(self.exchanges[0].replies)

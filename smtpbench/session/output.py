@@ -1,4 +1,4 @@
-"""What a session hands out: writes put together, and the server's words for the book."""
+"""Outputs of a session joined from several writes, and replies as text for the recorder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from smtpbench.smtp.reply import Reply
 
 
 def segments(out: api.Out) -> list[bytes]:
-    """The writes of what a session returns, each a segment of its own."""
+    """Return the segments of an output, each a write of its own."""
     if isinstance(out, list):
         return out
     if isinstance(out, tuple):
@@ -16,18 +16,18 @@ def segments(out: api.Out) -> list[bytes]:
 
 
 def joined(outs: list[bytes], last: api.Out = b"") -> api.Out:
-    """Several writes as the engine takes them: one stays what it is, more are segments of their own."""
+    """Return several writes as one output: a single one as it is, more as a list of segments."""
     if not outs:
         return last
     outs = outs + segments(last)
     return outs[0] if len(outs) == 1 else outs
 
 
-def text(reply: Reply) -> str:
-    """A reply for the book; what shows it escapes it."""
-    return visible(reply.raw)
+def reply_text(reply: Reply) -> str:
+    """Return a reply as text. It is not escaped."""
+    return decoded(reply.raw)
 
 
-def visible(raw: bytes) -> str:
-    """The first 200 octets as text; what shows them escapes them."""
+def decoded(raw: bytes) -> str:
+    """Return the first 200 octets as text. It is not escaped."""
     return raw[:200].decode("utf-8", "surrogateescape").rstrip("\r\n")

@@ -1,7 +1,7 @@
-"""A stage: scripts spoken one after another or at once, each on a connection of its own, each kept on tape.
+"""Runs scripts, each on a connection of its own, and returns their transcripts.
 
-`load` counts sessions by the thousand and keeps none of them; whoever judges wants a few, whole. Both speak with the
-same `ClientSession` on the same shard; this is the conductor of the second kind.
+A load run counts thousands of sessions and keeps none. Rules and the fuzzer need whole sessions, but few of them; these are
+what `SessionRunner` runs. Both use `ClientSession` on a shard.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from smtpbench.session.transcript import Transcript
 
 
 class FirstErrorRecorder:
-    """A book that only keeps the first error: (kind, detail)."""
+    """A recorder that keeps the first error only.
+
+    Attributes:
+        first: (kind, detail) of that error.
+    """
 
     def __init__(self, reply_count: int) -> None:
         self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
@@ -34,23 +38,25 @@ class FirstErrorRecorder:
         self.first: tuple[str, str] | None = None
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
-        """A list that nobody reads."""
+        """Return a list that nobody reads."""
         return []
 
     def timing(self, metric: str, ok: bool = True) -> list[int]:
-        """The same."""
+        """Return a list that nobody reads."""
         return []
 
     def error(self, kind: str, detail: str = "", count: int = 1) -> None:
-        """Keep the first."""
+        """Keep the error if it is the first."""
         self.first = self.first or (kind, detail)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionResult:
-    """One speaking of a script.
+    """What one run of a script gave.
 
-    error: the first thing that went wrong, as (kind, detail); None also where a book has it. session: who spoke.
+    Attributes:
+        error: (kind, detail) of the first error; None if there was none, or a recorder has it.
+        session: The session that ran the script.
     """
 
     script: Script
@@ -60,11 +66,11 @@ class SessionResult:
 
 
 class _SingleSession:
-    """The conductor of one session: tells when it is over."""
+    """Arrival source of one session: calls `on_end` when it is over."""
 
-    def __init__(self, script: Script, errors: FirstErrorRecorder | None, then: Callable[[SessionResult], None]) -> None:
+    def __init__(self, script: Script, errors: FirstErrorRecorder | None, on_end: Callable[[SessionResult], None]) -> None:
         self._script = script
-        self._then = then
+        self._on_end = on_end
         self.transcript = Transcript()
         self.errors = errors
 
@@ -73,14 +79,14 @@ class _SingleSession:
 
     def session_ended(self, session: ClientSession, now_ns: int) -> None:
         session.connection = None
-        self._then(SessionResult(self._script, self.transcript, self.errors.first if self.errors else None, session))
+        self._on_end(SessionResult(self._script, self.transcript, self.errors.first if self.errors else None, session))
 
 
 class SessionRunner:
-    """Where scripts are spoken. Made by `stage`.
+    """Runs scripts against one target. Made by `session_runner`.
 
-    connections_peak: the most that were open at once. timeout_ns: how long a reply may take. book: where all that is
-    spoken is counted; None for nowhere.
+    Attributes:
+        connections_peak: Most connections that were open at once.
     """
 
     def __init__(
@@ -101,40 +107,41 @@ class SessionRunner:
     async def run(
         self, script: Script, session_class: type[ClientSession] = ClientSession, timeout_ns: int | None = None
     ) -> SessionResult:
-        """Speak a script on a new connection and return what was heard, when all is over.
+        """Run a script on a new connection and return its result once the session is over.
 
-        speaker: the class of the session, for who speaks otherwise than by the script's asks. timeout_ns: another patience
-        than the stage's.
+        Args:
+            session_class: Class of the session, if it waits for other replies than the script expects.
+            timeout_ns: How long a reply may take; None for the runner's own timeout.
         """
-        done, session_results = trio.Event(), list[SessionResult]()
+        done, results = trio.Event(), list[SessionResult]()
 
-        def over(take: SessionResult) -> None:
-            session_results.append(take)
+        def on_end(result: SessionResult) -> None:
+            results.append(result)
             done.set()
 
-        session = self.start(script, over, session_class, timeout_ns)
+        session = self.start(script, on_end, session_class, timeout_ns)
         try:
             await done.wait()
         except trio.Cancelled:
             if session.connection is not None:
                 self._shard.stop(session.connection)
             raise
-        return session_results[0]
+        return results[0]
 
     def start(
         self,
         script: Script,
-        over: Callable[[SessionResult], None],
+        on_end: Callable[[SessionResult], None],
         session_class: type[ClientSession] = ClientSession,
         timeout_ns: int | None = None,
     ) -> ClientSession:
-        """The same for who does not wait: `over` is called when all is over, from within the shard's loop."""
+        """Run a script without waiting: `on_end` is called from the shard's loop once the session is over."""
         errors = FirstErrorRecorder(script.reply_count) if self._recorder is None else None
         recorder = self._recorder if errors is None else errors
         assert recorder is not None
-        solo = _SingleSession(script, errors, over)
+        source = _SingleSession(script, errors, on_end)
         session = session_class(
-            SessionContext(script, solo, timeout_ns or self._timeout_ns, self._credentials), solo.transcript
+            SessionContext(script, source, timeout_ns or self._timeout_ns, self._credentials), source.transcript
         )
         session.assign(0, UNSCHEDULED, recorder)
         session.open(time.monotonic_ns())
@@ -147,43 +154,54 @@ class SessionRunner:
 async def session_runner(
     route: Route, timeout_ns: int, credentials: tuple[str, str] | None = None, recorder: SessionRecorder | None = None
 ) -> AsyncIterator[SessionRunner]:
-    """A stage for one target, with a shard of its own. An error of ours leaves it as it is, and not in a group."""
+    """Return a runner for one target, with a shard of its own.
+
+    An SmtpbenchError leaves the context as it is, not inside an exception group.
+
+    Args:
+        route: Where to connect.
+        timeout_ns: How long a reply may take, nanoseconds.
+        credentials: (user, password) of AUTH steps that name none.
+        recorder: Counts all sessions; None to keep the first error of each.
+    """
     shard = Shard()
-    trouble: SmtpbenchError | None = None
+    failure: SmtpbenchError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
         try:
             yield SessionRunner(shard, route, timeout_ns, credentials, recorder)
         except SmtpbenchError as error:
-            trouble = error
+            failure = error
         nursery.cancel_scope.cancel()
-    if trouble is not None:
-        raise trouble
+    if failure is not None:
+        raise failure
 
 
 async def interruptible(work: Callable[[], Awaitable[object]], on_signal: Callable[[int, trio.CancelScope], None]) -> int:
-    """Do some work, and tell of each SIGINT and SIGTERM meanwhile; how many came.
+    """Do some work; return how many signals (SIGINT, SIGTERM) came meanwhile.
 
-    on_signal: given how many came so far, and the scope of the work.
+    Args:
+        work: The work.
+        on_signal: Called at each signal with how many came so far, and the scope of the work.
     """
-    came = 0
+    signal_count = 0
     async with trio.open_nursery() as nursery:
 
         async def watch(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-            nonlocal came
+            nonlocal signal_count
             with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
                 task_status.started()
                 async for _ in signals:
-                    came += 1
-                    on_signal(came, nursery.cancel_scope)
+                    signal_count += 1
+                    on_signal(signal_count, nursery.cancel_scope)
 
         await nursery.start(watch)  # work may not reach its first checkpoint for long
         await work()
         nursery.cancel_scope.cancel()
-    return came
+    return signal_count
 
 
-#: How a session that never began ended.
+#: End reasons of a session whose connection was never made.
 UNREACHABLE = frozenset({
     api.CONNECT_REFUSED, api.CONNECT_TIMEOUT, api.CONNECT_FAILED, api.NO_DESCRIPTORS, api.NO_PORTS,
 })  # fmt: skip

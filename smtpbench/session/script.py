@@ -1,30 +1,28 @@
-"""Script and Step: what a session says, whoever wrote it.
+"""Script and Step: what a client session sends and which replies it expects.
 
 Theory of operation
 ===================
 
-A script is a flat tuple of steps and a program counter walks it. Scenarios are compiled to it, mutations edit
-it, rules build it, findings store it: so a step's octets may be anything at all, and nothing here checks them.
+A script is a flat tuple of steps; a session executes it from step to step. Scenarios are compiled to scripts, mutations edit
+them, rules build them, findings store them. So the octets of a step may be anything at all, and nothing here checks them.
 
-Each step *writes* (its `wire` octets, or what `render(n)` makes for arrival number n) and then *asks*: one
-`ExpectedReply` for each reply to wait for. A step with no ask goes on at once; a pipelined group is one step with
-many asks (RFC 2920). Replies beyond what was asked are never dropped: they are evidence.
+A step is *written* (its `wire` octets, or what `render(n)` returns for arrival number n). Then the session waits for its
+`expected_replies`, one `ExpectedReply` for each reply. Behind a step without any the session goes on at once. A pipelined
+group is one step with several expected replies (RFC 2920). Replies beyond the expected ones are never dropped.
 
-Where a reply is not one that the ask expects, the step's `on_unexpected` says what becomes of the session:
+If a reply is not an expected one, the step's `on_unexpected` says what the session does:
 
-    GO_ON     nothing: the script is spoken to its end, whatever the server says (check, fuzz, replay)
-    ABANDON   the mail transaction is lost: RSET if the server holds one, then go to `escape`
-    GIVE_UP   the session has no future: go to the farewell (QUIT), then close
+    CONTINUE           goes on: the script is sent to its end, whatever the server replies (check, fuzz, replay)
+    ABORT_TRANSACTION  sends RSET if the server has a transaction open, and goes on at `abort_target`; the message is lost
+    ABORT_SESSION      goes on at the teardown (QUIT), then closes; the messages still open are lost
 
-so the two ways to live with a refusal are data of the script, not a mode of the client.
+The three parts of a script:
 
-The shape of a script:
+    steps[0:loop_start]         setup: EHLO, STARTTLS, AUTH …
+    steps[loop_start:teardown]  the loop: one iteration is one arrival; a connection makes up to `iterations` of them
+    steps[teardown:]            teardown: QUIT
 
-    steps[0:gate]        the prologue: EHLO, STARTTLS, AUTH …
-    steps[gate:farewell] the body: one pass of it is one arrival, repeated `iterations` times on a connection
-    steps[farewell:]     QUIT
-
-Without a `repeat` the whole session is one arrival: `loop_start` is 0 and `iterations` is 1.
+In a script without a loop the whole session is one arrival: `loop_start` is 0 and `iterations` is 1.
 """
 
 from __future__ import annotations
@@ -33,48 +31,49 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 # Kinds of step. Ints and not an enum: they are compared in the shard's loop.
-COMMAND = 0  #: write, then wait for the replies asked for
+COMMAND = 0  #: write, then wait for the expected replies
 MAIL = 1  #: the same, and a mail transaction begins
 RCPT = 2  #: the same, and the transaction has one recipient more
-MESSAGE = 3  #: the same, and the reply settles the transaction (LMTP: a reply a recipient taken, RFC 2033 §4.2)
+MESSAGE = 3  #: the same, and the reply ends the transaction (LMTP: one reply for each recipient, RFC 2033 §4.2)
 GROUP = 4  #: a pipelined group: several commands in one write, timed as one
-STARTTLS = 5  #: a command whose 2xx reply is followed by a TLS handshake
-TLS = 6  #: a TLS handshake at once, nothing said before it
-AUTH = 7  #: a SASL exchange: the mechanism says what is written
-PAUSE = 8  #: nothing, for pause_ns; what arrives meanwhile is unasked-for
-CHOOSE = 9  #: go to one of `targets`, drawn by arrival number
-JUMP = 10  #: go to targets[0]
+STARTTLS = 5  #: a command whose 2yz reply is followed by a TLS handshake
+TLS = 6  #: a TLS handshake at once, without a command
+AUTH = 7  #: a SASL exchange: the mechanism decides what is written
+PAUSE = 8  #: wait for pause_ns; replies that come meanwhile are unsolicited
+CHOOSE = 9  #: go on at one of `targets`, drawn by arrival number
+JUMP = 10  #: go on at targets[0]
 CLOSE = 11  #: close the connection now (FIN)
 RESET = 12  #: close it with a reset (RST)
 HALF_CLOSE = 13  #: shut down the writing side
 
 KIND_NAMES = (
-    "say", "mail", "rcpt", "body", "group", "starttls", "tls",
+    "command", "mail", "rcpt", "message", "group", "starttls", "tls",
     "auth", "pause", "choose", "jump", "close", "reset", "half-close",
 )  # fmt: skip
 
-# What an unexpected reply leads to.
+# What a session does about an unexpected reply.
 CONTINUE = 0
 ABORT_TRANSACTION = 1
 ABORT_SESSION = 2
 
-#: What is written at once: octets; or a pair (head, body) sent as one segment without being joined.
+#: One write: octets, or a pair (head, body) that is sent as one segment without being joined.
 Wire = bytes | tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedReply:
-    """One reply that is waited for.
+    """One reply that a step waits for.
 
-    verb: under which its code is counted (`replies.<verb>`); `banner` for the greeting.
-    expect: codes (250) and classes (2 for 2yz) that are taken as a yes.
+    Attributes:
+        verb: Verb that the reply is counted under (`replies.<verb>`); `banner` for the greeting.
+        expect: Expected codes (250) and classes of codes (2 for 2yz).
     """
 
     verb: str
     expect: tuple[int, ...]
 
     def matches(self, code: int) -> bool:
-        """Whether the code is one of those expected, or of a class expected."""
+        """Whether a code is one of those expected, or of an expected class."""
         return code in self.expect or code // 100 in self.expect
 
 
@@ -82,12 +81,20 @@ class ExpectedReply:
 class Step:
     """One thing a session does. See the module's theory of operation.
 
-    slot: the latency slot its time is recorded under (`MAIL`, `message`, `pipeline`).
-    wire / render: what is written; `render` wins, and is given the arrival's number.
-    split: write `wire` in these pieces, each a segment of its own; empty for one write.
-    escape: where the program counter goes on ABANDON.
-    credentials: (user, password) of an AUTH step that are not the target's.
-    source: `line` of the scenario it came from, 0 where there is none.
+    Attributes:
+        kind: One of the kinds above.
+        wire, render: What is written. `render`, if there is one, is called with the arrival's number.
+        expected_replies: The replies to wait for.
+        metric: Name that its time is recorded under (`MAIL`, `message`, `pipeline`).
+        on_unexpected: What an unexpected reply leads to.
+        abort_target: Where the script goes on after ABORT_TRANSACTION.
+        split: Write `wire` in these pieces, each a segment of its own; empty for one write.
+        mechanism: SASL mechanism of an AUTH step.
+        credentials: (user, password) of an AUTH step if they are not those of the target.
+        pause_ns: Length of a PAUSE, nanoseconds.
+        targets, weights: Positions that CHOOSE and JUMP go on at, and how often each is chosen.
+        line: Line of the scenario that it comes from, 0 if there is none.
+        first_reply_index: Index of its first expected reply among all of the script.
     """
 
     kind: int = COMMAND
@@ -104,11 +111,11 @@ class Step:
     targets: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
     line: int = 0
-    first_reply_index: int = field(default=0, compare=False)  #: where its asks begin among all asks of the script
+    first_reply_index: int = field(default=0, compare=False)
 
     @property
     def needs_recipient(self) -> bool:
-        """Whether it is pointless where every recipient was refused."""
+        """Whether it is left out if every recipient was refused."""
         return (
             self.on_unexpected == ABORT_TRANSACTION
             and len(self.expected_replies) == 1
@@ -117,20 +124,20 @@ class Step:
 
 
 def command(text: bytes, verb: str, *expect: int, on_unexpected: int = CONTINUE) -> Step:
-    """A command in lockstep, as one types it: `command(b"NOOP", "NOOP", 2)`."""
+    """Return the step of one command with one reply: `command(b"NOOP", "NOOP", 2)`."""
     return Step(
         COMMAND, text + b"\r\n", expected_replies=(ExpectedReply(verb, expect),), metric=verb, on_unexpected=on_unexpected
     )
 
 
 GREETING = ExpectedReply("banner", (220,))
-#: Any reply at all, for who says a script to its end whatever is answered.
+#: Any reply, for scripts that are sent to their end whatever the server replies.
 ANY = (2, 3, 4, 5)
 ANY_GREETING = ExpectedReply("banner", ANY)
 RSET = Step(
     COMMAND, b"RSET\r\n", expected_replies=(ExpectedReply("RSET", (2,)),), metric="RSET", on_unexpected=ABORT_SESSION
 )
-#: What a server that took DATA without a recipient is given (RFC 2920 §3.1); it has the row of RSET.
+#: Sent to a server that answered DATA with 354 although it refused every recipient (RFC 2920 §3.1). It has RSET's index.
 EMPTY_MESSAGE = Step(
     COMMAND,
     b".\r\n",
@@ -142,14 +149,18 @@ EMPTY_MESSAGE = Step(
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A compiled session. Build one with `Script.of`, which numbers the asks.
+    """A compiled session. Build one with `Script.of`, which numbers the expected replies.
 
-    repeats: an arrival is one pass of steps[gate:farewell], and not a whole session.
-    greeting: what is waited for before the first step, None where the client speaks at once.
-    implicit_tls: the TLS handshake comes before the greeting (RFC 8314 §3.3).
-    lmtp: the final dot is answered once for each recipient taken (RFC 2033 §4.2).
-    messages: mail transactions that one arrival attempts; a `choose` makes it depend on the arrival number.
-    draw: the choice for arrival n at a CHOOSE step: a float in [0, 1) from (n, program counter).
+    Attributes:
+        name: Name for reports.
+        steps: See the module's theory of operation, for `loop_start`, `teardown` and `iterations` too.
+        repeats: An arrival is one iteration of the loop, not a whole session.
+        greeting: Expected before the first step; None if the client writes at once.
+        implicit_tls: TLS begins before the greeting (RFC 8314 §3.3).
+        lmtp: A message gets one reply for each accepted recipient (RFC 2033 §4.2).
+        reply_count: Number of expected replies, those of the greeting and of RSET included.
+        rset: The step that recovers from a refused transaction.
+        draw: Returns, for arrival n and a position, the float in [0, 1) that decides a CHOOSE step.
     """
 
     name: str
@@ -180,11 +191,11 @@ class Script:
         lmtp: bool = False,
         draw: Callable[[int, int], float] | None = None,
     ) -> Script:
-        """Number the asks (row 0 is the greeting, row 1 the recovering RSET) and freeze the script."""
-        numbered, row = [], 2
+        """Number the expected replies (0 is the greeting's, 1 that of the recovering RSET) and return the script."""
+        numbered, reply_index = [], 2
         for step in steps:
-            numbered.append(_numbered(step, row))
-            row += len(step.expected_replies)
+            numbered.append(_numbered(step, reply_index))
+            reply_index += len(step.expected_replies)
         return cls(
             name=name,
             steps=tuple(numbered),
@@ -195,13 +206,13 @@ class Script:
             greeting=greeting,
             implicit_tls=implicit_tls,
             lmtp=lmtp,
-            reply_count=row,
+            reply_count=reply_index,
             rset=_numbered(RSET, 1),
             draw=draw or (lambda n, at: 0.0),
         )
 
     def messages(self, n: int) -> int:
-        """How many mail transactions arrival n attempts if all goes well."""
+        """Return how many mail transactions arrival n attempts if no reply is unexpected."""
         count, at, end = 0, self.loop_start, self.teardown if self.repeats else len(self.steps)
         while at < end:
             step = self.steps[at]
@@ -216,14 +227,14 @@ class Script:
 
 
 def choose(step: Step, draw: float) -> int:
-    """The target of a CHOOSE step for a draw in [0, 1): each as often as its weight among all says."""
-    mark = draw * sum(step.weights)
+    """Return the target of a CHOOSE step for a draw in [0, 1), each in proportion to its weight."""
+    remaining = draw * sum(step.weights)
     for target, weight in zip(step.targets, step.weights, strict=True):
-        mark -= weight
-        if mark < 0:
+        remaining -= weight
+        if remaining < 0:
             return target
     return step.targets[-1]
 
 
-def _numbered(step: Step, row: int) -> Step:
-    return replace(step, first_reply_index=row)
+def _numbered(step: Step, first_reply_index: int) -> Step:
+    return replace(step, first_reply_index=first_reply_index)

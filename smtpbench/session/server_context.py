@@ -1,4 +1,4 @@
-"""What all sessions of a server share: what it offers, its limits, its manners, and what it counted."""
+"""What all sessions of a server share: what it offers, its limits, its injected faults and its counts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ CLOSING_421 = b"421 4.3.2 Closing the connection\r\n"
 
 
 class Envelope(NamedTuple):
-    """A message that was accepted: reverse-path and forward-paths without brackets, and its content, dots unstuffed.
+    """A message that was accepted.
 
-    tls, authenticated: how it came.
+    Attributes:
+        sender: Reverse-path, without its brackets.
+        recipients: Forward-paths, without their brackets.
+        content: Octets of the message, without dot-stuffing.
+        tls: It came inside TLS.
+        authenticated: The client was authenticated.
     """
 
     sender: bytes
@@ -27,31 +32,42 @@ class Envelope(NamedTuple):
 
 
 class ReplyOverride(NamedTuple):
-    """What manners do to one reply.
+    """What is done to one reply.
 
-    reply: said in place of the server's own; empty for its own. then: a wish of `engine.api` (CLOSE, RESET, LINGER) for
-    after that reply, or at once where there is none. close: hang up after the server's own reply. hold_ns: how long the
-    reply is held back. mute: it is never sent. drip_ns: it is sent an octet at a time, with this pause between.
+    Attributes:
+        reply: Sent in place of the server's own reply; empty for its own.
+        action: An action of `engine.api` (CLOSE, RESET, LINGER) behind that reply, or at once if `reply` is empty.
+        delay_ns: Delay of the reply, nanoseconds.
+        suppress: The reply is never sent.
+        drip_ns: The reply is sent one octet at a time, with this pause between two; 0 for one write.
+        close: The connection is closed behind the server's own reply.
     """
 
     reply: bytes = b""
-    then_action: int = api.NOTHING
-    hold_ns: int = 0
+    action: int = api.NOTHING
+    delay_ns: int = 0
     suppress: bool = False
     drip_ns: int = 0
     close: bool = False
 
 
 class FaultInjector(Protocol):
-    """How a server behaves other than well."""
+    """Decides which replies of a server are replaced, delayed or left out."""
 
     def override(self, verb: str, sender: bytes, argument: bytes, now_ns: int) -> ReplyOverride | None:
-        """What to do about the reply to a verb (`connect` for the greeting, `message` for the end of the data)."""
+        """Return what is done to the reply to a verb; None for nothing.
+
+        Args:
+            verb: A verb of SMTP, `connect` for the greeting, or `message` for the end of the data.
+            sender: Reverse-path of the transaction.
+            argument: The command line; for `message` the forward-paths, joined by commas.
+            now_ns: Time of the command, nanoseconds.
+        """
 
 
 @dataclass(slots=True)
 class ServerCounts:
-    """What all sessions of a server did."""
+    """Counts of all sessions of a server."""
 
     connections: int = 0
     connections_open: int = 0
@@ -69,7 +85,7 @@ class ServerCounts:
     replies: Counter[bytes] = field(default_factory=Counter)
 
     def to_data(self) -> dict[str, object]:
-        """For JSON."""
+        """Return the counts for JSON."""
         return {
             "connections": self.connections,
             "connections_peak": self.connections_peak,
@@ -88,8 +104,20 @@ class ServerCounts:
 class ServerContext:
     """What all sessions of a server share.
 
-    users: names and passwords; AUTH is offered where there are any. starttls: whether it is offered.
-    keep: given each accepted message; None saves the copying. idle_ns: how long a client may be silent.
+    Attributes:
+        name: Host name in the greeting and the EHLO reply.
+        lmtp: Speak LMTP (RFC 2033).
+        size_bytes: Largest message that is accepted, octets.
+        recipients: Most recipients of one message.
+        messages: Most messages of one connection; None for no limit.
+        users: Passwords by user name; AUTH is offered if there are any.
+        starttls: STARTTLS is offered.
+        implicit_tls: TLS begins before the greeting (RFC 8314 §3.3).
+        require_tls, require_auth: MAIL is refused without TLS, or before AUTH.
+        idle_ns: Longest pause of a client before its connection is closed, nanoseconds.
+        faults: Replaces and delays replies; None for no faults.
+        on_message: Called with each accepted message; None saves copying it.
+        counts: What all sessions did.
     """
 
     name: str = "sink.example"
@@ -108,7 +136,7 @@ class ServerContext:
     counts: ServerCounts = field(default_factory=ServerCounts)
 
     def extensions(self, *, tls: bool, authenticated: bool) -> bytes:
-        """The reply to EHLO."""
+        """Return the reply to EHLO."""
         lines = [self.name, "PIPELINING", f"SIZE {self.size_bytes}", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN",
                  "ENHANCEDSTATUSCODES"]  # fmt: skip
         if self.starttls and not tls:

@@ -11,7 +11,13 @@ EVENT = "*"
 
 
 class TranscriptEntry(NamedTuple):
-    """Octets of one side (`C`, `S`), as one write or one read had them; or an event (`*`) such as `tls`."""
+    """One write, one read or one event.
+
+    Attributes:
+        at_ns: Time, nanoseconds of the engine's clock.
+        who: CLIENT, SERVER or EVENT.
+        data: The octets; for an event its name, such as `tls`.
+    """
 
     at_ns: int
     who: str
@@ -20,7 +26,7 @@ class TranscriptEntry(NamedTuple):
 
 @dataclass(slots=True)
 class Transcript:
-    """What one session heard and said, in order."""
+    """What one session sent and received, in order."""
 
     entries: list[TranscriptEntry] = field(default_factory=list)
 
@@ -29,5 +35,5 @@ class Transcript:
         self.entries.append(TranscriptEntry(at_ns, who, data))
 
     def received(self) -> bytes:
-        """All the server's octets, joined."""
+        """Return all octets of the server, joined."""
         return b"".join(entry.data for entry in self.entries if entry.who == SERVER)

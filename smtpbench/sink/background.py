@@ -1,7 +1,7 @@
-"""A sink in a thread, for a program that does something else meanwhile.
+"""A sink in a thread, for a program that does something else at the same time.
 
-The thread has an event loop of its own, so the program may have one too, of any kind, or none. It shares the
-interpreter with the program: what is measured against such a sink should be measured from another process.
+The thread has an event loop of its own, so the program may have one too, of any kind, or none. Sink and program share the
+interpreter, so measure such a sink from another process.
 """
 
 from __future__ import annotations
@@ -15,22 +15,26 @@ import trio
 
 from smtpbench.errors import CannotRun
 from smtpbench.sink.serve import Sink, sink_running
-from smtpbench.sink.setup import Setup
+from smtpbench.sink.setup import SinkSetup
 
-#: How long the thread may take to begin and to end.
-TIMEOUT_S = 30.0
+#: Limit for the start and for the end of the thread, seconds.
+THREAD_TIMEOUT_S = 30.0
 
 
 @contextmanager
-def sink_in_a_thread(setup: Setup) -> Iterator[Sink]:
-    """Run a sink on a free port of the loopback for as long as the context lasts. Raises CannotRun."""
+def sink_in_a_thread(setup: SinkSetup) -> Iterator[Sink]:
+    """Run a sink on a free port of the loopback interface for as long as the context lasts.
+
+    Raises:
+        CannotRun: The sink cannot listen, or its thread failed.
+    """
     ready: Future[tuple[Sink, trio.lowlevel.TrioToken, trio.CancelScope]] = Future()
-    trouble: list[BaseException] = []
+    failures: list[BaseException] = []
 
     async def serve() -> None:
         with trio.CancelScope() as scope:
             async with sink_running(
-                setup.service, tls=setup.tls, connections=setup.connections, session=setup.session
+                setup.context, tls=setup.tls, max_connections=setup.max_connections, session_class=setup.session_class
             ) as sink:
                 ready.set_result((sink, trio.lowlevel.current_trio_token(), scope))
                 await trio.sleep_forever()
@@ -38,19 +42,19 @@ def sink_in_a_thread(setup: Setup) -> Iterator[Sink]:
     def run() -> None:
         try:
             trio.run(serve)
-        except BaseException as error:  # whatever it was, it is raised where somebody sees it: in the other thread
-            trouble.append(error)
+        except BaseException as error:  # raised again in the thread that uses the sink
+            failures.append(error)
             if not ready.done():
                 ready.set_exception(error)
 
     thread = threading.Thread(target=run, name="smtpbench-sink", daemon=True)
     thread.start()
-    sink, token, scope = ready.result(TIMEOUT_S)
+    sink, token, scope = ready.result(THREAD_TIMEOUT_S)
     try:
         yield sink
     finally:
-        if not trouble:
+        if not failures:
             token.run_sync_soon(scope.cancel)
-        thread.join(TIMEOUT_S)
-    if trouble:
-        raise CannotRun(f"the sink died of {trouble[0]!r}") from trouble[0]
+        thread.join(THREAD_TIMEOUT_S)
+    if failures:
+        raise CannotRun(f"the sink failed: {failures[0]!r}") from failures[0]

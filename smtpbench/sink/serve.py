@@ -1,4 +1,4 @@
-"""A sink at work: listeners on the engine, one service behind them, and counts at the end."""
+"""Runs a sink: listeners on the engine, and one server context for all their connections."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from smtpbench.units import NS_PER_S
 BACKLOG = 4096
 
 
-class _Turned:
-    """A connection beyond the cap: 421 and goodbye."""
+class _RefusedConnection:
+    """A connection beyond the limit: it gets 421 and is closed."""
 
     __slots__ = ("deadline_ns", "pending_action", "wake_ns")
 
@@ -53,56 +53,80 @@ class _Turned:
     def eof_received(self, now_ns: int) -> api.Out:
         return b""
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
         pass
 
 
-def acceptor(
-    service: ServerContext, connections: int | None, session: type[ServerSession] = ServerSession
+def session_factory(
+    context: ServerContext, max_connections: int | None, session_class: type[ServerSession] = ServerSession
 ) -> Callable[[], api.Session]:
-    """What makes each connection its session; beyond `connections` at once they are turned away."""
+    """Return the function that makes the session of each new connection.
+
+    Args:
+        context: What all sessions share.
+        max_connections: Most connections at once; each beyond gets 421. None for no limit.
+        session_class: Class of the sessions.
+    """
 
     def accept() -> api.Session:
-        if connections is not None and service.counts.connections_open >= connections:
-            return _Turned()
-        return session(service)
+        if max_connections is not None and context.counts.connections_open >= max_connections:
+            return _RefusedConnection()
+        return session_class(context)
 
     return accept
 
 
 @dataclass(slots=True)
 class Sink:
-    """A sink that runs. port: of its first listener. messages: what it took, where it keeps them."""
+    """A sink that runs.
 
-    service: ServerContext
+    Attributes:
+        context: What all sessions share.
+        port: Port of the listener.
+        messages: Messages accepted so far, if they are kept.
+    """
+
+    context: ServerContext
     port: int
     messages: list[Envelope] = field(default_factory=list)
 
     @property
     def counts(self) -> ServerCounts:
-        """What its sessions did so far."""
-        return self.service.counts
+        """Counts of all sessions so far."""
+        return self.context.counts
 
 
 @asynccontextmanager
 async def sink_running(
-    service: ServerContext | None = None,
+    context: ServerContext | None = None,
     *,
     host: str = "127.0.0.1",
     port: int = 0,
     tls: ssl.SSLContext | None = None,
-    connections: int | None = None,
-    keep: bool = False,
-    session: type[ServerSession] = ServerSession,
+    max_connections: int | None = None,
+    keep_messages: bool = False,
+    session_class: type[ServerSession] = ServerSession,
 ) -> AsyncIterator[Sink]:
-    """Run a sink inside this event loop for as long as the context lasts, by default on a free port."""
-    service = service or ServerContext()
-    sock = listening(host, port)
-    sink = Sink(service, sock.getsockname()[1])
-    if keep:
-        service.on_message = sink.messages.append
+    """Run a sink inside this event loop for as long as the context lasts.
+
+    Args:
+        context: What all sessions share.
+        host, port: Where to listen; port 0 is any free one.
+        tls: For STARTTLS or implicit TLS.
+        max_connections: Most connections at once; None for no limit.
+        keep_messages: Keep accepted messages in `Sink.messages`.
+        session_class: Class of the sessions.
+
+    Raises:
+        CannotRun: The address cannot be listened on.
+    """
+    context = context or ServerContext()
+    sock = listening_socket(host, port)
+    sink = Sink(context, sock.getsockname()[1])
+    if keep_messages:
+        context.on_message = sink.messages.append
     shard = Shard()
-    shard.listen(sock, acceptor(service, connections, session), tls=tls)
+    shard.listen(sock, session_factory(context, max_connections, session_class), tls=tls)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
         try:
@@ -111,8 +135,8 @@ async def sink_running(
             nursery.cancel_scope.cancel()
 
 
-def listening(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. Raises CannotRun."""
+def listening_socket(host: str, port: int) -> socket.socket:
+    """Return a listening TCP socket. Raises CannotRun."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -125,7 +149,7 @@ def listening(host: str, port: int) -> socket.socket:
     return sock
 
 
-def _listening_unix(path: str) -> socket.socket:
+def _listening_unix_socket(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.bind(path)
@@ -137,29 +161,35 @@ def _listening_unix(path: str) -> socket.socket:
 
 
 def listen_at(address: str, *, authorized: bool) -> tuple[socket.socket, str]:
-    """A socket for `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`, and its name with the real port.
+    """Return a listening socket and its name with the real port.
 
-    Raises UsageError, also for an address that is not loopback unless `authorized`; CannotRun.
+    Args:
+        address: `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`.
+        authorized: Allow an address that other machines can reach.
+
+    Raises:
+        UsageError: The address is malformed, or not loopback and not authorized.
+        CannotRun: The address is unknown or cannot be listened on.
     """
     if address.startswith("unix:"):
-        return _listening_unix(address.removeprefix("unix:")), address
+        return _listening_unix_socket(address.removeprefix("unix:")), address
     host, colon, port_text = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
     if not colon or not port_text.isdecimal() or int(port_text) > 65535:
-        raise UsageError(f"--listen {address}: write HOST:PORT, [IPv6]:PORT or unix:/path, with a port up to 65535")
+        raise UsageError(f"--listen {address}: write HOST:PORT, [IPv6]:PORT or unix:/path; the port is at most 65535")
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
     except OSError as error:
         raise CannotRun(f"--listen {address}: {(error.strerror or str(error)).lower()}") from None
     if not authorized and not ipaddress.ip_address(str(found).partition("%")[0]).is_loopback:
-        raise UsageError(f"--listen {address} is open to other machines; a sink takes any mail: say --authorized if so")
-    sock = listening(str(found), int(port_text))
+        raise UsageError(f"--listen {address}: other machines can reach this address; add --authorized to allow it")
+    sock = listening_socket(str(found), int(port_text))
     shown = f"[{found}]" if ":" in str(found) else found
     return sock, f"{shown}:{sock.getsockname()[1]}"
 
 
 def server_tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
-    """The context for a certificate and its key. Raises UsageError."""
+    """Return the TLS context for a certificate and its key. Raises UsageError if they cannot be read."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(certificate, key, password=lambda: "")
@@ -170,16 +200,20 @@ def server_tls(certificate: Path, key: Path | None) -> ssl.SSLContext:
 
 
 def self_signed(folder: Path | None = None) -> tuple[Path, Path]:
-    """A certificate of its own for localhost, made by `openssl`: the files of certificate and key. Raises CannotRun.
+    """Make a self-signed certificate for localhost with `openssl`; return the files of certificate and key.
 
-    folder: where they go; None makes one.
+    Args:
+        folder: Folder of the files; None for a new temporary one.
+
+    Raises:
+        CannotRun: The openssl command is missing or failed.
     """
     folder = folder or Path(tempfile.mkdtemp(prefix="smtpbench-tls-"))
     certificate, key = folder / "cert.pem", folder / "key.pem"
     names = "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"
-    what = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
-    whose = ["-subj", "/CN=localhost", "-addext", names]
-    argv = ["openssl", "req", "-x509", *what, *whose, "-keyout", str(key), "-out", str(certificate)]
+    key_options = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]
+    subject = ["-subj", "/CN=localhost", "-addext", names]
+    argv = ["openssl", "req", "-x509", *key_options, *subject, "-keyout", str(key), "-out", str(certificate)]
     try:
         subprocess.run(argv, check=True, capture_output=True, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -188,20 +222,35 @@ def self_signed(folder: Path | None = None) -> tuple[Path, Path]:
 
 
 async def serve(
-    service: ServerContext,
+    context: ServerContext,
     addresses: list[str],
     *,
     tls: ssl.SSLContext | None,
-    connections: int | None,
+    max_connections: int | None,
     duration_ns: int | None,
     authorized: bool,
     on_ready: Callable[[list[str]], None],
-    session: type[ServerSession] = ServerSession,
+    session_class: type[ServerSession] = ServerSession,
 ) -> None:
-    """Listen until SIGINT or SIGTERM, or for a time. on_ready is told the addresses with their real ports."""
+    """Listen until SIGINT or SIGTERM.
+
+    Args:
+        context: What all sessions share.
+        addresses: Where to listen; see `listen_at`.
+        tls: For STARTTLS or implicit TLS.
+        max_connections: Most connections at once; None for no limit.
+        duration_ns: Stop after this time; None for no limit.
+        authorized: Allow addresses that other machines can reach.
+        on_ready: Called with the addresses and their real ports once all are listened on.
+        session_class: Class of the sessions.
+
+    Raises:
+        UsageError: See `listen_at`.
+        CannotRun: See `listen_at`.
+    """
     shard = Shard(alone=True)
     names = []
-    accept = acceptor(service, connections, session)
+    accept = session_factory(context, max_connections, session_class)
     for address in addresses:
         sock, name = listen_at(address, authorized=authorized)
         shard.listen(sock, accept, tls=tls)

@@ -1,4 +1,4 @@
-"""A sink from options as users give them: the command line, and the fixtures of the pytest plugin."""
+"""Prepares a sink from options as users give them, on the command line and to the pytest plugin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from smtpbench.errors import UsageError
 from smtpbench.session.server import ServerSession
 from smtpbench.session.server_context import ServerContext
-from smtpbench.sink.behaviour import Behaviour, behaviour_of
+from smtpbench.sink.behaviour import Behaviour, behaviour_from
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import self_signed, server_tls
 from smtpbench.text import did_you_mean
@@ -20,9 +20,11 @@ from smtpbench.units import parse_duration_ns, parse_size_bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkOptions:
-    """What `smtpbench sink` can be told, under the names of its options; times and sizes are text, like `20ms` and `1MiB`.
+    """Options of `smtpbench sink`, under the names of the command line; times and sizes are text, like `20ms` and `1MiB`.
 
-    behaviour: what a --config file holds. tls_folder: where a self-signed certificate goes; None makes a folder.
+    Attributes:
+        behaviour: Content of a --config file: `on`, `stall`, `greylist` and `seed`.
+        tls_folder: Folder for a self-signed certificate; None for a new temporary one.
     """
 
     lmtp: bool = False
@@ -54,26 +56,39 @@ class SinkOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """What `serve` and `sink_running` are given. certificate: for its clients to trust; None without TLS."""
+class SinkSetup:
+    """What `serve` and `sink_running` need.
 
-    service: ServerContext
+    Attributes:
+        context: What all sessions share.
+        tls: For STARTTLS or implicit TLS; None without TLS.
+        certificate: File of the certificate, for clients to trust; None without TLS.
+        max_connections: Most connections at once; None for no limit.
+        session_class: Class of the sessions.
+    """
+
+    context: ServerContext
     tls: ssl.SSLContext | None
     certificate: Path | None
-    connections: int | None
-    session: type[ServerSession]
+    max_connections: int | None
+    session_class: type[ServerSession]
 
 
-def set_up(options: SinkOptions) -> Setup:
-    """Check the options and make of them what a sink is made of. Raises UsageError and, for a certificate, CannotRun."""
+def sink_setup(options: SinkOptions) -> SinkSetup:
+    """Check the options and prepare a sink.
+
+    Raises:
+        UsageError: An option is wrong, or contradicts another.
+        CannotRun: A self-signed certificate cannot be made.
+    """
     if options.mutant is not None and options.mutant not in MUTANTS:
-        hint = did_you_mean(options.mutant, MUTANTS) or f"there are {', '.join(sorted(MUTANTS))}"
-        raise UsageError(f"--mutant {options.mutant}: {hint.removeprefix('; ')}")
+        hint = did_you_mean(options.mutant, MUTANTS) or f"; allowed: {', '.join(sorted(MUTANTS))}"
+        raise UsageError(f"--mutant {options.mutant}: unknown mutant{hint}")
     if options.require_auth and not options.user:
-        raise UsageError("--require-auth needs somebody who may log in: give --user")
+        raise UsageError("--require-auth needs --user, the user who may log in")
     if (options.implicit_tls or options.require_tls) and not (options.self_signed or options.tls_cert):
-        raise UsageError("TLS needs a certificate: give --tls-cert FILE, or --self-signed")
-    faults = _faults(options)
+        raise UsageError("TLS needs a certificate: add --tls-cert FILE or --self-signed")
+    faults = _behaviour(options)
     size_bytes, idle_ns = parse_size_bytes(options.max_size), parse_duration_ns(options.idle)
     certificate, key = options.tls_cert, options.tls_key
     if options.self_signed and certificate is None:
@@ -94,22 +109,22 @@ def set_up(options: SinkOptions) -> Setup:
         faults=faults or None,
     )
     session = ServerSession if options.mutant is None else MUTANTS[options.mutant]
-    return Setup(service, tls, certificate, options.max_connections, session)
+    return SinkSetup(service, tls, certificate, options.max_connections, session)
 
 
-def _faults(options: SinkOptions) -> Behaviour:
-    behaviour_of(options.behaviour)  # what a file holds is checked before anything is added to it
+def _behaviour(options: SinkOptions) -> Behaviour:
+    behaviour_from(options.behaviour)  # check the file's part before options are added to it
     rules = [*(options.behaviour.get("on") or ()), *options.on]
     rules += [_shorthand(text, "delay:") for text in options.delay]
     for action, texts in (("reject", options.reject), ("tempfail", options.tempfail), ("drop", options.drop)):
         rules += [_shorthand(text, f"{action}@") for text in texts]
     given = {"stall": options.stall, "greylist": options.greylist, "seed": options.seed or None}
-    told = {key: value for key, value in given.items() if value is not None}
-    return behaviour_of({**options.behaviour, "on": rules, **told})
+    set_options = {key: value for key, value in given.items() if value is not None}
+    return behaviour_from({**options.behaviour, "on": rules, **set_options})
 
 
 def _shorthand(text: str, action: str) -> str:
-    """`RCPT=20ms` as the rule that it stands for."""
+    """Return the rule that a shorthand option such as `RCPT=20ms` stands for."""
     verb, equals, value = text.partition("=")
     if not equals or not value:
         raise UsageError(f"{text!r}: write VERB=VALUE, like RCPT=20ms or message=5%")

@@ -1,7 +1,7 @@
-"""Commands: the verbs and what answers them, and a parser of their arguments (RFC 5321 §4.1).
+"""Commands: the verbs, their expected replies, and a parser of their arguments (RFC 5321 §4.1).
 
-The parser reads what a peer sent, so it never raises: it returns what it read, or a `Refusal`, the reply that a
-server gives. It is strict where the grammar is; what it tolerates is said at the place.
+The parser reads what a peer sent, so it never raises. It returns what it parsed, or a `Refusal`: the reply that a server
+gives. It is as strict as the grammar; each function documents what it tolerates beyond it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-# Sizes that every server must take at least (RFC 5321 §4.5.3.1), line ends included.
+# Sizes that every server must accept (RFC 5321 §4.5.3.1), line ends included.
 LOCAL_PART_BYTES: Final = 64
 DOMAIN_BYTES: Final = 255
 PATH_BYTES: Final = 256
@@ -24,7 +24,7 @@ RECIPIENTS: Final = 100
 #: A label of a domain name (RFC 1035 §2.3.4).
 LABEL_BYTES: Final = 63
 
-#: The reply classes and codes that mean success, by verb. The name of a verb is also the name of its latency slot.
+#: The reply classes and codes that mean success, by verb. The name of a verb is also the name of its latency metric.
 EXPECTED: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
     {
         "EHLO": (2,),
@@ -48,19 +48,19 @@ EXPECTED: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
 
 
 def expected(verb: str) -> tuple[int, ...]:
-    """What `EXPECTED` holds, and class 2 for a verb it does not know. The case of the verb does not matter."""
+    """Return the expected classes and codes of a verb, in any case; class 2 for an unknown verb."""
     return EXPECTED.get(verb.upper(), (2,))
 
 
 def verb_of(octets: bytes) -> str:
-    """The word that octets begin with, in upper case, be it a verb or not; empty where they begin otherwise."""
+    """Return the word that octets begin with, in upper case, known verb or not; empty if they begin otherwise."""
     word = octets[:9].split(None, 1)[:1]
     return word[0].decode("latin-1").upper() if word and word[0].isalpha() else ""
 
 
-#: Verbs that take no argument: one is refused with 501 (RFC 5321 §4.3.2).
+#: Verbs without an argument: one is refused with 501 (RFC 5321 §4.3.2).
 WITHOUT_ARGUMENT: Final = frozenset({"DATA", "RSET", "QUIT", "STARTTLS"})
-#: Verbs that need one.
+#: Verbs that need an argument.
 WITH_ARGUMENT: Final = frozenset({"EHLO", "HELO", "LHLO", "MAIL", "RCPT", "BDAT", "VRFY", "EXPN", "AUTH", "ETRN"})
 
 _ARGUMENTS: Final = {
@@ -78,7 +78,13 @@ _ARGUMENTS: Final = {
 
 
 class Refusal(NamedTuple):
-    """A reply that says no: code, enhanced code (RFC 3463) and an ASCII text that echoes nothing of the peer's."""
+    """A negative reply. Its text echoes nothing that the peer sent.
+
+    Attributes:
+        code: Reply code.
+        enhanced: Enhanced status code (RFC 3463).
+        text: ASCII text.
+    """
 
     code: int
     enhanced: str
@@ -86,17 +92,18 @@ class Refusal(NamedTuple):
 
     @property
     def wire(self) -> bytes:
-        """The reply as it is sent."""
+        """The reply as it is sent, CRLF included."""
         return f"{self.code} {self.enhanced} {self.text}\r\n".encode("ascii")
 
 
 class Path(NamedTuple):
     """A reverse-path or forward-path.
 
-    local, domain: as they came, quotes and brackets included; both empty for the null sender `<>`, and an empty domain
-        for `<Postmaster>`.
-    route: a source route, `@a,@b`, which is read and has no meaning (RFC 5321 appendix C).
-    utf8: whether it holds anything but ASCII (RFC 6531 §3.3).
+    Attributes:
+        local, domain: Local part and domain as they came, quotes and brackets included. Both are empty for the null sender
+            `<>`; the domain is empty for `<Postmaster>`.
+        route: A source route such as `@a,@b`, which is parsed and ignored (RFC 5321 appendix C).
+        utf8: The path contains other characters than ASCII (RFC 6531 §3.3).
     """
 
     local: bytes = b""
@@ -106,29 +113,39 @@ class Path(NamedTuple):
 
     @property
     def mailbox(self) -> bytes:
-        """`local@domain`; `Postmaster`; nothing for the null sender."""
+        """`local@domain`, or `Postmaster`; empty for the null sender."""
         return self.local + b"@" + self.domain if self.domain else self.local
 
 
 class MailCommand(NamedTuple):
-    """The arguments of MAIL. parameters: by upper-case keyword, None where one has no value."""
+    """The arguments of MAIL.
+
+    Attributes:
+        path: Reverse-path.
+        parameters: Values by upper-case keyword; None for a parameter without a value.
+    """
 
     path: Path
     parameters: Mapping[str, bytes | None]
 
     @property
     def size_bytes(self) -> int:
-        """The declared size (RFC 1870 §6.1), 0 where none was declared."""
+        """The declared size (RFC 1870 §6.1), 0 if none was declared."""
         return int(self.parameters.get("SIZE") or 0)
 
     @property
     def utf8(self) -> bool:
-        """Whether SMTPUTF8 was asked for (RFC 6531 §3.4)."""
+        """Whether SMTPUTF8 was requested (RFC 6531 §3.4)."""
         return "SMTPUTF8" in self.parameters
 
 
 class RcptCommand(NamedTuple):
-    """The arguments of RCPT."""
+    """The arguments of RCPT.
+
+    Attributes:
+        path: Forward-path.
+        parameters: Values by upper-case keyword; None for a parameter without a value.
+    """
 
     path: Path
     parameters: Mapping[str, bytes | None]
@@ -146,10 +163,9 @@ CONTROL: Final = Refusal(501, "5.5.2", "Control characters in a command")
 
 
 def parse_line(line: bytes) -> tuple[str, bytes] | Refusal:
-    """A command line with its line end: the verb in upper case, which need not be a known one, and its argument.
+    """Parse a command line with its line end; return the verb in upper case, known or not, and its argument.
 
-    White space at the end of the line is tolerated (RFC 5321 §4.1.1). Arguments that a verb lacks, or has too many,
-    are refused.
+    Spaces at the end of the line are tolerated (RFC 5321 §4.1.1). A missing argument is refused, and so is one too many.
     """
     if not line.endswith(b"\r\n"):
         return NOT_CRLF
@@ -169,7 +185,7 @@ def parse_line(line: bytes) -> tuple[str, bytes] | Refusal:
 
 
 def syntax(verb: str) -> Refusal:
-    """501, and how the command is written."""
+    """Return the 501 reply that shows how the command is written."""
     return Refusal(501, "5.5.4", f"Syntax: {verb} {_ARGUMENTS[verb]}")
 
 
@@ -206,7 +222,7 @@ def is_literal(text: bytes) -> bool:
 
 
 def parse_hello(verb: str, argument: bytes) -> bytes | Refusal:
-    """The name that EHLO, HELO or LHLO gives. Underscores are tolerated: hosts are named so, if not domains."""
+    """Parse the argument of EHLO, HELO or LHLO. Underscores are tolerated, because names of hosts contain them."""
     if is_domain(argument, _HOST_LABEL) or is_literal(argument):
         return argument
     return syntax(verb)
@@ -225,9 +241,11 @@ _POSTMASTER = re.compile(rb"<postmaster>", re.IGNORECASE)
 
 
 def parse_path(text: bytes, *, reverse: bool) -> tuple[Path, bytes] | str:
-    """The path that text begins with, and what follows it; or what is wrong with it, in words.
+    """Parse the path that a text begins with; return it and what follows it, or what is wrong with it.
 
-    reverse: a reverse-path may be null; a forward-path may be `<Postmaster>` (RFC 5321 §4.1.1.2, §4.1.1.3).
+    Args:
+        text: The text.
+        reverse: A reverse-path, which may be null. A forward-path may be `<Postmaster>` (RFC 5321 §4.1.1.2, §4.1.1.3).
     """
     if reverse and text.startswith(b"<>"):
         return Path(), text[2:]
@@ -256,31 +274,37 @@ RCPT_PARAMETERS: Final = frozenset({"NOTIFY", "ORCPT"})
 
 
 def parse_mail(argument: bytes, offered: frozenset[str]) -> MailCommand | Refusal:
-    """`FROM:<reverse-path> [parameters]`. offered: the parameters that the server takes; others get 555."""
+    """Parse `FROM:<reverse-path> [parameters]`. Parameters that are not `offered` get 555."""
     if argument[:5].upper() != b"FROM:":
         return syntax("MAIL")
-    read = parse_path(argument[5:], reverse=True)
-    if isinstance(read, str):
-        return Refusal(501, "5.1.7", f"Bad sender address: {read}")
-    path, rest = read
+    parsed = parse_path(argument[5:], reverse=True)
+    if isinstance(parsed, str):
+        return Refusal(501, "5.1.7", f"Bad sender address: {parsed}")
+    path, rest = parsed
     parameters = _parse_parameters(rest, offered & MAIL_PARAMETERS, utf8=True)
     if isinstance(parameters, Refusal):
         return parameters
     if path.utf8 and "SMTPUTF8" not in parameters:
         return Refusal(550, "5.6.7", "This address needs SMTPUTF8")
     if "SMTPUTF8" not in parameters and not argument.isascii():
-        return Refusal(501, "5.5.4", "A parameter holds octets that need SMTPUTF8")
+        return Refusal(501, "5.5.4", "A parameter contains octets that need SMTPUTF8")
     return MailCommand(path, parameters)
 
 
 def parse_rcpt(argument: bytes, offered: frozenset[str], *, utf8: bool) -> RcptCommand | Refusal:
-    """`TO:<forward-path> [parameters]`. utf8: whether MAIL asked for SMTPUTF8."""
+    """Parse `TO:<forward-path> [parameters]`.
+
+    Args:
+        argument: The argument of RCPT.
+        offered: The parameters that the server accepts; others get 555.
+        utf8: MAIL requested SMTPUTF8.
+    """
     if argument[:3].upper() != b"TO:":
         return syntax("RCPT")
-    read = parse_path(argument[3:], reverse=False)
-    if isinstance(read, str):
-        return Refusal(501, "5.1.3", f"Bad recipient address: {read}")
-    path, rest = read
+    parsed = parse_path(argument[3:], reverse=False)
+    if isinstance(parsed, str):
+        return Refusal(501, "5.1.3", f"Bad recipient address: {parsed}")
+    path, rest = parsed
     if path.utf8 and not utf8:
         return Refusal(553, "5.6.7", "This address needs SMTPUTF8")
     parameters = _parse_parameters(rest, offered & RCPT_PARAMETERS, utf8=utf8)
@@ -298,7 +322,7 @@ _HEX_PAIR = re.compile(rb"\+([0-9A-F]{2})")
 
 
 def decode_xtext(value: bytes) -> bytes | None:
-    """xtext (RFC 3461 §4) as the octets it stands for; None where it is none."""
+    """Return the octets that an xtext stands for (RFC 3461 §4); None if it is not xtext."""
     if not _XTEXT.fullmatch(value):
         return None
     return _HEX_PAIR.sub(lambda match: bytes((int(match[1], 16),)), value)
@@ -306,10 +330,10 @@ def decode_xtext(value: bytes) -> bytes | None:
 
 def _parse_parameters(rest: bytes, offered: frozenset[str], *, utf8: bool) -> dict[str, bytes | None] | Refusal:
     if rest and not rest.startswith(b" "):
-        return Refusal(501, "5.5.4", "A space must part the address from its parameters")
+        return Refusal(501, "5.5.4", "A space must separate the address from its parameters")
     parameters: dict[str, bytes | None] = {}
-    for word in rest.split():
-        match = _PARAMETER.fullmatch(word)
+    for parameter in rest.split():
+        match = _PARAMETER.fullmatch(parameter)
         if match is None:
             return Refusal(501, "5.5.4", "Malformed parameter")
         keyword, value = match[1].decode("ascii").upper(), match[2]
@@ -344,13 +368,13 @@ def _is_envid(value: bytes | None, utf8: bool) -> bool:
 
 
 def _is_notify(value: bytes | None, utf8: bool) -> bool:
-    """NEVER alone, or a list of the others (RFC 3461 §4.1)."""
-    words = (value or b"").upper().split(b",")
-    return words == [b"NEVER"] or set(words) <= {b"SUCCESS", b"FAILURE", b"DELAY"}
+    """NEVER alone, or a list of the other values (RFC 3461 §4.1)."""
+    keywords = (value or b"").upper().split(b",")
+    return keywords == [b"NEVER"] or set(keywords) <= {b"SUCCESS", b"FAILURE", b"DELAY"}
 
 
 def _is_orcpt(value: bytes | None, utf8: bool) -> bool:
-    """`type;xtext` of 500 octets at most (RFC 3461 §4.2); type utf-8 may hold UTF-8 (RFC 6533 §3)."""
+    """`type;xtext` of at most 500 octets (RFC 3461 §4.2); the type utf-8 may contain UTF-8 (RFC 6533 §3)."""
     if value is None or len(value) > 500:
         return False
     kind, semicolon, address = value.partition(b";")
@@ -367,8 +391,8 @@ def _is_auth(value: bytes | None, utf8: bool) -> bool:
     mailbox = decode_xtext(value)
     if mailbox is None:
         return False
-    read = parse_path(b"<" + mailbox + b">", reverse=True)
-    return not isinstance(read, str) and read[1] == b""
+    parsed = parse_path(b"<" + mailbox + b">", reverse=True)
+    return not isinstance(parsed, str) and parsed[1] == b""
 
 
 _PARAMETER_CHECKS: Final[dict[str, Callable[[bytes | None, bool], bool]]] = {
@@ -390,15 +414,16 @@ _AUTH = re.compile(rb"([A-Za-z0-9_-]{1,20})(?: +([^ ]+))?")
 
 
 def parse_bdat(argument: bytes) -> tuple[int, bool] | Refusal:
-    """`octets [LAST]`: how many octets follow, and whether they end the message (RFC 3030 §2)."""
+    """Parse `octets [LAST]`; return how many octets follow, and whether they end the message (RFC 3030 §2)."""
     match = _BDAT.fullmatch(argument)
     return (int(match[1]), match[2] is not None) if match else syntax("BDAT")
 
 
 def parse_auth(argument: bytes) -> tuple[str, bytes | None] | Refusal:
-    """The mechanism in upper case and the initial response, base64 as it came, None where there is none.
+    """Parse the argument of AUTH; return the mechanism in upper case and the initial response.
 
-    A response that is empty is written `=` (RFC 4954 §4) and comes back as empty octets.
+    The response is base64 as it came, or None if there is none. An empty response, written `=` (RFC 4954 §4), is returned
+    as empty octets.
     """
     match = _AUTH.fullmatch(argument)
     if match is None:

@@ -1,4 +1,4 @@
-"""Domains: which of them are the same, however they are written."""
+"""Domains: one spelling for all that are the same."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _A_LABEL = "xn--"
 
 
 def canonical(domain: bytes) -> str | None:
-    """One spelling for all that name the same domain or address; None for what is neither.
+    """Return one spelling for all that name the same domain or address; None for what is neither.
 
-    Domains do not mind their case (RFC 5321 §2.4) and are given as U-labels, so that `xn--bcher-kva.example` is
-    `bücher.example` (RFC 5890 §2.3.2.1); address literals (RFC 5321 §4.1.3) as short as they can be.
+    Domains come in lower case (RFC 5321 §2.4) and as U-labels, so `xn--bcher-kva.example` becomes `bücher.example`
+    (RFC 5890 §2.3.2.1). Address literals (RFC 5321 §4.1.3) come in their shortest form.
     """
     if is_literal(domain):
         return _literal(domain[1:-1].decode("ascii"))
@@ -33,7 +33,7 @@ def _literal(content: str) -> str:
 
 
 def _label(label: str) -> str:
-    """The U-label; what claims to be an A-label and is none stays as it is."""
+    """Return the U-label; an invalid A-label stays as it is."""
     lower = unicodedata.normalize("NFC", label.lower())
     if not lower.startswith(_A_LABEL):
         return lower

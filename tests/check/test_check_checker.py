@@ -31,7 +31,7 @@ def check_run(
     rules: list[Rule], session: type[ServerSession] = ServerSession, target_info: TargetInfo | None = None
 ) -> dict[str, RuleResult]:
     async def main() -> dict[str, RuleResult]:
-        async with sink_running(session=session) as sink, session_runner(route_to(sink.port), 500_000_000) as here:
+        async with sink_running(session_class=session) as sink, session_runner(route_to(sink.port), 500_000_000) as here:
             outcomes = await Checker(here, target_info or TargetInfo(recipient="b@recipient.example")).run(rules)
             return {outcome.rule.name: outcome for outcome in outcomes}
 
@@ -100,12 +100,12 @@ class _Mortal(ServerSession):
             return b""
         return super().connected(now_ns)
 
-    def _other(self, line: bytes) -> bytes:
+    def handle_command(self, line: bytes) -> bytes:
         if line == b"DIE\r\n":
             _Mortal.dead = True
             self.pending_action = api.RESET
             return b""
-        return super()._other(line)
+        return super().handle_command(line)
 
 
 def test_a_server_that_dies_breaks_health_and_leaves_the_rest_open() -> None:

@@ -1,4 +1,4 @@
-"""Pacing is arithmetic, so these are tables."""
+"""Pacing: arrival times of stages, uniform and Poisson."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_uniform_arrivals(stages: list[Stage], expected_s: list[float]) -> None:
     assert [when_ns / S for _, when_ns in found] == pytest.approx(expected_s)
 
 
-def test_a_steady_rate_never_drifts() -> None:
+def test_steady_rate_does_not_drift() -> None:
     whens = [when_ns for _, when_ns in schedule([Stage(100 * S, 300, 300)])]
     assert len(whens) == 30_000
     assert all(abs(when_ns - i * S / 300) <= 1 for i, when_ns in enumerate(whens))
 
 
-def test_a_ramp_down_is_a_ramp_up_seen_from_its_end() -> None:
+def test_gaps_grow_on_a_ramp_down() -> None:
     down = [when_ns for _, when_ns in schedule([Stage(10 * S, 100, 0)])]
     assert len(down) == 500
     gaps = [b - a for a, b in pairwise(down)]
@@ -46,7 +46,7 @@ def test_a_ramp_down_is_a_ramp_up_seen_from_its_end() -> None:
     assert down[-1] < 10 * S
 
 
-def test_poisson_arrivals_have_the_rate_and_the_spread_of_a_poisson_process() -> None:
+def test_poisson_gaps_have_the_mean_and_deviation_of_the_process() -> None:
     stages = [Stage(200 * S, 100, 100)]
     whens = [when_ns for _, when_ns in schedule(stages, poisson=True, seed=7)]
     gaps_s = [(b - a) / S for a, b in pairwise(whens)]
@@ -64,5 +64,5 @@ def test_workers_share_one_schedule(poisson: bool) -> None:
     assert sorted(arrival for part in parts for arrival in part) == whole
 
 
-def test_duration() -> None:
+def test_duration_is_the_sum_of_the_stages() -> None:
     assert duration_ns([Stage(1 * S, 1, 2), Stage(2 * S, 2, 3)]) == 3 * S

@@ -1,4 +1,4 @@
-"""The shard with real sockets: two plain sessions of the tests' own, which know no SMTP either."""
+"""The shard with real sockets and sessions that know no SMTP."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from smtpbench.engine.connection import Route, connect_error_kind
 from smtpbench.engine.shard import Shard
 
 
-class Recorder:
-    """A session that writes what it is told to and remembers what happened."""
+class FakeSession:
+    """A session that writes a given output, requests a given action and records the engine's calls."""
 
     def __init__(self, output: api.Out = b"", pending_action: int = api.NOTHING, expect: int = 0) -> None:
-        self.output, self.first_wants, self.expect = output, pending_action, expect
+        self.output, self.first_action, self.expect = output, pending_action, expect
         self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
         self.received = b""
         self.events: list[str] = []
-        self.why = ""
+        self.reason = ""
         self.done = trio.Event()
 
     def connected(self, now_ns: int) -> api.Out:
-        self.events.append("opened")
-        self.pending_action = self.first_wants
+        self.events.append("connected")
+        self.pending_action = self.first_action
         if self.pending_action == api.SLEEP:
             self.wake_ns = now_ns + 5_000_000
         return self.output
 
     def tls_started(self, now_ns: int) -> api.Out:
-        self.events.append("secured")
+        self.events.append("tls_started")
         return self.output
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
@@ -47,25 +47,25 @@ class Recorder:
         return b""
 
     def wake(self, now_ns: int) -> api.Out:
-        self.events.append("woke")
+        self.events.append("wake")
         return b"awake"
 
     def eof_received(self, now_ns: int) -> api.Out:
-        self.events.append("ended")
+        self.events.append("eof_received")
         self.pending_action = api.CLOSE
         return b""
 
-    def connection_lost(self, why: str, detail: str, now_ns: int) -> None:
-        self.events.append("lost")
-        self.why = why
+    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
+        self.events.append("connection_lost")
+        self.reason = reason
         self.done.set()
 
 
 @asynccontextmanager
 async def pair(
-    client: Recorder, server: Recorder, *, tls: servers.Tls | None = None, name: str = "localhost"
+    client: FakeSession, server: FakeSession, *, tls: servers.Tls | None = None, name: str = "localhost"
 ) -> AsyncIterator[Shard]:
-    """A shard in which the client has connected to the server."""
+    """Run a shard in which the client has connected to the server."""
     serving = client_side = None
     if tls is not None:
         serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -84,8 +84,8 @@ async def pair(
             nursery.cancel_scope.cancel()
 
 
-class Secure(Recorder):
-    """One that says nothing before TLS stands."""
+class TlsSession(FakeSession):
+    """A session that writes nothing before TLS."""
 
     def connected(self, now_ns: int) -> api.Out:
         super().connected(now_ns)
@@ -98,111 +98,109 @@ class Secure(Recorder):
     [b"x", b"x" * 5_000_000, (b"head", b"y" * 5_000_000), [b"a", b"b" * 100_000, b"c"]],
     ids=["small", "large", "pair", "segments"],
 )
-async def test_every_octet_arrives_however_slowly_the_kernel_takes_it(
-    tls: servers.Tls, out: api.Out, with_tls: bool
-) -> None:
+async def test_large_and_segmented_writes_arrive_whole(tls: servers.Tls, out: api.Out, with_tls: bool) -> None:
     whole = b"".join(out) if isinstance(out, (tuple, list)) else out
-    kind, pending_action = (Secure, api.START_TLS) if with_tls else (Recorder, api.NOTHING)
+    kind, pending_action = (TlsSession, api.START_TLS) if with_tls else (FakeSession, api.NOTHING)
     client, server = kind(out, pending_action), kind(b"", pending_action, expect=len(whole))
     async with pair(client, server, tls=tls if with_tls else None):
         pass
     assert server.received == whole
-    assert (client.why, server.why) == (api.CLOSED, api.ENDED)
-    assert ("secured" in client.events) is with_tls
+    assert (client.reason, server.reason) == (api.CLOSED, api.ENDED)
+    assert ("tls_started" in client.events) is with_tls
 
 
-async def test_what_the_tls_layer_holds_back_is_read_although_no_epoll_tells_of_it(tls: servers.Tls) -> None:
-    sent = b"y" * 10_000  # one record of TLS, and a score of a client's reads
-    client, server = Secure(b"", api.START_TLS, expect=len(sent)), Secure(sent, api.START_TLS)
+async def test_octets_held_by_the_tls_layer_are_read(tls: servers.Tls) -> None:
+    sent = b"y" * 10_000  # one TLS record, and twenty reads of a client
+    client, server = TlsSession(b"", api.START_TLS, expect=len(sent)), TlsSession(sent, api.START_TLS)
     async with pair(client, server, tls=tls):
         pass
     assert client.received == sent
 
 
-def test_a_connection_that_was_taken_and_reset_at_once_was_no_failure_to_connect() -> None:
+def test_connection_reset_while_connecting_is_not_a_refused_connection() -> None:
     assert connect_error_kind(errno.ECONNRESET) == api.CONNECTION_RESET
     assert connect_error_kind(errno.ECONNREFUSED) == api.CONNECT_REFUSED
 
 
-async def test_a_certificate_for_another_name_is_not_taken(tls: servers.Tls) -> None:
-    client, server = Secure(b"x", api.START_TLS), Secure(b"", api.START_TLS)
+async def test_certificate_for_another_name_is_not_trusted(tls: servers.Tls) -> None:
+    client, server = TlsSession(b"x", api.START_TLS), TlsSession(b"", api.START_TLS)
     async with pair(client, server, tls=tls, name="elsewhere.example"):
         pass
-    assert client.why == api.TLS_FAILED
-    assert "secured" not in client.events
+    assert client.reason == api.TLS_FAILED
+    assert "tls_started" not in client.events
 
 
 @pytest.mark.parametrize(
-    ("pending_action", "client_why", "server_why"),
+    ("pending_action", "client_reason", "server_reason"),
     [
         (api.CLOSE, api.ENDED, api.CLOSED),
         (api.RESET, api.ENDED, api.CONNECTION_RESET),
         (api.LINGER, api.ENDED, api.CLOSED),
     ],
 )
-async def test_ways_to_leave(pending_action: int, client_why: str, server_why: str) -> None:
-    client, server = Recorder(b"bye", pending_action), Recorder()
+async def test_end_reasons_of_close_reset_and_linger(pending_action: int, client_reason: str, server_reason: str) -> None:
+    client, server = FakeSession(b"bye", pending_action), FakeSession()
     async with pair(client, server):
         pass
-    assert (client.why, server.why) == (client_why, server_why)
+    assert (client.reason, server.reason) == (client_reason, server_reason)
     assert server.received in ((b"bye",) if pending_action != api.RESET else (b"bye", b""))
 
 
-async def test_a_half_close_still_hears_the_answer() -> None:
-    client, server = Recorder(b"ask", api.HALF_CLOSE), Recorder()
+async def test_half_close_continues_reading() -> None:
+    client, server = FakeSession(b"ask", api.HALF_CLOSE), FakeSession()
     async with pair(client, server):
         pass
-    assert client.events[:2] == ["opened", "woke"]
+    assert client.events[:2] == ["connected", "wake"]
     assert server.received.startswith(b"ask")
-    assert server.events[:2] == ["opened", "ended"]
+    assert server.events[:2] == ["connected", "eof_received"]
 
 
-async def test_a_sleeper_is_woken_and_a_deadline_ends_a_wait() -> None:
-    client, server = Recorder(b"", api.SLEEP), Recorder()
+async def test_sleep_ends_at_its_time_and_the_deadline_closes_the_connection() -> None:
+    client, server = FakeSession(b"", api.SLEEP), FakeSession()
     client.deadline_ns = time.monotonic_ns() + 300_000_000
     async with pair(client, server):
         pass
-    assert client.events == ["opened", "woke", "lost"]
-    assert client.why == api.TIMEOUT
+    assert client.events == ["connected", "wake", "connection_lost"]
+    assert client.reason == api.TIMEOUT
     assert server.received == b"awake"
 
 
-class Noticed(Recorder):
-    """One that says when it is opened."""
+class AwaitableSession(FakeSession):
+    """A session whose connection a test can wait for."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.is_open = trio.Event()
+        self.is_connected = trio.Event()
 
     def connected(self, now_ns: int) -> api.Out:
-        self.is_open.set()
+        self.is_connected.set()
         return super().connected(now_ns)
 
 
-async def test_what_is_cut_off_is_told_so_once() -> None:
-    client, server = Noticed(), Noticed()
+async def test_stopped_connections_are_reported_once() -> None:
+    client, server = AwaitableSession(), AwaitableSession()
     listener = socket.create_server(("127.0.0.1", 0))
     shard = Shard()
     shard.listen(listener, lambda: server)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
         shard.connect(client, Route(socket.AF_INET, listener.getsockname()))
-        await server.is_open.wait()
+        await server.is_connected.wait()
         nursery.cancel_scope.cancel()
-    assert client.why == server.why == api.STOPPED
-    assert client.events.count("lost") == server.events.count("lost") == 1
+    assert client.reason == server.reason == api.STOPPED
+    assert client.events.count("connection_lost") == server.events.count("connection_lost") == 1
 
 
 @pytest.mark.parametrize("missing", ["port", "socket"])
-async def test_nobody_listens(missing: str, tmp_path: object) -> None:
+async def test_connect_without_a_listener_fails(missing: str, tmp_path: object) -> None:
     route = Route(socket.AF_INET, ("127.0.0.1", servers.free_port()))
     if missing == "socket":
         route = Route(socket.AF_UNIX, f"{tmp_path}/none")
-    client, shard = Recorder(), Shard()
+    client, shard = FakeSession(), Shard()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shard.run)
         shard.connect(client, route)
         await client.done.wait()
         nursery.cancel_scope.cancel()
-    assert client.why == (api.CONNECT_REFUSED if missing == "port" else api.CONNECT_FAILED)
-    assert client.events == ["lost"]
+    assert client.reason == (api.CONNECT_REFUSED if missing == "port" else api.CONNECT_FAILED)
+    assert client.events == ["connection_lost"]

@@ -1,4 +1,4 @@
-"""Timers: what is due is called, in order, once; the descriptor says when."""
+"""Timers: due calls are made in order and once, and the descriptor is readable when one is due."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_calls_are_made_in_order_once_they_are_due() -> None:
     timers.close()
 
 
-def test_an_earlier_call_set_later_wakes_first() -> None:
+def test_earlier_call_added_later_comes_first() -> None:
     timers, called = Timers(), []
     now_ns = time.monotonic_ns()
     timers.call_at(now_ns + 10**15, lambda at_ns: called.append("far"))
@@ -37,7 +37,7 @@ def test_an_earlier_call_set_later_wakes_first() -> None:
     timers.close()
 
 
-def test_a_call_may_set_another_that_is_due_already() -> None:
+def test_call_may_add_another_that_is_due() -> None:
     timers, called = Timers(), []
 
     def again(now_ns: int) -> None:
@@ -51,7 +51,7 @@ def test_a_call_may_set_another_that_is_due_already() -> None:
     timers.close()
 
 
-def test_a_closed_timer_takes_calls_and_makes_none() -> None:
+def test_closed_timers_make_no_calls() -> None:
     timers = Timers()
     timers.close()
     timers.call_at(0, lambda now_ns: None)

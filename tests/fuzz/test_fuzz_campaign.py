@@ -32,7 +32,7 @@ def fuzzed(
     plan = CampaignPlan(cases, None, 1, connections, **settings)
 
     async def main() -> FuzzResult:
-        async with sink_running(ServerContext(size_bytes=100_000), session=session) as sink:
+        async with sink_running(ServerContext(size_bytes=100_000), session_class=session) as sink:
             return await fuzz_target(FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan))
 
     return trio.run(main)
@@ -134,7 +134,7 @@ def test_a_baseline_lets_what_is_known_pass() -> None:
     plan = CampaignPlan(100, None, 1, 30, ("order",), 20, shrink_s=1.0)
 
     async def main(known: frozenset[Known]) -> FuzzResult:
-        async with sink_running(session=MUTANTS["rcpt-first"]) as sink:
+        async with sink_running(session_class=MUTANTS["rcpt-first"]) as sink:
             return await fuzz_target(
                 FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan, known=known)
             )
@@ -148,7 +148,7 @@ def test_two_servers_that_differ_are_told_apart() -> None:
     plan = CampaignPlan(150, None, 1, 30, ("order",), 20, shrink_s=5.0)
 
     async def main(session: type[ServerSession]) -> FuzzResult:
-        async with sink_running(session=session) as sink, sink_running() as other:
+        async with sink_running(session_class=session) as sink, sink_running() as other:
             return await fuzz_target(
                 FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan, peer=access(other.port))
             )

@@ -50,7 +50,7 @@ async def judge(
     """The outcomes of these rules (all of them where none is named) on a sink with TLS, a login and this session class."""
     rules = find(names) if names else RULES
     service = ServerContext(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=size_bytes)
-    async with sink_running(service, tls=server_context(), session=session) as sink:
+    async with sink_running(service, tls=server_context(), session_class=session) as sink:
         route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client_context(), "localhost")
         async with session_runner(route, timeout_ns, USER) as here:
             target_info, _ = await discover(here, Fixture(credentials=USER, lmtp=lmtp))

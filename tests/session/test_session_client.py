@@ -6,27 +6,27 @@ import base64
 from functools import partial
 
 import pytest
-from fakes import Feed, command_step, message_step, repeated, transaction
+from fakes import ClientFeed, command_step, message_step, repeated, transaction
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
 from smtpbench.session.context import LATE_SHIFT, WAIT
 from smtpbench.session.script import ExpectedReply, Script, Step
 
-YES = (b"220 s.example\r\n", b"250 s.example\r\n")
-DELIVERED = (b"250 2.1.0 ok\r\n", b"250 2.1.5 ok\r\n", b"354 go\r\n", b"250 2.0.0 queued\r\n")
+GREETING_AND_EHLO = (b"220 s.example\r\n", b"250 s.example\r\n")
+MESSAGE_ACCEPTED = (b"250 2.1.0 ok\r\n", b"250 2.1.5 ok\r\n", b"354 go\r\n", b"250 2.0.0 queued\r\n")
 
 
-def test_a_session_speaks_its_script_and_counts_each_message() -> None:
-    feed = Feed(repeated(), iterations=2)
-    sent = feed.talks(*YES, *DELIVERED * 3, b"221 bye\r\n")
+def test_each_message_of_a_script_is_counted() -> None:
+    feed = ClientFeed(repeated(), iterations=2)
+    sent = feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED * 3, b"221 bye\r\n")
     assert sent[:6] == [
         b"EHLO c.example\r\n", b"MAIL FROM:<a@b.example>\r\n", b"RCPT TO:<r0@b.example>\r\n", b"DATA\r\n",
         b"x\r\n.\r\n", b"MAIL FROM:<a@b.example>\r\n",
     ]  # fmt: skip
     assert sent[-2:] == [b"QUIT\r\n", b""]
     assert feed.session.pending_action == api.CLOSE
-    feed.loses(api.ENDED)
+    feed.lose_connection(api.ENDED)
     assert feed.recorder.messages == {"accepted": 3}
     assert not feed.recorder.errors
     assert feed.scheduler.ended == [feed.session]
@@ -36,16 +36,24 @@ def test_a_session_speaks_its_script_and_counts_each_message() -> None:
     assert len(feed.recorder.timings["session", True]) == 1
 
 
-def test_the_memo_changes_nothing_but_the_speed() -> None:
-    """Whole, a byte at a time or recorded on a tape: the same commands, the same counts."""
-    replies = (*YES, *DELIVERED, DELIVERED[0], b"550 5.1.1 no\r\n", b"250 reset\r\n", *DELIVERED * 2, b"221 bye\r\n")
+def test_cached_parsed_and_split_replies_give_the_same_session() -> None:
+    """Replies come whole, in pieces, or to a session with a transcript: commands and counts are the same."""
+    replies = (
+        *GREETING_AND_EHLO,
+        *MESSAGE_ACCEPTED,
+        MESSAGE_ACCEPTED[0],
+        b"550 5.1.1 no\r\n",
+        b"250 reset\r\n",
+        *MESSAGE_ACCEPTED * 2,
+        b"221 bye\r\n",
+    )
     outcomes = []
     for transcript in (False, True):
         for piece in (1, 2, 1000):
-            feed = Feed(repeated(), iterations=3, transcript=transcript)
+            feed = ClientFeed(repeated(), iterations=3, transcript=transcript)
             for reply in replies:
                 for at in range(0, len(reply), piece):
-                    feed.hears(reply[at : at + piece])
+                    feed.receive(reply[at : at + piece])
             codes = {verb: feed.recorder.codes(verb) for verb in ("MAIL", "RCPT", "DATA", "message", "RSET", "QUIT")}
             outcomes.append((list(feed.sent), feed.recorder.messages, codes, feed.session.pending_action))
     assert all(outcome == outcomes[0] for outcome in outcomes)
@@ -53,22 +61,29 @@ def test_the_memo_changes_nothing_but_the_speed() -> None:
     assert outcomes[0][2]["RCPT"] == {"250": 3, "550": 1}
 
 
-def test_codes_with_the_same_beginning_are_told_apart() -> None:
-    feed = Feed(repeated(), iterations=9)
-    feed.talks(*YES, *DELIVERED, b"250 2.1.0 ok\r\n", b"250 2.1.5 ok\r\n", b"354 go\r\n", b"451 2.0.0 queued\r\n")
+def test_replies_with_different_codes_share_no_cache_entry() -> None:
+    feed = ClientFeed(repeated(), iterations=9)
+    feed.receive_each(
+        *GREETING_AND_EHLO,
+        *MESSAGE_ACCEPTED,
+        b"250 2.1.0 ok\r\n",
+        b"250 2.1.5 ok\r\n",
+        b"354 go\r\n",
+        b"451 2.0.0 queued\r\n",
+    )
     assert feed.recorder.messages == {"accepted": 1, "rejected": 1}
 
 
 @pytest.mark.parametrize(
     ("replies", "sent", "messages"),
     [
-        pytest.param([b"452 full\r\n"], b"MAIL FROM:<a@b.example>\r\n", {"rejected": 1}, id="MAIL refused: next pass"),
+        pytest.param([b"452 full\r\n"], b"MAIL FROM:<a@b.example>\r\n", {"rejected": 1}, id="MAIL refused: next iteration"),
         pytest.param([b"250 ok\r\n", b"550 no\r\n", b"550 no\r\n"], b"RSET\r\n", {"rejected": 1}, id="all RCPT refused"),
         pytest.param(
-            [b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n"], b"DATA\r\n", {}, id="one RCPT refused: it goes on with the other"
+            [b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n"], b"DATA\r\n", {}, id="one RCPT refused: DATA follows"
         ),
         pytest.param(
-            [b"250 ok\r\n", b"250 ok\r\n", b"550 no\r\n"], b"DATA\r\n", {}, id="the last RCPT refused: it goes on"
+            [b"250 ok\r\n", b"250 ok\r\n", b"550 no\r\n"], b"DATA\r\n", {}, id="the last RCPT refused: DATA follows"
         ),
         pytest.param(
             [b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"554 no\r\n"], b"RSET\r\n", {"rejected": 1}, id="DATA refused"
@@ -77,30 +92,30 @@ def test_codes_with_the_same_beginning_are_told_apart() -> None:
             [b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", b"554 spam\r\n"],
             b"MAIL FROM:<a@b.example>\r\n",
             {"rejected": 1},
-            id="the message refused: no RSET is needed",
+            id="message refused: no RSET",
         ),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("warm", [False, True])
-def test_a_refusal_costs_one_message_and_not_the_connection(
+def test_refusal_rejects_one_message_and_keeps_the_connection(
     replies: list[bytes], sent: bytes, messages: dict[str, int], warm: bool
 ) -> None:
-    feed = Feed(repeated(rcpts=2), iterations=3)
-    feed.talks(*YES)
-    if warm:  # the same with every memo written
-        feed.talks(b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", b"250 ok\r\n")
-    assert feed.talks(*replies)[-1] == sent
+    feed = ClientFeed(repeated(rcpts=2), iterations=3)
+    feed.receive_each(*GREETING_AND_EHLO)
+    if warm:  # the same with every reply cached
+        feed.receive_each(b"250 ok\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n", b"250 ok\r\n")
+    assert feed.receive_each(*replies)[-1] == sent
     feed.recorder.accepted -= warm
     assert feed.recorder.messages == messages
     assert feed.session.pending_action == api.NOTHING
 
 
-def test_after_the_recovering_rset_the_next_transaction_begins() -> None:
-    feed = Feed(repeated(), iterations=3)
-    for _ in range(3):  # the RSET's memo must not send it back to the wrong place
-        feed.talks(*(YES if not feed.recorder.rejected else ()), b"250 ok\r\n")
-        assert feed.hears(b"550 no\r\n") == b"RSET\r\n"
-        assert feed.hears(b"250 ok\r\n") == b"MAIL FROM:<a@b.example>\r\n"
+def test_next_transaction_begins_after_the_recovering_rset() -> None:
+    feed = ClientFeed(repeated(), iterations=3)
+    for _ in range(3):  # a cached RSET reply must not lead to the wrong step
+        feed.receive_each(*(GREETING_AND_EHLO if not feed.recorder.rejected else ()), b"250 ok\r\n")
+        assert feed.receive(b"550 no\r\n") == b"RSET\r\n"
+        assert feed.receive(b"250 ok\r\n") == b"MAIL FROM:<a@b.example>\r\n"
     assert feed.recorder.rejected == 3
 
 
@@ -111,48 +126,48 @@ def test_after_the_recovering_rset_the_next_transaction_begins() -> None:
         ([b"421 busy\r\n"], "closed_421", {"failed": 1}),
         ([b"\xff\xfe what\r\n"], "malformed_reply", {"failed": 1}),
         ([b"220 s\r\n", b"500 no ehlo\r\n"], "ehlo_refused", {"failed": 1}),
-        ([*YES, b"hello there\r\n"], "malformed_reply", {"failed": 1}),
-        ([*YES, b"421 4.3.2 closing\r\n"], "closed_421", {"rejected": 1}),
-        ([*YES, b"2" * 70_000], "reply_too_long", {"failed": 1}),
-        ([*YES, b"250-more\r\n" * 120_000], "reply_too_long", {"failed": 1}),
+        ([*GREETING_AND_EHLO, b"hello there\r\n"], "malformed_reply", {"failed": 1}),
+        ([*GREETING_AND_EHLO, b"421 4.3.2 closing\r\n"], "closed_421", {"rejected": 1}),
+        ([*GREETING_AND_EHLO, b"2" * 70_000], "reply_too_long", {"failed": 1}),
+        ([*GREETING_AND_EHLO, b"250-more\r\n" * 120_000], "reply_too_long", {"failed": 1}),
     ],
 )
-def test_a_session_without_a_future_ends_and_says_why(received: list[bytes], error: str, messages: dict[str, int]) -> None:
-    feed = Feed(repeated(), iterations=3)
-    feed.talks(*received)
+def test_fatal_reply_ends_the_session_with_its_error(received: list[bytes], error: str, messages: dict[str, int]) -> None:
+    feed = ClientFeed(repeated(), iterations=3)
+    feed.receive_each(*received)
     if feed.sent and feed.sent[-1] == b"QUIT\r\n":
-        feed.hears(b"221 bye\r\n")
+        feed.receive(b"221 bye\r\n")
     assert feed.session.pending_action == api.CLOSE
     assert feed.recorder.errors == {error: 1}
     assert feed.recorder.messages == messages
     assert feed.session.broken
-    feed.loses(api.ENDED)
+    feed.lose_connection(api.ENDED)
     assert len(feed.scheduler.ended) == 1
 
 
-@pytest.mark.parametrize("why", [api.CLOSED, api.CONNECTION_RESET, api.TIMEOUT, api.CONNECT_REFUSED, api.TLS_FAILED])
-def test_a_lost_connection_fails_its_message(why: str) -> None:
-    feed = Feed(repeated(), iterations=3)
-    feed.talks(*YES, *DELIVERED, b"250 ok\r\n")
-    feed.loses(why)
+@pytest.mark.parametrize("reason", [api.CLOSED, api.CONNECTION_RESET, api.TIMEOUT, api.CONNECT_REFUSED, api.TLS_FAILED])
+def test_lost_connection_fails_the_open_message(reason: str) -> None:
+    feed = ClientFeed(repeated(), iterations=3)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED, b"250 ok\r\n")
+    feed.lose_connection(reason)
     assert feed.recorder.messages == {"accepted": 1, "failed": 1}
-    assert feed.recorder.errors == {why: 1}
+    assert feed.recorder.errors == {reason: 1}
 
 
-def test_what_a_stop_cuts_off_is_interrupted() -> None:
-    feed = Feed(repeated(), iterations=3)
-    feed.talks(*YES, b"250 ok\r\n")
-    feed.loses(api.STOPPED)
+def test_stopped_session_counts_its_message_as_interrupted() -> None:
+    feed = ClientFeed(repeated(), iterations=3)
+    feed.receive_each(*GREETING_AND_EHLO, b"250 ok\r\n")
+    feed.lose_connection(api.STOPPED)
     assert feed.recorder.messages == {"interrupted": 1}
     assert not feed.recorder.errors
 
 
-def test_replies_that_nobody_asked_for_are_evidence() -> None:
-    feed = Feed(repeated(), iterations=3)
-    assert feed.talks(*YES)[-1].startswith(b"MAIL")
-    assert feed.hears(b"250 ok\r\n250 and another\r\n") == b"RCPT TO:<r0@b.example>\r\n"
+def test_reply_without_a_command_is_an_unsolicited_reply() -> None:
+    feed = ClientFeed(repeated(), iterations=3)
+    assert feed.receive_each(*GREETING_AND_EHLO)[-1].startswith(b"MAIL")
+    assert feed.receive(b"250 ok\r\n250 and another\r\n") == b"RCPT TO:<r0@b.example>\r\n"
     assert feed.recorder.errors == {"unsolicited_reply": 1}
-    assert feed.hears(b"250 ok\r\n") == b"DATA\r\n"
+    assert feed.receive(b"250 ok\r\n") == b"DATA\r\n"
 
 
 class TestGroups:
@@ -171,15 +186,15 @@ class TestGroups:
         teardown=3,
         iterations=99,
     )
-    OK = b"250 ok\r\n250 ok\r\n354 go\r\n"
+    ALL_OK = b"250 ok\r\n250 ok\r\n354 go\r\n"
 
-    def test_is_timed_as_one(self) -> None:
-        for pieces in ([self.OK], [self.OK[:9], self.OK[9:]], [b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"]):
-            feed = Feed(self.SCRIPT, iterations=3)
-            feed.talks(*YES)
+    def test_group_is_timed_as_one(self) -> None:
+        for pieces in ([self.ALL_OK], [self.ALL_OK[:9], self.ALL_OK[9:]], [b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"]):
+            feed = ClientFeed(self.SCRIPT, iterations=3)
+            feed.receive_each(*GREETING_AND_EHLO)
             for _ in range(3):
-                assert feed.talks(*pieces)[-1] == b"x\r\n.\r\n"
-                assert feed.hears(b"250 ok\r\n") == self.GROUP.wire
+                assert feed.receive_each(*pieces)[-1] == b"x\r\n.\r\n"
+                assert feed.receive(b"250 ok\r\n") == self.GROUP.wire
             assert feed.recorder.timings["pipeline", True] == [len(pieces) * 1_000_000] * 3
             assert feed.recorder.codes("RCPT") == {"250": 3}
             assert feed.recorder.service_ns("RCPT") == []
@@ -194,18 +209,18 @@ class TestGroups:
             (b"250 ok\r\n250 ok\r\n451 no\r\n", b"RSET\r\n"),
         ],
     )
-    def test_in_which_something_is_refused(self, replies: bytes, sent: bytes) -> None:
-        feed = Feed(self.SCRIPT, iterations=3)
-        feed.talks(*YES, self.OK, b"250 ok\r\n")
-        assert feed.hears(replies) == sent
+    def test_refusal_inside_a_group(self, replies: bytes, sent: bytes) -> None:
+        feed = ClientFeed(self.SCRIPT, iterations=3)
+        feed.receive_each(*GREETING_AND_EHLO, self.ALL_OK, b"250 ok\r\n")
+        assert feed.receive(replies) == sent
         assert feed.recorder.messages == {"accepted": 1, "rejected": 1}
         if sent != self.GROUP.wire:
-            assert feed.hears(b"554 no\r\n" if sent == b".\r\n" else b"250 ok\r\n") == self.GROUP.wire
+            assert feed.receive(b"554 no\r\n" if sent == b".\r\n" else b"250 ok\r\n") == self.GROUP.wire
 
-    def test_one_reply_too_many_is_seen(self) -> None:
-        feed = Feed(self.SCRIPT, iterations=3)
-        feed.talks(*YES, self.OK, b"250 ok\r\n")
-        assert feed.hears(self.OK + b"250 what\r\n") == b"x\r\n.\r\n"
+    def test_reply_beyond_the_group_is_unsolicited(self) -> None:
+        feed = ClientFeed(self.SCRIPT, iterations=3)
+        feed.receive_each(*GREETING_AND_EHLO, self.ALL_OK, b"250 ok\r\n")
+        assert feed.receive(self.ALL_OK + b"250 what\r\n") == b"x\r\n.\r\n"
         assert feed.recorder.errors == {"unsolicited_reply": 1}
 
 
@@ -227,32 +242,32 @@ class TestTls:
         teardown=3,
     )
 
-    def test_starttls(self) -> None:
-        feed = Feed(self.SCRIPT)
-        assert feed.talks(*YES)[-1] == b"STARTTLS\r\n"
-        assert feed.hears(b"220 go\r\n") == b""
+    def test_starttls_begins_the_handshake(self) -> None:
+        feed = ClientFeed(self.SCRIPT)
+        assert feed.receive_each(*GREETING_AND_EHLO)[-1] == b"STARTTLS\r\n"
+        assert feed.receive(b"220 go\r\n") == b""
         assert feed.session.pending_action == api.START_TLS
         assert feed.tls_started() == b"EHLO c\r\n"
         assert len(feed.recorder.timings["tls", True]) == 1
 
-    def test_refused(self) -> None:
-        feed = Feed(self.SCRIPT)
-        assert feed.talks(*YES, b"454 no\r\n")[-1] == b"QUIT\r\n"
+    def test_refused_starttls_ends_the_session(self) -> None:
+        feed = ClientFeed(self.SCRIPT)
+        assert feed.receive_each(*GREETING_AND_EHLO, b"454 no\r\n")[-1] == b"QUIT\r\n"
         assert feed.recorder.errors == {"starttls_refused": 1}
 
     @pytest.mark.parametrize(("behind", "error"), [(b"250 x\r\n", "unsolicited_reply"), (b"250", "injected_before_tls")])
-    def test_what_the_server_says_behind_its_220_is_not_carried_over(self, behind: bytes, error: str) -> None:
-        feed = Feed(self.SCRIPT)
-        feed.talks(*YES, b"220 go\r\n" + behind)
+    def test_octets_behind_the_220_are_not_carried_into_tls(self, behind: bytes, error: str) -> None:
+        feed = ClientFeed(self.SCRIPT)
+        feed.receive_each(*GREETING_AND_EHLO, b"220 go\r\n" + behind)
         assert feed.recorder.errors == {error: 1}
         assert feed.tls_started() == b"EHLO c\r\n"
-        assert feed.hears(b"250 ok\r\n") == b"QUIT\r\n"
+        assert feed.receive(b"250 ok\r\n") == b"QUIT\r\n"
 
-    def test_implicit(self) -> None:
-        feed = Feed(repeated(implicit_tls=True))
+    def test_implicit_tls_begins_before_the_greeting(self) -> None:
+        feed = ClientFeed(repeated(implicit_tls=True))
         assert feed.session.pending_action == api.START_TLS
         assert feed.tls_started() == b""
-        assert feed.hears(YES[0]) == b"EHLO c.example\r\n"
+        assert feed.receive(GREETING_AND_EHLO[0]) == b"EHLO c.example\r\n"
 
 
 class TestAuth:
@@ -267,82 +282,82 @@ class TestAuth:
         )
         return Script.of("auth", (command_step(b"EHLO c"), step, command_step(b"QUIT", 221)), teardown=2)
 
-    def test_plain(self) -> None:
-        feed = Feed(self.script("PLAIN"), credentials=("u", "secret"), transcript=True)
-        sent = feed.talks(*YES)[-1]
+    def test_plain_sends_an_initial_response_that_the_transcript_hides(self) -> None:
+        feed = ClientFeed(self.script("PLAIN"), credentials=("u", "secret"), transcript=True)
+        sent = feed.receive_each(*GREETING_AND_EHLO)[-1]
         assert sent == b"AUTH PLAIN " + base64.b64encode(b"\0u\0secret") + b"\r\n"
-        assert feed.hears(b"235 welcome\r\n") == b"QUIT\r\n"
+        assert feed.receive(b"235 welcome\r\n") == b"QUIT\r\n"
         assert feed.session.transcript is not None
         assert sent[11:-2] not in b"".join(entry.data for entry in feed.session.transcript.entries)
 
-    def test_login(self) -> None:
-        feed = Feed(self.script("LOGIN"), credentials=("u", "secret"))
-        sent = feed.talks(*YES, b"334 VXNlcm5hbWU6\r\n", b"334 UGFzc3dvcmQ6\r\n")
+    def test_login_answers_two_challenges(self) -> None:
+        feed = ClientFeed(self.script("LOGIN"), credentials=("u", "secret"))
+        sent = feed.receive_each(*GREETING_AND_EHLO, b"334 VXNlcm5hbWU6\r\n", b"334 UGFzc3dvcmQ6\r\n")
         assert sent[-3:] == [b"AUTH LOGIN\r\n", base64.b64encode(b"u") + b"\r\n", base64.b64encode(b"secret") + b"\r\n"]
-        assert feed.hears(b"235 welcome\r\n") == b"QUIT\r\n"
+        assert feed.receive(b"235 welcome\r\n") == b"QUIT\r\n"
         assert feed.recorder.codes("AUTH") == {"334": 2, "235": 1}
         assert len(feed.recorder.service_ns("AUTH")) == 1
 
     @pytest.mark.parametrize("challenge", [b"334 !!!\r\n", b"334\r\n"])
-    def test_a_challenge_that_cannot_be_answered_is_cancelled_or_answered(self, challenge: bytes) -> None:
-        feed = Feed(self.script("CRAM-MD5"), credentials=("u", "secret"))
-        sent = feed.talks(*YES, challenge)[-1]
+    def test_invalid_or_empty_challenge_is_answered_with_one_line(self, challenge: bytes) -> None:
+        feed = ClientFeed(self.script("CRAM-MD5"), credentials=("u", "secret"))
+        sent = feed.receive_each(*GREETING_AND_EHLO, challenge)[-1]
         assert sent.endswith(b"\r\n")
-        assert feed.hears(b"501 cancelled\r\n") == b"QUIT\r\n"
+        assert feed.receive(b"501 cancelled\r\n") == b"QUIT\r\n"
         assert feed.recorder.errors == {"auth_refused": 1}
 
-    def test_one_challenge_too_many_is_cancelled(self) -> None:
-        feed = Feed(self.script("LOGIN"), credentials=("u", "secret"))
-        assert feed.talks(*YES, b"334 YQ==\r\n", b"334 YQ==\r\n", b"334 YQ==\r\n")[-1] == b"*\r\n"
+    def test_challenge_beyond_the_mechanism_is_cancelled(self) -> None:
+        feed = ClientFeed(self.script("LOGIN"), credentials=("u", "secret"))
+        assert feed.receive_each(*GREETING_AND_EHLO, b"334 YQ==\r\n", b"334 YQ==\r\n", b"334 YQ==\r\n")[-1] == b"*\r\n"
 
 
 class TestLmtp:
-    def test_each_recipient_taken_is_answered(self) -> None:
-        feed = Feed(repeated(rcpts=3, lmtp=True), iterations=2)
+    def test_one_reply_is_expected_for_each_accepted_recipient(self) -> None:
+        feed = ClientFeed(repeated(rcpts=3, lmtp=True), iterations=2)
         for _ in range(2):
-            feed.talks(*(YES if not feed.recorder.accepted else ()))
-            sent = feed.talks(b"250 ok\r\n", b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n", b"354 go\r\n")
+            feed.receive_each(*(GREETING_AND_EHLO if not feed.recorder.accepted else ()))
+            sent = feed.receive_each(b"250 ok\r\n", b"250 ok\r\n", b"550 no\r\n", b"250 ok\r\n", b"354 go\r\n")
             assert sent[-1] == b"x\r\n.\r\n"
-            assert feed.hears(b"250 one\r\n") == b""
-            assert feed.hears(b"452 full\r\n").startswith(b"MAIL")
+            assert feed.receive(b"250 one\r\n") == b""
+            assert feed.receive(b"452 full\r\n").startswith(b"MAIL")
         assert feed.recorder.messages == {"accepted": 2}
         assert feed.recorder.codes("message") == {"250": 2, "452": 2}
 
 
-def test_lateness_is_packed_above_the_service_time() -> None:
-    feed = Feed(repeated(), iterations=1, late_ns=7_000_000)
-    feed.talks(*YES, *DELIVERED)
+def test_lateness_is_stored_above_the_service_time() -> None:
+    feed = ClientFeed(repeated(), iterations=1, late_ns=7_000_000)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED)
     (sample,) = (v for (verb, *_), found in feed.recorder.replies.items() if verb == "DATA" for v in found)
-    # 7 ms before it could connect, then 3 ms until the pass began
+    # 7 ms before the connection, then 3 ms until the iteration began
     assert (sample >> LATE_SHIFT, sample & (1 << LATE_SHIFT) - 1) == (10_000, 1_000_000)
 
 
-def test_waiting_at_the_gate_then_resuming_and_departing() -> None:
-    feed = Feed(repeated(), at_end=WAIT)
-    feed.talks(*YES, *DELIVERED)
+def test_session_waits_for_an_arrival_resumes_and_finishes() -> None:
+    feed = ClientFeed(repeated(), at_end=WAIT)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED)
     assert feed.session.deadline_ns >= api.NEVER
     feed.session.assign(5, feed.now_ns, feed.recorder)
     assert feed.session.resume(feed.now_ns) == b"MAIL FROM:<a@b.example>\r\n"
-    feed.talks(*DELIVERED)
+    feed.receive_each(*MESSAGE_ACCEPTED)
     assert feed.session.finish_waiting(feed.now_ns) == b"QUIT\r\n"
-    feed.hears(b"221 bye\r\n")
-    feed.loses(api.ENDED)
+    feed.receive(b"221 bye\r\n")
+    feed.lose_connection(api.ENDED)
     assert feed.recorder.messages == {"accepted": 2}
     assert not feed.recorder.errors
 
 
 @pytest.mark.parametrize("teardown", [b"", b"421 idle too long\r\n"])
-def test_a_server_that_closes_an_idle_connection_fails_no_message(teardown: bytes) -> None:
-    feed = Feed(repeated(), at_end=WAIT)
-    feed.talks(*YES, *DELIVERED)
+def test_connection_closed_while_idle_fails_no_message(teardown: bytes) -> None:
+    feed = ClientFeed(repeated(), at_end=WAIT)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED)
     if teardown:
-        feed.hears(teardown)
-    feed.loses(api.CLOSED)
+        feed.receive(teardown)
+    feed.lose_connection(api.CLOSED)
     assert feed.recorder.messages == {"accepted": 1}
     assert feed.recorder.errors == {"closed_idle": 1}
 
 
-def test_a_script_that_goes_on_is_spoken_to_its_end_whatever_comes() -> None:
+def test_script_that_continues_on_unexpected_replies_is_sent_to_its_end() -> None:
     steps = (
         command_step(b"XYZZY"),
         command_step(b"NOOP"),
@@ -350,29 +365,29 @@ def test_a_script_that_goes_on_is_spoken_to_its_end_whatever_comes() -> None:
         command_step(b" of it", 5),
         command_step(b"QUIT", 221),
     )
-    feed = Feed(Script.of("raw", steps), transcript=True)
-    sent = feed.talks(b"220 s\r\n", b"500 what\r\n", b"garbage\r\n", b"250 ok\r\n", b"221 bye\r\n")
+    feed = ClientFeed(Script.of("raw", steps), transcript=True)
+    sent = feed.receive_each(b"220 s\r\n", b"500 what\r\n", b"garbage\r\n", b"250 ok\r\n", b"221 bye\r\n")
     assert sent == [b"XYZZY\r\n", b"NOOP\r\n", b"half a line of it\r\n", b"QUIT\r\n", b""]
     assert list(feed.sent)[2:4] == [b"half a line", b" of it\r\n"]  # two segments, not one
     assert feed.session.transcript is not None
     assert feed.session.transcript.received() == b"220 s\r\n500 what\r\ngarbage\r\n250 ok\r\n221 bye\r\n"
 
 
-def test_the_engine_s_steps() -> None:
+def test_steps_that_the_engine_performs() -> None:
     steps = (
         Step(s.PAUSE, pause_ns=5), command_step(b"NOOP"), Step(s.HALF_CLOSE), Step(s.PAUSE, pause_ns=5), Step(s.RESET),
     )  # fmt: skip
-    feed = Feed(Script.of("engine", steps))
-    assert feed.hears(b"220 s\r\n") == b""
+    feed = ClientFeed(Script.of("engine", steps))
+    assert feed.receive(b"220 s\r\n") == b""
     assert (feed.session.pending_action, feed.session.wake_ns) == (api.SLEEP, feed.now_ns + 5)
-    assert feed.hears(b"250 early\r\n") == b""
+    assert feed.receive(b"250 early\r\n") == b""
     assert feed.recorder.errors == {"unsolicited_reply": 1}
-    assert feed.wakes() == b"NOOP\r\n"
-    feed.hears(b"250 ok\r\n")
+    assert feed.wake() == b"NOOP\r\n"
+    feed.receive(b"250 ok\r\n")
     assert feed.session.pending_action == api.HALF_CLOSE
-    feed.wakes()
+    feed.wake()
     assert feed.session.pending_action == api.SLEEP
-    feed.wakes()
+    feed.wake()
     assert feed.session.pending_action == api.RESET
 
 
@@ -380,7 +395,7 @@ def _drawn(draw: float, n: int, at: int) -> float:
     return draw
 
 
-def test_choose_goes_where_the_draw_says() -> None:
+def test_choose_follows_the_draw() -> None:
     steps = (
         Step(s.CHOOSE, targets=(1, 3), weights=(3.0, 1.0)),
         command_step(b"NOOP"),
@@ -390,6 +405,6 @@ def test_choose_goes_where_the_draw_says() -> None:
         command_step(b"QUIT", 221),
     )
     for draw, sent in ((0.0, b"NOOP\r\n"), (0.74, b"NOOP\r\n"), (0.75, b"HELP\r\n"), (0.999, b"HELP\r\n")):
-        feed = Feed(Script.of("choose", steps, draw=partial(_drawn, draw)))
-        assert feed.hears(b"220 s\r\n") == sent
-        assert feed.hears(b"250 ok\r\n").startswith(b"MAIL")
+        feed = ClientFeed(Script.of("choose", steps, draw=partial(_drawn, draw)))
+        assert feed.receive(b"220 s\r\n") == sent
+        assert feed.receive(b"250 ok\r\n").startswith(b"MAIL")

@@ -1,4 +1,4 @@
-"""Dialogues: transcripts cut into turns, nothing repaired."""
+"""Dialogues: transcripts divided into exchanges, nothing repaired."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def transcript(*entries: tuple[str, bytes]) -> Transcript:
     return transcript
 
 
-def test_replies_stand_at_the_write_they_came_after() -> None:
+def test_replies_belong_to_the_write_before_them() -> None:
     dialogue = Dialogue.of(transcript(
         (SERVER, b"220 x\r\n"), (CLIENT, b"EHLO y\r\n"), (SERVER, b"250-x\r\n"), (SERVER, b"250 DSN\r\n250 more\r\n"),
         (CLIENT, b"quit\r\n"), (SERVER, b"221 b"), (EVENT, b"closed"),
@@ -22,12 +22,12 @@ def test_replies_stand_at_the_write_they_came_after() -> None:
     assert dialogue.exchanges[2].incomplete == b"221 b"
     assert dialogue.end_reason == "closed"
     assert dialogue.closed_by_server
-    quit_turn = dialogue.exchange_of(b"QUIT")
-    assert quit_turn is dialogue.exchanges[2]
+    quit_exchange = dialogue.exchange_of(b"QUIT")
+    assert quit_exchange is dialogue.exchanges[2]
     assert dialogue.last_code == 250
 
 
-def test_what_came_before_tls_does_not_run_into_what_comes_inside() -> None:
+def test_octets_before_tls_are_not_joined_with_octets_inside() -> None:
     dialogue = Dialogue.of(transcript(
         (SERVER, b"220 x\r\n"), (CLIENT, b"STARTTLS\r\n"), (SERVER, b"220 go\r\n250"), (EVENT, b"tls"),
         (SERVER, b"250 in\r\n"), (CLIENT, b"EHLO y\r\n"), (SERVER, b"250 x\r\n"), (EVENT, b"ended"),
@@ -38,13 +38,13 @@ def test_what_came_before_tls_does_not_run_into_what_comes_inside() -> None:
     assert not dialogue.closed_by_server
 
 
-def test_silence() -> None:
+def test_dialogue_without_a_reply() -> None:
     dialogue = Dialogue.of(transcript((EVENT, b"connect_refused")))
     assert not dialogue.greeted
     assert (dialogue.banner, dialogue.last_code, dialogue.exchange_of(b"EHLO")) == (None, 0, None)
 
 
-def test_a_reply_without_a_code_is_kept() -> None:
+def test_reply_without_a_code_is_kept() -> None:
     dialogue = Dialogue.of(transcript((SERVER, b"220 x\r\n"), (CLIENT, b"NOOP\r\n"), (SERVER, b"what?\r\n")))
     assert dialogue.exchanges[1].codes == [0]
     assert [one.reply.raw for one in dialogue.replies()] == [b"220 x\r\n", b"what?\r\n"]

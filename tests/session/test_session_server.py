@@ -1,4 +1,4 @@
-"""The strict server, fed with octets: what it answers, and that it answers the same however they are split."""
+"""The server session: its replies, and that they do not depend on how the octets are split."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from smtpbench.session.server import MAX_LINE_BYTES, ServerSession
 from smtpbench.session.server_context import Envelope, ServerContext
 
 
-class Talk:
-    """A session under a test's thumb."""
+class ServerFeed:
+    """A server session without a socket: give it commands, get its replies."""
 
     def __init__(self, **options: object) -> None:
-        self.kept: list[Envelope] = []
-        self.service = ServerContext(on_message=self.kept.append, **options)  # type: ignore[arg-type]  # a test's own options
-        self.session = ServerSession(self.service)
+        self.accepted: list[Envelope] = []
+        self.context = ServerContext(on_message=self.accepted.append, **options)  # type: ignore[arg-type]  # a test's own options
+        self.session = ServerSession(self.context)
         self.clock = count(1)
         self.greeting = self.session.connected(0)
 
-    def says(self, data: bytes) -> bytes:
+    def receive(self, data: bytes) -> bytes:
         out = self.session.receive(data, next(self.clock))
         assert isinstance(out, bytes)
         return out
 
     def codes(self, *lines: bytes) -> list[int]:
-        """The codes of the last line of each reply."""
-        return [int(self.says(line + b"\r\n").splitlines()[-1][:3] or b"0") for line in lines]
+        """Send command lines; return the code of the last line of each reply."""
+        return [int(self.receive(line + b"\r\n").splitlines()[-1][:3] or b"0") for line in lines]
 
 
 ENVELOPE = (b"EHLO c.example", b"MAIL FROM:<a@b.example>", b"RCPT TO:<c@d.example>")
 
 
-def test_a_message() -> None:
-    talk = Talk()
-    assert talk.greeting == b"220 sink.example ESMTP smtpbench sink\r\n"
-    assert talk.codes(*ENVELOPE, b"DATA") == [250, 250, 250, 354]
-    assert talk.says(b"Subject: x\r\n\r\n..dot\r\n.\r\n") == b"250 2.0.0 Message accepted\r\n"
-    assert talk.kept == [Envelope(b"a@b.example", (b"c@d.example",), b"Subject: x\r\n\r\n.dot\r\n")]
-    assert talk.codes(b"RCPT TO:<c@d.example>", b"QUIT") == [503, 221]
-    assert talk.session.pending_action == api.CLOSE
-    assert talk.service.counts.to_data()["messages"] == {"accepted": 1, "rejected": 0}
+def test_message_is_accepted_and_handed_on() -> None:
+    server = ServerFeed()
+    assert server.greeting == b"220 sink.example ESMTP smtpbench sink\r\n"
+    assert server.codes(*ENVELOPE, b"DATA") == [250, 250, 250, 354]
+    assert server.receive(b"Subject: x\r\n\r\n..dot\r\n.\r\n") == b"250 2.0.0 Message accepted\r\n"
+    assert server.accepted == [Envelope(b"a@b.example", (b"c@d.example",), b"Subject: x\r\n\r\n.dot\r\n")]
+    assert server.codes(b"RCPT TO:<c@d.example>", b"QUIT") == [503, 221]
+    assert server.session.pending_action == api.CLOSE
+    assert server.context.counts.to_data()["messages"] == {"accepted": 1, "rejected": 0}
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_a_message() -> None:
         pytest.param([b"HELO c", b"MAIL FROM:<a@b.example>"], [250, 250], id="HELO"),
     ],
 )
-def test_order_and_syntax(lines: list[bytes], codes: list[int]) -> None:
-    assert Talk().codes(*lines) == codes
+def test_codes_for_order_and_syntax(lines: list[bytes], codes: list[int]) -> None:
+    assert ServerFeed().codes(*lines) == codes
 
 
 DIALOGUES = {
@@ -88,14 +88,14 @@ DIALOGUES = {
 
 
 @pytest.mark.parametrize("name", DIALOGUES)
-def test_every_split_gets_the_same_answers(name: str) -> None:
+def test_replies_do_not_depend_on_how_octets_are_split(name: str) -> None:
     data = DIALOGUES[name]
 
     def answers(*cuts: int) -> tuple[bytes, list[Envelope]]:
-        talk = Talk()
+        server = ServerFeed()
         edges = [0, *cuts, len(data)]
-        sent = b"".join(talk.says(data[a:b]) for a, b in pairwise(edges) if b > a)
-        return sent, talk.kept
+        sent = b"".join(server.receive(data[a:b]) for a, b in pairwise(edges) if b > a)
+        return sent, server.accepted
 
     whole = answers()
     if len(data) < 1000:
@@ -110,62 +110,62 @@ def test_every_split_gets_the_same_answers(name: str) -> None:
 
 
 def test_only_crlf_dot_crlf_ends_the_data() -> None:
-    talk = Talk()
-    talk.says(DIALOGUES["not the end"])
-    assert talk.kept[0].content == b"a\n.\nb\r\n\nc\n.\r\nd\r.\re\r\r\n\0\r\n\r\n \r\n"
+    server = ServerFeed()
+    server.receive(DIALOGUES["not the end"])
+    assert server.accepted[0].content == b"a\n.\nb\r\n\nc\n.\r\nd\r.\re\r\r\n\0\r\n\r\n \r\n"
 
 
-def test_an_oversize_message_is_read_to_its_end_and_refused_once() -> None:
-    talk = Talk(size_bytes=1000)
-    assert talk.codes(*ENVELOPE, b"DATA") == [250, 250, 250, 354]
+def test_oversize_message_is_read_to_its_end_and_refused_once() -> None:
+    server = ServerFeed(size_bytes=1000)
+    assert server.codes(*ENVELOPE, b"DATA") == [250, 250, 250, 354]
     for _ in range(50):
-        assert talk.says(b"QUIT\r\n" * 100) == b""
-    assert talk.says(b".\r\nNOOP\r\n") == b"552 5.3.4 Message too big\r\n250 2.0.0 Ok\r\n"
-    assert talk.kept == []
+        assert server.receive(b"QUIT\r\n" * 100) == b""
+    assert server.receive(b".\r\nNOOP\r\n") == b"552 5.3.4 Message too big\r\n250 2.0.0 Ok\r\n"
+    assert server.accepted == []
 
 
-def test_what_came_in_the_clear_never_reaches_tls() -> None:
-    talk = Talk(starttls=True)
-    assert b"STARTTLS" in talk.says(b"EHLO c\r\n")
-    assert talk.says(b"STARTTLS\r\nNOOP\r\nNOO").startswith(b"220 ")
-    assert talk.session.pending_action == api.START_TLS
-    talk.session.pending_action = api.NOTHING
-    assert talk.session.tls_started(9) == b""
-    assert talk.codes(b"MAIL FROM:<a@b.example>", b"STARTTLS x") == [503, 501]
-    assert b"STARTTLS" not in talk.says(b"EHLO c\r\n")
-    assert talk.codes(b"STARTTLS") == [503]
+def test_octets_in_the_clear_behind_starttls_are_discarded() -> None:
+    server = ServerFeed(starttls=True)
+    assert b"STARTTLS" in server.receive(b"EHLO c\r\n")
+    assert server.receive(b"STARTTLS\r\nNOOP\r\nNOO").startswith(b"220 ")
+    assert server.session.pending_action == api.START_TLS
+    server.session.pending_action = api.NOTHING
+    assert server.session.tls_started(9) == b""
+    assert server.codes(b"MAIL FROM:<a@b.example>", b"STARTTLS x") == [503, 501]
+    assert b"STARTTLS" not in server.receive(b"EHLO c\r\n")
+    assert server.codes(b"STARTTLS") == [503]
 
 
-@pytest.mark.parametrize("starting", [True, False])
-def test_auth(starting: bool) -> None:
-    talk = Talk(users={"u": "secret"})
-    assert b"AUTH PLAIN LOGIN CRAM-MD5" in talk.says(b"EHLO c\r\n")
-    good, bad = (base64.b64encode(b"\0u\0" + word) for word in (b"secret", b"wrong"))
-    assert talk.codes(b"AUTH NONE", b"AUTH PLAIN !!", b"AUTH PLAIN " + bad) == [504, 501, 535]
-    assert talk.codes(b"AUTH PLAIN", b"*") == [334, 501]
-    if starting:
-        assert talk.codes(b"AUTH PLAIN " + good) == [235]
+@pytest.mark.parametrize("initial_response", [True, False])
+def test_auth(initial_response: bool) -> None:
+    server = ServerFeed(users={"u": "secret"})
+    assert b"AUTH PLAIN LOGIN CRAM-MD5" in server.receive(b"EHLO c\r\n")
+    good, bad = (base64.b64encode(b"\0u\0" + password) for password in (b"secret", b"wrong"))
+    assert server.codes(b"AUTH NONE", b"AUTH PLAIN !!", b"AUTH PLAIN " + bad) == [504, 501, 535]
+    assert server.codes(b"AUTH PLAIN", b"*") == [334, 501]
+    if initial_response:
+        assert server.codes(b"AUTH PLAIN " + good) == [235]
     else:
-        assert talk.codes(b"AUTH LOGIN", base64.b64encode(b"u"), base64.b64encode(b"secret")) == [334, 334, 235]
-    assert talk.codes(b"AUTH PLAIN " + good) == [503]
-    assert talk.service.counts.to_data()["auth"] == {"ok": 1, "failed": 1}
+        assert server.codes(b"AUTH LOGIN", base64.b64encode(b"u"), base64.b64encode(b"secret")) == [334, 334, 235]
+    assert server.codes(b"AUTH PLAIN " + good) == [503]
+    assert server.context.counts.to_data()["auth"] == {"ok": 1, "failed": 1}
 
 
-def test_lmtp_answers_for_each_recipient() -> None:
-    talk = Talk(lmtp=True)
-    assert talk.codes(b"EHLO c", b"LHLO c", b"MAIL FROM:<a@b.example>") == [500, 250, 250]
-    assert talk.codes(b"RCPT TO:<c@d.example>", b"RCPT TO:<e@d.example>", b"DATA") == [250, 250, 354]
-    assert talk.says(b"x\r\n.\r\n") == b"250 2.0.0 Message accepted\r\n" * 2
+def test_lmtp_message_gets_one_reply_for_each_recipient() -> None:
+    server = ServerFeed(lmtp=True)
+    assert server.codes(b"EHLO c", b"LHLO c", b"MAIL FROM:<a@b.example>") == [500, 250, 250]
+    assert server.codes(b"RCPT TO:<c@d.example>", b"RCPT TO:<e@d.example>", b"DATA") == [250, 250, 354]
+    assert server.receive(b"x\r\n.\r\n") == b"250 2.0.0 Message accepted\r\n" * 2
 
 
-def test_limits() -> None:
-    talk = Talk(recipients=1, messages=1)
-    assert talk.codes(*ENVELOPE, b"RCPT TO:<e@d.example>", b"DATA") == [250, 250, 250, 452, 354]
-    talk.says(b"x\r\n.\r\n")
-    assert talk.codes(b"MAIL FROM:<a@b.example>") == [421]
-    assert talk.session.pending_action == api.LINGER
+def test_limits_of_recipients_and_messages() -> None:
+    server = ServerFeed(recipients=1, messages=1)
+    assert server.codes(*ENVELOPE, b"RCPT TO:<e@d.example>", b"DATA") == [250, 250, 250, 452, 354]
+    server.receive(b"x\r\n.\r\n")
+    assert server.codes(b"MAIL FROM:<a@b.example>") == [421]
+    assert server.session.pending_action == api.LINGER
 
 
 @pytest.mark.parametrize("option", ["require_tls", "require_auth"])
-def test_requirements(option: str) -> None:
-    assert Talk(**{option: True}).codes(b"EHLO c", b"MAIL FROM:<a@b.example>") == [250, 530]
+def test_mail_is_refused_without_required_tls_or_auth(option: str) -> None:
+    assert ServerFeed(**{option: True}).codes(b"EHLO c", b"MAIL FROM:<a@b.example>") == [250, 530]

@@ -1,4 +1,4 @@
-"""A mailbox keeps the newest within its bounds, counts what it forgot, and tells whoever waits."""
+"""A mailbox keeps the newest messages, counts what it discarded, and wakes a thread that waits."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ def envelope(number: int, size_bytes: int = 10) -> Envelope:
         (100, 100, [10] * 10, list(range(10))),
     ],
 )
-def test_the_oldest_make_room(messages: int, octets: int, sizes: list[int], kept: list[int]) -> None:
+def test_oldest_messages_are_discarded_beyond_a_limit(messages: int, octets: int, sizes: list[int], kept: list[int]) -> None:
     mailbox = Mailbox(messages, octets)
     for number, size_bytes in enumerate(sizes):
         mailbox.add(envelope(number, size_bytes))
     assert mailbox.messages() == [envelope(number, sizes[number]) for number in kept]
-    assert mailbox.forgotten == len(sizes) - len(kept)
+    assert mailbox.discarded == len(sizes) - len(kept)
     assert mailbox.wait_for(len(sizes), 0)
     assert not mailbox.wait_for(len(sizes) + 1, 0)
 
 
-def test_clearing_begins_again() -> None:
+def test_clear_discards_messages_and_count() -> None:
     mailbox = Mailbox(1, 15)
     for number in range(3):
         mailbox.add(envelope(number))
     mailbox.clear()
-    assert (mailbox.messages(), mailbox.forgotten, mailbox.wait_for(1, 0)) == ([], 0, False)
+    assert (mailbox.messages(), mailbox.discarded, mailbox.wait_for(1, 0)) == ([], 0, False)
     mailbox.add(envelope(7))
     assert mailbox.messages() == [envelope(7)]
 
 
-def test_another_thread_that_waits_is_told() -> None:
+def test_waiting_thread_is_woken() -> None:
     mailbox, received = Mailbox(), []
     waiting = threading.Thread(target=lambda: received.append(mailbox.wait_for(2, 30)))
     waiting.start()

@@ -1,4 +1,4 @@
-"""The sink with real clients: the standard library's smtplib, and our own command line."""
+"""The sink with real clients: smtplib of the standard library, and our own command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.serve import sink_running
 
 
-async def test_embedded_on_a_free_port_with_a_client_that_is_not_ours(tls: Tls) -> None:
+async def test_sink_serves_smtplib(tls: Tls) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tls.cert, tls.key)
     service = ServerContext(users={"u": "secret"}, starttls=True)
@@ -28,7 +28,7 @@ async def test_embedded_on_a_free_port_with_a_client_that_is_not_ours(tls: Tls) 
             client.sendmail("a@b.example", ["c@d.example", "e@d.example"], "Subject: x\r\n\r\n.dot\r\n")
 
     with trio.fail_after(30):
-        async with sink_running(service, tls=context, keep=True) as running:
+        async with sink_running(service, tls=context, keep_messages=True) as running:
             await trio.to_thread.run_sync(send, running.port)
             await trio.to_thread.run_sync(send, running.port)
     assert [message.recipients for message in running.messages] == [(b"c@d.example", b"e@d.example")] * 2
@@ -36,8 +36,8 @@ async def test_embedded_on_a_free_port_with_a_client_that_is_not_ours(tls: Tls) 
     assert (running.counts.accepted, running.counts.tls, running.counts.auth_ok) == (2, 2, 2)
 
 
-async def test_every_message_of_a_run_carries_its_id(tmp_path: Path) -> None:
-    async with sink_running(keep=True) as running:
+async def test_every_message_carries_the_run_id(tmp_path: Path) -> None:
+    async with sink_running(keep_messages=True) as running:
         target = f"smtp://127.0.0.1:{running.port}"
         done = await trio.to_thread.run_sync(lambda: run("relay", target, tmp_path, "-n", "20", "-c", "2"))
     assert done.messages == {"accepted": 20}
@@ -50,7 +50,7 @@ async def test_every_message_of_a_run_carries_its_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lmtp", [False, True])
-def test_a_unix_socket(tmp_path: Path, lmtp: bool) -> None:
+def test_unix_socket(tmp_path: Path, lmtp: bool) -> None:
     path = tmp_path / "sink.sock"
     process = start("sink", "--listen", f"unix:{path}", "--ready-json", *(["--lmtp"] if lmtp else []))
     assert process.stdout is not None
@@ -66,7 +66,7 @@ def test_a_unix_socket(tmp_path: Path, lmtp: bool) -> None:
         assert done.result["errors"]["lhlo_refused"] == 10
 
 
-def test_ipv6(tmp_path: Path) -> None:
+def test_ipv6_address(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
         port = probe.getsockname()[1]
@@ -79,7 +79,7 @@ def test_ipv6(tmp_path: Path) -> None:
     assert done.messages == {"accepted": 10}
 
 
-def test_a_certificate_of_its_own(tmp_path: Path) -> None:
+def test_self_signed_certificate(tmp_path: Path) -> None:
     process = start("sink", "--listen", "127.0.0.1:0", "--ready-json", "--self-signed", "--implicit-tls")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -92,7 +92,7 @@ def test_a_certificate_of_its_own(tmp_path: Path) -> None:
     assert done.result["latency"]["tls"]["service"]["count"] == 2
 
 
-def test_caps(tmp_path: Path) -> None:
+def test_limits_of_connections_and_messages(tmp_path: Path) -> None:
     with sink("--max-connections", "2", "--max-messages", "5", "--max-size", "2KiB") as (port, counts):
         target = f"smtp://127.0.0.1:{port}"
         done = run("relay", target, tmp_path, "-n", "30", "-c", "4", "--size", "1KiB")
@@ -104,20 +104,27 @@ def test_caps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "text"),
     [
         (("--listen", "0.0.0.0:0"), "--authorized"),
         (("--listen", "127.0.0.1"), "write HOST:PORT"),
-        (("--listen", "127.0.0.1:99999"), "port up to 65535"),
-        (("--on", "RCPT=teapot"), "not known"),
+        (("--listen", "127.0.0.1:99999"), "the port is at most 65535"),
+        (("--on", "RCPT=teapot"), "unknown action"),
         (("--implicit-tls",), "--self-signed"),
         (("--user", "u"), "SMTPBENCH_SINK_PASSWORD"),
         (("--config", "/nowhere"), "no such file"),
         (("--tls-cert", "/nowhere"), "No such file"),
     ],
 )
-def test_what_cannot_be_meant(options: tuple[str, ...], said: str) -> None:
+def test_wrong_options_exit_with_code_2_and_one_line(options: tuple[str, ...], text: str) -> None:
     done = smtpbench("sink", *options)
     assert done.code == 2
-    assert said in done.err
+    assert text in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_mistakes_in_a_configuration_file_are_reported_with_their_place(tmp_path: Path) -> None:
+    (tmp_path / "sink.yaml").write_text("seed: 1\non:\n- RCPT=450\n- RCPT=teapot\n")
+    done = smtpbench("sink", "--config", str(tmp_path / "sink.yaml"))
+    assert done.code == 2
+    assert "sink.yaml:4:3: 'RCPT=teapot': unknown action 'teapot'" in done.err

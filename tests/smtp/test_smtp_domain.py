@@ -1,4 +1,4 @@
-"""Which domains are the same."""
+"""Canonical spelling of domains and address literals."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from smtpbench.smtp.domain import canonical
         ("a b.example", None),
     ],
 )
-def test_one_spelling(domain: str, spelling: str | None) -> None:
+def test_canonical_spelling(domain: str, spelling: str | None) -> None:
     assert canonical(domain.encode()) == spelling
     if spelling is not None:
         assert canonical(spelling.encode()) == spelling
 
 
-def test_what_is_not_utf8_is_no_domain() -> None:
+def test_octets_that_are_not_utf8_are_not_a_domain() -> None:
     assert canonical(b"\xff.example") is None

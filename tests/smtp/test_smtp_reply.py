@@ -1,4 +1,4 @@
-"""Replies: the same however the octets are split, and nothing a server sends is refused."""
+"""Replies: they do not depend on how octets are split, and none is refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read(*pieces: bytes) -> tuple[list[Reply], bytes]:
         (b"250 unfinished", [], []),
     ],
 )
-def test_replies(data: bytes, codes: list[int], malformed: list[bool]) -> None:
+def test_codes_and_malformed_replies(data: bytes, codes: list[int], malformed: list[bool]) -> None:
     replies, pending = read(data)
     assert [reply.code for reply in replies] == codes
     assert [reply.malformed for reply in replies] == malformed
@@ -41,7 +41,7 @@ def test_replies(data: bytes, codes: list[int], malformed: list[bool]) -> None:
     st.lists(st.sampled_from([b"250 a\r\n", b"250-b\r\n", b"354 c\n", b"x\r\n", b"\n", b"250-", b"2", b"\r"]), max_size=8),
     st.data(),
 )
-def test_every_split_gives_the_same(parts: list[bytes], data: st.DataObject) -> None:
+def test_replies_do_not_depend_on_how_octets_are_split(parts: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(parts)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=6)))
     pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
@@ -51,7 +51,7 @@ def test_every_split_gives_the_same(parts: list[bytes], data: st.DataObject) -> 
 @pytest.mark.parametrize(
     ("piece", "count"), [(b"2" * 1000, MAX_LINE_BYTES // 1000 + 1), (b"250-x\r\n" * 1000, MAX_REPLY_BYTES // 7000 + 1)]
 )
-def test_a_reply_without_an_end_is_given_up(piece: bytes, count: int) -> None:
+def test_reply_without_an_end_overflows(piece: bytes, count: int) -> None:
     reader = ReplyReader()
     for _ in range(count - 2):
         assert reader.feed(piece) == []
@@ -76,7 +76,7 @@ def test_enhanced_codes(raw: bytes, code: str) -> None:
     assert Reply(250, raw).enhanced == code
 
 
-def test_lines_and_codes() -> None:
+def test_lines_and_first_code() -> None:
     assert Reply(250, b"250-a b\r\n250 \r\n").lines == (b"a b", b"")
     assert Reply(0, b"what\r\n").lines == (b"what",)
     assert (first_code(b"354 x\r\n"), first_code(b"35 x")) == (354, 0)

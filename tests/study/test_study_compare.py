@@ -74,7 +74,7 @@ async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
 
 
 async def test_candidates_are_checked_against_the_rules_if_asked_for(tmp_path: Path) -> None:
-    async with sink_running() as one, sink_running(session=MUTANTS["eod-lf-lf"]) as other:
+    async with sink_running() as one, sink_running(session_class=MUTANTS["eod-lf-lf"]) as other:
         result = await compare(request_for(tmp_path, one.port, other.port, repeats=1, check=True), lambda text: None)
     (entry,) = (entry for entry in result["rule_differences"] if entry["rule"] == "eod-lf-lf")
     assert entry["verdicts"] == {"A": "pass", "B": "violation"}

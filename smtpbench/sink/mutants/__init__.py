@@ -1,6 +1,6 @@
-"""Mutants: server sessions that break exactly one rule each, to prove that the rule's probe sees it.
+"""Mutants: server sessions that break exactly one rule each, to prove that the rule's probe detects it.
 
-One file a part, as in `rules`; each holds `MUTANTS`, rule name → session class.
+One module for each part, as in `rules`. Each defines `MUTANTS`: the session class by rule name.
 """
 
 from __future__ import annotations
