@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,6 +47,14 @@ startbench: $(VENV)/.ready ## start time of `smtpbench --help` and of completion
 
 reportbench: $(VENV)/.ready ## CPU time and size of the HTML report of a long run
 	PYTHONPATH=tests $(BIN)/python -m bench.report
+
+docs-output: $(VENV)/.ready ## output shown in README.md and docs/ anew, on an idle machine; PAGES=… for some pages
+	$(BIN)/python -m docs_tools $(PAGES)
+
+docs-screenshot: $(VENV)/.ready ## docs/assets/report.png from a run, with chromium
+	$(BIN)/python -m docs_tools.screenshot
+
+.PHONY: docs-output docs-screenshot
 
 clean: ## forget the virtual environment and every cache
 	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis site
