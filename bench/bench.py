@@ -28,6 +28,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from smtpbench.text import plural
+
 CLIENT_CORE, SERVER_CORE = 0, 1
 HERE = Path(__file__).resolve().parent
 CONNECTIONS = 100
@@ -168,7 +170,8 @@ def main() -> int:
     rounds, messages = options.rounds, options.messages
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     print(f"{cpu[1] if cpu else 'unknown CPU'}, {os.cpu_count()} cores, Python {sys.version.split()[0]}")
-    print(f"{CONNECTIONS} connections, {BYTES} octets a message, {messages} messages a round, {rounds} rounds, median\n")
+    size = f"{CONNECTIONS} connections, {BYTES} octets a message"
+    print(f"{size}, {plural(messages, 'message')} a round, {plural(rounds, 'round')}, median\n")
     passed = True
     port = free_port()
     with server(smtp_sink_command(port), port):

@@ -16,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from smtpbench.text import plural
+
 ROOT = Path(__file__).resolve().parent.parent
 MAX_RATIO = 1.5
 _CALL = "from smtpbench.cli.main import main; main()"
@@ -59,7 +61,7 @@ def main() -> int:
         spread = f"(quartiles {low:.2f} to {high:.2f})"
         print(f"{name:<22}{statistics.median(times_ms[name]):>7.0f} ms CPU   × {median:.2f}  {spread}")
     median = statistics.median(ratios["smtpbench --help"])
-    print(f"limit × {MAX_RATIO}: {'passed' if median <= MAX_RATIO else 'FAILED'}, {rounds} rounds")
+    print(f"limit × {MAX_RATIO}: {'passed' if median <= MAX_RATIO else 'FAILED'}, {plural(rounds, 'round')}")
     return median > MAX_RATIO
 
 

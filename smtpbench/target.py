@@ -221,7 +221,7 @@ def resolve(target: Target, context: ssl.SSLContext | None, trust: Trust, *, aut
         raise UsageError(
             f"{target.host} ({remote[0]}) is not a loopback address; use --authorized if you may test this host"
         )
-    return [Route(entry[0], entry[4], context, name) for entry in found]  # type: ignore[arg-type]  # as connect() wants it
+    return [Route(entry[0], entry[4], context, name) for entry in found]  # type: ignore[arg-type]  # the form that connect() takes
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Made-up results of every kind, for whoever shows results; every text in them may be told."""
+"""Made-up results of every kind for tests of reports; the caller chooses the text in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from smtpbench.measure.result import summary
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, SCHEMAS, Saved
 from smtpbench.rules.register import BY_NAME
 
-#: Everything that some format or terminal would read as its own.
+#: Markup of every format.
 HOSTILE = (
     "]]></failure><script>alert(1)</script> |a\\|b`c``d``` @octocat #1 [x](http://evil.example) ::error::boo ##[group]x "
     "\"q\" 'a' & %0A {0} $HOME $(x) <!-- -->"
@@ -21,20 +21,20 @@ HOSTILE = (
 CONTROLS = "\x00\x07\x1b[2J\x1b]0;t\x07\r\n\t\u202e\ud800\udce9\ufffe\u2028::error::boo"
 
 
-#: Of a slot's replies.
-TIMES = {"service": summary(Histogram.of([1_000_000, 2_000_000, 3_500_000]))}
-#: A rule that is a SHOULD.
-ADVISED = next(name for name, rule in BY_NAME.items() if rule.severity == "advice")
+#: Latency of one metric.
+METRIC_LATENCY = {"service": summary(Histogram.of([1_000_000, 2_000_000, 3_500_000]))}
+#: Name of a rule whose severity is advice.
+ADVICE_RULE = next(name for name, rule in BY_NAME.items() if rule.severity == "advice")
 
 
 def saved(result: dict[str, Any], folder: str = "results/mine") -> Saved:
-    """A result as it would have been loaded."""
+    """Return a result as if it had been loaded from a folder."""
     kind = next(kind for kind, (schema, _) in SCHEMAS.items() if schema == result["schema"])
     return Saved(kind, result, Path(folder) / "result.json")
 
 
 def run_result(text: str = "220 mx.example ESMTP", **changes: Any) -> dict[str, Any]:
-    """Of `run`, with a threshold that held and one that failed."""
+    """Return a result of `run` with a threshold that passed and one that failed."""
     totals = Interval()
     totals.add(busy_recorder().drain())
     result = result_of(totals, notes=[text])
@@ -58,14 +58,14 @@ def run_result(text: str = "220 mx.example ESMTP", **changes: Any) -> dict[str, 
 
 
 def rule_data(name: str, verdict: str, actual: str = "") -> dict[str, str]:
-    """An entry of `rules`, of a rule that there is."""
+    """Return an entry of `rules` for a registered rule."""
     rule = BY_NAME[name]
     return {"verdict": verdict, "severity": rule.severity, "id": rule.id, "section": rule.section,
             "requirement": rule.requirement, "expected": rule.expected, "actual": actual}  # fmt: skip
 
 
-def finding(rule: str = "eod-lf-lf", text: str = "5 replies came where one was due", **changes: Any) -> dict[str, Any]:
-    """An entry of `findings`."""
+def finding(rule: str = "eod-lf-lf", text: str = "the server sent 5 replies instead of 1", **changes: Any) -> dict[str, Any]:
+    """Return an entry of `findings`."""
     values = {
         "id": f"{rule}-0123abcd", "rule": rule, "severity": BY_NAME[rule].severity, "actual": text, "cause": "",
         "reproducibility": "2 of 2", "hits": 1, "file": f"findings/{rule}-0123abcd.yaml",
@@ -75,31 +75,32 @@ def finding(rule: str = "eod-lf-lf", text: str = "5 replies came where one was d
     return {**values, **changes}
 
 
-def check_result(text: str = "5 replies came where one was due", **changes: Any) -> dict[str, Any]:
-    """Of `check`: one rule of security is broken, one SHOULD, one cannot be told, one is kept, one was not tried."""
+def check_result(text: str = "the server sent 5 replies instead of 1", **changes: Any) -> dict[str, Any]:
+    """Return a result of `check` with two violated rules (security and advice) and others of every verdict."""
     rules = {
         "eod-lf-lf": rule_data("eod-lf-lf", "violation", text),
         "rcpt-100": rule_data("rcpt-100", "inconclusive", text),
         "dsn-arguments": rule_data("dsn-arguments", "pass"),
         "tls-inject": rule_data("tls-inject", "not-run"),
-        ADVISED: rule_data(ADVISED, "violation", text),
+        ADVICE_RULE: rule_data(ADVICE_RULE, "violation", text),
     }
     values = {
         "schema": "smtpbench-check/1", "kind": "check", "started": "2026-01-02T03:04:05+00:00", "outcome": "complete",
         "target": {"url": "smtp://127.0.0.1:2525", "banner": text, "extensions": [], "recipient": ""}, "strict": False,
-        "rules": rules, "findings": [finding(text=text), finding(ADVISED, text)], "latency": {text: TIMES}, "replies": {},
-        "enhanced": {}, "errors": {}, "generator": {"cpu_s": 1.0}, "machine": {}, "versions": {"smtpbench": "1.2.3"},
+        "rules": rules, "findings": [finding(text=text), finding(ADVICE_RULE, text)],
+        "latency": {text: METRIC_LATENCY}, "replies": {}, "enhanced": {}, "errors": {},
+        "generator": {"cpu_s": 1.0}, "machine": {}, "versions": {"smtpbench": "1.2.3"},
     }  # fmt: skip
     return {**values, **changes}
 
 
 def fuzz_result(text: str = "no reply", **changes: Any) -> dict[str, Any]:
-    """Of `fuzz`: a finding, and one that is in the baseline."""
-    found = [finding("health", text, cause=f"no reply to {text}", hits=7, known=False),
+    """Return a result of `fuzz` with a finding and one that is in the baseline."""
+    findings = [finding("health", text, cause=f"no reply to {text}", hits=7, known=False),
              finding("eod-lf-lf", text, cause="x", known=True)]  # fmt: skip
     values = {
         "schema": "smtpbench-fuzz/1", "kind": "fuzz", "scenario": {"name": text}, "peer": "", "seed": 7, "families": [],
-        "cases": {"generated": 400, "run": 300, "confirmed": 2, "may_have_killed_it": 0}, "findings": found,
+        "cases": {"generated": 400, "run": 300, "confirmed": 2, "may_have_killed_it": 0}, "findings": findings,
         "rules": {"health": rule_data("health", "violation", text), "eod-lf-lf": rule_data("eod-lf-lf", "violation", text)},
     }  # fmt: skip
     base = check_result(text)
@@ -107,8 +108,8 @@ def fuzz_result(text: str = "no reply", **changes: Any) -> dict[str, Any]:
     return {**base, **values, **changes}
 
 
-def difference(metric: str = "message.p99", **changes: Any) -> dict[str, Any]:
-    """An entry of `differences`: a slower candidate."""
+def compared_metric(metric: str = "message.p99", **changes: Any) -> dict[str, Any]:
+    """Return an entry of `differences` in which the candidate is slower."""
     values = {"metric": metric, "unit": "ms", "better": "lower", "baseline": "A", "candidate": "B", "baseline_value": 10.0,
               "candidate_value": 12.5, "change": 0.25, "low": 0.2, "high": 0.3, "relative": True, "verdict": "slower",
               "repeats": 8}  # fmt: skip
@@ -116,7 +117,7 @@ def difference(metric: str = "message.p99", **changes: Any) -> dict[str, Any]:
 
 
 def comparison_result(text: str = "mine", **changes: Any) -> dict[str, Any]:
-    """Of `compare`: one is slower than A, breaks a rule that A keeps, and more."""
+    """Return a result of `compare`: the candidate is slower than A and violates a rule that A passes, among others."""
     target = {"url": "smtp://127.0.0.1:25", "banner": text, "ehlo": []}
     values = {
         "schema": "smtpbench-comparison/1", "kind": "comparison", "started": "2026-01-02T03:04:05+00:00", "name": text,
@@ -124,10 +125,12 @@ def comparison_result(text: str = "mine", **changes: Any) -> dict[str, Any]:
         "plan": {"repeats_done": 8, "duration_s": 5.0, "confidence": 0.95, "paired": True, "method": text},
         "candidates": [{"name": name, "target": target, "options": text, "about": text} for name in ("A", text)],
         "differences": [
-            difference(candidate=text),
-            difference("throughput", unit="per_s", better="higher", verdict="faster", change=0.1, low=0.05, high=0.2),
-            difference("failed", unit="share", relative=False, verdict="no difference shown", change=0.0, low=0.0, high=0.0),
-            difference(text, verdict="cannot tell", change=None, low=None, high=None),
+            compared_metric(candidate=text),
+            compared_metric("throughput", unit="per_s", better="higher", verdict="faster", change=0.1, low=0.05, high=0.2),
+            compared_metric(
+                "failed", unit="share", relative=False, verdict="no difference shown", change=0.0, low=0.0, high=0.0
+            ),
+            compared_metric(text, verdict="cannot tell", change=None, low=None, high=None),
         ],
         "rules": {"A": {}, text: {}},
         "rule_differences": [{"rule": "eod-lf-lf", "section": "RFC 5321 §4.1.1.4", "severity": "security",
@@ -138,7 +141,7 @@ def comparison_result(text: str = "mine", **changes: Any) -> dict[str, Any]:
 
 
 def capacity_result(text: str = "the objective", **changes: Any) -> dict[str, Any]:
-    """Of `capacity`: 400/s held and 500/s did not."""
+    """Return a result of `capacity`: 400/s met the objective and 500/s did not."""
 
     def step(rate: float, held: bool) -> dict[str, Any]:
         objective = {

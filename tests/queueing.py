@@ -1,4 +1,4 @@
-"""A server that is arithmetic: workers with one queue, and the run that would have measured it, without clock or socket."""
+"""Simulated server: workers with one queue, and the run that would have measured it, without clock or socket."""
 
 from __future__ import annotations
 
@@ -18,15 +18,23 @@ from smtpbench.measure.recorder import Interval, Latency
 from smtpbench.measure.thresholds import Figures, evaluate
 from smtpbench.units import NS_PER_S
 
-NOTHING_BEFORE: Any = None
+NO_COLLECTOR: Any = None
 
 
 class Queue:
-    """In place of `load.run.run`: a server of `workers`, each busy for service_s with a message; or for exp(service_s).
+    """Stands in for `load.run.run`: a server with workers, each of which is busy for some time with a message.
 
-    connections: so many messages are with the server at once, at most; the rest wait. stalls: the numbers of the runs
-    (from 1; the lone connection's is the first) in which nobody works for stall_s in the middle. health: the generator's,
-    by rate. failing: the share of messages that fail, by rate. on_run: called before each.
+    Attributes:
+        service_s: Time that a worker takes for a message, seconds.
+        workers: Number of workers.
+        random_work: Whether that time is exponentially distributed.
+        connections: Largest number of messages that the server has at the same time; the others wait.
+        stalls: Numbers of the runs, from 1 for the baseline, in the middle of which no worker works for a while.
+        stall_s: Length of such a stall, seconds.
+        health: Health of the generator, by rate.
+        failing: Share of messages that fail, by rate.
+        on_run: Function that is called before each run with its number.
+        requests: Requests of the runs so far.
     """
 
     def __init__(
@@ -41,7 +49,7 @@ class Queue:
 
     @property
     def limit_per_s(self) -> float:
-        """What it can do."""
+        """Its capacity, messages a second."""
         return min(self.workers, self.connections) / self.service_s
 
     async def __call__(self, request: loading.RunRequest, observer: loading.Observer) -> loading.RunResult:
@@ -60,48 +68,48 @@ class Queue:
         rate = plan.stages[0].rate_from_per_s
         warmup_s, end_s = plan.warmup_ns / NS_PER_S, plan.issuing_ns / NS_PER_S
         draw = random.Random(f"{plan.seed} {rate}")
-        came = [after_ns / NS_PER_S for _, after_ns in plan.schedule(0)]
-        begun, done = self._serve(came, end_s, draw)
-        totals, ended, why = Interval(), 0, ""
+        arrived = [after_ns / NS_PER_S for _, after_ns in plan.schedule(0)]
+        started, done = self._serve(arrived, end_s, draw)
+        totals, ended, reason = Interval(), 0, ""
         for second in range(1, int(end_s) + 1):
             served = bisect_right(done, second)
-            response = [done[i] - came[i] for i in range(ended, served)]
-            service = [done[i] - begun[i] for i in range(ended, served)]
+            response = [done[i] - arrived[i] for i in range(ended, served)]
+            service = [done[i] - started[i] for i in range(ended, served)]
             ended = served
             failed = sum(draw.random() < self.failing(rate) for _ in service)
             interval = _interval(service[failed:], response[failed:], failed)
             if second > warmup_s:
                 totals.add(interval)
-            backlog = bisect_right(came, second) - served
-            waiting = bisect_right(came, second) - bisect_right(begun, second)
+            backlog = bisect_right(arrived, second) - served
+            waiting = bisect_right(arrived, second) - bisect_right(started, second)
             phase = "steady" if second > warmup_s else "warmup"
             observer.tick(tick(interval, end_s=float(second), phase=phase, busy=backlog - waiting, waiting=waiting), totals)
-            why = request.watch.failed(NOTHING_BEFORE, plan, float(second))
-            if why:
+            reason = request.watch.failed(NO_COLLECTOR, plan, float(second))
+            if reason:
                 break
-        result = self._result(request, totals, second - warmup_s, self.health(rate), why)
+        result = self._result(request, totals, second - warmup_s, self.health(rate), reason)
         return loading.RunResult(result, None, False)
 
-    def _serve(self, came: list[float], end_s: float, draw: random.Random) -> tuple[list[float], list[float]]:
-        """When each was given to the server, and when it was done; both in order."""
-        free, slots = [0.0] * self.workers, [0.0] * min(self.connections, len(came) or 1)
+    def _serve(self, arrived: list[float], end_s: float, draw: random.Random) -> tuple[list[float], list[float]]:
+        """Return when each message was given to the server, and when it was served, both in order."""
+        free_at, busy_until = [0.0] * self.workers, [0.0] * min(self.connections, len(arrived) or 1)
         stalled = (end_s / 2, end_s / 2 + self.stall_s) if len(self.requests) in self.stalls else (0.0, 0.0)
-        begun, done = [], []
-        for at in came:
-            given = max(at, slots[0])
+        started, done = [], []
+        for at in arrived:
+            given = max(at, busy_until[0])
             work_s = draw.expovariate(1 / self.service_s) if self.random_work else self.service_s
-            start = max(given, free[0])
+            start = max(given, free_at[0])
             start = stalled[1] if stalled[0] <= start < stalled[1] else start
-            heapreplace(free, start + work_s)
-            heapreplace(slots, start + work_s)
-            begun.append(given)
+            heapreplace(free_at, start + work_s)
+            heapreplace(busy_until, start + work_s)
+            started.append(given)
             done.append(start + work_s)
-        return begun, sorted(done)
+        return started, sorted(done)
 
     def _result(
-        self, request: loading.RunRequest, totals: Interval, window_s: float, health: Health, why: str
+        self, request: loading.RunRequest, totals: Interval, window_s: float, health: Health, reason: str
     ) -> dict[str, Any]:
-        outcome = {"status": "aborted" if why else "completed", "reason": why}
+        outcome = {"status": "aborted" if reason else "completed", "reason": reason}
         result = result_of(totals, health=health, window_s=window_s, outcome=outcome)
         figures = Figures(totals, window_s, result["generator"])
         return result | {"thresholds": [one.to_data() for one in evaluate(request.watch.thresholds, figures)]}
@@ -114,6 +122,6 @@ def _interval(service_s: list[float], response_s: list[float], failed: int = 0) 
         both.service.record([round(s * NS_PER_S) for s in service_s])
         whole = Latency.empty()
         whole.service.record([round(s * NS_PER_S) for s in response_s])
-        for slot in ("message", "transaction"):
-            interval.latencies[slot, True] = Latency(both.service, whole.service)
+        for metric in ("message", "transaction"):
+            interval.latencies[metric, True] = Latency(both.service, whole.service)
     return interval

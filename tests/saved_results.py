@@ -1,6 +1,6 @@
-"""Results of every kind with the files that lie beside them, made up: the same each time, and quickly.
+"""Made-up results of every kind with the files beside them, the same each time.
 
-A run of ten minutes is twelve seconds that come again and again, slower in the middle.
+A run of ten minutes repeats twelve distinct seconds, slower in the middle, so that it is made quickly.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from smtpbench.measure.result import domains_section, latency_section, messages_
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, Saved
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-#: Slots of a session with everything, and how long they take in the median, in milliseconds.
-SLOTS = {
+#: Metrics of a complete session with their median, milliseconds.
+MEDIANS_MS = {
     "connect": 0.3, "tls": 4.0, "banner": 1.0, "EHLO": 0.5, "STARTTLS": 0.6, "AUTH": 3.0, "MAIL": 0.8, "RCPT": 1.5,
     "DATA": 0.7, "message": 9.0, "transaction": 14.0, "RSET": 0.4, "QUIT": 0.3, "session": 60.0,
 }  # fmt: skip
@@ -32,14 +32,14 @@ _SECONDS = 12
 SCENARIO = "name: relay\nsession:\n  - EHLO {client}\n  - repeat: 100\n    steps:\n      - MAIL FROM:<{sender}>\n"
 
 
-def _second(draw: random.Random, slowness: float, samples: int) -> Interval:
+def _second(generator: random.Random, slowness: float, samples: int) -> Interval:
     interval = Interval()
-    for slot, median_ms in SLOTS.items():
+    for metric, median_ms in MEDIANS_MS.items():
         mu = math.log(median_ms * slowness * figures.MS)
-        service = [int(draw.lognormvariate(mu, 0.35 + 0.2 * slowness)) for _ in range(samples)]
-        late = [value + int(draw.expovariate(1 / (0.4 * slowness)) * figures.MS) for value in service]
-        interval.latencies[slot, True] = Latency(Histogram.of(service), Histogram.of(late))
-    interval.latencies["RCPT", False] = Latency(*(Histogram.of([2 * figures.MS] * 3) for _ in "sr"))
+        service = [int(generator.lognormvariate(mu, 0.35 + 0.2 * slowness)) for _ in range(samples)]
+        late = [value + int(generator.expovariate(1 / (0.4 * slowness)) * figures.MS) for value in service]
+        interval.latencies[metric, True] = Latency(Histogram.of(service), Histogram.of(late))
+    interval.latencies["RCPT", False] = Latency(*(Histogram.of([2 * figures.MS] * 3) for _ in range(2)))
     interval.messages = Counter(accepted=samples, rejected=3, failed=int(slowness > 2))
     interval.replies = Counter({("RCPT", 250, "2.1.5", True): samples, ("RCPT", 550, "5.1.1", False): 3,
                                 ("message", 250, "2.0.0", True): samples,
@@ -49,18 +49,18 @@ def _second(draw: random.Random, slowness: float, samples: int) -> Interval:
     return interval
 
 
-def _times(interval: Interval, times: int) -> Interval:
-    """As if it had come so often."""
+def _repeated_interval(interval: Interval, times: int) -> Interval:
+    """Return an interval as if it had occurred `times` times."""
     found = Interval()
     for name in ("messages", "replies", "errors"):
         setattr(found, name, Counter({key: count * times for key, count in getattr(interval, name).items()}))
     found.examples = interval.examples
     for key, latency in interval.latencies.items():
-        found.latencies[key] = Latency(*(_often(one, times) for one in (latency.service, latency.response)))
+        found.latencies[key] = Latency(*(_repeated(one, times) for one in (latency.service, latency.response)))
     return found
 
 
-def _often(histogram: Histogram, times: int) -> Histogram:
+def _repeated(histogram: Histogram, times: int) -> Histogram:
     count, sum_ns, least, most, beyond, buckets, counts = histogram.to_data()
     return Histogram.from_data(
         [count * times, sum_ns * times, least, most, beyond, buckets, [one * times for one in counts]]
@@ -68,9 +68,17 @@ def _often(histogram: Histogram, times: int) -> Histogram:
 
 
 def run_folder(folder: Path, *, seconds: int = 600, samples: int = 150, seed: int = 1, **changes: Any) -> Path:
-    """A run's folder with result, timeline and histograms; its result's file. changes: of the result's sections."""
-    draw = random.Random(seed)
-    pool = [_second(draw, 1 + 1.5 * at / (_SECONDS - 1), samples) for at in range(_SECONDS)]
+    """Make the folder of a run with result, timeline and histograms, and return the path of the result.
+
+    Args:
+        folder: The folder.
+        seconds: Length of the run.
+        samples: Messages per second.
+        seed: Random seed.
+        changes: Sections of the result to replace.
+    """
+    generator = random.Random(seed)
+    pool = [_second(generator, 1 + 1.5 * at / (_SECONDS - 1), samples) for at in range(_SECONDS)]
     lines = ["".join(hlog_lines(figures.tick(one, end_s=1.0))) for one in pool]
     timeline, log, uses = io.StringIO(), io.StringIO(), Counter[int]()
     timeline.write(csv_line(TIMELINE_COLUMNS))
@@ -84,7 +92,7 @@ def run_folder(folder: Path, *, seconds: int = 600, samples: int = 150, seed: in
         log.write(lines[at].replace(",0.000,", f",{second:.3f},"))
     totals = Interval()
     for at, times in uses.items():
-        totals.add(_times(pool[at], times))
+        totals.add(_repeated_interval(pool[at], times))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / TIMELINE).write_text(timeline.getvalue())
     (folder / HLOG).write_text(log.getvalue())
@@ -98,14 +106,14 @@ def run_folder(folder: Path, *, seconds: int = 600, samples: int = 150, seed: in
 
 
 def threshold(**changes: Any) -> dict[str, Any]:
-    """An entry of `thresholds` that failed."""
+    """Return an entry of `thresholds` that failed."""
     values = {"threshold": "message.p99 < 20ms", "metric": "message.response.p99", "unit": "ms", "limit": 20.0,
               "value": 31.5, "margin_share": -0.575, "passed": False}  # fmt: skip
     return values | changes
 
 
 def finding(**changes: Any) -> dict[str, Any]:
-    """An entry of `findings`."""
+    """Return an entry of `findings`."""
     lines = ["S: 220 mx.example ESMTP\\r\\n", "C: EHLO a.example\\r\\n", "S: 250 mx.example\\r\\n", "(closed)"]
     values = {"id": "eod-lf-lf-1234abcd", "rule": "eod-lf-lf", "severity": "security", "actual": "it took a bare LF",
               "reproducibility": "2 of 2", "hits": 17, "file": "findings/eod-lf-lf-1234abcd.yaml", "dialogue": lines,
@@ -114,21 +122,21 @@ def finding(**changes: Any) -> dict[str, Any]:
 
 
 def rules(**verdicts: str) -> dict[str, dict[str, str]]:
-    """`rules` of a result. verdicts: by name, with `_` for `-`."""
-    words = {"eod_lf_lf": "violation", "helo_first": "pass", "long_line": "inconclusive", "quit_221": "violation",
-             "vrfy": "not-run"} | verdicts  # fmt: skip
+    """Return `rules` of a result. The verdicts are given by rule name, with `_` for `-`."""
+    verdict_of = {"eod_lf_lf": "violation", "helo_first": "pass", "long_line": "inconclusive", "quit_221": "violation",
+                  "vrfy": "not-run"} | verdicts  # fmt: skip
     severities = ("security", "violation", "violation", "advice", "warning")
     return {
         name.replace("_", "-"): {
             "verdict": verdict, "severity": severity, "id": f"R-5321-{number}", "section": f"RFC 5321 §4.{number}",
             "requirement": "A line ends with CRLF and with nothing else.", "expected": "5yz", "actual": "250 2.0.0 Ok",
         }
-        for number, ((name, verdict), severity) in enumerate(zip(words.items(), severities, strict=False))
+        for number, ((name, verdict), severity) in enumerate(zip(verdict_of.items(), severities, strict=False))
     }  # fmt: skip
 
 
 def hostile(baseline: Interval, beside: Interval) -> dict[str, Any]:
-    """`hostile` of a result."""
+    """Return `hostile` of a result."""
     phases = {
         name: {"window_s": 300.0, "messages": messages_section(one), "messages_per_s": 450.0,
                "latency": latency_section(one, ok=True)}
@@ -145,8 +153,8 @@ def _base() -> dict[str, Any]:
     return {name: run[name] for name in ("started", "machine", "versions", "generator", "scenario", "outcome", "notes")}
 
 
-def judged(kind: str = CHECK, path: str = "check/result.json", **changes: Any) -> Saved:
-    """A result of `check` or `fuzz`."""
+def rules_result(kind: str = CHECK, path: str = "check/result.json", **changes: Any) -> Saved:
+    """Return a result of `check` or `fuzz`."""
     target = {"url": "smtp://127.0.0.1:2525", "banner": "220 mx.example ESMTP", "extensions": ["8BITMIME", "PIPELINING"],
               "extensions_inside_tls": [], "recipient": "b@mx.example"}  # fmt: skip
     result = _base() | {"schema": f"smtpbench-{kind}/1", "kind": kind, "target": target, "rules": rules(), "strict": False,
@@ -157,8 +165,8 @@ def judged(kind: str = CHECK, path: str = "check/result.json", **changes: Any) -
     return Saved(kind, result | changes, Path(path))
 
 
-def difference(**changes: Any) -> dict[str, Any]:
-    """An entry of `differences`."""
+def compared_metric(**changes: Any) -> dict[str, Any]:
+    """Return an entry of `differences`."""
     values = {"metric": "message.p99", "unit": "ms", "better": "lower", "baseline": "old", "candidate": "new",
               "baseline_value": 12.3, "candidate_value": 10.1, "change": -0.18, "low": -0.25, "high": -0.11,
               "relative": True, "verdict": "faster", "repeats": 8}  # fmt: skip
@@ -166,16 +174,16 @@ def difference(**changes: Any) -> dict[str, Any]:
 
 
 def comparison(**changes: Any) -> Saved:
-    """A result of `compare`."""
+    """Return a result of `compare`."""
     sides = [
         {"name": name, "about": "", "target": {"url": f"smtp://127.0.0.1:{port}", "banner": "220 mx", "ehlo": []},
          "options": "", "load": {"connections": 10}, "start": "", "stop": "", "runs": ["runs/01-old"],
          "limited_runs": port - 2525}
         for name, port in (("old", 2525), ("new", 2526))
     ]  # fmt: skip
-    draw = random.Random(3)
+    generator = random.Random(3)
     figure = {"metric": "message.p99", "unit": "ms", "better": "lower",
-              "values": {name: [least + draw.random() for _ in range(8)] for name, least in (("old", 12), ("new", 10))}
+              "values": {name: [least + generator.random() for _ in range(8)] for name, least in (("old", 12), ("new", 10))}
              }  # fmt: skip
     same = {"verdict": "no difference shown", "change": 0.004, "low": -0.02, "high": 0.03}
     slower = {"verdict": "slower", "change": 0.09, "low": 0.06, "high": 0.13}
@@ -184,12 +192,13 @@ def comparison(**changes: Any) -> Saved:
     result = _base() | {
         "schema": "smtpbench-comparison/1", "kind": COMPARISON, "name": "old and new", "about": "", "plan": plan,
         "candidates": sides, "figures": [figure],
-        "differences": [difference(),
-                        difference(metric="throughput", unit="per_s", baseline_value=450.0, candidate_value=452.0,
-                                   **same),
-                        difference(metric="RCPT.p50", **slower),
-                        difference(metric="failed", unit="share", relative=False, baseline_value=0.0, candidate_value=0.001,
-                                   change=0.001, low=-0.0005, high=0.002, verdict="cannot tell")],
+        "differences": [compared_metric(),
+                        compared_metric(metric="throughput", unit="per_s", baseline_value=450.0, candidate_value=452.0,
+                                        **same),
+                        compared_metric(metric="RCPT.p50", **slower),
+                        compared_metric(metric="failed", unit="share", relative=False, baseline_value=0.0,
+                                        candidate_value=0.001, change=0.001, low=-0.0005, high=0.002,
+                                        verdict="cannot tell")],
         "rules": {"old": {"eod-lf-lf": "violation"}, "new": {"eod-lf-lf": "pass"}},
         "rule_differences": [{"rule": "eod-lf-lf", "section": "RFC 5321 §4.1.1.4", "severity": "security",
                               "requirement": "Only CRLF.CRLF ends a message.",
@@ -199,7 +208,7 @@ def comparison(**changes: Any) -> Saved:
 
 
 def step(rate: float, **changes: Any) -> dict[str, Any]:
-    """A step of a capacity search on a target that saturates at 1,000 a second."""
+    """Return a step of a capacity search on a target that saturates at 1,000 messages per second."""
     held = rate <= 950
     p99 = 4 / max(0.004, 1 - rate / 1005)
     values = {"rate_per_s": rate, "held": held, "measured_s": 10.0, "throughput_per_s": min(rate, 990.0),
@@ -212,7 +221,7 @@ def step(rate: float, **changes: Any) -> dict[str, Any]:
 
 
 def capacity(**changes: Any) -> Saved:
-    """A result of `capacity`."""
+    """Return a result of `capacity`."""
     found = {"rate_per_s": 950.0, "failed_rate_per_s": 980.0, "precision_share": 0.031, "limited_by": "objective",
              "reason": "message.p99 < 100ms did not hold at 980/s"}  # fmt: skip
     plan = {"objectives": ["message.p99 < 100ms", "failed < 0.1%"], "precision_share": 0.05, "step_s": 10.0,

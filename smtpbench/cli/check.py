@@ -24,8 +24,9 @@ from smtpbench.cli.options import (
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.saving import save_result
 from smtpbench.errors import UsageError
+from smtpbench.report.reading.findings import counts_against
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.report.terminal.scorecard import counts_against, matrix, scorecard
+from smtpbench.report.terminal.scorecard import matrix, scorecard
 from smtpbench.report.terminal.tables import wants_color
 from smtpbench.rules.register import find
 from smtpbench.text import plural
@@ -103,5 +104,9 @@ def command(
         save_result(results[0], out, html, findings=checked[0].findings)
     if checked[-1].stopped:
         raise typer.Exit(INTERRUPTED)
-    if any(counts_against(rule, result["strict"]) for result in results for rule in result["rules"].values()):
+    if any(
+        counts_against(rule["verdict"], rule["severity"], result["strict"])
+        for result in results
+        for rule in result["rules"].values()
+    ):
         raise typer.Exit(FINDINGS)

@@ -85,7 +85,7 @@ def command(
         raise UsageError(f"{' and '.join(to_stdout)} cannot both go to standard output; give a file for all but one")
     if not wanted and not github:
         typer.echo(render("console", saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
-    _write(saved, wanted, github, {"hgrm": {"slot": slot, "time": time}})
+    _write(saved, wanted, github, {"hgrm": {"metric": slot, "time": time}})
     if fail:
         raise typer.Exit(exit_code(saved))
 

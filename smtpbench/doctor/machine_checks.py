@@ -40,7 +40,7 @@ def _files(machine: Machine) -> Diagnosis:
         "open files",
         verdict,
         f"{machine.files_soft:,} soft, {machine.files_hard:,} hard",
-        f"at most {connections:,} connections in one worker; a run raises the soft limit to the hard limit itself",
+        f"at most {plural(connections, 'connection')} in one worker; a run raises the soft limit to the hard limit itself",
         "" if verdict == OK else "raise the hard limit (`ulimit -Hn`, /etc/security/limits.conf, LimitNOFILE=, "
         "docker run --ulimit nofile=…), or use more --workers",
         {"soft": machine.files_soft, "hard": machine.files_hard, "connections_a_worker": connections},
@@ -64,7 +64,7 @@ def _ports(machine: Machine) -> Diagnosis:
     elif reuse is None:
         opened += ", if tcp_tw_reuse is off, which is unknown here"
     verdict = grade(-ports, -_ENOUGH_PORTS + 1, -_FEW_PORTS + 1)
-    waiting = "" if machine.time_wait is None else f", {machine.time_wait:,} sockets in TIME_WAIT now"
+    waiting = "" if machine.time_wait is None else f", {plural(machine.time_wait, 'socket')} in TIME_WAIT"
     if machine.time_wait is not None and reuse not in (_REUSE_ALWAYS, _REUSE_LOOPBACK) and machine.time_wait > ports // 2:
         verdict = max(verdict, WARN, key=(OK, WARN, BAD).index)
     return Diagnosis(

@@ -21,7 +21,7 @@ from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
 from smtpbench.measure.saved import Saved, load, totals_of
 from smtpbench.measure.thresholds import Figures, sentence, value_of
 from smtpbench.pytest_plugin import RUNS, SINKS, named_target
-from smtpbench.report.terminal.scorecard import counts_against
+from smtpbench.report.reading.findings import counts_against
 from smtpbench.target import PASSWORD_VARIABLE, Trust, parse_target, resolve
 from smtpbench.threshold import parse_metric, parse_threshold
 
@@ -171,7 +171,7 @@ class CheckTarget(_Command):
         result = saved.result
         broken = {
             name: rule for name, rule in result["rules"].items()
-            if name not in known and counts_against(rule, result["strict"])
+            if name not in known and counts_against(rule["verdict"], rule["severity"], result["strict"])
         }  # fmt: skip
         if broken:
             repeats = {one["rule"]: one["repeat"] for one in result["findings"]}

@@ -105,7 +105,10 @@ def validate_comparison(document: Document, folder: Path) -> Comparison:
     """
     model_by_key: dict[str, type[Model]] = {"load": Load, "candidates": CandidateSpec}
     comparison = validate_document(
-        document, Comparison, "a comparison is a mapping with `scenario` and `candidates`", model_by_key
+        document,
+        Comparison,
+        "the document is not a mapping; a comparison needs the keys `scenario` and `candidates`",
+        model_by_key,
     )
     candidates = {name: one.with_absolute_paths(folder) for name, one in comparison.candidates.items()}
     return comparison.model_copy(update={"candidates": candidates})

@@ -28,7 +28,7 @@ __all__ = ["CompileOptions", "compile_scenario"]
 
 @dataclass(slots=True)
 class _PlacedStep:
-    """A step of the script and its place in the document."""
+    """A step of the script and the path of its source in the document."""
 
     step: Step
     path: DocumentPath

@@ -72,7 +72,10 @@ def find_scenario(name: str) -> Path:
     shipped = shipped_scenarios()
     if name in shipped:
         return shipped[name]
-    hint = did_you_mean(name, shipped) or f"; shipped scenarios: {', '.join(shipped)}"
+    hint = (
+        did_you_mean(name, shipped)
+        or f"; shipped scenarios: {', '.join(shipped)}; use a path for a file, like ./{name}.yaml"
+    )
     raise UsageError(f"unknown scenario {name!r}{hint}")
 
 
@@ -95,7 +98,7 @@ def load_text(text: str, path: Path) -> ScenarioFile:
     return ScenarioFile(
         path,
         text,
-        validate_document(document, Scenario, "a scenario is a mapping with at least the key `session`"),
+        validate_document(document, Scenario, "the document is not a mapping; a scenario needs at least the key `session`"),
         document,
     )
 
@@ -103,7 +106,9 @@ def load_text(text: str, path: Path) -> ScenarioFile:
 def load_fixture(path: Path) -> FixtureFile:
     """Load a fixture file and make its paths absolute. Raises ScenarioError with every mistake in it."""
     document = parse(read_text(path), str(path))
-    fixture = validate_document(document, FixtureFile, "a fixture is a mapping with keys like `recipient`")
+    fixture = validate_document(
+        document, FixtureFile, "the document is not a mapping; a fixture file has keys like `recipient`"
+    )
     return fixture.with_absolute_paths(path.resolve().parent)
 
 

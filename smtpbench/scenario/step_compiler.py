@@ -69,7 +69,7 @@ class StepCompiler:
 
         Args:
             step: The step.
-            path: Its place in the document.
+            path: Its path in the document.
             iteration: Number of the iteration of an unrolled repeat, the value `{i}`; 0 outside of one.
 
         Returns:

@@ -40,7 +40,7 @@ DEFAULTS = {
 #: Values that are always there → what they are.
 BUILT_IN: Mapping[str, str] = {
     "n": "Number of the arrival.",
-    "i": "Number of the iteration of an inner `repeat`, from 0.",
+    "i": "Number of the iteration of an inner `repeat`, from 1; 0 outside of one.",
     "run": "Identifier of the run.",
 }
 

@@ -161,7 +161,7 @@ class CapacitySearch(StudyProgress):
         while isinstance(next_step := decide(self._limits, self.steps), NextStep):
             if not await self._run_step(next_step):
                 return
-            if not self.steps[-1].held and not await self._wait_for_recovery():
+            if not self.steps[-1].passed and not await self._wait_for_recovery():
                 return
             if self.steps[-1].limited_by and not self.steps[-1].conclusive:
                 await trio.sleep(_GENERATOR_PAUSE_S)  # what delayed the generator may be over by then
@@ -221,9 +221,9 @@ class CapacitySearch(StudyProgress):
         self.steps.append(step)
         self.entries.append({**entry, "folder": name})
         self._generator[rate_per_s] = done.result["generator"]
-        verdict = "passed" if step.held else "FAILED" if not step.limited_by else "inconclusive"
+        verdict = "passed" if step.passed else "FAILED" if not step.limited_by else "inconclusive"
         p99 = "" if entry["p99_ms"] is None else f", message p99 {format_value('ms', entry['p99_ms'])}"
-        reason = "" if step.held else f" ({entry['why']})"
+        reason = "" if step.passed else f" ({entry['why']})"
         left_s = remaining_s(self._limits, self.steps, request.step_s, plan.warmup_ns / NS_PER_S)
         self._report_progress(StudyUpdate(f"{now}: {verdict}{p99}{reason}", remaining_s=left_s, milestone=True))
         return True

@@ -17,7 +17,7 @@ therefore counts at once only if it is conclusive (`study.step_measurement` defi
 - A rate fails if it failed two times more than it passed.
 - The upper bound of the search is tried once more before the end if it has no conclusive failure.
 
-A failure for which the generator or its number of connections is responsible says nothing about the server. If it is
+A failure for which the generator or its number of connections is responsible does not concern the server. If it is
 conclusive or repeats, the rate becomes the upper bound of the search and the result names what the limit was.
 
 At the end, a longer step confirms the rate that was found. If that step fails, the search continues below.
@@ -85,7 +85,7 @@ class SearchStep:
 
     rate_per_s: float
     purpose: str
-    held: bool
+    passed: bool
     conclusive: bool = False
     limited_by: str = ""
     served_per_s: float | None = None
@@ -232,10 +232,10 @@ def _rate_verdicts(steps: Sequence[SearchStep]) -> dict[float, str]:
 
 
 def _rate_verdict(tries: Sequence[SearchStep]) -> str:
-    passed = sum(step.held for step in tries)
-    limited = sum(not step.held and bool(step.limited_by) for step in tries)
+    passed = sum(step.passed for step in tries)
+    limited = sum(not step.passed and bool(step.limited_by) for step in tries)
     failed = len(tries) - passed - limited
-    conclusive = [step for step in tries if step.conclusive and not step.held]
+    conclusive = [step for step in tries if step.conclusive and not step.passed]
     if conclusive and not passed:
         return _LIMITED if conclusive[-1].limited_by else _FAILED
     if failed >= passed + 2:
@@ -260,7 +260,7 @@ def _rate_near_backlog_limit(
     steps: Sequence[SearchStep], precision_share: float, passed: float, failed: float
 ) -> float | None:
     """Return a rate between both bounds, just below or just above the limit that a growing backlog showed."""
-    limits = sorted(step.served_per_s for step in steps if step.served_per_s and not step.held)
+    limits = sorted(step.served_per_s for step in steps if step.served_per_s and not step.passed)
     if not limits:
         return None
     limit = limits[len(limits) // 2]
@@ -272,7 +272,7 @@ def _rate_near_backlog_limit(
 
 
 def _is_confirmed(steps: Sequence[SearchStep], rate: float) -> bool:
-    return any(step.held and step.purpose == CONFIRM for step in steps if step.rate_per_s == rate)
+    return any(step.passed and step.purpose == CONFIRM for step in steps if step.rate_per_s == rate)
 
 
 def _final_step(limits: SearchLimits, steps: Sequence[SearchStep], passed: float) -> NextStep | SearchResult:

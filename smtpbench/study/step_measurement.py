@@ -15,7 +15,7 @@ What limited a failed step is decided as follows:
   processes delayed the generator now and then.
 - If messages were served as fast as over a single connection while arrivals waited for a connection, the number of
   connections was the limit.
-- If a latency objective failed while the generator was the bottleneck, the step says nothing about the server.
+- If a latency objective failed while the generator was the bottleneck, the step does not show the limit of the server.
 - If messages failed, the server was the limit, unless the generator's machine had no descriptor or port for them.
 """
 
@@ -104,7 +104,7 @@ class StepMeasurement:
         warmup_s, end_s = (ns / NS_PER_S for ns in (self.plan.warmup_ns, self.plan.issuing_ns))
         in_window = warmup_s - _TICK_TOLERANCE_S <= tick.end_s <= end_s + _TICK_TOLERANCE_S
         if self.abort_reason or not in_window or tick.length_s < 0.5:
-            return  # the drain says nothing about the rate
+            return  # the drain does not depend on the rate
         latency_objectives = [one for one in self.objectives if one.latency_name and not one.domain]
         results = evaluate(latency_objectives, Figures(tick.interval, tick.length_s, {}))
         failed = frozenset(one.threshold.text for one in results if one.value is not None and not one.passed)
@@ -117,7 +117,7 @@ class StepMeasurement:
 
 @dataclass(frozen=True, slots=True)
 class StepMonitor(ThresholdMonitor):
-    """Ends a step early if its measurement says so."""
+    """Ends a step early if its measurement has a reason."""
 
     measurement: StepMeasurement | None = None
 

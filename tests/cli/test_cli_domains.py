@@ -101,7 +101,7 @@ def test_mistakes(tmp_path: Path) -> None:
     file = scenario(tmp_path)
     for text, words in (
         ("failed@nosuch.example < 1%", "there are bad.example, good.example"),
-        ("generator.cpu@good.example < 1%", "of the whole run"),
+        ("generator.cpu@good.example < 1%", "for the whole run only"),
     ):
         done = run(file, "smtp://127.0.0.1:1", tmp_path / "run", "--threshold", text)
         assert (done.code, words in done.err) == (2, True), done.err

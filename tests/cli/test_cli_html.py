@@ -42,4 +42,4 @@ def test_an_interrupted_run_has_its_page_too(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         done = finish(process, tmp_path)
     assert (done.code, done.result["outcome"]["status"]) == (130, "interrupted")
-    assert "interrupted: what was measured until then" in (tmp_path / "report.html").read_text()
+    assert "interrupted: this report shows what was measured until then" in (tmp_path / "report.html").read_text()

@@ -37,7 +37,7 @@ def test_a_hostile_server_in_every_format(tmp_path: Path) -> None:
     assert checked.code in (0, 1)
     options = [part for name in ALL for part in (f"--{name}", str(tmp_path / f"report.{name}"))]
     done = smtpbench("report", str(tmp_path / "run"), *options, "--slot", "RCPT", GITHUB_STEP_SUMMARY="")
-    assert (done.code, done.err) == (2, "smtpbench: no histogram of RCPT response is in these results; there are "
+    assert (done.code, done.err) == (2, "smtpbench: these results hold no histogram of RCPT response; available metrics: "
                                      "EHLO, MAIL, QUIT, RSET, banner, connect, session\n"), done.err  # fmt: skip
     done = smtpbench("report", str(tmp_path / "run"), str(tmp_path / "check"), *options[:-4], *options[-2:])
     assert (done.code, done.out, done.err) == (0, "", "")

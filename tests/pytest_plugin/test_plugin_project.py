@@ -218,7 +218,7 @@ def test_runs_and_checks(project: Project) -> None:
     assert "unknown scenario 'nowhere'" in found["test_no_scenario"]
     assert "'fast' is not a threshold" in found["test_no_threshold"]
     assert "is written with thresholds=" in found["test_a_wrong_marker"]
-    assert "unless --smtpbench-authorized says" in found["test_another_machine"]
+    assert "use --smtpbench-authorized if you may test this host" in found["test_another_machine"]
     assert "it breaks eod-lf-lf (RFC 5321" in found["test_a_broken_rule"]
     assert "to repeat: smtpbench check --target" in found["test_a_broken_rule"]
 
@@ -236,7 +236,7 @@ def test_the_target_is_the_one_that_is_named(project: Project, tmp_path: Path) -
         project.write("pytest.ini", INI + f"smtpbench_target = smtp://127.0.0.1:{port}\n")
         assert project.run()["test_run"] == "passed"
         refused = project.run("--smtpbench-target", "smtp://192.0.2.1:25")
-        assert "unless --smtpbench-authorized says" in refused["test_run"]
+        assert "use --smtpbench-authorized if you may test this host" in refused["test_run"]
     assert counts["messages"]["accepted"] == 3
 
 

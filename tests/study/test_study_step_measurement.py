@@ -112,7 +112,7 @@ def test_seconds_are_recorded_until_the_step_cannot_pass() -> None:
 
 def test_step_that_passed() -> None:
     step, entry = evaluate(seconds_of(*STEADY), limited=True)
-    assert (step.held, step.limited_by, entry["why"], entry["generator_limited"]) == (
+    assert (step.passed, step.limited_by, entry["why"], entry["generator_limited"]) == (
         True,
         "",
         "all objectives were met",
@@ -126,7 +126,7 @@ def test_step_that_passed() -> None:
 
 def test_growing_backlog_is_conclusive_and_shows_the_service_rate() -> None:
     step, entry = evaluate(seconds_of(*RISING))
-    assert (step.held, step.conclusive, step.limited_by, step.served_per_s) == (False, True, "", 380.0)
+    assert (step.passed, step.conclusive, step.limited_by, step.served_per_s) == (False, True, "", 380.0)
     assert entry["why"] == "the backlog grew by 20.0 arrivals/s"
     assert entry["throughput_per_s"] == 380.0
     assert not entry["objectives"][-1]["passed"]
@@ -137,7 +137,7 @@ def test_failure_is_conclusive_only_if_it_lasts() -> None:
     assert evaluate(seconds_of(*STEADY, failed=frozenset({"message.p99 < 100ms"})), value=150.0)[0].conclusive
     assert not evaluate(seconds_of(4, 4, 16, 75, 97, 86))[0].conclusive
     assert evaluate(seconds_of(*STEADY), abort_reason="300 of 600 messages failed")[0].conclusive
-    assert not evaluate(seconds_of(*STEADY), value=None)[0].held  # a threshold without data fails
+    assert not evaluate(seconds_of(*STEADY), value=None)[0].passed  # a threshold without data fails
 
 
 def test_limit_is_attributed_to_server_generator_or_connections() -> None:

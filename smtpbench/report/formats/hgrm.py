@@ -1,11 +1,11 @@
 """`.hgrm`: the percentiles of one histogram as HdrHistogram prints them, for its plotter and for tools that read it.
 
-A line's value is that of the sample which its count ends with: of its bucket the highest, as in a result, and never more
-than the greatest sample. (A result's percentiles round the rank; a line here is the first to reach its own.) Mean and
-deviation are of the buckets' middles. The last line says whose histogram it is, and in which unit; readers skip it as they
-skip the foot.
+The value of a line is that of the sample with which its count ends: the highest of its bucket, as in a result, and never
+more than the greatest sample. A result's percentiles round the rank; a line here is the first to reach its own. Mean and
+deviation are those of the buckets' middles. The last line names the histogram and its unit; readers skip it as they skip
+the foot.
 
-Source: `AbstractHistogram.outputPercentileDistribution` of HdrHistogram 2.2, and plotFiles.html beside it.
+Source: `AbstractHistogram.outputPercentileDistribution` of HdrHistogram 2.2, and its plotFiles.html.
 """
 
 from __future__ import annotations
@@ -17,37 +17,45 @@ from typing import Final
 from smtpbench.errors import UsageError
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.saved import Saved
-from smtpbench.report.reading import metrics as facts
+from smtpbench.report.reading.head import heads_of
+from smtpbench.report.reading.metrics import latencies_of
 from smtpbench.text import visible
 
-_TICKS: Final = 5  #: a half distance
+#: Lines for each half of the distance that is left to 100 %.
+_TICKS_PER_HALF_DISTANCE: Final = 5
 _US_PER_MS: Final = 1000
+_MAX_NAMES = 20
 
 
-def hgrm(saved: Sequence[Saved], slot: str = "message", time: str = "response") -> str:
-    """The percentiles of a slot's `service` or `response` time. Raises UsageError where it is not of one result."""
-    wanted = f"{visible(slot)} {time}"
-    everything = [(head, times) for head, one in facts.heads(saved) for times in facts.times(one) if times.ok]
-    having = [(head, times) for head, times in everything if (times.slot, times.time) == (slot, time)]
-    if not having:
-        slots = sorted({times.slot for _, times in everything})
-        there = f"; there are {', '.join(slots[:20])}" if slots else ", and no latency of anything else"
-        raise UsageError(f"no histogram of {wanted} is in these results{there}")
-    if len(having) > 1:
-        raise UsageError(f"{len(having)} results hold {wanted}, and a .hgrm file holds one histogram: name one result")
-    ((head, times),) = having
-    try:
-        histogram = Histogram.decode(times.histogram)
-    except ValueError:
-        raise UsageError(f"the histogram of {wanted} cannot be read: it is not as HdrHistogram encodes one") from None
-    max_ms = times.ms["max_ms"]
-    if max_ms is not None and max_ms >= 0:
-        histogram.max_ns = round(max_ms * 1e6)
+def hgrm(several: Sequence[Saved], metric: str = "message", time: str = "response") -> str:
+    """Return the percentiles of a metric.
+
+    Args:
+        several: The results; exactly one of them may hold the metric.
+        metric: A latency metric, such as `message` or `RCPT`.
+        time: `service` or `response`.
+
+    Raises:
+        UsageError: No result holds the metric, or more than one does, or its histogram is damaged.
+    """
+    wanted = f"{visible(metric)} {time}"
+    known = [(head, latency) for head, saved in heads_of(several) for latency in latencies_of(saved) if latency.expected]
+    found = [(head, latency) for head, latency in known if (latency.metric, latency.time) == (metric, time)]
+    if not found:
+        names = sorted({latency.metric for _, latency in known})
+        available = f"; available metrics: {', '.join(names[:_MAX_NAMES])}" if names else ", nor any other latency"
+        raise UsageError(f"these results hold no histogram of {wanted}{available}")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} results hold {wanted}, and a .hgrm file holds one histogram: name one result")
+    ((head, latency),) = found
+    histogram = latency.decoded()
+    if histogram is None:
+        raise UsageError(f"the histogram of {wanted} is not readable: it is not encoded as HdrHistogram does it")
     return percentile_lines(histogram, f"Values in milliseconds: {wanted} time of {head.label}")
 
 
 def percentile_lines(histogram: Histogram, note: str) -> str:
-    """The file: a head, a line a step of the percentiles, a foot of three, and the note."""
+    """Return the file: a head, a line for each step of the percentiles, a foot of three lines, and the note."""
     hdr, most_ms = histogram.to_hdr(), histogram.max_ns / 1e6
     lines = [f"{'Value':>12} {'Percentile':>14} {'TotalCount':>10} {'1/(1-Percentile)':>14}", ""]
     for index, percent, count in _steps(histogram):
@@ -65,16 +73,16 @@ def percentile_lines(histogram: Histogram, note: str) -> str:
 
 
 def _steps(histogram: Histogram) -> Iterator[tuple[int, float, int]]:
-    """Bucket, percentage and count so far; the steps are a fifth of half of what is left to 100."""
+    """Yield bucket, percentage and cumulative count; a step is a fifth of half of the distance that is left to 100."""
     percent, so_far = 0.0, 0
     index = 0
     for index in sorted(histogram.counts):
         so_far += histogram.counts[index]
         while percent < 100 and 100 * so_far >= percent * histogram.count:
             yield index, percent, so_far
-            left = 2.0 ** (math.floor(math.log2(100 / (100 - percent))) + 1)
-            after = percent + 100 / (_TICKS * left)
-            percent = after if after > percent else 100.0
+            halvings = 2.0 ** (math.floor(math.log2(100 / (100 - percent))) + 1)
+            following = percent + 100 / (_TICKS_PER_HALF_DISTANCE * halvings)
+            percent = following if following > percent else 100.0
             if so_far == histogram.count:
                 break
     if histogram.count:

@@ -1,9 +1,8 @@
-"""JUnit XML, as CI servers show it: a test suite a result.
+"""JUnit XML, as CI servers show it: one test suite for each result.
 
-The test cases: of a run its thresholds, of `check` and `fuzz` the rules that were tried, of a comparison its metrics and
-the rules that the candidates break differently, of a search for capacity whether any rate held; and of every result
-whether it came to its end. What does not make `check` fail (a warning, a finding of the baseline) is skipped, with its
-reason, so that it is seen.
+Test cases: the thresholds of a run, the rules that `check` and `fuzz` tried, the metrics of a comparison and the rules that
+its candidates violate differently, whether any rate of a capacity search met the objectives, and for every result whether it
+completed. What does not make `check` fail (a warning, a finding in the baseline) is skipped and keeps its reason.
 
 Source of the format: the testmoapp/junitxml description of what CI servers read; there is no standard.
 """
@@ -17,13 +16,12 @@ from xml.etree import ElementTree as Xml
 
 from smtpbench.measure.comparison import CANNOT_TELL
 from smtpbench.measure.saved import CAPACITY, Saved
-from smtpbench.report.reading import findings as judged
-from smtpbench.report.reading import metrics as facts
-from smtpbench.report.reading.findings import Found
-from smtpbench.report.reading.metrics import COMPLETED, Head
-from smtpbench.report.reading.sections import instant_text, number, section, texts, words
-from smtpbench.report.terminal.comparison import change_text
-from smtpbench.report.terminal.tables import safe
+from smtpbench.report.reading.capacity import capacity_of, capacity_schedule_of
+from smtpbench.report.reading.comparison import compared_metrics_of, compared_rules_of
+from smtpbench.report.reading.findings import SavedFinding, findings_by_rule, verdicts_of
+from smtpbench.report.reading.formatting import format_instant, safe
+from smtpbench.report.reading.head import COMPLETED, Head, heads_of
+from smtpbench.report.reading.metrics import all_notes_of, key_figures_of, thresholds_of
 from smtpbench.rules.rule import INCONCLUSIVE, VIOLATED
 from smtpbench.threshold import format_value
 
@@ -33,7 +31,17 @@ _CLASSES: Final = {"failure": "failures", "error": "errors", "skipped": "skipped
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """outcome: `failure`, `error`, `skipped`, or empty where it passed. type: of the failure. details: lines."""
+    """A test case.
+
+    Attributes:
+        group: The part of the result that it belongs to.
+        name: Its name.
+        outcome: `failure`, `error`, `skipped`, or empty where it passed.
+        message: What happened, in one line.
+        type: Type of the failure.
+        details: Lines that explain the failure.
+        seconds: Duration.
+    """
 
     group: str
     name: str
@@ -44,12 +52,12 @@ class _Case:
     seconds: float | None = None
 
 
-def junit(saved: Sequence[Saved]) -> str:
-    """One document for all results."""
+def junit(several: Sequence[Saved]) -> str:
+    """Return one document for all results."""
     root = Xml.Element("testsuites", name="smtpbench")
     totals = dict.fromkeys(("tests", *_CLASSES.values()), 0)
-    for head, one in facts.heads(saved):
-        suite = _suite(head, one)
+    for head, saved in heads_of(several):
+        suite = _suite(head, saved)
         root.append(suite)
         for name in totals:
             totals[name] += int(suite.get(name, "0"))
@@ -67,22 +75,21 @@ def _suite(head: Head, saved: Saved) -> Xml.Element:
     if head.seconds is not None:
         suite.set("time", f"{head.seconds:.3f}")
     if head.started is not None:
-        suite.set("timestamp", instant_text(head.started).removesuffix("Z"))
+        suite.set("timestamp", format_instant(head.started).removesuffix("Z"))
     properties = Xml.SubElement(suite, "properties")
     about = {"scenario": head.scenario, "target": head.target, "banner": head.banner, "smtpbench": head.version}
-    told = [*about.items(), *((one.name, _shown(one.value)) for one in facts.figures(saved))]
-    for name, value in told:
+    for name, value in [*about.items(), *((figure.name, _figure_text(figure.value)) for figure in key_figures_of(saved))]:
         if value:
             Xml.SubElement(properties, "property", name=name, value=value)
     for case in cases:
         suite.append(_element(head, case))
-    notes = facts.notes(saved)
+    notes = all_notes_of(saved)
     if notes:
         Xml.SubElement(suite, "system-out").text = "\n".join(notes)
     return suite
 
 
-def _shown(value: float | int | str) -> str:
+def _figure_text(value: float | int | str) -> str:
     return value if isinstance(value, str) else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
@@ -103,62 +110,65 @@ def _element(head: Head, case: _Case) -> Xml.Element:
 def _ending(head: Head) -> _Case:
     if head.status == COMPLETED:
         return _Case("outcome", "completed", seconds=head.seconds)
-    said = f"{head.status}: {head.reason}" if head.reason else head.status
-    return _Case("outcome", "completed", _ERROR, said, head.status, seconds=head.seconds)
+    message = f"{head.status}: {head.reason}" if head.reason else head.status
+    return _Case("outcome", "completed", _ERROR, message, head.status, seconds=head.seconds)
 
 
 def _thresholds(saved: Saved) -> Iterator[_Case]:
-    for limit in facts.limits(saved):
-        yield _Case("thresholds", limit.text, "" if limit.passed else _FAILURE, limit.said, "threshold")
+    for threshold in thresholds_of(saved):
+        outcome = "" if threshold.passed else _FAILURE
+        yield _Case("thresholds", threshold.text, outcome, threshold.sentence, "threshold")
 
 
 def _rules(saved: Saved) -> Iterator[_Case]:
-    found = judged.by_rule(saved)
-    for ruling in judged.verdicts(saved):
-        name = f"{ruling.name} ({ruling.section})" if ruling.section else ruling.name
-        if ruling.verdict == INCONCLUSIVE:
-            yield _Case("rules", name, _SKIPPED, f"inconclusive: {ruling.actual}")
-        elif ruling.verdict != VIOLATED:
+    findings = findings_by_rule(saved)
+    for verdict in verdicts_of(saved):
+        name = f"{verdict.name} ({verdict.section})" if verdict.section else verdict.name
+        if verdict.verdict == INCONCLUSIVE:
+            yield _Case("rules", name, _SKIPPED, f"inconclusive: {verdict.actual}")
+        elif verdict.verdict != VIOLATED:
             yield _Case("rules", name)
         else:
-            yield _broken(name, found.pop(ruling.name))
-    for group in found.values():
-        yield _broken(group[0].rule, group)
+            yield _violation(name, findings.pop(verdict.name))
+    for group in findings.values():
+        yield _violation(group[0].rule, group)
 
 
-def _broken(name: str, found: Sequence[Found]) -> _Case:
-    first = found[0]
-    if not any(one.counts for one in found):
+def _violation(name: str, findings: Sequence[SavedFinding]) -> _Case:
+    first = findings[0]
+    if not any(finding.counts for finding in findings):
         why = "in the baseline" if first.known else first.severity
-        return _Case("rules", name, _SKIPPED, f"broken, but does not count ({why}): {first.actual}")
+        return _Case("rules", name, _SKIPPED, f"violated, but not a failure ({why}): {first.actual}")
     lines = [f"required: {first.requirement}"]
-    for one in found:
-        lines += ["", f"seen: {one.actual}" + (f"  ({one.reproducibility})" if one.reproducibility else "")]
-        lines += [f"  {line}" for line in one.dialogue]
-        lines += [f"again: {one.repeat}"] if one.repeat else []
-        lines.append(f"file: {safe(one.file)}")
+    for finding in findings:
+        lines += ["", f"seen: {finding.actual}" + (f"  ({finding.reproducibility})" if finding.reproducibility else "")]
+        lines += [f"  {line}" for line in finding.dialogue]
+        lines += [f"replay: {finding.repeat}"] if finding.repeat else []
+        lines.append(f"file: {safe(finding.file)}")
     return _Case("rules", name, _FAILURE, first.actual, first.severity, lines)
 
 
 def _comparison(saved: Saved) -> Iterator[_Case]:
-    for shift in facts.shifts(saved):
-        sides = (shift.baseline_value, shift.candidate_value)
-        values = " → ".join("-" if value is None else format_value(shift.unit, value) for value in sides)
-        said = f"{shift.verdict}: {values} {change_text(shift.to_data())}".rstrip()
-        outcome = _FAILURE if shift.worse else _SKIPPED if shift.verdict == CANNOT_TELL else ""
-        yield _Case(f"{shift.candidate} against {shift.baseline}", shift.metric, outcome, said, shift.verdict)
-    for entry in facts.broken_differently(saved):
-        said = ", ".join(f"{name}: {verdict}" for name, verdict in entry.verdicts.items())
-        yield _Case("rules", entry.name, _FAILURE if entry.worse else "", said, entry.severity, [entry.requirement, said])
+    for metric in compared_metrics_of(saved):
+        sides = (metric.baseline_value, metric.candidate_value)
+        values = " → ".join("-" if value is None else format_value(metric.unit, value) for value in sides)
+        message = f"{metric.verdict}: {values} {metric.change_text}".rstrip()
+        outcome = _FAILURE if metric.worse else _SKIPPED if metric.verdict == CANNOT_TELL else ""
+        group = f"{metric.candidate} against {metric.baseline}"
+        yield _Case(group, metric.metric, outcome, message, metric.verdict)
+    for rule in compared_rules_of(saved):
+        message = ", ".join(f"{name}: {verdict}" for name, verdict in rule.verdicts.items())
+        outcome = _FAILURE if rule.worse else ""
+        yield _Case("rules", rule.name, outcome, message, rule.severity, [rule.requirement, message])
 
 
 def _capacity(saved: Saved) -> Iterator[_Case]:
     if saved.kind != CAPACITY:
         return
-    found = section(saved.result, "capacity")
-    rate, reason = number(found.get("rate_per_s")), words(found.get("reason"))
-    name = "; ".join(texts(section(saved.result, "plan").get("objectives"))) or "the objective"
-    if rate is None:
-        yield _Case("capacity", name, _FAILURE, f"no rate held: {reason}", "capacity")
+    found = capacity_of(saved)
+    name = "; ".join(capacity_schedule_of(saved).objectives) or "the objective"
+    if found.rate_per_s is None:
+        yield _Case("capacity", name, _FAILURE, f"no rate met the objectives: {found.reason}", "capacity")
     else:
-        yield _Case("capacity", name, "", f"{format_value('per_s', rate)} held; {reason}".removesuffix("; "))
+        rate = format_value("per_s", found.rate_per_s)
+        yield _Case("capacity", name, "", f"{rate} met the objectives; {found.reason}".removesuffix("; "))

@@ -1,13 +1,13 @@
-"""Markdown, as GitHub shows it: in a job's summary, a pull request, a README.
+"""Markdown, as GitHub shows it: in the summary of a job, a pull request, a README.
 
 Theory of operation
 ===================
 
-Text that is not ours (a server's, a user's, a result's) stands in code spans, where GitHub knows no markup, HTML, mention,
-issue number, emoji or address; the fence of a span is longer than any run of backticks in it. In a table a `|` has a
-backslash before it, which GitHub takes away, and where one stood there already it is spelled out, for GitHub would take the
-two for something else. Dialogues stand in blocks whose fence is longer than any of theirs, and texts hold no line end
-(`reading.words`), so none can be closed from inside.
+Text from elsewhere (a server, a user, a result) is put into code spans, in which GitHub interprets no markup, HTML, mention,
+issue number, emoji or address. The fence of a span is longer than any run of backticks inside it. In a table, a `|` gets a
+backslash, which GitHub removes. Where the text has a backslash before the `|` already, the `|` is spelled out, because
+GitHub would misread the two together. Dialogues are put into blocks whose fence is longer than any of theirs. Text that was
+read by `report.reading` holds no line end, so no block can be closed from inside.
 
 Sources: the GitHub Flavored Markdown Spec 0.29 and the table extension of cmark-gfm.
 """
@@ -24,53 +24,74 @@ from typing import Final
 from smtpbench.measure.comparison import CANNOT_TELL, NONE
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Saved
-from smtpbench.report.reading import findings as judged
-from smtpbench.report.reading import metrics as facts
-from smtpbench.report.reading.findings import Found, SavedVerdict
-from smtpbench.report.reading.metrics import COMPLETED, Head
-from smtpbench.report.reading.sections import instant_text, natural, number, records, rfc_url, section, words
-from smtpbench.report.terminal.comparison import change_text
-from smtpbench.report.terminal.scorecard import mark
-from smtpbench.report.terminal.tables import metric_order
-from smtpbench.rules.rule import INCONCLUSIVE, PASS, SEVERITIES, VIOLATED
+from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_of, capacity_steps_of
+from smtpbench.report.reading.comparison import (
+    ComparedMetric,
+    candidates_of,
+    compared_metrics_of,
+    compared_rules_of,
+    has_compared_rules,
+    schedule_of,
+)
+from smtpbench.report.reading.findings import SavedFinding, SavedVerdict, findings_of, verdicts_of
+from smtpbench.report.reading.formatting import MISSING, format_instant, format_ms, rfc_url
+from smtpbench.report.reading.head import COMPLETED, Head, heads_of
+from smtpbench.report.reading.metrics import (
+    RESPONSE,
+    SERVICE,
+    SavedThreshold,
+    all_notes_of,
+    hostile_of,
+    key_figures_of,
+    latencies_of,
+    load_of,
+    metric_order,
+    thresholds_of,
+)
+from smtpbench.rules.rule import INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
+from smtpbench.text import plural
 from smtpbench.threshold import format_value
-from smtpbench.units import NS_PER_MS, format_duration
 
-#: Findings whose dialogue is shown; of the others a line is.
-DIALOGUES: Final = 50
-#: Words that are no markup, wherever they stand.
+#: Findings that are shown with their dialogue; each of the others takes one line.
+MAX_DIALOGUES: Final = 50
+#: Words that are no markup anywhere in a text.
 _PLAIN = re.compile(r"[A-Za-z0-9]+(?:[ -][A-Za-z0-9]+|\.[0-9]+)*")
-#: Sentences of characters that are no markup; and what GitHub reads out of such as well: addresses, emoji, commits, issues.
+#: Sentences of characters that are no markup; and what GitHub recognizes in them nevertheless: addresses, emoji, commits and
+#: issues.
 _SENTENCE = re.compile(r"[A-Za-z][A-Za-z0-9 ,.;:%()/'+-]*")
-_MEANINGFUL = re.compile(r"://|www\.|:\S+:|(?:mailto|xmpp):|GH-|[0-9a-f]{7}")
+_RECOGNIZED = re.compile(r"://|www\.|:\S+:|(?:mailto|xmpp):|GH-|[0-9a-f]{7}")
 _STATISTICS: Final = ("p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")
 _TITLES: Final = {"run": "Run", "check": "Check", "fuzz": "Fuzz", "comparison": "Comparison", "capacity": "Capacity"}
+#: Nouns of the severities that can be counted.
+_GROUP_NOUNS: Final = {SECURITY: "security violation", VIOLATION: "violation", WARNING: "warning"}
+_MAX_PLAIN = 60
+_PASSED_MARK, _INCONCLUSIVE_MARK = "✓", "?"
 
 
-def markdown(saved: Sequence[Saved]) -> str:
-    """All results: first what several servers break, side by side, then each result."""
-    return "\n\n".join(blocks(saved)) + "\n"
+def markdown(several: Sequence[Saved]) -> str:
+    """Return all results: first the rules that servers violate, side by side, then each result."""
+    return "\n\n".join(blocks(several)) + "\n"
 
 
-def blocks(saved: Sequence[Saved]) -> Iterator[str]:
-    """The same in pieces, each of which stands by itself: a heading, a table, a finding."""
-    pairs = facts.heads(saved)
+def blocks(several: Sequence[Saved]) -> Iterator[str]:
+    """Yield the same in independent pieces: a heading, a table, a finding."""
+    pairs = heads_of(several)
     for kind in (CHECK, FUZZ):
-        alike = [(head, one) for head, one in pairs if head.kind == kind]
-        if len(alike) > 1:
+        servers = [(head, saved) for head, saved in pairs if head.kind == kind]
+        if len(servers) > 1:
             yield f"## Rules by server: {kind}"
-            yield "\n".join(_servers(head for head, _ in alike))
-            yield "\n".join(rule_matrix(alike))
-    for head, one in pairs:
-        yield from _result(head, one)
+            yield "\n".join(_servers(head for head, _ in servers))
+            yield "\n".join(rule_matrix(servers))
+    for head, saved in pairs:
+        yield from _result(head, saved)
 
 
 # -- text ---------------------------------------------------------------------------------------------------------------
 
 
 def code(text: str) -> str:
-    """A text as a code span; simple words stay words."""
-    if not text or (len(text) < 60 and _PLAIN.fullmatch(text) and not _MEANINGFUL.search(text)):
+    """Return text as a code span; simple words stay as they are."""
+    if not text or (len(text) < _MAX_PLAIN and _PLAIN.fullmatch(text) and not _RECOGNIZED.search(text)):
         return text
     fence = _fence(text, 1)
     if text[0] == "`" or text[-1] == "`" or (text[0] == text[-1] == " "):
@@ -79,12 +100,12 @@ def code(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A sentence as words where nothing in it could be more than words, else as a code span."""
-    return text if _SENTENCE.fullmatch(text) and not _MEANINGFUL.search(text) else code(text)
+    """Return a sentence as it is if nothing in it can be markup, else as a code span."""
+    return text if _SENTENCE.fullmatch(text) and not _RECOGNIZED.search(text) else code(text)
 
 
 def fenced(lines: Sequence[str]) -> list[str]:
-    """Lines as a fenced block."""
+    """Return lines as a fenced block."""
     fence = _fence("\n".join(lines), 3)
     return [f"{fence}text", *lines, fence]
 
@@ -94,67 +115,73 @@ def _fence(text: str, least: int) -> str:
     return "`" * (max(least, longest + 1) if longest >= least else least)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], right: int, aligned: str = "---:") -> list[str]:
-    """right: the first of the columns that are aligned to the right, or as `aligned` says."""
+def _table(columns: Sequence[str], table_rows: Iterable[Sequence[str]], right: int, aligned: str = "---:") -> list[str]:
+    """A table whose columns from `right` on are aligned to the right, or as `aligned` has it."""
     rule = ["---" if at < right else aligned for at in range(len(columns))]
-    return [f"| {' | '.join(map(_unpiped, row))} |" for row in (columns, rule, *rows)]
+    return [f"| {' | '.join(map(_escaped_cell, row))} |" for row in (columns, rule, *table_rows)]
 
 
-def _unpiped(cell: str) -> str:
-    """A cell that its own `|` do not end."""
+def _escaped_cell(cell: str) -> str:
     return cell.replace("\\|", "\\\\x7c").replace("|", "\\|")
 
 
-def _place(text: str) -> str:
-    """An RFC's section as a link."""
-    url = rfc_url(text)
-    return f"[{text}]({url})" if url else code(text)
+def _section_link(section: str) -> str:
+    url = rfc_url(section)
+    return f"[{section}]({url})" if url else code(section)
 
 
-def _ms(value: float | None) -> str:
-    return format_duration(value * NS_PER_MS) if value is not None and value >= 0 else "–"
+def _value(unit: str, value: float | None) -> str:
+    return MISSING if value is None else format_value(unit, value)
 
 
 # -- rules by server ----------------------------------------------------------------------------------------------------
 
 
 def _servers(heads: Iterable[Head]) -> list[str]:
-    rows = [(code(head.label), code(head.banner), code(head.target), instant_text(head.started)) for head in heads]
-    return _table(("server", "greeting", "target", "tried"), rows, right=4)
+    table_rows = [(code(head.label), code(head.banner), code(head.target), format_instant(head.started)) for head in heads]
+    return _table(("server", "greeting", "target", "tested"), table_rows, right=4)
 
 
-def rule_matrix(alike: Sequence[tuple[Head, Saved]]) -> list[str]:
-    """A table: a column a result, by its label; a row a rule that anybody breaks, the gravest first; then the counts."""
-    verdicts = [{ruling.name: ruling for ruling in judged.verdicts(one)} for _, one in alike]
-    names: dict[str, SavedVerdict] = {}
+def rule_matrix(servers: Sequence[tuple[Head, Saved]]) -> list[str]:
+    """Return a table with a column for each result, a row for each rule that any server violates, and the counts.
+
+    The rules of the highest severity come first.
+    """
+    verdicts = [{verdict.name: verdict for verdict in verdicts_of(saved)} for _, saved in servers]
+    violated: dict[str, SavedVerdict] = {}
     for by_name in verdicts:
-        for ruling in by_name.values():
-            if ruling.verdict == VIOLATED:
-                names.setdefault(ruling.name, ruling)
-    rows = []
-    for ruling in sorted(names.values(), key=lambda one: (one.grave, one.name)):
-        cells = [_cell(by_name.get(ruling.name)) for by_name in verdicts]
-        rows.append((code(ruling.name), _place(ruling.section), *cells))
-    tallies = [Counter(_tally(ruling) for ruling in by_name.values()) for by_name in verdicts]
-    rows += [
-        (f"*{word}*", "", *(f"*{tally[word]}*" for tally in tallies))
-        for word in (*SEVERITIES, "kept", "cannot tell") if any(tally[word] for tally in tallies)
-    ]  # fmt: skip
-    lines = _table(("rule", "section", *(code(head.label) for head, _ in alike)), rows, right=2, aligned=":---:")
-    if not names:
-        return ["Nobody breaks a rule that could be tried.", "", *lines]
-    return [*lines, "", "✓ kept · ? cannot tell (the rule needs what this server does not offer) · – not tried"]
+        for verdict in by_name.values():
+            if verdict.verdict == VIOLATED:
+                violated.setdefault(verdict.name, verdict)
+    table_rows = []
+    for verdict in sorted(violated.values(), key=lambda one: (one.rank, one.name)):
+        cells = [_cell(by_name.get(verdict.name)) for by_name in verdicts]
+        table_rows.append((code(verdict.name), _section_link(verdict.section), *cells))
+    counts = [Counter(_group(verdict) for verdict in by_name.values()) for by_name in verdicts]
+    table_rows += [
+        (f"*{group}*", "", *(f"*{count[group]}*" for count in counts))
+        for group in (*SEVERITIES, "passed", "inconclusive")
+        if any(count[group] for count in counts)
+    ]
+    labels = (code(head.label) for head, _ in servers)
+    lines = _table(("rule", "section", *labels), table_rows, right=2, aligned=":---:")
+    if not violated:
+        return ["No server violates a rule that was tested.", "", *lines]
+    legend = (
+        f"{_PASSED_MARK} passed · {_INCONCLUSIVE_MARK} inconclusive (the server does not offer what the rule needs) · "
+        f"{MISSING} not tested"
+    )
+    return [*lines, "", legend]
 
 
-def _cell(ruling: SavedVerdict | None) -> str:
-    if ruling is None:
-        return "–"
-    word = mark({"verdict": ruling.verdict, "severity": ruling.severity})
-    return {PASS: "✓", INCONCLUSIVE: "?"}.get(ruling.verdict) or f"**{word.lower()}**"
+def _cell(verdict: SavedVerdict | None) -> str:
+    if verdict is None:
+        return MISSING
+    return {PASS: _PASSED_MARK, INCONCLUSIVE: _INCONCLUSIVE_MARK}.get(verdict.verdict) or f"**{verdict.mark.lower()}**"
 
 
-def _tally(ruling: SavedVerdict) -> str:
-    return {PASS: "kept", INCONCLUSIVE: "cannot tell"}.get(ruling.verdict) or ruling.severity
+def _group(verdict: SavedVerdict) -> str:
+    return {PASS: "passed", INCONCLUSIVE: "inconclusive"}.get(verdict.verdict) or verdict.severity
 
 
 # -- a result -----------------------------------------------------------------------------------------------------------
@@ -164,182 +191,201 @@ def _result(head: Head, saved: Saved) -> Iterator[str]:
     ending = "" if head.status == COMPLETED else f" — **{code(head.status)}**"
     yield f"## {_TITLES[head.kind]} {code(head.label)}{ending}"
     about = [code(text) for text in (head.scenario, head.target, head.banner) if text]
-    about += [instant_text(head.started)] if head.started is not None else []
+    about += [format_instant(head.started)] if head.started is not None else []
     if about:
         yield " · ".join(about)
     if head.reason:
         yield f"Ended: {prose(head.reason)}"
-    for part in (_thresholds(saved), _figures(saved), _latency(saved)):
+    for part in (_thresholds(saved), _key_figures(saved), _latency(saved)):
         if part:
             yield "\n".join(part)
-    yield from _beside(saved)
+    yield from _hostile(saved)
     yield from _comparison(saved)
     yield from _capacity(saved)
-    for note in facts.notes(saved):
+    for note in all_notes_of(saved):
         yield f"> {prose(note)}"
     yield from _rules(saved)
 
 
 def _thresholds(saved: Saved) -> list[str]:
-    limits = sorted(facts.limits(saved), key=lambda limit: limit.passed)
-    rows = [
-        ("held" if limit.passed else "**FAILED**", code(limit.text), _value(limit.unit, limit.value), _margin(limit))
-        for limit in limits
-    ]  # fmt: skip
-    return _table(("", "threshold", "measured", "to spare"), rows, right=2) if rows else []
+    thresholds = sorted(thresholds_of(saved), key=lambda threshold: threshold.passed)
+    table_rows = [
+        (
+            "passed" if threshold.passed else "**FAILED**",
+            code(threshold.text),
+            _value(threshold.unit, threshold.value),
+            _margin(threshold),
+        )
+        for threshold in thresholds
+    ]
+    return _table(("", "threshold", "measured", "margin"), table_rows, right=2) if table_rows else []
 
 
-def _value(unit: str, value: float | None) -> str:
-    return "–" if value is None else format_value(unit, value)
+def _margin(threshold: SavedThreshold) -> str:
+    return MISSING if threshold.margin_share is None else f"{threshold.margin_share:.0%}"
 
 
-def _margin(limit: facts.Limit) -> str:
-    return "–" if limit.margin_share is None else f"{limit.margin_share:.0%}"
+def _key_figures(saved: Saved) -> list[str]:
+    """The key figures as a sentence."""
+    found = {figure.name: figure.value for figure in key_figures_of(saved)}
 
-
-def _figures(saved: Saved) -> list[str]:
-    """The key figures in a sentence."""
-    found = {one.name: one.value for one in facts.figures(saved)}
+    def number_of(name: str) -> float | int | None:
+        value = found.get(name)
+        return value if isinstance(value, int | float) else None
 
     def shown(name: str, unit: str = "count") -> str:
-        value = found.get(name)
-        return _value(unit, value if isinstance(value, int | float) else None)
+        return _value(unit, number_of(name))
+
+    def counted(name: str, noun: str) -> str:
+        value = number_of(name)
+        return f"{MISSING} {plural(2, noun).partition(' ')[2]}" if value is None else plural(int(value), noun)
 
     if saved.kind == RUN:
-        counts = [f"{shown(f'messages.{name}')} {name}" for name in MESSAGE_COUNTS
-                  if found.get(f"messages.{name}") or name in ("accepted", "rejected", "failed")]  # fmt: skip
-        rate = f"**{shown('throughput.messages_per_s', 'per_s')}** accepted over {shown('load.window_s', 'count')} s"
+        counts = [
+            f"{shown(f'messages.{name}')} {name}"
+            for name in MESSAGE_COUNTS
+            if found.get(f"messages.{name}") or name in ("accepted", "rejected", "failed")
+        ]
+        rate = f"**{shown('throughput.messages_per_s', 'per_s')}** accepted over {shown('load.window_s')} s"
         model = code(str(found.get("load.model", "")))
-        return [f"{rate}; {shown('messages.attempted')} messages = {' + '.join(counts)}; {model} model"]
+        return [f"{rate}; {counted('messages.attempted', 'message')} = {' + '.join(counts)}; {model} model"]
     if saved.kind == FUZZ:
-        seed = code(str(found.get("seed", "–")))
-        return [f"{shown('cases.run')} cases run, {shown('cases.confirmed')} findings confirmed, seed {seed}"]
+        seed = code(str(found.get("seed", MISSING)))
+        return [f"{counted('cases.run', 'case')} run, {counted('cases.confirmed', 'finding')} confirmed, seed {seed}"]
     if saved.kind == CAPACITY:
-        limited = str(found.get("capacity.limited_by", ""))
-        least = "" if limited == "objective" else "at least "
-        told = f"Capacity: {least}**{shown('capacity.rate_per_s', 'per_s')}**"
-        failed = f"{shown('capacity.failed_rate_per_s', 'per_s')} did not hold"
-        return [f"{told}; {failed}; limited by {code(limited) or 'nothing'}"]
+        limited_by = str(found.get("capacity.limited_by", ""))
+        bound = "" if limited_by == OBJECTIVE else "at least "
+        capacity = f"Capacity: {bound}**{shown('capacity.rate_per_s', 'per_s')}**"
+        failed = f"{shown('capacity.failed_rate_per_s', 'per_s')} failed"
+        return [f"{capacity}; {failed}; limited by {code(limited_by) or 'nothing'}"]
     return []
 
 
 def _latency(saved: Saved) -> list[str]:
     if saved.kind in (CHECK, FUZZ):
         return []
-    times = [one for one in facts.times(saved) if one.ok]
-    if section(saved.result, "load").get("model") == "closed":  # there the two are the same
-        times = [one for one in times if one.time == "service"]
-    rows = [
-        (code(one.slot), one.time, f"{one.samples:,}", *(_ms(one.ms[name]) for name in _STATISTICS))
-        for one in sorted(times, key=lambda one: metric_order(one.slot))
-    ]  # fmt: skip
+    latencies = [latency for latency in latencies_of(saved) if latency.expected]
+    if load_of(saved).model == "closed":  # the closed model has no schedule, so response time is service time
+        latencies = [latency for latency in latencies if latency.time == SERVICE]
+    table_rows = [
+        (code(one.metric), one.time, f"{one.samples:,}", *(format_ms(one.ms[name]) for name in _STATISTICS))
+        for one in sorted(latencies, key=lambda one: metric_order(one.metric))
+    ]
     heads = (name.removesuffix("_ms").replace("_", ".") for name in _STATISTICS)
-    return _table(("slot", "time", "count", *heads), rows, right=2) if rows else []
+    return _table(("metric", "time", "count", *heads), table_rows, right=2) if table_rows else []
 
 
-def _beside(saved: Saved) -> Iterator[str]:
-    """What hostile sessions did to honest ones."""
-    found = facts.phases(saved)
-    if found:
-        hostile = section(saved.result, "hostile")
-        cases, share = natural(section(hostile, "cases").get("run")), number(hostile.get("share")) or 0.0
-        gone = "; **the target died of one of them**" if hostile.get("target_gone") is True else ""
-        yield f"{cases:,} hostile sessions, {share:.1%} of all in the second half{gone}. Honest ones before and beside them:"
-        rows = [(one.name, _value("per_s", one.rate_per_s), *map(_ms, one.message_ms)) for one in found]
-        yield "\n".join(_table(("", "messages", "message p50", "p99", "max"), rows, right=1))
+def _hostile(saved: Saved) -> Iterator[str]:
+    """How hostile sessions affected regular ones."""
+    hostile = hostile_of(saved)
+    if hostile is None or not hostile.phases:
+        return
+    crashed = "; **one of them crashed the target**" if hostile.target_gone else ""
+    share = f"{hostile.share or 0.0:.1%} of all sessions in the second half"
+    yield f"{plural(hostile.sessions, 'hostile session')}, {share}{crashed}. Regular sessions before and beside them:"
+    table_rows = [
+        (
+            phase.name,
+            _value("per_s", phase.rate_per_s),
+            *(format_ms(phase.ms("message", RESPONSE)[statistic]) for statistic in ("p50_ms", "p99_ms", "max_ms")),
+        )
+        for phase in hostile.phases
+    ]
+    yield "\n".join(_table(("", "messages", "message p50", "p99", "max"), table_rows, right=1))
 
 
 def _comparison(saved: Saved) -> Iterator[str]:
     if saved.kind != COMPARISON:
         return
     sides = []
-    for side in records(saved.result.get("candidates")):
-        target = section(side, "target")
-        told = [code(words(text)) for text in (target.get("url"), target.get("banner"), side.get("options")) if words(text)]
-        about = words(side.get("about"))
-        sides.append(f"- {code(words(side.get('name')))}: {', '.join(told)}" + (f" ({prose(about)})" if about else ""))
+    for side in candidates_of(saved):
+        details = [code(text) for text in (side.target.url, side.target.banner, side.options) if text]
+        sides.append(f"- {code(side.name)}: {', '.join(details)}" + (f" ({prose(side.about)})" if side.about else ""))
     if sides:
         yield "\n".join(sides)
-    plan, shifts = section(saved.result, "plan"), facts.shifts(saved)
-    confidence = number(plan.get("confidence"))
-    if confidence is not None and shifts:
-        how = "rounds in turns" if plan.get("paired") is True else "values a side"
-        yield f"{natural(plan.get('repeats_done')):,} {how}; all intervals together hold with {confidence:.0%}."
-    for (baseline, candidate), group in groupby(shifts, key=lambda shift: (shift.baseline, shift.candidate)):
-        yield f"### {code(candidate)} against {code(baseline)}"
+    schedule, metrics = schedule_of(saved), compared_metrics_of(saved)
+    if schedule.confidence is not None and metrics:
+        repeats = plural(schedule.repeats_done, "interleaved round" if schedule.paired else "value")
+        yield f"{repeats}{'' if schedule.paired else ' a side'}; simultaneous confidence level {schedule.confidence:.0%}."
+    for (baseline, candidate), group in groupby(metrics, key=lambda metric: (metric.baseline, metric.candidate)):
+        yield f"### {code(candidate)} compared with {code(baseline)}"
         heads = ("median of", code(baseline), code(candidate), "change", "verdict")
-        yield "\n".join(_table(heads, map(_shift, group), right=1))
-    if any(shift.verdict not in (NONE, CANNOT_TELL) for shift in shifts):
-        yield "▲ better, ▼ worse than the first."
-    yield from _broken_differently(saved)
+        yield "\n".join(_table(heads, map(_compared_metric, group), right=1))
+    if any(metric.verdict not in (NONE, CANNOT_TELL) for metric in metrics):
+        yield "▲ better than the baseline, ▼ worse than the baseline."
+    yield from _compared_rules(saved)
 
 
-def _shift(shift: facts.ComparedMetric) -> tuple[str, ...]:
-    values = (_value(shift.unit, value) for value in (shift.baseline_value, shift.candidate_value))
-    shown = shift.verdict not in (NONE, CANNOT_TELL)
-    verdict = f"**{code(shift.verdict)}** {'▼' if shift.worse else '▲'}" if shown else code(shift.verdict)
-    return code(shift.metric), *values, change_text(shift.to_data()) or "–", verdict
+def _compared_metric(metric: ComparedMetric) -> tuple[str, ...]:
+    values = (_value(metric.unit, value) for value in (metric.baseline_value, metric.candidate_value))
+    differs = metric.verdict not in (NONE, CANNOT_TELL)
+    verdict = f"**{code(metric.verdict)}** {'▼' if metric.worse else '▲'}" if differs else code(metric.verdict)
+    return code(metric.metric), *values, metric.change_text or MISSING, verdict
 
 
-def _broken_differently(saved: Saved) -> Iterator[str]:
-    entries = facts.broken_differently(saved)
-    if not entries:
-        if section(saved.result, "rules"):
-            yield "They break the same rules."
+def _compared_rules(saved: Saved) -> Iterator[str]:
+    rules = compared_rules_of(saved)
+    if not rules:
+        if has_compared_rules(saved):
+            yield "All candidates violate the same rules."
         return
-    names = list(dict.fromkeys(name for entry in entries for name in entry.verdicts))
-    rows = []
-    for entry in entries:
-        marks = [mark({"verdict": entry.verdicts.get(name, "not-run"), "severity": entry.severity}) for name in names]
-        rows.append((code(entry.name), *(f"**{word.lower()}**" if word.isupper() else code(word) for word in marks)))
-    yield "### Rules that they break differently"
-    yield "\n".join(_table(("rule", *map(code, names)), rows, right=1, aligned=":---:"))
+    names = list(dict.fromkeys(name for rule in rules for name in rule.verdicts))
+    table_rows = []
+    for rule in rules:
+        marks = [rule.mark(name) for name in names]
+        table_rows.append((code(rule.name), *(f"**{mark.lower()}**" if mark.isupper() else code(mark) for mark in marks)))
+    yield "### Rules with different verdicts"
+    yield "\n".join(_table(("rule", *map(code, names)), table_rows, right=1, aligned=":---:"))
 
 
 def _capacity(saved: Saved) -> Iterator[str]:
     if saved.kind != CAPACITY:
         return
-    reason = words(section(saved.result, "capacity").get("reason"))
-    rows = []
-    for step in sorted(facts.steps(saved), key=lambda step: step.rate_per_s or 0):
-        objectives = [limit.said for limit in step.limits if not limit.passed]
-        doubtful = step.limited_by in ("generator", "connections")
-        held = "held" if step.held else "cannot tell" if doubtful else "**did not hold**"
-        why = step.why or "; ".join(objectives)
-        rows.append((
-            _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), held,
-            _ms(step.p50_ms), _ms(step.p99_ms), _ms(step.max_ms), prose(why),
+    reason = capacity_of(saved).reason
+    table_rows = []
+    for step in sorted(capacity_steps_of(saved), key=lambda step: step.rate_per_s or 0):
+        failed = [objective.sentence for objective in step.objectives if not objective.passed]
+        outcome = "passed" if step.held else "inconclusive" if step.limited_by in OWN_LIMITS else "**failed**"
+        table_rows.append((
+            _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), outcome,
+            format_ms(step.p50_ms), format_ms(step.p99_ms), format_ms(step.max_ms), prose(step.why or "; ".join(failed)),
         ))  # fmt: skip
     if reason:
         yield prose(reason)
-    heads = ("rate", "throughput", "", "message p50", "p99", "max", "why")
-    if rows:
-        yield "\n".join(_table(heads, rows, right=7))
+    heads = ("rate", "throughput", "objectives", "message p50", "p99", "max", "reason")
+    if table_rows:
+        yield "\n".join(_table(heads, table_rows, right=7))
 
 
 # -- rules and findings -------------------------------------------------------------------------------------------------
 
 
 def _rules(saved: Saved) -> Iterator[str]:
-    tally = Counter(_tally(ruling) for ruling in judged.verdicts(saved))
-    if tally:
-        yield "Rules: " + ", ".join(f"{count} {word}" for word, count in tally.most_common()) + "."
-    for at, one in enumerate(judged.findings(saved)):
-        yield "\n".join(_finding(one, with_dialogue=at < DIALOGUES))
+    counts = Counter(_group(verdict) for verdict in verdicts_of(saved))
+    if counts:
+        yield "Rules: " + ", ".join(_counted(group, count) for group, count in counts.most_common()) + "."
+    for at, finding in enumerate(findings_of(saved)):
+        yield "\n".join(_finding(finding, with_dialogue=at < MAX_DIALOGUES))
 
 
-def _finding(one: Found, *, with_dialogue: bool) -> list[str]:
-    known = " (in the baseline)" if one.known else ""
-    lines = [f"**{one.severity}** {code(one.rule)} {_place(one.section)}{known}: {prose(one.actual)}"]
+def _counted(group: str, count: int) -> str:
+    noun = _GROUP_NOUNS.get(group)
+    return plural(count, noun) if noun else f"{count} {group}"
+
+
+def _finding(finding: SavedFinding, *, with_dialogue: bool) -> list[str]:
+    known = " (in the baseline)" if finding.known else ""
+    section = _section_link(finding.section)
+    lines = [f"**{finding.severity}** {code(finding.rule)} {section}{known}: {prose(finding.actual)}"]
     if not with_dialogue:
         return lines
-    told = [f"- Required: {prose(one.requirement)}"] if one.requirement else []
-    seen = [code(one.reproducibility)] if one.reproducibility else []
-    seen += [f"met {one.hits:,} times"] if one.hits > 1 else []
-    told += [f"- Seen: {', '.join(seen)}"] if seen else []
-    told += [f"- Again: {code(one.repeat)}"] if one.repeat else []
-    lines += ["", *told] if told else []
-    if one.dialogue:
-        summary = f"<details><summary>Dialogue of <code>{html.escape(one.id)}</code></summary>"
-        lines += ["", summary, "", *fenced(one.dialogue), "", "</details>"]
+    details = [f"- Required: {prose(finding.requirement)}"] if finding.requirement else []
+    seen = [code(finding.reproducibility)] if finding.reproducibility else []
+    seen += [f"seen in {plural(finding.hits, 'case')}"] if finding.hits > 1 else []
+    details += [f"- Reproduced: {', '.join(seen)}"] if seen else []
+    details += [f"- Replay: {code(finding.repeat)}"] if finding.repeat else []
+    lines += ["", *details] if details else []
+    if finding.dialogue:
+        summary = f"<details><summary>Dialogue of <code>{html.escape(finding.id)}</code></summary>"
+        lines += ["", summary, "", *fenced(finding.dialogue), "", "</details>"]
     return lines

@@ -1,7 +1,8 @@
 """OpenMetrics text: what was measured, for Prometheus (a textfile collector, a push, `promtool`).
 
-Names, labels and buckets are those of `run --metrics` where both have them. Times are seconds, as OpenMetrics wants its base
-units. Each result has its label on every sample; no sample has a time of its own, for it is the scrape's that counts.
+Names, labels and buckets are those of `run --metrics` where both have them. Times are in seconds, the base unit of
+OpenMetrics. Every sample carries the label of its result. No sample has a timestamp, because Prometheus uses that of the
+scrape.
 
 Source: the OpenMetrics specification 1.0.0.
 """
@@ -14,38 +15,39 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.saved import CAPACITY, Saved
 from smtpbench.report.formats.buckets import EDGES_TEXT, Buckets
-from smtpbench.report.reading import findings as judged
-from smtpbench.report.reading import metrics as facts
-from smtpbench.report.reading.metrics import Head, Times
-from smtpbench.report.reading.sections import instant_text, number, section
+from smtpbench.report.reading.capacity import capacity_of
+from smtpbench.report.reading.comparison import compared_metrics_of
+from smtpbench.report.reading.findings import findings_of, verdicts_of
+from smtpbench.report.reading.formatting import format_instant
+from smtpbench.report.reading.head import COMPLETED, Head, heads_of
+from smtpbench.report.reading.metrics import MetricLatency, counts_of, latencies_of, thresholds_of, throughput_of
 from smtpbench.rules.rule import PASS, VIOLATED
 from smtpbench.units import NS_PER_S
 
 _CODE = re.compile(r"[2-5][0-9]{2}")
 _QUANTILES: Final = {"p50_ms": "0.5", "p90_ms": "0.9", "p95_ms": "0.95", "p99_ms": "0.99", "p99_9_ms": "0.999"}
-#: family → type, unit (the end of its name, or nothing), help.
+#: family → type, unit (with which its name ends, or nothing), help.
 _FAMILIES: Final = {
-    "smtpbench_result": ("info", "", "A result, and what it is about."),
-    "smtpbench_completed": ("gauge", "", "1 where it came to its end."),
-    "smtpbench_measured_seconds": ("gauge", "seconds", "How long was measured."),
+    "smtpbench_result": ("info", "", "A result and what it is about."),
+    "smtpbench_completed": ("gauge", "", "1 if the measurement completed."),
+    "smtpbench_measured_seconds": ("gauge", "seconds", "Length of the measurement."),
     "smtpbench_messages": ("counter", "", "Messages by outcome."),
     "smtpbench_recipients": ("counter", "", "RCPT commands by outcome."),
-    "smtpbench_replies": ("counter", "", "Replies by verb, code and the class of that."),
-    "smtpbench_errors": ("counter", "", "Connections and sessions that broke, by kind."),
-    "smtpbench_throughput_messages_per_second": ("gauge", "", "Messages accepted a second."),
-    "smtpbench_latency_seconds": ("histogram", "seconds", "Service and response time of a slot."),
-    "smtpbench_latency_quantile_seconds": ("gauge", "seconds", "The same: what so many of the samples keep below."),
-    "smtpbench_latency_max_seconds": ("gauge", "seconds", "The longest of a slot."),
-    "smtpbench_threshold_passed": ("gauge", "", "1 where it held."),
-    "smtpbench_threshold_value": ("gauge", "", "What was measured, in the unit that is its label."),
-    "smtpbench_rule_kept": ("gauge", "", "1 where the server keeps a rule, 0 where it breaks it."),
+    "smtpbench_replies": ("counter", "", "Replies by verb, code and class of the code."),
+    "smtpbench_errors": ("counter", "", "Failures of connections and sessions, by kind."),
+    "smtpbench_throughput_messages_per_second": ("gauge", "", "Accepted messages per second."),
+    "smtpbench_latency_seconds": ("histogram", "seconds", "Service and response time of a metric."),
+    "smtpbench_latency_quantile_seconds": ("gauge", "seconds", "Quantiles of the service and response time of a metric."),
+    "smtpbench_latency_max_seconds": ("gauge", "seconds", "Maximum of the service and response time of a metric."),
+    "smtpbench_threshold_passed": ("gauge", "", "1 if the threshold passed."),
+    "smtpbench_threshold_value": ("gauge", "", "Measured value of a threshold, in the unit of its label."),
+    "smtpbench_rule_kept": ("gauge", "", "1 if the server complies with a rule, 0 if it violates it."),
     "smtpbench_findings": ("gauge", "", "Findings by rule."),
-    "smtpbench_difference": ("gauge", "", "Change from the baseline: a share of its value, or the metric's unit."),
-    "smtpbench_difference_worse": ("gauge", "", "1 where the candidate is worse."),
-    "smtpbench_capacity_messages_per_second": ("gauge", "", "The highest rate that held."),
+    "smtpbench_difference": ("gauge", "", "Change from the baseline: a share of its value, or in the unit of the metric."),
+    "smtpbench_difference_worse": ("gauge", "", "1 if the candidate is worse."),
+    "smtpbench_capacity_messages_per_second": ("gauge", "", "Highest rate that met the objectives."),
 }  # fmt: skip
 
 
@@ -56,18 +58,22 @@ class _Sample(NamedTuple):
     value: float
 
 
-def openmetrics(saved: Sequence[Saved]) -> str:
-    """The exposition, which `# EOF` ends."""
+def openmetrics(several: Sequence[Saved]) -> str:
+    """Return the exposition, which `# EOF` ends."""
     found: dict[str, dict[str, float]] = {family: {} for family in _FAMILIES}
-    for head, one in facts.heads(saved):
-        for sample in _samples(head, one):
+    for head, saved in heads_of(several):
+        for sample in _samples(head, saved):
             labels = ",".join(f'{name}="{_escaped(text)}"' for name, text in {"result": head.label, **sample.labels}.items())
-            # two names of a made-up result may have become one
+            # two names of a made-up result may be the same once they are visible
             found[sample.family][f"{sample.family}{sample.suffix}{{{labels}}}"] = sample.value
     lines = []
-    for family, (kind, unit, told) in _FAMILIES.items():
+    for family, (kind, unit, help_text) in _FAMILIES.items():
         if found[family]:
-            lines += [f"# TYPE {family} {kind}", *([f"# UNIT {family} {unit}"] if unit else []), f"# HELP {family} {told}"]
+            lines += [
+                f"# TYPE {family} {kind}",
+                *([f"# UNIT {family} {unit}"] if unit else []),
+                f"# HELP {family} {help_text}",
+            ]
             lines += [f"{name} {value!r}" for name, value in found[family].items()]
     return "\n".join([*lines, "# EOF"]) + "\n"
 
@@ -78,66 +84,65 @@ def _escaped(text: str) -> str:
 
 def _samples(head: Head, saved: Saved) -> Iterator[_Sample]:
     about = {
-        "kind": head.kind, "scenario": head.scenario, "target": head.target, "started": instant_text(head.started),
+        "kind": head.kind, "scenario": head.scenario, "target": head.target, "started": format_instant(head.started),
         "banner": head.banner, "version": head.version,
     }  # fmt: skip
     yield _Sample("smtpbench_result", "_info", about, 1)
-    yield _gauge("completed", {}, head.status == facts.COMPLETED)
+    yield _gauge("completed", {}, head.status == COMPLETED)
     yield from _maybe("measured_seconds", {}, head.seconds)
     for name, label in (("messages", "outcome"), ("recipients", "outcome"), ("errors", "kind")):
-        for path, count in facts.counts(saved, name).items():
+        for path, count in counts_of(saved, name).items():
             if len(path) == 1 and path != ("attempted",):
                 yield _Sample(f"smtpbench_{name}", "_total", {label: path[0]}, count)
-    for path, count in facts.counts(saved, "replies").items():
+    for path, count in counts_of(saved, "replies").items():
         if len(path) == 2:
             verb, code = path
             kind = f"{code[0]}xx" if _CODE.fullmatch(code) else "malformed"
             yield _Sample("smtpbench_replies", "_total", {"verb": verb, "class": kind, "code": code}, count)
-    throughput = number(section(saved.result, "throughput").get("messages_per_s"))
-    yield from _maybe("throughput_messages_per_second", {}, throughput)
+    yield from _maybe("throughput_messages_per_second", {}, throughput_of(saved))
     yield from _latencies(saved)
-    for limit in facts.limits(saved):
-        yield _gauge("threshold_passed", {"threshold": limit.text}, limit.passed)
-        yield from _maybe("threshold_value", {"threshold": limit.text, "unit": limit.unit}, limit.value)
-    for ruling in judged.verdicts(saved):
-        if ruling.verdict in (PASS, VIOLATED):
-            yield _gauge("rule_kept", {"rule": ruling.name, "severity": ruling.severity}, ruling.verdict == PASS)
-    for (rule, severity), count in Counter((one.rule, one.severity) for one in judged.findings(saved)).items():
+    for threshold in thresholds_of(saved):
+        yield _gauge("threshold_passed", {"threshold": threshold.text}, threshold.passed)
+        yield from _maybe("threshold_value", {"threshold": threshold.text, "unit": threshold.unit}, threshold.value)
+    for verdict in verdicts_of(saved):
+        if verdict.verdict in (PASS, VIOLATED):
+            yield _gauge("rule_kept", {"rule": verdict.name, "severity": verdict.severity}, verdict.verdict == PASS)
+    for (rule, severity), count in Counter((one.rule, one.severity) for one in findings_of(saved)).items():
         yield _gauge("findings", {"rule": rule, "severity": severity}, count)
-    for shift in facts.shifts(saved):
-        versus = {"metric": shift.metric, "baseline": shift.baseline, "candidate": shift.candidate}
+    for metric in compared_metrics_of(saved):
+        labels = {"metric": metric.metric, "baseline": metric.baseline, "candidate": metric.candidate}
         for bound in ("change", "low", "high"):
-            unit = "share" if shift.relative else shift.unit
-            yield from _maybe("difference", {**versus, "unit": unit, "of": bound}, getattr(shift, bound))
-        yield _gauge("difference_worse", versus, shift.worse)
+            unit = "share" if metric.relative else metric.unit
+            yield from _maybe("difference", {**labels, "unit": unit, "of": bound}, getattr(metric, bound))
+        yield _gauge("difference_worse", labels, metric.worse)
     if saved.kind == CAPACITY:
-        yield from _maybe("capacity_messages_per_second", {}, number(section(saved.result, "capacity").get("rate_per_s")))
+        yield from _maybe("capacity_messages_per_second", {}, capacity_of(saved).rate_per_s)
 
 
 def _latencies(saved: Saved) -> Iterator[_Sample]:
-    for one in facts.times(saved):
-        labels = {"slot": one.slot, "expected": str(one.ok).lower(), "time": one.time}
-        yield from _histogram(one, labels)
+    for latency in latencies_of(saved):
+        labels = {"slot": latency.metric, "expected": str(latency.expected).lower(), "time": latency.time}
+        yield from _histogram(latency, labels)
         for statistic, quantile in _QUANTILES.items():
-            value = one.ms[statistic]
+            value = latency.ms[statistic]
             if value is not None:
                 yield _gauge("latency_quantile_seconds", {**labels, "quantile": quantile}, value / 1000)
-        if one.ms["max_ms"] is not None:
-            yield _gauge("latency_max_seconds", labels, one.ms["max_ms"] / 1000)
+        max_ms = latency.ms["max_ms"]
+        if max_ms is not None:
+            yield _gauge("latency_max_seconds", labels, max_ms / 1000)
 
 
-def _histogram(one: Times, labels: Mapping[str, str]) -> Iterator[_Sample]:
-    """With the buckets that a scrape of the run itself had."""
-    mean_ms = one.ms["mean_ms"]
-    try:
-        histogram = Histogram.decode(one.histogram)
-    except ValueError:
+def _histogram(latency: MetricLatency, labels: Mapping[str, str]) -> Iterator[_Sample]:
+    """The histogram in the buckets that a scrape of the run itself has."""
+    histogram = latency.decoded()
+    if histogram is None:
         return
     buckets = Buckets()
     buckets.add(histogram)
     for edge, count in zip(EDGES_TEXT, accumulate(buckets.counts), strict=True):
         yield _Sample("smtpbench_latency_seconds", "_bucket", {**labels, "le": edge}, count)
     yield _Sample("smtpbench_latency_seconds", "_count", labels, histogram.count)
+    mean_ms = latency.ms["mean_ms"]
     sum_s = buckets.sum_ns / NS_PER_S if mean_ms is None or mean_ms < 0 else mean_ms * histogram.count / 1000
     yield _Sample("smtpbench_latency_seconds", "_sum", labels, sum_s)
 

@@ -1,16 +1,16 @@
-"""`--metrics`: a run's figures for Prometheus, while it goes on.
+"""`--metrics`: figures of a run for Prometheus, while it is in progress.
 
 Theory of operation
 ===================
 
-The run's loop must not wait for whoever watches it. So a tick only puts its interval aside; a task adds the intervals up,
-and answers scrapes, in steps of less than a millisecond between which the loop goes on. In a busy loop a turn lasts for
-some hundred replies, so a scrape takes some tenths of a second, which hurts nobody.
+Scrapes must not delay the event loop of the run. A tick therefore only queues its interval. A task adds the queued intervals
+up and answers scrapes, in steps of less than a millisecond, and yields to the loop between two steps. A turn of a busy loop
+handles some hundred replies, so a scrape takes some tenths of a second, which Prometheus tolerates.
 
-What is added up is what the result counts (`Tick.measured`): after the last tick the counters are the result's figures,
-and the warm-up is in neither.
+The counters add up what the result counts (`Tick.measured`). After the last tick they equal the figures of the result. The
+warm-up is in neither.
 
-Only this machine can scrape: the listener is on 127.0.0.1.
+The listener is on 127.0.0.1, so only this machine can scrape.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ except ModuleNotFoundError:
 
 HOST = "127.0.0.1"
 PATH = "/metrics"
-#: Latencies that one step of an answer writes; each has a line for every edge.
-_LATENCIES_A_STEP = 3
-#: After so long the run's loop gets its turn.
+#: Latencies that one step of an answer writes; each has a line for every bucket.
+_LATENCIES_PER_STEP = 3
+#: Duration after which the loop of the run gets its turn.
 STEP_NS = NS_PER_MS // 2
 _REQUEST_BYTES = 8192
-#: How long a scraper may take to ask, or to read the answer.
+#: Limit for a scraper to send its request and to read the answer.
 _TIMEOUT_S = 10.0
 _BACKLOG = 16
 
 
 class Watcher(Protocol):
-    """Who watches the run besides: a view."""
+    """What else watches the run: the progress display."""
 
     def tick(self, tick: Tick, totals: Interval) -> None: ...
     def notify(self, text: str) -> None: ...
 
 
 def about(request: RunRequest) -> dict[str, str]:
-    """The labels of `smtpbench_run_info`."""
+    """Return the labels of `smtpbench_run_info`."""
     return {
         "scenario": request.file.name,
         "target": request.target.url,
@@ -79,21 +79,25 @@ def about(request: RunRequest) -> dict[str, str]:
     }
 
 
-class _Pause:
-    """Lets the run's loop go on once enough time was spent: its turn may last for many replies, so not oftener."""
+class _Yielder:
+    """Yields to the loop of the run once a step took long enough; its turn may last for many replies."""
 
     def __init__(self) -> None:
-        self._since_ns = 0
+        self._started_ns = 0
 
     async def if_due(self) -> None:
-        """Between two steps."""
-        if time.monotonic_ns() - self._since_ns > STEP_NS:
+        """Yield if it is time to; call it between two steps."""
+        if time.monotonic_ns() - self._started_ns > STEP_NS:
             await trio.lowlevel.checkpoint()
-            self._since_ns = time.monotonic_ns()
+            self._started_ns = time.monotonic_ns()
 
 
 class Metrics:
-    """What has been measured so far. labels: what the run is called, and what of it does not change."""
+    """What has been measured so far.
+
+    Attributes:
+        over: Whether the run has ended.
+    """
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._labels = {name: visible(value) for name, value in labels.items()}
@@ -103,67 +107,67 @@ class Metrics:
         self._replies: Counter[tuple[str, str]] = Counter()
         self._errors: Counter[str] = Counter()
         self._latencies: dict[tuple[str, bool, str], Buckets] = {}
-        self._one_at_a_time = trio.Lock()
-        self._pause = _Pause()
+        self._lock = trio.Lock()
+        self._yielder = _Yielder()
         self._scraped = trio.Event()
         self.over = False
 
     def tick(self, tick: Tick) -> None:
-        """Put a second aside."""
+        """Queue a second."""
         self._pending.append(tick)
 
-    async def settle(self) -> None:
-        """Add up what was put aside."""
-        async with self._one_at_a_time:
-            await self._settle()
+    async def add_pending(self) -> None:
+        """Add up the queued seconds."""
+        async with self._lock:
+            await self._add_pending()
 
-    async def _settle(self) -> None:
+    async def _add_pending(self) -> None:
         while self._pending:
             self._last = self._pending.popleft()
             for _ in self._add_steps(self._last.interval if self._last.measured is None else self._last.measured):
-                await self._pause.if_due()
+                await self._yielder.if_due()
 
     def _add_steps(self, interval: Interval) -> Iterator[None]:
         self._messages.update(interval.messages)
         self._errors.update(interval.errors)
         for (verb, code, _, _), count in interval.replies.items():
             self._replies[verb, f"{code // 100}xx" if code else "malformed"] += count
-        for (slot, expected), latency in interval.latencies.items():
-            for which in ("service", "response"):
+        for (metric, expected), latency in interval.latencies.items():
+            for time_kind in ("service", "response"):
                 yield
-                self._latencies.setdefault((slot, expected, which), Buckets()).add(getattr(latency, which))
+                self._latencies.setdefault((metric, expected, time_kind), Buckets()).add(getattr(latency, time_kind))
 
     async def answer(self, accept: str) -> tuple[str, bytes]:
-        """Content type and text, of the format that an Accept header asks for."""
+        """Return content type and text, in the format that an Accept header asks for."""
         try:
             encode, content_type = choose_encoder(accept)
-        except Exception:  # the library takes apart what it is sent, and it is sent anything
+        except Exception:  # the library parses the header, which may hold anything
             encode, content_type = choose_encoder("")
         lines: list[bytes] = []
-        async with self._one_at_a_time:
-            last = self.over  # what is over now has nothing more to put aside
-            await self._settle()
+        async with self._lock:
+            last = self.over  # no more ticks are queued then
+            await self._add_pending()
             name = ""
             for family in self._families():
-                text = encode(_Only(family)).removesuffix(b"# EOF\n")
-                if family.name == name:  # more of the same: the head was said
+                text = encode(_SingleFamily(family)).removesuffix(b"# EOF\n")
+                if family.name == name:  # a continued family, whose head was sent
                     text = b"".join(line for line in text.splitlines(keepends=True) if not line.startswith(b"#"))
                 name = family.name
                 lines.append(text)
-                await self._pause.if_due()
+                await self._yielder.if_due()
             if last:
                 self._scraped.set()
         return content_type, b"".join(lines) + (b"# EOF\n" if "openmetrics" in content_type else b"")
 
     def _families(self) -> Iterator[Metric]:
-        yield InfoMetricFamily("smtpbench_run", "The run: what, where and how.", self._labels)
+        yield InfoMetricFamily("smtpbench_run", "Settings of the run.", self._labels)
         yield from self._health()
-        messages = CounterMetricFamily("smtpbench_messages", "Messages by outcome, but the warm-up's.", labels=["outcome"])
+        messages = CounterMetricFamily("smtpbench_messages", "Messages by outcome, without the warm-up.", labels=["outcome"])
         for outcome, count in self._messages.items():
             messages.add_metric([outcome], count)
         yield messages
         replies = CounterMetricFamily(
-            "smtpbench_replies", "Replies by the verb they answer and their code's class.", labels=["verb", "class"]
+            "smtpbench_replies", "Replies by verb and class of the code.", labels=["verb", "class"]
         )
         for (verb, kind), count in self._replies.items():
             replies.add_metric([visible(verb), kind], count)
@@ -175,17 +179,17 @@ class Metrics:
         yield from self._histograms()
 
     def _histograms(self) -> Iterator[Metric]:
-        """The one family of latencies, a few of them at a time."""
+        """Yield the family of latencies, a few of them at a time."""
         found = list(self._latencies.items())
-        for start in range(0, max(1, len(found)), _LATENCIES_A_STEP):
+        for start in range(0, max(1, len(found)), _LATENCIES_PER_STEP):
             family = HistogramMetricFamily(
                 "smtpbench_latency_seconds",
-                "Service and response times by slot; expected: whether what was timed went as the scenario says.",
+                "Service and response times by metric; expected: whether the reply was one that the scenario expects.",
                 labels=["slot", "expected", "time"],
             )
-            for (slot, expected, which), buckets in found[start : start + _LATENCIES_A_STEP]:
+            for (metric, expected, time_kind), buckets in found[start : start + _LATENCIES_PER_STEP]:
                 family.add_metric(
-                    [visible(slot), str(expected).lower(), which],
+                    [visible(metric), str(expected).lower(), time_kind],
                     list(zip(EDGES_TEXT, map(float, accumulate(buckets.counts)), strict=True)),
                     buckets.sum_ns / NS_PER_S,
                 )
@@ -194,17 +198,17 @@ class Metrics:
     def _health(self) -> Iterator[Metric]:
         last = self._last
         phases = {phase: last is not None and last.phase == phase and not self.over for phase in PHASES}
-        states = StateSetMetricFamily("smtpbench_phase", "Where the run is; over when its last second is counted.")
+        states = StateSetMetricFamily("smtpbench_phase", "Phase of the run; over once its last second is counted.")
         states.add_metric([], {**phases, "over": self.over})
         yield states
         gauges = {
-            "smtpbench_elapsed_seconds": ("From the first arrival, warm-up included.", last.end_s if last else 0.0),
-            "smtpbench_connections_open": ("Connections.", last.connections_open if last else 0),
-            "smtpbench_connections_busy": ("Connections on which something is under way.", last.busy if last else 0),
-            "smtpbench_arrivals_waiting": ("Arrivals without a connection.", last.waiting if last else 0),
-            "smtpbench_generator_cpu_cores": ("The generator's CPU, summed over workers.", last.cpu_share if last else 0.0),
+            "smtpbench_elapsed_seconds": ("Time since the first arrival, warm-up included.", last.end_s if last else 0.0),
+            "smtpbench_connections_open": ("Open connections.", last.connections_open if last else 0),
+            "smtpbench_connections_busy": ("Connections that wait for a reply.", last.busy if last else 0),
+            "smtpbench_arrivals_waiting": ("Arrivals that wait for a connection.", last.waiting if last else 0),
+            "smtpbench_generator_cpu_cores": ("CPU of the generator, summed over workers.", last.cpu_share if last else 0.0),
             "smtpbench_generator_loop_lag_seconds": (
-                "The longest that a timer of the generator waited in the last second.",
+                "Longest delay of a timer of the generator in the last second.",
                 last.lag_ms * NS_PER_MS / NS_PER_S if last else 0.0,
             ),
         }
@@ -212,24 +216,24 @@ class Metrics:
             yield GaugeMetricFamily(name, text, value)
 
     async def let_scrape(self, hold_s: float) -> None:
-        """The run is over: wait until somebody has read the last figures, for hold_s seconds at most or until a signal."""
+        """Wait, after the run, until the last figures were read, for at most hold_s seconds or until a signal."""
         self.over = True
         if not hold_s:
             return
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, trio.move_on_after(hold_s) as waiting:
             async with trio.open_nursery() as nursery:
 
-                async def obey() -> None:
+                async def wait_for_signal() -> None:
                     async for _ in signals:
                         waiting.cancel()
 
-                nursery.start_soon(obey)
+                nursery.start_soon(wait_for_signal)
                 await self._scraped.wait()
                 nursery.cancel_scope.cancel()
 
 
-class _Only:
-    """A registry of one family."""
+class _SingleFamily:
+    """A registry that holds one family."""
 
     def __init__(self, family: Metric) -> None:
         self._family = family
@@ -238,47 +242,56 @@ class _Only:
         yield self._family
 
 
-class _Both:
-    """Shows a run to a view and to scrapers."""
+class _WatcherAndMetrics:
+    """Passes a run on to another watcher and to the metrics."""
 
-    def __init__(self, shown: Watcher, metrics: Metrics) -> None:
-        self._shown = shown
+    def __init__(self, watcher: Watcher, metrics: Metrics) -> None:
+        self._watcher = watcher
         self._metrics = metrics
-        self.notify = shown.notify
+        self.notify = watcher.notify
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         self._metrics.tick(tick)
-        self._shown.tick(tick, totals)
+        self._watcher.tick(tick, totals)
 
 
 T = TypeVar("T")
 
 
 async def serving(
-    port: int, hold_ns: int, labels: Mapping[str, str], shown: Watcher, job: Callable[[Watcher], Awaitable[T]]
+    port: int, hold_ns: int, labels: Mapping[str, str], watcher: Watcher, job: Callable[[Watcher], Awaitable[T]]
 ) -> T:
-    """Do a job that is watched, and serve what it shows meanwhile; what the job returns or raises.
+    """Run a job, serve its metrics meanwhile, and return or raise what the job returns or raises.
 
-    port: 0 takes a free one, and the view is told which. hold_ns: after the job, how long to wait for a last scrape.
-    Raises CannotRun where the port is taken, before the job begins.
+    Args:
+        port: Port to listen on; 0 takes a free one, which the watcher is notified of.
+        hold_ns: Longest wait for a last scrape after the job, nanoseconds.
+        labels: Labels of `smtpbench_run_info`.
+        watcher: Watcher to pass the run on to.
+        job: The job, which reports to the watcher that it is given.
+
+    Raises:
+        CannotRun: The port is in use; the job is not started.
     """
     sock = _listening(port)
-    shown.notify(f"metrics: http://{HOST}:{sock.getsockname()[1]}{PATH}")
+    watcher.notify(f"metrics: http://{HOST}:{sock.getsockname()[1]}{PATH}")
     metrics = Metrics(labels)
     done: list[T] = []
-    trouble: Exception | None = None
+    job_error: Exception | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, lambda stream: _converse(stream, metrics), [trio.SocketListener(sock)])
-        nursery.start_soon(_settle_now_and_then, metrics)
+        nursery.start_soon(
+            trio.serve_listeners, lambda stream: _answer_request(stream, metrics), [trio.SocketListener(sock)]
+        )
+        nursery.start_soon(_add_pending_every_second, metrics)
         try:
-            done.append(await job(_Both(shown, metrics)))
-        except Exception as error:  # it goes on outside the nursery, which would wrap it
-            trouble = error
+            done.append(await job(_WatcherAndMetrics(watcher, metrics)))
+        except Exception as error:  # raised outside the nursery, which would wrap it
+            job_error = error
         else:
             await metrics.let_scrape(hold_ns / NS_PER_S)
         nursery.cancel_scope.cancel()
-    if trouble is not None:
-        raise trouble
+    if job_error is not None:
+        raise job_error
     return done[0]
 
 
@@ -295,14 +308,14 @@ def _listening(port: int) -> trio.socket.SocketType:
     return trio.socket.from_stdlib_socket(raw)
 
 
-async def _settle_now_and_then(metrics: Metrics) -> None:
+async def _add_pending_every_second(metrics: Metrics) -> None:
     while True:
         await trio.sleep(1)
-        await metrics.settle()
+        await metrics.add_pending()
 
 
-async def _converse(stream: trio.SocketStream, metrics: Metrics) -> None:
-    """One request and its answer (RFC 9112), whatever the other side is."""
+async def _answer_request(stream: trio.SocketStream, metrics: Metrics) -> None:
+    """Answer one request (RFC 9112) of any client."""
     with trio.move_on_after(_TIMEOUT_S):
         try:
             async with stream:
@@ -318,16 +331,16 @@ async def _converse(stream: trio.SocketStream, metrics: Metrics) -> None:
 
 
 async def respond(head: bytes, metrics: Metrics) -> bytes:
-    """The answer to a request's head."""
+    """Return the answer to the head of a request."""
     first, *fields = head.partition(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
     method, _, rest = first.partition(" ")
     path = rest.partition(" ")[0].partition("?")[0]
     if b"\r\n\r\n" not in head or not rest:
-        return _response("400 Bad Request", "text/plain", b"this is no request\n")
+        return _response("400 Bad Request", "text/plain", b"not an HTTP request\n")
     if path != PATH:
-        return _response("404 Not Found", "text/plain", f"there is {PATH}\n".encode())
+        return _response("404 Not Found", "text/plain", f"not found; available: {PATH}\n".encode())
     if method != "GET":
-        return _response("405 Method Not Allowed", "text/plain", b"there is GET\n", "Allow: GET\r\n")
+        return _response("405 Method Not Allowed", "text/plain", b"method not allowed; allowed: GET\n", "Allow: GET\r\n")
     accept = [value for name, _, value in (field.partition(":") for field in fields) if name.lower() == "accept"]
     return _response("200 OK", *await metrics.answer(",".join(accept)))
 

@@ -1,7 +1,7 @@
-"""The registry of formats: what `smtpbench report` can make of saved results.
+"""The registry of formats into which `smtpbench report` converts saved results.
 
-A format is a pure function of results to text, and its module is imported when it is asked for. It reads results by
-`report.facts` and believes nothing in them; what it stumbles over nevertheless becomes one clear error.
+A format is a pure function from results to text. Its module is imported when the format is used. It reads results through
+`report.reading`, which accepts misshapen results. An exception that happens nevertheless becomes one clear error.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from smtpbench.text import visible
 
 Format = Callable[..., str]
 
-#: name → `module:function`.
+#: Name → `module:function`.
 FORMATS: Final[dict[str, str]] = {
     "html": "smtpbench.report.html.page:html_report",
     "junit": "smtpbench.report.formats.junit:junit",
@@ -30,12 +30,21 @@ FORMATS: Final[dict[str, str]] = {
     "summary": "smtpbench.report.formats.github:summary",
     "console": "smtpbench.report.terminal.saved:saved_results",
 }
-#: What reading a result of the wrong shape raises.
+#: Exceptions that a result of the wrong shape can cause.
 _MISSHAPEN = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 
 
 def render(name: str, saved: Sequence[Saved], **options: Any) -> str:
-    """The results in that format; options: of its function. Raises UsageError for what cannot be shown so."""
+    """Return results in a format.
+
+    Args:
+        name: A key of FORMATS.
+        saved: The results.
+        options: Further arguments of the format's function.
+
+    Raises:
+        UsageError: The results cannot be shown in this format.
+    """
     module, _, function = FORMATS[name].partition(":")
     make: Format = getattr(importlib.import_module(module), function)
     try:
@@ -43,4 +52,4 @@ def render(name: str, saved: Sequence[Saved], **options: Any) -> str:
     except _MISSHAPEN as error:
         where = ", ".join(visible(str(one.path)) for one in saved[:3]) + (" …" if len(saved) > 3 else "")
         what = f"{type(error).__name__}: {visible(str(error))}"
-        raise UsageError(f"{where}: no {name} can be made of it, it is not as smtpbench writes a result ({what})") from None
+        raise UsageError(f"{where}: cannot be converted to {name}: not a result as smtpbench writes it ({what})") from None

@@ -1,10 +1,11 @@
-"""SARIF 2.1.0, for code scanning: what `check`, `fuzz` and hostile sessions of a run found; a SARIF run a result.
+"""SARIF 2.1.0, for code scanning: findings of `check`, of `fuzz` and of the hostile sessions of a run.
 
-An alert of today is that of yesterday where its fingerprint is the same: it is made of the rule and the cause, and of no
-time, port or random data. A result's `automationDetails` name what it was, so that a rerun replaces the one before.
+Each result is one SARIF run. Two alerts are the same if their fingerprints are equal. A fingerprint is made of the rule and
+the cause, and of no time, port or random data, so a finding has the same one every day. `automationDetails` identify what
+was measured, so that a rerun replaces the previous one.
 
 Source: OASIS, Static Analysis Results Interchange Format Version 2.1.0 plus Errata 01; and GitHub's "SARIF support for code
-scanning", for `security-severity` and what an upload must hold.
+scanning", for `security-severity` and for what an upload must hold.
 """
 
 from __future__ import annotations
@@ -18,38 +19,36 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
-from smtpbench.report.reading import findings as judged
-from smtpbench.report.reading import metrics as facts
-from smtpbench.report.reading.findings import LEVELS, Found, SavedVerdict
-from smtpbench.report.reading.metrics import COMPLETED, Head
-from smtpbench.report.reading.sections import instant_text, rfc_url
+from smtpbench.report.reading.findings import LEVELS, SavedFinding, SavedVerdict, findings_of, verdicts_of
+from smtpbench.report.reading.formatting import format_instant, rfc_url
+from smtpbench.report.reading.head import COMPLETED, Head, heads_of
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.rule import SECURITY
 
 _SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
-#: On the scale of CVSS, as GitHub wants it: high. What a rule's breach makes possible differs by how a server is used.
+#: High on the scale of CVSS, which GitHub uses. What an attacker gains from a violation depends on how a server is used.
 _SECURITY_SEVERITY: Final = "8.0"
-#: The time in the name of a folder that nobody named.
+#: The time in the default name of a folder.
 _STAMP = re.compile(r"^\d{8}-\d{6}-")
 
 
-def sarif(saved: Sequence[Saved]) -> str:
-    """The log. Comparisons and searches for capacity have no findings, and no run in it."""
-    runs = [_run(head, one) for head, one in facts.heads(saved) if one.kind in (RUN, CHECK, FUZZ)]
+def sarif(several: Sequence[Saved]) -> str:
+    """Return the log. Comparisons and capacity searches have no findings and are left out."""
+    runs = [_run(head, saved) for head, saved in heads_of(several) if saved.kind in (RUN, CHECK, FUZZ)]
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": runs}, indent=2) + "\n"
 
 
 def _run(head: Head, saved: Saved) -> dict[str, Any]:
-    found = judged.findings(saved)
-    told: dict[str, SavedVerdict | Found] = {one.rule: one for one in found}
-    told |= {ruling.name: ruling for ruling in judged.verdicts(saved)}
-    places = {name: index for index, name in enumerate(told)}
-    driver: dict[str, Any] = {"name": "smtpbench", "rules": [_rule(name, one) for name, one in told.items()]}
+    findings = findings_of(saved)
+    rules: dict[str, SavedVerdict | SavedFinding] = {finding.rule: finding for finding in findings}
+    rules |= {verdict.name: verdict for verdict in verdicts_of(saved)}
+    index_of = {name: index for index, name in enumerate(rules)}
+    driver: dict[str, Any] = {"name": "smtpbench", "rules": [_rule(name, source) for name, source in rules.items()]}
     if head.version:
         driver["version"] = head.version
     invocation: dict[str, Any] = {"executionSuccessful": head.status == COMPLETED}
     if head.started is not None:
-        invocation["startTimeUtc"] = instant_text(head.started)
+        invocation["startTimeUtc"] = format_instant(head.started)
     if head.reason:
         invocation["exitCodeDescription"] = head.reason
     return {
@@ -57,20 +56,21 @@ def _run(head: Head, saved: Saved) -> dict[str, Any]:
         "automationDetails": {"id": f"smtpbench/{head.kind}/{_STAMP.sub('', head.label)}/"},
         "invocations": [invocation],
         "columnKind": "unicodeCodePoints",
-        "results": [_result(one, places[one.rule]) for one in found],
+        "results": [_result(finding, index_of[finding.rule]) for finding in findings],
         "properties": {"target": head.target, "banner": head.banner},
     }
 
 
-def _rule(name: str, told: SavedVerdict | Found) -> dict[str, Any]:
-    """From the register, and where that does not know it, from the result."""
+def _rule(name: str, source: SavedVerdict | SavedFinding) -> dict[str, Any]:
+    """A rule from the register; a rule that the register does not know, from the result."""
     known = BY_NAME.get(name)
     if known is not None:
-        id_, place, severity = known.id, known.section, known.severity
+        number, section, severity = known.id, known.section, known.severity
         requirement, expected = known.requirement, known.expected
     else:
-        id_, place, severity, requirement, expected = "", told.section, told.severity, told.requirement, ""
-    help_text = "\n".join(filter(None, (requirement, expected and f"Expected: {expected}", place)))
+        number, section, severity, requirement, expected = "", source.section, source.severity, source.requirement, ""
+    help_text = "\n".join(filter(None, (requirement, expected and f"Expected: {expected}", section)))
+    tags = ["smtp", *(["security"] if severity == SECURITY else [])]
     rule: dict[str, Any] = {
         "id": name,
         "name": name,
@@ -78,40 +78,44 @@ def _rule(name: str, told: SavedVerdict | Found) -> dict[str, Any]:
         "fullDescription": {"text": _text(help_text) or name},
         "help": {"text": _text(help_text) or name},
         "defaultConfiguration": {"level": LEVELS[severity]},
-        "properties": {"tags": ["smtp", *(["security"] if severity == SECURITY else [])], "section": place, "number": id_},
+        "properties": {"tags": tags, "section": section, "number": number},
     }
     if severity == SECURITY:
         rule["properties"]["security-severity"] = _SECURITY_SEVERITY
-    url = rfc_url(place)
+    url = rfc_url(section)
     if url:
         rule["helpUri"] = url
     return rule
 
 
-def _result(one: Found, index: int) -> dict[str, Any]:
-    lines = [one.actual or "It is broken.", f"Required: {one.requirement}" if one.requirement else ""]
-    lines += [f"Seen: {one.reproducibility}" if one.reproducibility else "", f"Again: {one.repeat}" if one.repeat else ""]
-    result: dict[str, Any] = {
-        "ruleId": one.rule,
+def _result(finding: SavedFinding, index: int) -> dict[str, Any]:
+    lines = [
+        finding.actual or "The rule is violated.",
+        f"Required: {finding.requirement}" if finding.requirement else "",
+        f"Reproduced: {finding.reproducibility}" if finding.reproducibility else "",
+        f"Replay: {finding.repeat}" if finding.repeat else "",
+    ]
+    data: dict[str, Any] = {
+        "ruleId": finding.rule,
         "ruleIndex": index,
-        "level": LEVELS[one.severity],
+        "level": LEVELS[finding.severity],
         "message": {"text": _text("\n".join(filter(None, lines)))},
-        "locations": [{"physicalLocation": {"artifactLocation": _place(one.file), "region": {"startLine": 1}}}],
-        "partialFingerprints": {"smtpbenchFinding/v1": hashlib.sha256(one.key.encode()).hexdigest()},
-        "occurrenceCount": min(one.hits, 2**31 - 1),
-        "properties": {"id": one.id, "dialogue": list(one.dialogue), "counts": one.counts},
+        "locations": [{"physicalLocation": {"artifactLocation": _location(finding.file), "region": {"startLine": 1}}}],
+        "partialFingerprints": {"smtpbenchFinding/v1": hashlib.sha256(finding.key.encode()).hexdigest()},
+        "occurrenceCount": min(finding.hits, 2**31 - 1),
+        "properties": {"id": finding.id, "dialogue": list(finding.dialogue), "counts": finding.counts},
     }
-    if one.known:
-        result["suppressions"] = [{"kind": "external", "justification": "It is in the baseline."}]
-    return result
+    if finding.known:
+        data["suppressions"] = [{"kind": "external", "justification": "It is in the baseline."}]
+    return data
 
 
 def _text(text: str) -> str:
-    """A message's text, in which `[words](address)` would be a link (SARIF §3.11.6)."""
+    """The text of a message, in which `[words](address)` would be a link (SARIF §3.11.6)."""
     return text.replace("](", "]\\(")
 
 
-def _place(file: Path) -> dict[str, str]:
-    """Where a file is: within the source tree where its path is relative."""
+def _location(file: Path) -> dict[str, str]:
+    """The location of a file, which is within the source tree if its path is relative."""
     path = quote(file.as_posix().encode("utf-8", "surrogateescape"))
     return {"uri": f"file://{path}"} if file.is_absolute() else {"uri": path, "uriBaseId": "%SRCROOT%"}

@@ -1,10 +1,10 @@
 """Figures for other programs: a CSV of latencies, and JSON Lines of everything.
 
-CSV is for spreadsheets, which calculate what begins with `=`, `+`, `-` or `@`: a text that does has an apostrophe before it
-(OWASP, CSV Injection).
+The CSV is for spreadsheets, which calculate a cell that begins with `=`, `+`, `-` or `@`: such a text gets an apostrophe
+before it (OWASP, CSV Injection).
 
-In JSON Lines every line is an object whose `result` says whose it is, and whose `record` what: result, figure, count,
-latency, phase, threshold, rule, finding, difference, rule_difference, step or note.
+In JSON Lines every line is an object. Its `result` names the result, and its `record` the kind of the line: result, figure,
+count, latency, phase, threshold, rule, finding, difference, rule_difference, step or note.
 """
 
 from __future__ import annotations
@@ -16,33 +16,51 @@ from typing import Any, Final
 from smtpbench.errors import UsageError
 from smtpbench.measure.files import csv_line
 from smtpbench.measure.saved import Saved
-from smtpbench.report.reading import findings as judged
-from smtpbench.report.reading import metrics as facts
-from smtpbench.report.reading.metrics import STATISTICS, Head
-from smtpbench.report.reading.sections import instant_text, words
+from smtpbench.report.reading.capacity import CapacityStep, capacity_steps_of
+from smtpbench.report.reading.comparison import compared_metrics_of, compared_rules_of
+from smtpbench.report.reading.findings import SavedFinding, findings_of, verdicts_of
+from smtpbench.report.reading.formatting import format_instant, safe
+from smtpbench.report.reading.head import Head, heads_of
+from smtpbench.report.reading.metrics import (
+    RESPONSE,
+    STATISTICS,
+    SavedThreshold,
+    all_notes_of,
+    counts_of,
+    hostile_of,
+    key_figures_of,
+    latencies_of,
+    thresholds_of,
+)
 
-#: Units stand in the names. rate_per_s: of a step of a search for capacity; expected: of the replies.
+#: Columns of the CSV, with units in their names. rate_per_s is that of a step of a capacity search; expected tells whether
+#: the replies were those that the scenario expects.
 COLUMNS: Final = (
     "result", "kind", "started", "scenario", "target", "rate_per_s", "slot", "time", "expected", "count", *STATISTICS,
 )  # fmt: skip
-#: What a spreadsheet takes for the beginning of a formula; the wide ones it takes for the narrow ones.
+#: Characters with which a formula begins; spreadsheets read the wide ones as the narrow ones.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 
 
-def csv_table(saved: Sequence[Saved]) -> str:
-    """A row a result, slot and time; of a search for capacity a row a step. Raises UsageError where there is none."""
-    rows = [row for head, one in facts.heads(saved) for row in _rows(head, one)]
-    if not rows:
-        raise UsageError("no row for a CSV: none of these results holds latencies; JSON Lines hold whatever there is")
-    return "".join(csv_line(row) for row in [COLUMNS, *rows])
+def csv_table(several: Sequence[Saved]) -> str:
+    """Return a row for each result, metric and time; of a capacity search, a row for each step.
+
+    Raises:
+        UsageError: No result holds latencies.
+    """
+    table_rows = [row for head, saved in heads_of(several) for row in _csv_rows(head, saved)]
+    if not table_rows:
+        raise UsageError("no CSV: none of these results holds latencies; use JSON Lines, which hold everything")
+    return "".join(csv_line(row) for row in [COLUMNS, *table_rows])
 
 
-def _rows(head: Head, saved: Saved) -> Iterator[tuple[object, ...]]:
-    about = [_cell(text) for text in (head.label, head.kind, instant_text(head.started), head.scenario, head.target)]
-    for one in facts.times(saved):
-        figures = (_decimal(one.ms[statistic]) for statistic in STATISTICS)
-        yield (*about, "", _cell(one.slot), one.time, "yes" if one.ok else "no", one.samples, *figures)
-    for step in facts.steps(saved):
+def _csv_rows(head: Head, saved: Saved) -> Iterator[tuple[object, ...]]:
+    about = [_cell(text) for text in (head.label, head.kind, format_instant(head.started), head.scenario, head.target)]
+    for latency in latencies_of(saved):
+        figures = (_decimal(latency.ms[statistic]) for statistic in STATISTICS)
+        expected = "yes" if latency.expected else "no"
+        yield (*about, "", _cell(latency.metric), latency.time, expected, latency.samples, *figures)
+    for step in capacity_steps_of(saved):
         ms = {"p50_ms": step.p50_ms, "p99_ms": step.p99_ms, "max_ms": step.max_ms}
         figures = (_decimal(ms.get(statistic)) for statistic in STATISTICS)
         yield (*about, _decimal(step.rate_per_s), "message", "response", "yes", step.counts["accepted"], *figures)
@@ -56,11 +74,11 @@ def _decimal(value: float | None) -> str:
     return "" if value is None else f"{value:.6f}".rstrip("0").rstrip(".")
 
 
-def json_lines(saved: Sequence[Saved]) -> str:
-    """An object a line; of each result `result` comes first."""
+def json_lines(several: Sequence[Saved]) -> str:
+    """Return one object a line; the first of each result is its `result`."""
     lines = []
-    for head, one in facts.heads(saved):
-        for record, data in _records(head, one):
+    for head, saved in heads_of(several):
+        for record, data in _records(head, saved):
             lines.append(json.dumps({"record": record, "result": head.label, **data}, allow_nan=False))
     return "".join(f"{line}\n" for line in lines)
 
@@ -68,36 +86,61 @@ def json_lines(saved: Sequence[Saved]) -> str:
 def _records(head: Head, saved: Saved) -> Iterator[tuple[str, dict[str, Any]]]:
     about = head._asdict()
     del about["label"]
-    yield "result", {**about, "started": instant_text(head.started), "path": words(str(saved.path))}
-    for figure in facts.figures(saved):
-        yield "figure", {"name": figure.name, "value": figure.value}
-    for names in ("messages", "recipients", "replies", "errors"):
-        for path, count in facts.counts(saved, names).items():
-            yield "count", {"of": names, "name": ".".join(path), "count": count}
-    for times in facts.times(saved):
-        yield "latency", {
-            "slot": times.slot, "time": times.time, "expected": times.ok, "count": times.samples, **times.ms,
-        }  # fmt: skip
-    for phase in facts.phases(saved):
-        yield "phase", phase._asdict()
-    for limit in facts.limits(saved):
-        yield "threshold", limit._asdict()
-    for ruling in judged.verdicts(saved):
-        data = ruling._asdict()
+    yield "result", {**about, "started": format_instant(head.started), "path": safe(saved.path)}
+    for figure in key_figures_of(saved):
+        yield "figure", figure._asdict()
+    for section in ("messages", "recipients", "replies", "errors"):
+        for path, count in counts_of(saved, section).items():
+            yield "count", {"of": section, "name": ".".join(path), "count": count}
+    for latency in latencies_of(saved):
+        yield (
+            "latency",
+            {
+                "slot": latency.metric,
+                "time": latency.time,
+                "expected": latency.expected,
+                "count": latency.samples,
+                **latency.ms,
+            },
+        )
+    hostile = hostile_of(saved)
+    for phase in hostile.phases if hostile else ():
+        message_ms = [phase.ms("message", RESPONSE)[statistic] for statistic in ("p50_ms", "p99_ms", "max_ms")]
+        yield "phase", {"name": phase.name, "rate_per_s": phase.rate_per_s, "message_ms": message_ms}
+    for threshold in thresholds_of(saved):
+        yield "threshold", _threshold_data(threshold)
+    for verdict in verdicts_of(saved):
+        data = verdict._asdict()
         yield "rule", {"rule": data.pop("name"), **data}
-    for found in judged.findings(saved):
-        yield "finding", {
-            "id": found.id, "rule": found.rule, "section": found.section, "severity": found.severity,
-            "actual": found.actual, "reproducibility": found.reproducibility, "hits": found.hits,
-            "file": words(str(found.file)), "dialogue": list(found.dialogue), "repeat": found.repeat,
-            "known": found.known, "counts": found.counts,
-        }  # fmt: skip
-    for shift in facts.shifts(saved):
-        yield "difference", shift._asdict()
-    for rule in facts.broken_differently(saved):
+    for finding in findings_of(saved):
+        yield "finding", _finding_data(finding)
+    for metric in compared_metrics_of(saved):
+        yield "difference", metric._asdict()
+    for rule in compared_rules_of(saved):
         data = rule._asdict()
         yield "rule_difference", {"rule": data.pop("name"), **data}
-    for step in facts.steps(saved):
-        yield "step", {**step._asdict(), "limits": [limit._asdict() for limit in step.limits]}
-    for note in facts.notes(saved):
+    for step in capacity_steps_of(saved):
+        yield "step", _step_data(step)
+    for note in all_notes_of(saved):
         yield "note", {"text": note}
+
+
+def _threshold_data(threshold: SavedThreshold) -> dict[str, Any]:
+    data = threshold._asdict()
+    data["said"] = data.pop("sentence")
+    return data
+
+
+def _finding_data(finding: SavedFinding) -> dict[str, Any]:
+    return {
+        "id": finding.id, "rule": finding.rule, "section": finding.section, "severity": finding.severity,
+        "actual": finding.actual, "reproducibility": finding.reproducibility, "hits": finding.hits,
+        "file": safe(finding.file), "dialogue": list(finding.dialogue), "repeat": finding.repeat,
+        "known": finding.known, "counts": finding.counts,
+    }  # fmt: skip
+
+
+def _step_data(step: CapacityStep) -> dict[str, Any]:
+    data = step._asdict()
+    data["limits"] = [_threshold_data(objective) for objective in data.pop("objectives")]
+    return data

@@ -1,7 +1,7 @@
-"""Reports written to files: whole or not at all, and never over what is no file.
+"""Writing of reports: completely or not at all, and without replacing anything but regular files.
 
 A regular file is replaced by one that was written beside it. Anything else (a device, a FIFO, /dev/stdout) is opened and
-written as it is: renaming over a device would take it away from the whole machine.
+written to, because renaming over a device would remove it for the whole machine.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import shutil
 import stat
 from pathlib import Path
 
-#: Where names are not files, even if they lead to some: what they lead to is somebody's stream.
+#: Folders whose entries are streams, even if they are links to files.
 _STREAMS = ("/dev/", "/proc/")
 
 
 def write_whole(text: str, path: Path) -> None:
-    """Write a file, or into what stands at its place. Raises OSError."""
+    """Write a file, or to the device or FIFO at its path.
+
+    Raises:
+        OSError: The path cannot be written to.
+    """
     octets = text.encode("utf-8", "backslashreplace")
     target = Path(os.path.realpath(path))
     if _is_stream(path) or _is_stream(target):
@@ -42,7 +46,11 @@ def write_whole(text: str, path: Path) -> None:
 
 
 def append(text: str, path: Path) -> None:
-    """Add to the end of a file. Raises OSError."""
+    """Append to a file.
+
+    Raises:
+        OSError: The file cannot be written to.
+    """
     with path.open("ab") as out:
         out.write(text.encode("utf-8", "backslashreplace"))
 

@@ -1,7 +1,7 @@
 """What a page is made of: plain data, which `assets/page.html` turns into HTML and escapes.
 
-`kind` is the name of the template's macro. A `tone` says what a thing means and is a class of style.css: good, bad, warn,
-info or nothing; it never is the only sign.
+`kind` is the name of the template's macro. A `tone` tells what a thing means and is a class of style.css: good, bad, warn,
+info or nothing. It is never the only sign of that meaning.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-from smtpbench.report.html.curves import Chart, Grid
+from smtpbench.report.html.curves import Chart
+from smtpbench.report.html.heatmap import Grid
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One of a table. drawing: SVG that stands before the text. key: of the colour of a run, from 0."""
+    """A cell of a table.
+
+    Attributes:
+        text: Its text.
+        tone: Its tone.
+        number: Whether it is aligned to the right.
+        drawing: SVG before the text.
+        key: Colour of a run, from 0; None without one.
+    """
 
     text: str
     tone: str = ""
@@ -28,13 +37,18 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """heads: of the columns; the first column holds the rows' heads. A row of one cell alone heads those below it.
+    """A table.
 
-    size: half or wide.
+    Attributes:
+        heads: Heads of the columns.
+        table_rows: The rows. The first cell of a row is its head; a row of a single cell is the head of those below it.
+        caption: Title of the table.
+        about: One sentence on how to read it.
+        size: `half` or `wide`.
     """
 
     heads: Sequence[Cell]
-    rows: Sequence[Sequence[Cell]]
+    table_rows: Sequence[Sequence[Cell]]
     caption: str = ""
     about: str = ""
     size: str = "wide"
@@ -43,7 +57,14 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One figure: what it is, its value, and what is to be known beside it."""
+    """A key figure.
+
+    Attributes:
+        label: What it is.
+        value: Its value.
+        about: A remark on it.
+        tone: Its tone.
+    """
 
     label: str
     value: str
@@ -53,7 +74,7 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """The figures that come first."""
+    """Key figures side by side."""
 
     cards: Sequence[Card]
     kind: ClassVar[str] = "cards"
@@ -61,7 +82,13 @@ class Cards:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a reader must not miss."""
+    """A message that a reader must not miss.
+
+    Attributes:
+        title: The message.
+        lines: Further lines.
+        tone: Its tone.
+    """
 
     title: str
     lines: Sequence[str] = ()
@@ -71,7 +98,13 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A chart: drawn here, and drawn again by the script, where there is one. size: small, half or wide."""
+    """A chart, as SVG and as data for the script, which replaces the SVG.
+
+    Attributes:
+        chart: Its data.
+        drawing: Its SVG.
+        size: `small`, `half` or `wide`.
+    """
 
     chart: Chart
     drawing: Markup
@@ -80,27 +113,46 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A heatmap, which the script reads values from."""
+class Heatmap:
+    """A heatmap, as SVG and as data from which the script shows the values of a cell.
+
+    Attributes:
+        title: Its title.
+        drawing: Its SVG.
+        grid: Its data.
+        about: One sentence on how to read it.
+        size: `half` or `wide`.
+    """
 
     title: str
     drawing: Markup
     grid: Grid
     about: str = ""
     size: str = "wide"
-    kind: ClassVar[str] = "picture"
+    kind: ClassVar[str] = "heatmap"
 
 
 @dataclass(frozen=True, slots=True)
 class DialogueBlock:
-    """A finding with what was said. lines: `C: …` and `S: …`."""
+    """A finding with its dialogue.
+
+    Attributes:
+        title: The rule.
+        severity: The severity.
+        tone: Tone of the severity.
+        actual: What the server did.
+        requirement: What the RFC requires, with its section.
+        details: Names and values.
+        lines: (`client`, `server` or `event`, the line).
+        repeat: The command that replays the finding.
+    """
 
     title: str
     severity: str
     tone: str
     actual: str
     requirement: str
-    facts: Sequence[tuple[str, str]]
+    details: Sequence[tuple[str, str]]
     lines: Sequence[tuple[str, str]]
     repeat: str
     kind: ClassVar[str] = "dialogue"
@@ -108,7 +160,13 @@ class DialogueBlock:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A text of many lines."""
+    """A text of many lines that can be folded.
+
+    Attributes:
+        title: Its title.
+        text: The text.
+        unfolded: Whether it is shown at first.
+    """
 
     title: str
     text: str
@@ -117,19 +175,25 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """Names with what stands for them."""
+class Properties:
+    """Names with their values."""
 
     pairs: Sequence[tuple[str, str]]
-    kind: ClassVar[str] = "pairs"
+    kind: ClassVar[str] = "properties"
 
 
-Block = Table | Cards | Notice | Plot | Picture | DialogueBlock | Listing | Pairs
+Block = Table | Cards | Notice | Plot | Heatmap | DialogueBlock | Listing | Properties
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part with a heading. about: one sentence on how to read it."""
+    """A part of the page with a heading of its own.
+
+    Attributes:
+        title: Its heading.
+        blocks: Its content.
+        about: One sentence on how to read it.
+    """
 
     title: str
     blocks: Sequence[Block]
@@ -137,8 +201,16 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Heading:
-    """The head of the page. runs: name and colour of what is overlaid."""
+class PageHeading:
+    """The head of the page.
+
+    Attributes:
+        title: Its title.
+        badge: How the result ended.
+        tone: Tone of the badge.
+        about: Further lines.
+        runs: Name and colour of each result on the page.
+    """
 
     title: str
     badge: str = ""

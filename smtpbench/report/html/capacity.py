@@ -1,137 +1,147 @@
-"""The page of a capacity search: the rate that was held, the knee of the latency, and every step on the way."""
+"""The page of a capacity search: the capacity, the knee of the latency curve, and every step of the search."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import Saved
-from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Heading, Notice, Plot, Section
+from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Plot, Section
 from smtpbench.report.html.common import (
+    ALL_TEXT,
+    MAX_SHOWN,
     THRESHOLD_HEADS,
     ending,
+    identity,
     limited,
-    link_words,
     machine_section,
-    notes_of,
+    notes,
     scenario_texts,
+    short,
     status_of,
     table,
     threshold_row,
 )
 from smtpbench.report.html.curves import RATE, Chart, ChartSeries, Mark, linear, logarithmic
 from smtpbench.report.html.drawing import chart_svg
-from smtpbench.report.reading import lenient as sift
+from smtpbench.report.reading.capacity import (
+    OBJECTIVE,
+    OWN_LIMITS,
+    CapacityStep,
+    capacity_of,
+    capacity_schedule_of,
+    capacity_steps_of,
+)
+from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_rate, format_seconds, format_share
+from smtpbench.report.reading.head import generator_of, head_of
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import format_bytes
 
-_PERCENTILES = (("p50_ms", "p50", 0), ("p99_ms", "p99", 1), ("max_ms", "max", 4))
-_LEAST_MS = 0.001
-_OURS = ("generator", "connections")  # limits that say nothing of the target
+_MIN_MS = 0.001
+_MAX_LIMITS = 6
+_MAX_OBJECTIVES = 30
 
 
-def capacity_heading(saved: Saved) -> Heading:
-    """Of its page."""
-    status, tone, _ = status_of(saved)
-    name, url = (sift.text(sift.at(saved.result, *path), 120) for path in (("scenario", "name"), ("target", "url")))
-    about = [*link_words(saved)[1:], "capacity search, open model"]
-    return Heading(f"Capacity: {name or 'a scenario'} → {url or 'a target'}", status, tone, about)
+def capacity_heading(saved: Saved) -> PageHeading:
+    """Return the head of the page."""
+    status, tone = status_of(saved)
+    head = head_of(saved)
+    title = f"Capacity: {short(head.scenario, 120) or 'a scenario'} → {short(head.target, 120) or 'a target'}"
+    return PageHeading(title, status, tone, [*identity(saved)[1:], "capacity search, open model"])
 
 
 def capacity_sections(saved: Saved) -> list[Section]:
-    """Everything below the heading."""
-    steps = sift.records(saved.result.get("steps"))
-    shown: list[Block] = [Plot(chart, chart_svg(chart, "wide"), "wide") for chart in _charts(saved, steps)]
+    """Return everything below the heading."""
+    steps = capacity_steps_of(saved)[:MAX_SHOWN]
+    charts: list[Block] = [Plot(chart, chart_svg(chart, "wide"), "wide") for chart in _charts(saved, steps)]
     sections = [
-        Section("Summary", [*_limited(saved), *ending(saved), *notes_of(saved), _cards(saved)]),
-        Section(
-            "Latency by rate", shown, "Where the curve turns upwards, the target is no longer keeping up: that is its knee."
-        ),
+        Section("Summary", [*_limited(saved), *ending(saved), *notes(saved), _cards(saved)]),
+        Section("Latency by rate", charts, "At the knee, where the curve turns upwards, the target no longer keeps up."),
         Section("Steps", [_steps(steps)] if steps else [], "In the order in which they ran."),
-        Section(
-            "Objectives",
-            _objectives(saved, steps),
-            "Of the step at the highest rate that held, and of the lowest that did not.",
-        ),
-        Section("The generator", [_generator(saved)]),
-        Section("Plan and scenario", [_plan(saved), *scenario_texts([saved])]),
+        Section("Objectives", _objectives(saved, steps), "At the highest rate that passed and the lowest that failed."),
+        Section("Load generator", [_generator(saved)]),
+        Section("Settings and scenario", [_schedule(saved), *scenario_texts([saved])]),
         machine_section([saved]),
     ]
     return [section for section in sections if section.blocks]
 
 
 def _limited(saved: Saved) -> list[Block]:
-    """The big warning, but for a rate that held although the generator was held up: that is what the target can do."""
-    return [] if sift.at(saved.result, "capacity", "limited_by") == "objective" else limited(saved)
+    """The warning on a limited generator, unless the target itself set the limit."""
+    return [] if capacity_of(saved).limited_by == OBJECTIVE else limited(saved)
 
 
-def _held(step: Mapping[str, Any]) -> bool:
-    return step.get("held") is True
+def _per_second(rate_per_s: float | None) -> str:
+    return MISSING if rate_per_s is None else f"{format_rate(rate_per_s)}/s"
 
 
 def _cards(saved: Saved) -> Block:
-    found = saved.result.get("capacity")
-    rate, failed = sift.number(sift.at(found, "rate_per_s")), sift.number(sift.at(found, "failed_rate_per_s"))
-    precision = sift.number(sift.at(found, "precision_share"))
-    by = sift.text(sift.at(found, "limited_by"), 60)
+    found = capacity_of(saved)
+    limited_by = short(found.limited_by, 60)
     return Cards([
-        Card("capacity", "none held", "at any rate that was tried", "bad")
-        if rate is None
-        else Card("capacity", f"{sift.rate(rate)}/s", "highest rate that held", "good"),
-        Card("did not hold", "–" if failed is None else f"{sift.rate(failed)}/s", "lowest rate that did not"),
-        Card("precision", sift.share(precision), "between the two"),
-        Card("limited by", by or "–", sift.text(sift.at(found, "reason"), 200), "bad" if by in _OURS else ""),
+        Card("capacity", "unknown", "no rate passed", "bad")
+        if found.rate_per_s is None
+        else Card("capacity", _per_second(found.rate_per_s), "highest rate that passed", "good"),
+        Card("lowest failed rate", _per_second(found.failed_rate_per_s), "did not meet the objectives"),
+        Card("precision", format_share(found.precision_share), "distance between the two rates"),
+        Card("limited by", limited_by or MISSING, short(found.reason, 200), "bad" if limited_by in OWN_LIMITS else ""),
     ])  # fmt: skip
 
 
-def _charts(saved: Saved, steps: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    by_rate: dict[float, Mapping[str, Any]] = {}
-    for step in steps:
-        rate = sift.number(step.get("rate_per_s"))
-        if rate is not None and rate > 0:
-            by_rate[rate] = step
-    rates = sorted(by_rate)
-    if not rates:
+def _charts(saved: Saved, steps: Sequence[CapacityStep]) -> list[Chart]:
+    by_rate = {step.rate_per_s: step for step in steps if step.rate_per_s is not None and step.rate_per_s > 0}
+    if not by_rate:
         return []
-    marks = [Mark(rate, words, tone=tone) for rate, words, tone in _marked(saved) if rate is not None]
-    limits = [(limit, text) for limit, text in _limits(saved)]
-    series = []
-    for column, name, key in _PERCENTILES:
-        points = [sift.number(by_rate[rate].get(column)) for rate in rates]
-        if any(point is not None for point in points):
-            kept = tuple(None if point is None else max(_LEAST_MS, point) for point in points)
-            series.append(ChartSeries(name, kept, key, "dashed" if name == "max" else "dotted"))
-    values = [point for one in series for point in one.points if point is not None]
-    charts = []
+    rates = tuple(sorted(by_rate))
+    ordered = [by_rate[rate] for rate in rates]
+    marks = _rate_marks(saved)
     x = linear("per_s", rates[-1] * 1.02, kind=RATE)
-    if values:
-        y = logarithmic("ms", [*values, *(max(_LEAST_MS, limit) for limit, _ in limits)])
-        lines = [Mark(limit, text, upright=False, tone="bad") for limit, text in limits]
-        about = "Message response time by the rate of arrivals."
-        charts.append(
-            Chart("message, response time by arrivals a second", x, y, tuple(rates), tuple(series), about, (*marks, *lines))
+    charts = []
+    columns = (
+        ("p50", 0, [step.p50_ms for step in ordered]),
+        ("p99", 1, [step.p99_ms for step in ordered]),
+        ("max", 4, [step.max_ms for step in ordered]),
+    )
+    series = [
+        ChartSeries(
+            name,
+            tuple(None if value is None else max(_MIN_MS, value) for value in values),
+            key,
+            "dashed" if name == "max" else "dotted",
         )
-    throughput = tuple(sift.number(by_rate[rate].get("throughput_per_s")) for rate in rates)
-    if any(point is not None for point in throughput):
-        top = max(point for point in throughput if point is not None)
-        y = linear("per_s", max(top, rates[-1]))
-        held = ChartSeries("accepted", throughput, 2, "dotted")
-        offered = ChartSeries("offered", tuple(rates), 6, "dashed")
-        charts.append(Chart("accepted a second by arrivals a second", x, y, tuple(rates), (held, offered), "", tuple(marks)))
+        for name, key, values in columns
+        if any(value is not None for value in values)
+    ]
+    points = [point for one in series for point in one.points if point is not None]
+    if points:
+        limits = _limits(saved)
+        y = logarithmic("ms", [*points, *(max(_MIN_MS, limit) for limit, _ in limits)])
+        lines = [Mark(limit, text, upright=False, tone="bad") for limit, text in limits]
+        about = "Response time of messages by the rate of arrivals."
+        charts.append(Chart("Message, response time by arrival rate", x, y, rates, tuple(series), about, (*marks, *lines)))
+    throughput = tuple(step.throughput_per_s for step in ordered)
+    known = [rate for rate in throughput if rate is not None]
+    if known:
+        y = linear("per_s", max(*known, rates[-1]))
+        accepted = ChartSeries("accepted", throughput, 2, "dotted")
+        offered = ChartSeries("offered", rates, 6, "dashed")
+        charts.append(
+            Chart("Accepted messages per second by arrival rate", x, y, rates, (accepted, offered), "", tuple(marks))
+        )
     return charts
 
 
-def _marked(saved: Saved) -> list[tuple[float | None, str, str]]:
-    found = saved.result.get("capacity")
-    rate, failed = sift.number(sift.at(found, "rate_per_s")), sift.number(sift.at(found, "failed_rate_per_s"))
-    return [(rate, f"held: {sift.rate(rate)}/s", "good"), (failed, f"did not: {sift.rate(failed)}/s", "bad")]
+def _rate_marks(saved: Saved) -> list[Mark]:
+    found = capacity_of(saved)
+    marked = ((found.rate_per_s, "passed", "good"), (found.failed_rate_per_s, "failed", "bad"))
+    return [Mark(rate, f"{outcome}: {_per_second(rate)}", tone=tone) for rate, outcome, tone in marked if rate is not None]
 
 
 def _limits(saved: Saved) -> list[tuple[float, str]]:
-    """The objectives that are a line on the chart: a limit in milliseconds of the message's response."""
+    """The objectives that are a line on the chart: limits of the response time of messages, in milliseconds."""
     found = []
-    for text in sift.texts(sift.at(saved.result, "plan", "objectives"), 200)[:6]:
+    for objective in capacity_schedule_of(saved).objectives[:_MAX_LIMITS]:
+        text = short(objective, 200)
         try:
             threshold = parse_threshold(text)
         except UsageError:
@@ -141,80 +151,66 @@ def _limits(saved: Saved) -> list[tuple[float, str]]:
     return found
 
 
-def _steps(steps: Sequence[Mapping[str, Any]]) -> Block:
-    heads = [
-        "rate",
-        "what for",
-        "",
-        "accepted/s",
-        "p50",
-        "p99",
-        "max",
-        "accepted",
-        "rejected",
-        "failed",
-        "dropped",
-        "measured",
-        "why",
-    ]
-    rows: list[list[Cell | str]] = []
+def _steps(steps: Sequence[CapacityStep]) -> Block:
+    heads = ["rate", "purpose", "objectives", "accepted/s", "p50", "p99", "max", "accepted", "rejected", "failed", "dropped",
+             "measured", "reason"]  # fmt: skip
+    table_rows: list[list[Cell | str]] = []
     for step in steps:
-        held = _held(step)
-        why = sift.text(step.get("why"))
-        if step.get("limited_by") == "generator":
-            why = f"GENERATOR LIMITED. {why}"
-        rows.append([
-            Cell(f"{sift.rate(step.get('rate_per_s'))}/s"), Cell(sift.text(step.get("purpose"), 20)),
-            Cell("held" if held else "did not hold", "good" if held else "bad"),
-            sift.rate(step.get("throughput_per_s")), *(sift.ms(step.get(column)) for column, _, _ in _PERCENTILES),
-            *(sift.count(step.get(name)) for name in ("accepted", "rejected", "failed", "dropped")),
-            sift.seconds(step.get("measured_s")), Cell(why),
+        reason = short(step.why)
+        if step.limited_by == "generator":
+            reason = f"GENERATOR LIMITED. {reason}"
+        table_rows.append([
+            Cell(_per_second(step.rate_per_s)), Cell(short(step.purpose, 20)),
+            _outcome(step),
+            format_rate(step.throughput_per_s), *map(format_ms, (step.p50_ms, step.p99_ms, step.max_ms)),
+            *(f"{count:,}" for count in step.counts.values()), format_seconds(step.measured_s), Cell(reason),
         ])  # fmt: skip
-    return table(heads, rows)
+    return table(heads, table_rows)
 
 
-def _objectives(saved: Saved, steps: Sequence[Mapping[str, Any]]) -> list[Block]:
-    found = saved.result.get("capacity")
-    best, worst = (
-        next((step for step in reversed(steps) if _held(step) is held and step.get("rate_per_s") == rate), None)
-        for held, rate in ((True, sift.at(found, "rate_per_s")), (False, sift.at(found, "failed_rate_per_s")))
-    )
+def _outcome(step: CapacityStep) -> Cell:
+    """Whether a step passed; a step with a limit of the generator's own is inconclusive."""
+    if step.held:
+        return Cell("passed", "good")
+    return Cell("inconclusive", "warn") if step.limited_by in OWN_LIMITS else Cell("failed", "bad")
+
+
+def _objectives(saved: Saved, steps: Sequence[CapacityStep]) -> list[Block]:
+    found = capacity_of(saved)
     blocks: list[Block] = []
-    for step in (best, worst):
-        rows = [
-            threshold_row(one, one.get("text"), one.get("margin")) for one in sift.records(sift.at(step, "objectives"), 30)
-        ]
-        if rows and step is not None:
-            blocks.append(table(THRESHOLD_HEADS, rows, caption=f"at {sift.rate(step.get('rate_per_s'))}/s"))
+    for held, rate in ((True, found.rate_per_s), (False, found.failed_rate_per_s)):
+        step = next((step for step in reversed(steps) if step.held is held and step.rate_per_s == rate), None)
+        if step is not None and step.objectives:
+            table_rows = map(threshold_row, step.objectives[:_MAX_OBJECTIVES])
+            blocks.append(table(("objective", *THRESHOLD_HEADS[1:]), table_rows, caption=f"at {_per_second(rate)}"))
     return blocks
 
 
 def _generator(saved: Saved) -> Block:
-    generator: Any = saved.result.get("generator")
-    if not isinstance(generator, Mapping):
-        return Notice("The result says nothing of the generator.")
-    rows = [
-        ["busiest worker, of a core", sift.share(generator.get("busiest_worker_share"))],
-        ["waited for a core", sift.share(generator.get("starved_worker_share"))],
-        ["arrivals late, p99", sift.ms(generator.get("late_p99_ms"))],
-        ["memory, at most", format_bytes(sift.natural(generator.get("peak_rss_bytes")))],
-        ["was the bottleneck", "YES" if generator.get("limited") is True else "no"],
+    load = generator_of(saved)
+    if not load.known:
+        return Notice("The result holds no figures of the generator.")
+    table_rows = [
+        ["CPU, busiest worker, of a core", format_share(load.busiest_worker_share)],
+        ["time spent waiting for a core", format_share(load.starved_worker_share)],
+        ["delay of arrivals, p99", format_ms(load.late_p99_ms)],
+        ["memory, max", format_bytes(load.peak_rss_bytes)],
+        ["was the bottleneck", "YES" if load.limited else "no"],
     ]
-    return table(["generator", ""], rows)
+    return table(["figure", "value"], table_rows)
 
 
-def _plan(saved: Saved) -> Block:
-    plan = saved.result.get("plan")
-    first, highest = (sift.number(sift.at(plan, f"{name}_rate_per_s")) for name in ("first", "max"))
-    rows = [
-        ["objectives", "; ".join(sift.texts(sift.at(plan, "objectives")))],
-        ["first rate", "–" if first is None else f"{sift.rate(first)}/s"],
-        ["precision wanted", sift.share(sift.at(plan, "precision_share"))],
-        ["a step", sift.seconds(sift.at(plan, "step_s"))],
-        ["warm-up of a step", sift.seconds(sift.at(plan, "warmup_s"))],
-        ["connections at most", sift.count(sift.at(plan, "connections"))],
-        ["workers", sift.count(sift.at(plan, "workers"))],
-        ["highest rate to try", "–" if highest is None else f"{sift.rate(highest)}/s"],
-        ["seed", sift.text(str(sift.at(plan, "seed"))[:40])],
+def _schedule(saved: Saved) -> Block:
+    schedule = capacity_schedule_of(saved)
+    table_rows = [
+        ["objectives", "; ".join(map(short, schedule.objectives))],
+        ["first rate", _per_second(schedule.first_rate_per_s)],
+        ["precision", format_share(schedule.precision_share)],
+        ["length of a step", format_seconds(schedule.step_s)],
+        ["warm-up of a step", format_seconds(schedule.warmup_s)],
+        ["connections, max", format_count(schedule.connections)],
+        ["workers", format_count(schedule.workers)],
+        ["highest rate to try", _per_second(schedule.max_rate_per_s)],
+        ["seed", schedule.seed],
     ]
-    return table(["how", ""], rows)
+    return table(["setting", "value"], table_rows, numbers=ALL_TEXT)

@@ -1,43 +1,78 @@
-"""Parts that pages of every kind have: what was said and found, the scenario's text, the machine."""
+"""Parts that pages of every kind share: tables, notices, findings with their dialogue, the scenario's text, the machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from smtpbench.measure.saved import Saved
-from smtpbench.report.html.blocks import Block, Cell, DialogueBlock, Listing, Notice, Pairs, Section, Table
+from smtpbench.report.html.blocks import Block, Cell, DialogueBlock, Listing, Notice, Properties, Section, Table
 from smtpbench.report.html.drawing import bar_svg
-from smtpbench.report.reading import lenient as sift
+from smtpbench.report.reading.findings import SavedFinding, finding_count_of, recorded_findings_of
+from smtpbench.report.reading.formatting import cut_text, format_share
+from smtpbench.report.reading.head import (
+    COMPLETED,
+    UNKNOWN,
+    generator_of,
+    head_of,
+    label_of,
+    machine_of,
+    notes_of,
+    scenario_of,
+)
+from smtpbench.report.reading.metrics import SavedThreshold
+from smtpbench.text import plural
 from smtpbench.threshold import format_value
 from smtpbench.units import format_bytes
 
-#: Findings that a page shows with their dialogues.
-FINDINGS: Final = 60
-#: Of thresholds and of what is compared.
-UNITS: Final = ("ms", "share", "per_s", "count")
-THRESHOLD_HEADS: Final = ("threshold", "value", "margin", "")
-_TONES = {"security": "bad", "violation": "bad", "warning": "warn", "advice": "warn"}
-_STATUS_TONES = {"completed": "good", "complete": "good", "interrupted": "warn", "aborted": "bad", "could-not-run": "bad"}
+#: Entries of a list or mapping that a page shows at most.
+MAX_SHOWN: Final = 300
+#: Characters of a text that a page shows at most.
+MAX_CHARACTERS: Final = 300
+#: Candidates of a comparison that a page shows at most.
+MAX_CANDIDATES: Final = 20
+#: First column with numbers of a table that has none.
+ALL_TEXT: Final = 99
+#: Columns of a table of thresholds.
+THRESHOLD_HEADS: Final = ("threshold", "outcome", "value", "margin")
+_MAX_FINDINGS = 60
+_MAX_NOTES = 20
+_MAX_NOTE = 600
+_MAX_REASONS = 10
+_MAX_DIALOGUE_LINES = 100
+_MAX_DIALOGUE_LINE = 600
+_MAX_COMMAND = 1000
+_MAX_NAME = 60
+_MAX_VERSIONS = 30
+_OPEN_LISTING_LINES = 30
+_UNITS = ("ms", "share", "per_s", "count")
+_SEVERITY_TONES = {"security": "bad", "violation": "bad", "warning": "warn", "advice": "warn"}
+_STATUS_TONES = {COMPLETED: "good", "interrupted": "warn", "aborted": "bad", "could-not-run": "bad"}
+
+
+def short(text: str, limit: int = MAX_CHARACTERS) -> str:
+    """Return a text that is short enough for a page."""
+    return cut_text(text, limit)
 
 
 def table(
     heads: Sequence[Cell | str],
-    rows: Iterable[Sequence[Cell | str]],
+    table_rows: Iterable[Sequence[Cell | str]],
     *,
     caption: str = "",
     about: str = "",
     numbers: int = 1,
     size: str = "wide",
 ) -> Table:
-    """A table whose columns from `numbers` on hold numbers, where no cell says otherwise; heads are as their columns."""
+    """Return a table whose columns from `numbers` on hold numbers, unless a cell says otherwise."""
     made = [
-        [cell if isinstance(cell, Cell) else Cell(cell, number=at >= numbers) for at, cell in enumerate(row)] for row in rows
+        [cell if isinstance(cell, Cell) else Cell(cell, number=at >= numbers) for at, cell in enumerate(row)]
+        for row in table_rows
     ]
-    firsts = made[0] if made else []
+    first = made[0] if made else []
     return Table(
         [
-            head if isinstance(head, Cell) else Cell(head, number=at < len(firsts) and firsts[at].number)
+            head if isinstance(head, Cell) else Cell(head, number=at < len(first) and first[at].number)
             for at, head in enumerate(heads)
         ],
         made,
@@ -47,127 +82,119 @@ def table(
     )
 
 
-def threshold_row(entry: Mapping[str, Any], text: Any, margin: Any) -> list[Cell | str]:
-    """A threshold or objective with the value that was measured, and how much of its limit that is."""
-    passed = entry.get("passed") is True
-    value, unit, margin = sift.number(entry.get("value")), entry.get("unit"), sift.number(margin)
-    shown = "nothing measured" if value is None else format_value(unit, value) if unit in UNITS else f"{value:.4g}"
-    tone = "good" if passed else "bad"
+def threshold_row(threshold: SavedThreshold) -> list[Cell | str]:
+    """Return a row of a table of thresholds: the measured value, and its distance from the limit as a share of the limit."""
+    value, margin = threshold.value, threshold.margin_share
+    shown = "no data" if value is None else format_measured(threshold.unit, value)
+    tone = "good" if threshold.passed else "bad"
     bar = bar_svg(1 - margin if margin is not None and margin >= 0 else 1, tone)
-    words = "" if margin is None else f"{sift.share(abs(margin), 0)} {'to spare' if passed else 'beyond it'}"
-    ended = Cell("held" if passed else "FAILED", tone)
-    return [sift.text(text), shown, Cell(words, number=True, drawing=None if margin is None else bar), ended]
+    distance = "" if margin is None else f"{format_share(abs(margin), 0)} {'to spare' if threshold.passed else 'beyond it'}"
+    outcome = Cell("passed" if threshold.passed else "FAILED", tone)
+    return [short(threshold.text), outcome, shown, Cell(distance, number=True, drawing=None if margin is None else bar)]
 
 
-def status_of(saved: Saved) -> tuple[str, str, str]:
-    """How it ended, the tone of that, and why."""
-    outcome = saved.result.get("outcome")
-    status = sift.text(outcome if isinstance(outcome, str) else sift.at(outcome, "status"), 40)
-    return status, _STATUS_TONES.get(status, ""), sift.text(sift.at(outcome, "reason"))
+def format_measured(unit: str, value: float) -> str:
+    """Return a value in its unit; without one where the unit is unknown."""
+    return format_value(unit, value) if unit in _UNITS else f"{value:.4g}"
 
 
-def ending(saved: Saved, who: str = "") -> list[Block]:
-    """A notice where it did not come to its end."""
-    status, tone, reason = status_of(saved)
+def status_of(saved: Saved) -> tuple[str, str]:
+    """Return how a result ended, and the tone of that."""
+    status = short(head_of(saved).status, 40)
+    return "" if status == UNKNOWN else status, _STATUS_TONES.get(status, "")
+
+
+def ending(saved: Saved, prefix: str = "") -> list[Block]:
+    """Return a notice if a result did not complete."""
+    status, tone = status_of(saved)
     if tone in ("good", ""):
         return []
-    return [Notice(f"{who}{status}: what was measured until then stands here", [reason] if reason else [], tone)]
+    reason = short(head_of(saved).reason)
+    return [Notice(f"{prefix}{status}: this report shows what was measured until then", [reason] if reason else [], tone)]
 
 
-def notes_of(saved: Saved, who: str = "") -> list[Block]:
-    """What a reader must know, in the result's words."""
-    return [Notice(f"{who}{note}", (), "info") for note in sift.texts(saved.result.get("notes"), 600)[:20]]
+def notes(saved: Saved, prefix: str = "", *, without: Sequence[str] = ()) -> list[Block]:
+    """Return the notes of a result, except those that are shown elsewhere."""
+    shown = [note for note in notes_of(saved) if note not in without][:_MAX_NOTES]
+    return [Notice(f"{prefix}{short(note, _MAX_NOTE)}", (), "info") for note in shown]
 
 
-def limited(saved: Saved, who: str = "") -> list[Block]:
-    """The big warning where the generator was the bottleneck."""
-    generator = saved.result.get("generator")
-    if sift.at(generator, "limited") is not True:
+def limited(saved: Saved, prefix: str = "") -> list[Block]:
+    """Return a warning if the generator was the bottleneck."""
+    generator = generator_of(saved)
+    if not generator.limited:
         return []
-    reasons = sift.texts(sift.at(generator, "limited_reasons"))[:10]
-    return [Notice(f"{who}GENERATOR LIMITED: these figures are about the generator, not about the target", reasons, "bad")]
+    reasons = [short(reason) for reason in generator.limited_reasons[:_MAX_REASONS]]
+    return [Notice(f"{prefix}GENERATOR LIMITED: these figures describe the generator, not the target", reasons, "bad")]
 
 
-def dialogues(findings: Any, rules: Any) -> list[Block]:
-    """Findings, each with what was said."""
-    found = sift.records(findings, FINDINGS)
-    blocks: list[Block] = [_dialogue(one, sift.at(rules, str(one.get("rule")))) for one in found]
-    if isinstance(findings, list) and len(findings) > len(found):
-        blocks.append(Notice(f"and {len(findings) - len(found):,} more findings: see result.json"))
+def dialogues(saved: Saved) -> list[Block]:
+    """Return the findings of a result, each with its dialogue."""
+    blocks: list[Block] = [_dialogue(finding) for finding in recorded_findings_of(saved, _MAX_FINDINGS)]
+    more = finding_count_of(saved) - len(blocks)
+    if more > 0:
+        blocks.append(Notice(f"and {plural(more, 'more finding')}: see result.json"))
     return blocks
 
 
-def _dialogue(finding: Mapping[str, Any], rule: Any) -> DialogueBlock:
-    severity = sift.text(finding.get("severity"), 40)
-    facts = [
-        ("seen again", sift.text(finding.get("reproducibility"), 60)),
-        ("met", f"{sift.natural(finding.get('hits')):,} times" if sift.natural(finding.get("hits")) > 1 else ""),
-        ("in the baseline", "yes" if finding.get("known") is True else ""),
-        ("file", sift.text(finding.get("file"))),
+def _dialogue(finding: SavedFinding) -> DialogueBlock:
+    details = [
+        ("reproduced", short(finding.reproducibility, _MAX_NAME)),
+        ("seen in", plural(finding.hits, "case") if finding.hits > 1 else ""),
+        ("in the baseline", "yes" if finding.known else ""),
+        ("file", short(finding.file_name)),
     ]
     lines = []
-    for line in sift.texts(finding.get("dialogue"), 600)[:100]:
-        who = "client" if line.startswith("C:") else "server" if line.startswith("S:") else "event"
-        lines.append((who, line))
-    about = " · ".join(
-        part for part in (sift.text(sift.at(rule, "section"), 60), sift.text(sift.at(rule, "requirement"))) if part
-    )
+    for line in finding.dialogue[:_MAX_DIALOGUE_LINES]:
+        side = "client" if line.startswith("C:") else "server" if line.startswith("S:") else "event"
+        lines.append((side, short(line, _MAX_DIALOGUE_LINE)))
     return DialogueBlock(
-        sift.text(finding.get("rule"), 80) or "a finding",
-        severity,
-        _TONES.get(severity, "warn"),
-        sift.text(finding.get("actual")),
-        about,
-        [(name, value) for name, value in facts if value],
-        lines,
-        sift.text(finding.get("repeat"), 1000),
+        title=short(finding.rule, 80),
+        severity=finding.severity,
+        tone=_SEVERITY_TONES[finding.severity],
+        actual=short(finding.actual),
+        requirement=" · ".join(filter(None, (short(finding.section, _MAX_NAME), short(finding.requirement)))),
+        details=[(name, value) for name, value in details if value],
+        lines=lines,
+        repeat=short(finding.repeat, _MAX_COMMAND),
     )
 
 
 def scenario_texts(several: Sequence[Saved]) -> list[Block]:
-    """The scenarios' texts, each once."""
+    """Return the text of each scenario once."""
     found: dict[str, str] = {}
     for saved in several:
-        scenario = saved.result.get("scenario")
-        text = sift.lines(sift.at(scenario, "text"))
-        if text and text not in found:
-            found[text] = sift.text(sift.at(scenario, "file")) or sift.text(sift.at(scenario, "name"))
-    return [Listing(name, text, unfolded=text.count("\n") < 30) for text, name in found.items()]
+        scenario = scenario_of(saved)
+        if scenario.text:
+            found.setdefault(scenario.text, short(scenario.file or scenario.name))
+    return [Listing(name, text, unfolded=text.count("\n") < _OPEN_LISTING_LINES) for text, name in found.items()]
 
 
 def machine_section(several: Sequence[Saved]) -> Section:
-    """Where it ran and with which programs."""
+    """Return the section on the machine and the versions of programs."""
     blocks: list[Block] = []
     for saved in several:
-        machine, versions = saved.result.get("machine"), saved.result.get("versions")
-        memory = sift.natural(sift.at(machine, "memory_bytes"))
-        cores = sift.natural(sift.at(machine, "cores"))
+        machine = machine_of(saved)
         pairs = [
-            ("result", label_of(saved)) if len(several) > 1 else ("", ""),
-            ("processor", sift.text(sift.at(machine, "cpu"))),
-            ("cores", f"{cores:,}" if cores else ""),
-            ("memory", format_bytes(memory) if memory else ""),
-            ("kernel", sift.text(sift.at(machine, "kernel"))),
-            *((sift.text(name, 60), sift.text(version, 120)) for name, version in sift.items(versions, 30)),
+            ("result", label_of(saved) if len(several) > 1 else ""),
+            ("processor", short(machine.cpu)),
+            ("cores", f"{machine.cores:,}" if machine.cores else ""),
+            ("memory", format_bytes(machine.memory_bytes) if machine.memory_bytes else ""),
+            ("kernel", short(machine.kernel)),
+            *((short(name, _MAX_NAME), short(version, 120)) for name, version in machine.versions[:_MAX_VERSIONS]),
         ]
-        block = Pairs([(name, value) for name, value in pairs if name and value])
+        block = Properties([(name, value) for name, value in pairs if name and value])
         blocks += [block] if block not in blocks else []
     return Section("Machine and versions", blocks)
 
 
-def label_of(saved: Saved) -> str:
-    """Its label, for a reader."""
-    return sift.text(saved.label, 80)
+def identity(saved: Saved) -> list[str]:
+    """Return target, greeting and start of a result, without those that it does not hold."""
+    head = head_of(saved)
+    return [text for text in (short(head.target), short(head.banner), start_text(saved)) if text]
 
 
-def link_words(saved: Saved) -> list[str]:
-    """When it began, and on what."""
-    target = saved.result.get("target")
-    words = [sift.text(sift.at(target, "url")), sift.text(sift.at(target, "banner")), started(saved)]
-    return [word for word in words if word]
-
-
-def started(saved: Saved) -> str:
-    """When it began, without what nobody reads."""
-    text = sift.text(saved.result.get("started"), 40)
-    return text[:19].replace("T", " ") + " UTC" if text[10:11] == "T" else text
+def start_text(saved: Saved) -> str:
+    """Return the start of a result, to the second; empty where it is unknown."""
+    moment = head_of(saved).started
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC" if moment is not None else ""

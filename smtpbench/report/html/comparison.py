@@ -1,44 +1,69 @@
-"""The page of a comparison: what differs, with every interval drawn on one axis, and which rules are broken differently."""
+"""The page of a comparison: metrics with their intervals on one axis, and rules with different verdicts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from itertools import groupby
-from typing import Any
 
 from markupsafe import Markup
 
-from smtpbench.measure.comparison import CANNOT_TELL, NONE, worse
+from smtpbench.measure.comparison import CANNOT_TELL, NONE
 from smtpbench.measure.saved import Saved
-from smtpbench.report.html.blocks import Block, Cell, Heading, Notice, Pairs, Section
-from smtpbench.report.html.common import UNITS, ending, machine_section, notes_of, scenario_texts, started, status_of, table
+from smtpbench.report.html.blocks import Block, Cell, Notice, PageHeading, Properties, Section
+from smtpbench.report.html.common import (
+    ALL_TEXT,
+    MAX_CANDIDATES,
+    MAX_SHOWN,
+    ending,
+    machine_section,
+    notes,
+    scenario_texts,
+    short,
+    start_text,
+    status_of,
+    table,
+)
 from smtpbench.report.html.drawing import interval_svg, scale_svg, strip_svg
-from smtpbench.report.reading import lenient as sift
-from smtpbench.report.terminal.comparison import change_text
-from smtpbench.report.terminal.scorecard import mark
+from smtpbench.report.reading.comparison import (
+    ComparedMetric,
+    ComparedRule,
+    SavedCandidate,
+    candidates_of,
+    compared_metrics_of,
+    compared_rules_of,
+    has_compared_rules,
+    repeated_metrics_of,
+    schedule_of,
+    title_of,
+)
+from smtpbench.report.reading.formatting import MISSING, format_count, format_seconds, format_share
+from smtpbench.report.reading.head import notes_of
+from smtpbench.text import plural
 from smtpbench.threshold import format_value
 
-_NUMBERS = ("baseline_value", "candidate_value", "change", "low", "high")
-_TEXTS = ("metric", "unit", "better", "baseline", "candidate", "verdict")
+_MAX_NAME, _MAX_METRIC, _MAX_FIGURES, _MAX_METHOD = 60, 80, 40, 1000
+_MAX_RATIO = 1e4
+_MARK_TONES = {"pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn"}
 
 
-def comparison_heading(saved: Saved) -> Heading:
-    """Of its page."""
-    status, tone, _ = status_of(saved)
-    keys = [Cell(_candidate(one), key=at) for at, one in enumerate(sift.records(saved.result.get("candidates"), 20))]
-    about = [sift.text(saved.result.get("about")), started(saved)]
-    return Heading(
-        sift.text(saved.result.get("name"), 120) or "a comparison", status, tone, [one for one in about if one], keys
-    )
+def comparison_heading(saved: Saved) -> PageHeading:
+    """Return the head of the page."""
+    status, tone = status_of(saved)
+    keys = [Cell(_candidate_text(side), key=at) for at, side in enumerate(candidates_of(saved)[:MAX_CANDIDATES])]
+    name, description = title_of(saved)
+    about = [line for line in (short(description), start_text(saved)) if line]
+    return PageHeading(f"Comparison: {short(name, 120)}" if name else "Comparison", status, tone, about, keys)
 
 
 def comparison_sections(saved: Saved) -> list[Section]:
-    """Everything below the heading."""
+    """Return everything below the heading."""
     sections = [
-        Section("What differs", [*_limited(saved), *ending(saved), *notes_of(saved), *_differences(saved)], _how(saved)),
-        Section("Every run", list(_figures(saved)), "One dot a round, so what the intervals are made of can be seen."),
-        Section("Rules that are broken differently", list(_rules(saved))),
+        Section("Differences", [*_warnings(saved), *_metrics(saved)], _method(saved)),
+        Section(
+            "All runs", list(_repeats(saved)), "Each dot is the value of one round. The intervals are calculated from them."
+        ),
+        Section("Rules with different verdicts", list(_rules(saved))),
         Section("Candidates", list(_candidates(saved))),
         Section("Scenario", scenario_texts([saved])),
         machine_section([saved]),
@@ -46,58 +71,59 @@ def comparison_sections(saved: Saved) -> list[Section]:
     return [section for section in sections if section.blocks]
 
 
-def _candidate(side: Mapping[str, Any]) -> str:
-    about = [
-        sift.text(sift.at(side, "target", "url"), 120),
-        *(sift.text(side.get(key), 120) for key in ("options", "about")),
-    ]
-    return f"{sift.text(side.get('name'), 60)}: {', '.join(one for one in about if one)}"
+def _candidate_text(side: SavedCandidate) -> str:
+    details = [short(text, 120) for text in (side.target.url, side.options, side.about) if text]
+    return f"{short(side.name, _MAX_NAME)}: {', '.join(details)}"
 
 
-def _how(saved: Saved) -> str:
-    plan = saved.result.get("plan")
-    repeats = sift.count(sift.at(plan, "repeats_done"))
-    how = f"{repeats} rounds in turns" if sift.at(plan, "paired") is True else f"{repeats} values a side"
+def _method(saved: Saved) -> str:
+    schedule = schedule_of(saved)
+    if schedule.paired:
+        repeats = f"{plural(schedule.repeats_done, 'interleaved round')}, {format_seconds(schedule.duration_s)} each run."
+    else:
+        repeats = f"{plural(schedule.repeats_done, 'value')} a side, {format_seconds(schedule.duration_s)} each run."
     return (
-        f"{how}, {sift.seconds(sift.at(plan, 'duration_s'))} a run. All intervals together hold with "
-        f"{sift.share(sift.at(plan, 'confidence'), 0)}; ratios nearer to 1 than {sift.share(sift.at(plan, 'least_share'))} "
-        "are called no difference. Left of the line is less, right of it is more, by ratio; shares have their own scale."
+        f"{repeats} Simultaneous confidence level: {format_share(schedule.confidence, 0)}. Relative changes below "
+        f"{format_share(schedule.least_share)} are not reported as a difference. Intervals are drawn by ratio: decreases to "
+        "the left of the line, increases to the right. Shares have a scale of their own."
     )
 
 
-def _limited(saved: Saved) -> Iterator[Block]:
-    for side in sift.records(saved.result.get("candidates"), 20):
-        runs = sift.natural(side.get("limited_runs"))
-        if runs:
-            of = len(sift.entries(side.get("runs"), 10_000)) or runs
-            yield Notice(f"{sift.text(side.get('name'), 60)}: GENERATOR LIMITED in {runs:,} of {of:,} runs", (), "bad")
+def _warnings(saved: Saved) -> list[Block]:
+    """Warnings on a limited generator with the notes that give the reason, then the outcome and the other notes."""
+    found: list[Block] = []
+    explained: list[str] = []
+    for side in candidates_of(saved)[:MAX_CANDIDATES]:
+        if side.limited_runs:
+            reasons = [note for note in notes_of(saved) if note.startswith(f"{side.name}: ") and "bottleneck" in note]
+            explained += reasons
+            runs = plural(len(side.runs) or side.limited_runs, "run")
+            title = f"{short(side.name, _MAX_NAME)}: GENERATOR LIMITED in {side.limited_runs:,} of {runs}"
+            found.append(Notice(title, [short(reason.removeprefix(f"{side.name}: ")) for reason in reasons], "bad"))
+    return [*found, *ending(saved), *notes(saved, without=explained)]
 
 
-def _sifted(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry of `differences` whose every field is of its type."""
-    found: dict[str, Any] = {name: sift.text(entry.get(name), 80) for name in _TEXTS}
-    found |= {name: sift.number(entry.get(name)) for name in _NUMBERS}
-    if found["unit"] not in UNITS:
-        found["unit"] = "count"
-    if found["low"] is None or found["high"] is None:
-        found["change"] = None
-    return found | {"relative": entry.get("relative") is True, "repeats": sift.natural(entry.get("repeats"))}
+def _metrics(saved: Saved) -> Iterator[Block]:
+    metrics = compared_metrics_of(saved)[:MAX_SHOWN]
+    for (candidate, baseline), grouped in groupby(metrics, key=lambda metric: (metric.candidate, metric.baseline)):
+        group = list(grouped)
+        ends = [
+            _logarithm(end)
+            for metric in group
+            if metric.relative and metric.interval is not None
+            for end in (metric.interval[0], metric.interval[2])
+        ]
+        # an interval without bounds must not make all others invisible
+        widest = min(math.log(_MAX_RATIO), max(map(abs, ends), default=0.1) * 1.05 or 0.1)
+        baseline, candidate = short(baseline, _MAX_METRIC), short(candidate, _MAX_METRIC)
+        scale = Cell("", drawing=_scale(widest))
+        heads: list[Cell | str] = ["metric", "verdict", baseline, candidate, "change and interval", scale]
+        caption = f"{candidate} compared with {baseline}, medians"
+        yield table(heads, [_metric_row(metric, widest) for metric in group], caption=caption)
 
 
-def _differences(saved: Saved) -> Iterator[Block]:
-    entries = [_sifted(one) for one in sift.records(saved.result.get("differences"))]
-    for (candidate, baseline), found in groupby(entries, key=lambda entry: (entry["candidate"], entry["baseline"])):
-        group = list(found)
-        ends = [_log(one[end]) for one in group if one["relative"] and one["change"] is not None for end in ("low", "high")]
-        # an interval that cannot be told must not make all others invisible
-        widest = min(math.log(1e4), max(map(abs, ends), default=0.1) * 1.05 or 0.1)
-        rows = [_difference(one, widest) for one in group]
-        heads = ["metric", baseline, candidate, "change and its interval", Cell("", drawing=_scale(widest)), "verdict"]
-        yield table(heads, rows, caption=f"{candidate} against {baseline}, medians")
-
-
-def _log(change: float) -> float:
-    """Where a relative change is drawn: by the logarithm of the ratio, so that half and double are as far from no change."""
+def _logarithm(change: float) -> float:
+    """Where a relative change is drawn: by the logarithm of the ratio, so that half and double are equally far from 0."""
     return math.log1p(max(-0.9999, change))
 
 
@@ -105,97 +131,83 @@ def _scale(widest: float) -> Markup:
     ratio = math.exp(widest)
     if ratio < 2:
         return scale_svg([f"−{1 - 1 / ratio:.0%}", "0", f"+{ratio - 1:.0%}"])
-    return scale_svg([f"1/{ratio:.3g}", "same", f"{ratio:.3g} times"])
+    return scale_svg([f"÷ {ratio:.3g}", "same", f"× {ratio:.3g}"])
 
 
-def _difference(entry: Mapping[str, Any], widest: float) -> list[Cell | str]:
-    values = ["–" if entry[f"{side}_value"] is None else format_value(entry["unit"], entry[f"{side}_value"])
-              for side in ("baseline", "candidate")]  # fmt: skip
-    word = entry["verdict"]
-    tone = "faint" if word == NONE else "warn" if word == CANNOT_TELL else "bad" if worse(entry) else "good"
+def _metric_row(metric: ComparedMetric, widest: float) -> list[Cell | str]:
+    values = [
+        MISSING if value is None else format_value(metric.unit, value)
+        for value in (metric.baseline_value, metric.candidate_value)
+    ]
+    verdict = metric.verdict
+    tone = "faint" if verdict == NONE else "warn" if verdict == CANNOT_TELL else "bad" if metric.worse else "good"
     drawing = Cell("")
-    text = change_text(entry)
-    if entry["change"] is not None:
-        low, change, high = (entry[name] for name in ("low", "change", "high"))
+    if metric.interval is not None:
+        low, change, high = metric.interval
         reach = max(abs(low), abs(high)) * 1.05 or 1.0
-        if entry["relative"]:
-            low, change, high, reach = _log(low), _log(change), _log(high), widest
-        drawing = Cell("", drawing=interval_svg(low, change, high, (-reach, reach), tone, text))
-    return [entry["metric"], *values, text, drawing, Cell(word, tone)]
+        if metric.relative:
+            low, change, high, reach = _logarithm(low), _logarithm(change), _logarithm(high), widest
+        drawing = Cell("", drawing=interval_svg(low, change, high, (-reach, reach), tone, metric.change_text))
+    outcome = Cell(short(verdict, _MAX_METRIC), tone)
+    return [short(metric.metric, _MAX_METRIC), outcome, *values, metric.change_text, drawing]
 
 
-def _figures(saved: Saved) -> Iterator[Block]:
-    rows: list[list[Cell | str]] = []
-    for figure in sift.records(saved.result.get("figures"), 40):
-        unit = figure.get("unit") if figure.get("unit") in UNITS else "count"
-        values = [
-            (sift.text(name, 60), [value for value in map(sift.number, sift.entries(found)) if value is not None])
-            for name, found in sift.items(figure.get("values"), 20)
-        ]
+def _repeats(saved: Saved) -> Iterator[Block]:
+    table_rows: list[list[Cell | str]] = []
+    for repeated in repeated_metrics_of(saved)[:_MAX_FIGURES]:
+        values = repeated.values[:MAX_CANDIDATES]
         every = [value for _, found in values for value in found]
         if not every:
             continue
         ends = (min(every), max(every))
         for at, (name, found) in enumerate(values):
-            metric = sift.text(figure.get("metric"), 80) if at == 0 else ""
-            span = f"{format_value(str(unit), min(found))} … {format_value(str(unit), max(found))}" if found else "–"
-            drawing = strip_svg(found, ends, at, f"{name}: {len(found)} values")
-            rows.append([metric, Cell(name, key=at), Cell("", drawing=drawing), Cell(span, number=True)])
-    if rows:
-        yield table(["metric", "candidate", "", "least … greatest"], rows, numbers=9)
+            metric, candidate = short(repeated.metric, _MAX_METRIC) if at == 0 else "", short(name, _MAX_NAME)
+            span = " … ".join(format_value(repeated.unit, end) for end in (min(found), max(found))) if found else MISSING
+            drawing = strip_svg(found, ends, at, f"{candidate}: {plural(len(found), 'value')}")
+            table_rows.append([metric, Cell(candidate, key=at), Cell("", drawing=drawing), Cell(span, number=True)])
+    if table_rows:
+        yield table(["metric", "candidate", "", "min … max"], table_rows, numbers=ALL_TEXT)
 
 
 def _rules(saved: Saved) -> Iterator[Block]:
-    if not sift.at(saved.result, "rules"):
+    if not has_compared_rules(saved):
         return
-    found = sift.records(saved.result.get("rule_differences"))
-    if not found:
-        yield Notice("They break the same rules.", (), "good")
+    rules = compared_rules_of(saved)[:MAX_SHOWN]
+    if not rules:
+        yield Notice("All candidates violate the same rules.", (), "good")
         return
-    names = list(dict.fromkeys(name for entry in found for name, _ in sift.items(entry.get("verdicts"), 20)))[:20]
-    rows: list[list[Cell | str]] = []
-    for entry in found:
-        cells = [_verdict(sift.at(entry, "verdicts", name), entry.get("severity")) for name in names]
-        rows.append(
-            [
-                Cell(sift.text(entry.get("rule"), 80)),
-                sift.text(entry.get("section"), 60),
-                *cells,
-                sift.text(entry.get("requirement")),
-            ]
-        )
-    yield table(["rule", "section", *(sift.text(name, 60) for name in names), "what is required"], rows, numbers=99)
+    names = list(dict.fromkeys(name for rule in rules for name in rule.verdicts))[:MAX_CANDIDATES]
+    table_rows: list[list[Cell | str]] = [
+        [
+            short(rule.name, _MAX_METRIC),
+            short(rule.section, _MAX_NAME),
+            *(_verdict(rule, name) for name in names),
+            short(rule.requirement),
+        ]
+        for rule in rules
+    ]
+    heads = ["rule", "section", *(short(name, _MAX_NAME) for name in names), "requirement"]
+    yield table(heads, table_rows, numbers=ALL_TEXT)
 
 
-def _verdict(verdict: Any, severity: Any) -> Cell:
-    word = mark({"verdict": sift.text(verdict, 40) or "not-run", "severity": sift.text(severity, 40)})
-    tone = (
-        "good"
-        if word == "pass"
-        else "bad"
-        if word in ("SECURITY", "VIOLATION")
-        else "warn"
-        if word in ("warning", "advice")
-        else "faint"
-    )
-    return Cell({"?": "inconclusive", "-": "not run"}.get(word, word), tone)
+def _verdict(rule: ComparedRule, candidate: str) -> Cell:
+    mark = short(rule.mark(candidate), 40)
+    return Cell(mark, _MARK_TONES.get(mark, "faint"))
 
 
 def _candidates(saved: Saved) -> Iterator[Block]:
-    for side in sift.records(saved.result.get("candidates"), 20):
-        load: Any = side.get("load")
-        runs: Sequence[str] = sift.texts(side.get("runs"), 120)
+    for side in candidates_of(saved)[:MAX_CANDIDATES]:
         pairs = [
-            ("candidate", sift.text(side.get("name"), 60)),
-            ("about", sift.text(side.get("about"))),
-            ("target", sift.text(sift.at(side, "target", "url"))),
-            ("greeting", sift.text(sift.at(side, "target", "banner"))),
-            ("options", sift.text(side.get("options"))),
-            ("started by", sift.text(side.get("start"))),
-            ("connections", sift.count(sift.at(load, "connections")) if load else ""),
-            ("runs", f"{len(runs):,}: {runs[0]} …" if runs else ""),
+            ("candidate", short(side.name, _MAX_NAME)),
+            ("about", short(side.about)),
+            ("target", short(side.target.url)),
+            ("greeting", short(side.target.banner)),
+            ("options", short(side.options)),
+            ("start command", short(side.start)),
+            ("connections", format_count(side.connections) if side.connections is not None else ""),
+            ("runs", f"{len(side.runs):,}: {short(side.runs[0], 120)} …" if side.runs else ""),
         ]
-        yield Pairs([(name, value) for name, value in pairs if value])
-    method = sift.text(sift.at(saved.result, "plan", "method"), 1000)
+        yield Properties([(name, value) for name, value in pairs if value])
+    method = schedule_of(saved).method
     if method:
-        yield Notice(f"How the intervals were made: {method}")
+        yield Notice(f"Calculation of the intervals: {short(method, _MAX_METHOD)}")

@@ -1,9 +1,10 @@
-"""One HTML file of one or several results, which asks nobody for anything and can be mailed, filed or printed.
+"""The HTML report: one file of one or several results that loads nothing and can be mailed, archived or printed.
 
-Parts (`part_*.py`) turn results into plain blocks; `assets/page.html` turns those into HTML, and escapes every text. Charts
-are drawn twice: here as SVG, which stands without JavaScript and on paper, and in the browser by uPlot, from the data in a
-`<script type="application/json">`. The Content-Security-Policy lets the page's own style and script do their work, by their
-hashes, and forbids all else: were a server's text to break out of its place, it could still load and run nothing.
+Modules for each kind of result (`run`, `rules`, `comparison`, `capacity`) turn results into plain blocks. `assets/page.html`
+turns the blocks into HTML and escapes every text. Charts are drawn twice: here as SVG, which needs no JavaScript and is
+printed, and in the browser by uPlot, from the data in a `<script type="application/json">`. The Content-Security-Policy
+allows the page's own style and script, by their hashes, and nothing else. If text of a server were not escaped somewhere, it
+still could not load or run anything.
 """
 
 from __future__ import annotations
@@ -25,96 +26,102 @@ from smtpbench import __version__
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import CAPACITY, COMPARISON, RUN, Saved, load
 from smtpbench.report.formats.writing import write_whole
-from smtpbench.report.html.blocks import Cell, Heading, Picture, Plot, Section
+from smtpbench.report.html.blocks import Block, Cell, Heatmap, PageHeading, Plot, Section
 from smtpbench.report.html.capacity import capacity_heading, capacity_sections
-from smtpbench.report.html.common import label_of
 from smtpbench.report.html.comparison import comparison_heading, comparison_sections
-from smtpbench.report.html.curves import Axis, Chart, Grid
+from smtpbench.report.html.curves import Axis, Chart
 from smtpbench.report.html.drawing import LEVELS
+from smtpbench.report.html.heatmap import Grid
 from smtpbench.report.html.rules import rules_heading, rules_sections
 from smtpbench.report.html.run import run_heading, run_sections
+from smtpbench.report.reading.head import label_of
 from smtpbench.text import visible
 
-#: The file beside a result.
+#: Name of the report beside a result.
 REPORT = "report.html"
-_DIGITS = 4  # of a point that is drawn
+_DIGITS = 4  # significant digits of a point
 
 
-def html_report(saved: Sequence[Saved]) -> str:
-    """The page: runs laid over one another, checks and campaigns side by side, all else one after the other."""
-    runs = [one for one in saved if one.kind == RUN]
-    judged = [one for one in saved if one.kind not in (RUN, COMPARISON, CAPACITY)]
-    pages: list[tuple[Heading, list[Section]]] = []
+def html_report(several: Sequence[Saved]) -> str:
+    """Return the page: runs overlaid, checks and campaigns side by side, other results one after the other."""
+    runs = [saved for saved in several if saved.kind == RUN]
+    checks = [saved for saved in several if saved.kind not in (RUN, COMPARISON, CAPACITY)]
+    pages: list[tuple[PageHeading, list[Section]]] = []
     if runs:
         pages.append((run_heading(runs), run_sections(runs)))
-    if judged:
-        pages.append((rules_heading(judged), rules_sections(judged)))
-    pages += [(comparison_heading(one), comparison_sections(one)) for one in saved if one.kind == COMPARISON]
-    pages += [(capacity_heading(one), capacity_sections(one)) for one in saved if one.kind == CAPACITY]
+    if checks:
+        pages.append((rules_heading(checks), rules_sections(checks)))
+    pages += [(comparison_heading(one), comparison_sections(one)) for one in several if one.kind == COMPARISON]
+    pages += [(capacity_heading(one), capacity_sections(one)) for one in several if one.kind == CAPACITY]
     if len(pages) == 1:
-        return _page(*pages[0], saved)
+        return _page(*pages[0], several)
     titles = [Cell(heading.title) for heading, _ in pages]
-    return _page(Heading(f"{len(saved)} results", runs=titles), [one for _, sections in pages for one in sections], saved)
+    sections = [section for _, part in pages for section in part]
+    return _page(PageHeading(f"{len(several)} results", runs=titles), sections, several)
 
 
-def write_report(saved: Sequence[Saved], path: Path) -> None:
-    """Write the page. Raises OSError."""
-    write_whole(html_report(saved), path)
+def write_report(several: Sequence[Saved], path: Path) -> None:
+    """Write the page.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    write_whole(html_report(several), path)
 
 
 def report_beside(result_path: Path) -> str:
-    """Write `report.html` beside a result that was just saved: its name, or, with a warning on stderr, nothing."""
+    """Write `report.html` beside a saved result and return its name; on failure warn on stderr and return `""`."""
     path = result_path.with_name(REPORT)
     try:
         write_report([load(result_path)], path)
     except OSError as error:
-        return _warned(f"{path}: {(error.strerror or str(error)).lower()}")
+        return _warn(f"{path}: {(error.strerror or str(error)).lower()}")
     except UsageError as error:
-        return _warned(str(error))
-    except Exception as error:  # a mistake in here must not cost a user the table, nor a build the exit code, of a run
-        return _warned(f"a bug in smtpbench, the result is whole: {type(error).__name__}: {error}")
+        return _warn(str(error))
+    except Exception as error:  # a bug in a report must not lose the table and the exit code of a run
+        return _warn(f"a bug in smtpbench; the result itself is complete: {type(error).__name__}: {error}")
     return REPORT
 
 
-def _warned(why: str) -> str:
-    print(f"smtpbench: no HTML report: {visible(why, 500)}", file=sys.stderr, flush=True)
+def _warn(reason: str) -> str:
+    print(f"smtpbench: no HTML report: {visible(reason, 500)}", file=sys.stderr, flush=True)
     return ""
 
 
-def _page(heading: Heading, sections: Sequence[Section], saved: Sequence[Saved]) -> str:
+def _page(heading: PageHeading, sections: Sequence[Section], several: Sequence[Saved]) -> str:
     blocks = [block for section in sections for block in section.blocks]
     plots = [block for block in blocks if isinstance(block, Plot)]
-    pictures = [block for block in blocks if isinstance(block, Picture)]
+    heatmaps = [block for block in blocks if isinstance(block, Heatmap)]
     style, script = _style(), _script()
     hashes = f"script-src '{_digest(script)}'; style-src '{_digest(style)}'"
     policy = f"default-src 'none'; {hashes}; base-uri 'none'; form-action 'none'"
     return _environment().get_template("page.html").render(
         heading=heading,
         sections=sections,
-        numbers=_Numbers(plots, pictures),
+        index_of=_IndexOf(plots, heatmaps),
         policy=Markup(policy),
         style=Markup(style),
         script=Markup(script),
         data=Markup(embedded([chart_data(plot.chart) for plot in plots])),
-        grids=Markup(embedded([grid_data(picture.grid) for picture in pictures])),
+        grids=Markup(embedded([grid_data(heatmap.grid) for heatmap in heatmaps])),
         levels=LEVELS,
         version=__version__,
-        names=", ".join(dict.fromkeys(label_of(one) for one in saved)),
+        names=", ".join(dict.fromkeys(label_of(one) for one in several)),
     )  # fmt: skip
 
 
-class _Numbers:
-    """The number of each plot among the plots, and of each picture among the pictures, as the template asks for it."""
+class _IndexOf:
+    """Index of each plot among the plots and of each heatmap among the heatmaps, for the template."""
 
-    def __init__(self, *kinds: Sequence[Plot | Picture]) -> None:
-        self._number_of = {id(block): number for blocks in kinds for number, block in enumerate(blocks)}
+    def __init__(self, *kinds: Sequence[Block]) -> None:
+        self._index_of = {id(block): index for blocks in kinds for index, block in enumerate(blocks)}
 
-    def __getitem__(self, block: Plot | Picture) -> int:
-        return self._number_of[id(block)]
+    def __getitem__(self, block: Block) -> int:
+        return self._index_of[id(block)]
 
 
 def embedded(data: Any) -> str:
-    """JSON that may stand in a `<script>`: nothing in it can end the element, and it is ASCII."""
+    """Return JSON for a `<script>`: nothing in it can end the element, and it is ASCII."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -122,7 +129,7 @@ def embedded(data: Any) -> str:
 
 
 def chart_data(chart: Chart) -> dict[str, Any]:
-    """A chart as script.js reads it: t title, x and y axes, xs, s series, m marks, b bands."""
+    """Return a chart as script.js reads it: t title, x and y axes, xs, s series, m marks, b bands."""
     return {
         "t": chart.title,
         "x": _axis_data(chart.x),
@@ -136,9 +143,9 @@ def chart_data(chart: Chart) -> dict[str, Any]:
 
 
 def grid_data(grid: Grid) -> dict[str, Any]:
-    """A heatmap as script.js reads it: e its end in seconds, r rows, y axis, c for each column row, count, row, count …"""
+    """Return a heatmap as script.js reads it: e end in seconds, r rows, y axis, c rows and counts of each column."""
     columns = [[number for cell in sorted(column.items()) for number in cell] for column in grid.columns]
-    return {"e": _rounded(grid.end_s), "r": grid.rows, "y": [grid.y.low, grid.y.high], "c": columns}
+    return {"e": _rounded(grid.end_s), "r": grid.row_count, "y": [grid.y.low, grid.y.high], "c": columns}
 
 
 def _axis_data(axis: Axis) -> dict[str, Any]:
@@ -151,7 +158,7 @@ def _rounded(value: float, digits: int = _DIGITS) -> float:
 
 
 def _digest(text: str) -> str:
-    """As a Content-Security-Policy names an inline text (https://www.w3.org/TR/CSP3/#external-hash)."""
+    """The hash of an inline text for a Content-Security-Policy (https://www.w3.org/TR/CSP3/#external-hash)."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

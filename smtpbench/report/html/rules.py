@@ -1,154 +1,155 @@
-"""The pages of `check` and `fuzz`: rules by section, findings with what was said, and several targets side by side."""
+"""The pages of `check` and `fuzz`: rules by section, findings with their dialogue, and several targets side by side."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any
 
 from smtpbench.measure.saved import FUZZ, Saved
-from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Heading, Notice, Pairs, Section
+from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Properties, Section
 from smtpbench.report.html.common import (
+    ALL_TEXT,
     dialogues,
     ending,
-    label_of,
+    identity,
     limited,
-    link_words,
     machine_section,
-    notes_of,
+    notes,
     scenario_texts,
+    short,
     status_of,
     table,
 )
-from smtpbench.report.html.latency import slots_of
-from smtpbench.report.reading import lenient as sift
-from smtpbench.report.terminal.scorecard import mark, section_order
+from smtpbench.report.html.latency import metric_names
+from smtpbench.report.reading.findings import (
+    SavedVerdict,
+    cases_of,
+    families_of,
+    finding_count_of,
+    peer_of,
+    rules_of,
+    section_order,
+)
+from smtpbench.report.reading.head import head_of, label_of, seed_of, target_of
+from smtpbench.rules.rule import NOT_RUN
+from smtpbench.text import plural
 
-_WORDS = {"?": "inconclusive", "-": "not run"}
-_TONES = {"pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn", "inconclusive": "info"}
-_ORDER = ("SECURITY", "VIOLATION", "warning", "advice", "inconclusive", "pass", "not run")
-_MOST_RULES = 500
+_NOT_RUN_MARK = "not run"
+_MARK_TONES = {
+    "pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn", "inconclusive": "info",
+}  # fmt: skip
+_MARK_ORDER = ("SECURITY", "VIOLATION", "warning", "advice", "inconclusive", "pass", _NOT_RUN_MARK)
+_MAX_RULES = 500
 
-RuleEntry = Mapping[str, str]
 
-
-def rules_heading(several: Sequence[Saved]) -> Heading:
-    """Of a page of checks or campaigns."""
+def rules_heading(several: Sequence[Saved]) -> PageHeading:
+    """Return the head of a page of checks or fuzzing campaigns."""
     if len(several) > 1:
-        keys = [Cell(f"{label_of(saved)}: {' '.join(link_words(saved)[:2])}", key=at) for at, saved in enumerate(several)]
-        return Heading(f"The protocol's rules on {len(several)} targets", runs=keys)
+        keys = [Cell(f"{label_of(saved)}: {' '.join(identity(saved)[:2])}", key=at) for at, saved in enumerate(several)]
+        return PageHeading(f"Protocol rules on {len(several)} targets", runs=keys)
     (saved,) = several
-    status, tone, _ = status_of(saved)
-    what = "fuzz" if saved.kind == FUZZ else "check"
-    return Heading(f"{what} {sift.text(sift.at(saved.result, 'target', 'url'), 120)}", status, tone, link_words(saved)[1:])
+    status, tone = status_of(saved)
+    command = "Fuzzing" if saved.kind == FUZZ else "Check"
+    return PageHeading(f"{command} of {short(head_of(saved).target, 120)}", status, tone, identity(saved)[1:])
 
 
 def rules_sections(several: Sequence[Saved]) -> list[Section]:
-    """Everything below the heading."""
+    """Return everything below the heading."""
     sections = [_matrix(several)] if len(several) > 1 else []
     for saved in several:
-        who = f"{label_of(saved)}: " if len(several) > 1 else ""
-        first = [*ending(saved, who), *limited(saved, who), *_gone(saved, who), *notes_of(saved, who), _cards(saved)]
-        findings = dialogues(saved.result.get("findings"), saved.result.get("rules"))
+        prefix = f"{label_of(saved)}: " if len(several) > 1 else ""
+        first = [
+            *ending(saved, prefix),
+            *limited(saved, prefix),
+            *_target_gone(saved, prefix),
+            *notes(saved, prefix),
+            _cards(saved),
+        ]
         sections += [
-            Section(f"{who}summary" if who else "Summary", first),
-            Section(f"{who}findings" if who else "Findings", findings, "Gravest first, each with what was said."),
+            Section(f"{prefix}summary" if prefix else "Summary", first),
+            Section(
+                f"{prefix}findings" if prefix else "Findings",
+                dialogues(saved),
+                "The most severe come first. Each is shown with the dialogue that led to it.",
+            ),
         ]
         if len(several) == 1:
             sections.append(_scorecard(saved))
-        sections.append(_target(saved, who))
+        sections.append(_target(saved, prefix))
     sections += [Section("Scenario", scenario_texts(several)), machine_section(several)]
     return [section for section in sections if section.blocks]
 
 
-def _rules(saved: Saved) -> dict[str, RuleEntry]:
-    found: dict[str, RuleEntry] = {}
-    for name, rule in sift.items(saved.result.get("rules"), _MOST_RULES):
-        found[name] = {key: sift.text(sift.at(rule, key))
-                       for key in ("verdict", "severity", "id", "section", "requirement", "expected", "actual")}  # fmt: skip
-    return found
+def _cell(mark: str) -> Cell:
+    return Cell(mark, _MARK_TONES.get(mark, "faint"))
 
 
-def _word(rule: RuleEntry) -> str:
-    word = mark(rule)
-    return _WORDS.get(word, word)
-
-
-def _cell(rule: RuleEntry | None) -> Cell:
-    word = "not run" if rule is None else _word(rule)
-    return Cell(word, _TONES.get(word, "faint"))
-
-
-def _gone(saved: Saved, who: str) -> list[Block]:
-    if sift.at(saved.result, "target", "gone") is not True:
+def _target_gone(saved: Saved, prefix: str) -> list[Block]:
+    if not target_of(saved).gone:
         return []
-    others = sift.natural(sift.at(saved.result, "cases", "may_have_killed_it"))
-    return [
-        Notice(
-            f"{who}the target is gone",
-            [f"{others:,} more cases may have killed it: see candidates/"] if others else [],
-            "bad",
-        )
-    ]
+    suspects = cases_of(saved).suspects
+    more = [f"{plural(suspects, 'more case')} may have crashed it: see candidates/"] if suspects else []
+    return [Notice(f"{prefix}the target stopped responding", more, "bad")]
 
 
 def _cards(saved: Saved) -> Block:
-    words = Counter(_word(rule) for rule in _rules(saved).values())
+    counts = Counter(rule.mark for rule in rules_of(saved)[:_MAX_RULES])
     cards = []
     if saved.kind == FUZZ:
-        findings = sift.entries(saved.result.get("findings"), 10_000)
-        cases = saved.result.get("cases")
+        findings, cases = finding_count_of(saved), cases_of(saved)
         cards = [
-            Card(
-                "findings",
-                f"{len(findings):,}",
-                "confirmed" if findings else "nothing was found",
-                "bad" if findings else "good",
-            ),
-            Card("cases", sift.count(sift.at(cases, "run")), f"of {sift.count(sift.at(cases, 'generated'))} drawn"),
-            Card("seed", sift.text(str(saved.result.get("seed"))[:40]), "the same cases again"),
+            Card("findings", f"{findings:,}", "confirmed" if findings else "none", "bad" if findings else "good"),
+            Card("cases", f"{cases.run:,}", f"of {cases.generated:,} generated"),
+            Card("seed", seed_of(saved), "repeats the campaign"),
         ]
-    cards += [Card(word, f"{words[word]:,}", "rules", _TONES.get(word, "")) for word in _ORDER if words[word]]
+    for mark in _MARK_ORDER:
+        if counts[mark]:
+            noun = "rule" if counts[mark] == 1 else "rules"
+            cards.append(Card(mark, f"{counts[mark]:,}", noun, _MARK_TONES.get(mark, "")))
     return Cards(cards)
 
 
 def _scorecard(saved: Saved) -> Section:
-    """Every rule that was tried, by section of its RFC."""
-    tried = [(name, rule) for name, rule in _rules(saved).items() if rule["verdict"] != "not-run"]
-    tried.sort(key=lambda item: (section_order(item[1]["section"]), item[1]["id"]))
-    rows: list[list[Cell | str]] = []
-    for section, found in groupby(tried, key=lambda item: item[1]["section"]):
-        rows.append([Cell(section or "no section")])
-        rows += [[Cell(sift.text(name, 80)), _cell(rule), rule["requirement"], rule["actual"]] for name, rule in found]
-    heads = ["rule", "", "what is required", "what was seen"]
-    return Section("Rules", [table(heads, rows, numbers=99)] if rows else [])
+    """Every rule that ran, by section of its RFC."""
+    ran = [rule for rule in rules_of(saved)[:_MAX_RULES] if rule.verdict != NOT_RUN]
+    ran.sort(key=lambda rule: (section_order(rule.section), rule.id))
+    table_rows: list[list[Cell | str]] = []
+    for section, rules in groupby(ran, key=lambda rule: rule.section):
+        table_rows.append([Cell(short(section) or "no section")])
+        table_rows += [
+            [Cell(short(rule.name, 80)), _cell(rule.mark), short(rule.requirement), short(rule.actual)] for rule in rules
+        ]
+    heads = ["rule", "verdict", "requirement", "actual behaviour"]
+    return Section("Rules", [table(heads, table_rows, numbers=ALL_TEXT)] if table_rows else [])
 
 
 def _matrix(several: Sequence[Saved]) -> Section:
-    rules = [_rules(saved) for saved in several]
-    names = list(dict.fromkeys(name for one in rules for name in one))
-    rows = []
-    for name in names:
-        cells = [_cell(one.get(name)) for one in rules]
-        if {cell.text for cell in cells} != {"not run"}:
-            rows.append(
-                [Cell(sift.text(name, 80)), Cell(next(one[name]["section"] for one in rules if name in one)), *cells]
-            )
-    heads: list[Cell | str] = ["rule", "section", *(Cell(label_of(saved), key=at) for at, saved in enumerate(several))]
-    return Section("Rules by targets", [table(heads, rows, numbers=99)] if rows else [])
-
-
-def _target(saved: Saved, who: str) -> Section:
-    target: Any = saved.result.get("target")
-    pairs = [
-        ("target", sift.text(sift.at(target, "url"))),
-        ("compared with", sift.text(saved.result.get("peer"))),
-        ("greeting", sift.text(sift.at(target, "banner"))),
-        ("offers", ", ".join(sift.texts(sift.at(target, "extensions"), 60))),
-        ("offers inside TLS", ", ".join(sift.texts(sift.at(target, "extensions_inside_tls"), 60))),
-        ("takes mail for", sift.text(sift.at(target, "recipient"))),
-        ("mutation families", ", ".join(sift.texts(saved.result.get("families"), 40))),
-        ("slots heard", ", ".join(sift.text(slot, 40) for slot in slots_of([saved]))),
+    by_name: list[dict[str, SavedVerdict]] = [
+        {rule.name: rule for rule in rules_of(saved)[:_MAX_RULES]} for saved in several
     ]
-    return Section(f"{who}target" if who else "Target", [Pairs([(name, value) for name, value in pairs if value])])
+    table_rows = []
+    for name in dict.fromkeys(name for rules in by_name for name in rules):
+        marks = [rules[name].mark if name in rules else _NOT_RUN_MARK for rules in by_name]
+        if set(marks) != {_NOT_RUN_MARK}:
+            section = next(rules[name].section for rules in by_name if name in rules)
+            table_rows.append([Cell(short(name, 80)), Cell(short(section)), *map(_cell, marks)])
+    heads: list[Cell | str] = ["rule", "section", *(Cell(label_of(saved), key=at) for at, saved in enumerate(several))]
+    return Section("Rules by target", [table(heads, table_rows, numbers=ALL_TEXT)] if table_rows else [])
+
+
+def _target(saved: Saved, prefix: str) -> Section:
+    target = target_of(saved)
+    pairs = [
+        ("target", short(target.url)),
+        ("compared with", short(peer_of(saved))),
+        ("greeting", short(target.banner)),
+        ("extensions", ", ".join(short(name, 60) for name in target.extensions)),
+        ("extensions inside TLS", ", ".join(short(name, 60) for name in target.extensions_inside_tls)),
+        ("accepted recipient", short(target.recipient)),
+        ("mutation families", ", ".join(short(name, 40) for name in families_of(saved))),
+        ("measured metrics", ", ".join(short(name, 40) for name in metric_names([saved]))),
+    ]
+    return Section(
+        f"{prefix}target" if prefix else "Target", [Properties([(name, value) for name, value in pairs if value])]
+    )

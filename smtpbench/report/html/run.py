@@ -1,23 +1,23 @@
-"""The page of runs: one, or several laid over one another."""
+"""The page of runs: of one, or of several laid over one another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from smtpbench.measure.saved import Saved
-from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Heading, Notice, Section
+from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Section
 from smtpbench.report.html.common import (
+    ALL_TEXT,
+    MAX_SHOWN,
     THRESHOLD_HEADS,
     dialogues,
     ending,
-    label_of,
+    identity,
     limited,
-    link_words,
     machine_section,
-    notes_of,
+    notes,
     scenario_texts,
+    short,
     status_of,
     table,
     threshold_row,
@@ -25,45 +25,65 @@ from smtpbench.report.html.common import (
 from smtpbench.report.html.drawing import bar_svg
 from smtpbench.report.html.latency import latency_section
 from smtpbench.report.html.timeline import health_charts, time_section
-from smtpbench.report.reading import lenient as sift
-from smtpbench.report.terminal.tables import metric_order
+from smtpbench.report.reading.findings import finding_count_of
+from smtpbench.report.reading.formatting import format_count, format_ms, format_rate, format_seconds, format_share
+from smtpbench.report.reading.head import GeneratorLoad, generator_of, head_of, label_of, notes_of, scenario_of, seed_of
+from smtpbench.report.reading.metrics import (
+    NO_STATISTICS,
+    RESPONSE,
+    SERVICE,
+    counts_by_metric,
+    counts_of,
+    domains_of,
+    example_of_reply,
+    examples_of,
+    hostile_of,
+    load_of,
+    messages_of,
+    statistics_of,
+    thresholds_of,
+    throughput_of,
+)
 from smtpbench.units import format_bytes
 
 _OUTCOMES = ("accepted", "rejected", "failed", "dropped", "interrupted")
-_OPEN = "open"
 _PERCENTILES = ("p50", "p95", "p99", "max")
+_CODE_TONES = {"2": "good", "3": "good", "4": "warn"}
+_MAX_METRICS, _MAX_CODES, _MAX_ENHANCED, _MAX_ERRORS, _MAX_DOMAINS = 60, 30, 40, 60, 100
 
-_Read = Callable[[str], Any]
 
-
-def run_heading(runs: Sequence[Saved]) -> Heading:
-    """Of the page."""
+def run_heading(runs: Sequence[Saved]) -> PageHeading:
+    """Return the head of the page."""
     if len(runs) > 1:
         keys = [Cell(f"{label_of(run)}: {_title(run)}", key=at) for at, run in enumerate(runs)]
-        return Heading(f"{len(runs)} runs", runs=keys)
-    status, tone, _ = status_of(runs[0])
-    return Heading(_title(runs[0]), status, tone, [*link_words(runs[0])[1:], _model(runs[0])])
+        return PageHeading(f"{len(runs)} runs", runs=keys)
+    status, tone = status_of(runs[0])
+    return PageHeading(_title(runs[0]), status, tone, [*identity(runs[0])[1:], _model(runs[0])])
 
 
 def run_sections(runs: Sequence[Saved]) -> list[Section]:
-    """Everything below the heading, in the order in which it is read."""
+    """Return everything below the heading, in the order in which it is read."""
     several, timelines = len(runs) > 1, [run.timeline() for run in runs]
     first: list[Block] = []
     for run in runs:
-        who = f"{label_of(run)}: " if several else ""
-        first += [*limited(run, who), *ending(run, who), *_closed(run, who), *notes_of(run, who)]
+        prefix = _prefix(runs, run)
+        first += [*limited(run, prefix), *ending(run, prefix), *_closed_model(run, prefix), *notes(run, prefix)]
     sections = [
         Section("Summary", [*first, _summary_table(runs) if several else _cards(runs[0])]),
-        Section("Thresholds", list(_thresholds(runs)), "What was to hold, with the value that was measured and its margin."),
+        Section(
+            "Thresholds",
+            list(_thresholds(runs)),
+            "Each threshold with the measured value and the distance from the limit, as a share of the limit.",
+        ),
         latency_section(runs),
         time_section(runs, timelines),
         Section("Replies and errors", list(_replies(runs))),
-        Section("Recipient domains", list(_domains(runs)), "What was counted of the arrivals for each domain."),
+        Section("Recipient domains", list(_domains(runs)), "Messages and their response time, for each recipient domain."),
         Section("Hostile sessions", list(_hostile(runs))),
         Section(
-            "The generator",
+            "Load generator",
             [*_generator(runs), *health_charts(runs, timelines)],
-            "What the measuring itself used and suffered.",
+            "What the generator itself used, and how far it fell behind its schedule.",
         ),
         Section("Scenario and load", [_load(runs), *scenario_texts(runs)]),
         machine_section(runs),
@@ -71,214 +91,205 @@ def run_sections(runs: Sequence[Saved]) -> list[Section]:
     return [section for section in sections if section.blocks]
 
 
+def _prefix(runs: Sequence[Saved], run: Saved) -> str:
+    """The name of a run, where there are several."""
+    return f"{label_of(run)}: " if len(runs) > 1 else ""
+
+
 def _title(run: Saved) -> str:
-    name, url = (sift.text(sift.at(run.result, *path), 120) for path in (("scenario", "name"), ("target", "url")))
-    return f"{name or 'a scenario'} → {url or 'a target'}"
-
-
-def _is_open(run: Saved) -> bool:
-    return bool(sift.at(run.result, "load", "model") == _OPEN)
+    head = head_of(run)
+    return f"{short(head.scenario, 120) or 'a scenario'} → {short(head.target, 120) or 'a target'}"
 
 
 def _model(run: Saved) -> str:
-    load = run.result.get("load")
-    connections = sift.count(sift.at(load, "connections"))
-    if not _is_open(run):
-        return f"closed model, {connections} connections"
-    rates = [sift.number(stage.get(end)) for stage in sift.records(sift.at(load, "stages"))
-             for end in ("rate_from_per_s", "rate_to_per_s")]  # fmt: skip
-    known = [rate for rate in rates if rate is not None]
-    ends = sorted({min(known), max(known)}) if known else []
-    said = "–".join(f"{rate:,g}" for rate in ends)
-    return f"open model, {said}/s {sift.text(sift.at(load, 'arrival_process'), 20)}, at most {connections} connections"
+    load = load_of(run)
+    connections = "connection" if load.connections == 1 else "connections"
+    if not load.is_open:
+        return f"closed model, {format_count(load.connections)} {connections}"
+    ends = sorted({min(load.rates_per_s), max(load.rates_per_s)}) if load.rates_per_s else []
+    rate = "–".join(f"{end:,g}" for end in ends)
+    process = short(load.arrival_process, 20)
+    return f"open model, {rate}/s {process}, at most {format_count(load.connections)} {connections}"
 
 
-def _closed(run: Saved, who: str) -> list[Block]:
-    if _is_open(run) or any("losed model" in note for note in sift.texts(run.result.get("notes"))):
+def _closed_model(run: Saved, prefix: str) -> list[Block]:
+    if load_of(run).is_open or any("losed model" in note for note in notes_of(run)):
         return []
-    return [Notice(f"{who}closed model: latency is not safe from coordinated omission", (), "info")]
+    return [Notice(f"{prefix}closed model: coordinated omission may hide slow replies from the latency figures", (), "info")]
 
 
-def _messages(run: Saved, name: str) -> int:
-    return sift.natural(sift.at(run.result, "messages", name))
-
-
-def _share(run: Saved, name: str) -> float | None:
-    attempted = _messages(run, "attempted")
-    return _messages(run, name) / attempted if attempted else None
+def _share(run: Saved, outcome: str) -> float | None:
+    messages = messages_of(run)
+    return messages[outcome] / messages["attempted"] if messages["attempted"] else None
 
 
 def _cards(run: Saved) -> Cards:
-    result = run.result
-    response = sift.at(result, "latency", "message", "response")
-    window = sift.seconds(sift.at(result, "load", "window_s"))
-    cards = [
-        Card("throughput", f"{sift.rate(sift.at(result, 'throughput', 'messages_per_s'))}/s", f"accepted, over {window}")
-    ]
+    load, messages, generator = load_of(run), messages_of(run), generator_of(run)
+    cards = [Card("throughput", f"{format_rate(throughput_of(run))}/s", f"accepted, over {format_seconds(load.window_s)}")]
     for name in _OUTCOMES:
-        count = _messages(run, name)
+        count = messages[name]
         if count or name in ("accepted", "rejected", "failed"):
             tone = "bad" if count and name == "failed" else "warn" if count and name != "accepted" else ""
-            cards.append(
-                Card(name, f"{count:,}", f"{sift.share(_share(run, name))} of {_messages(run, 'attempted'):,}", tone)
-            )
+            cards.append(Card(name, f"{count:,}", f"{format_share(_share(run, name))} of {messages['attempted']:,}", tone))
+    response = statistics_of(run, "message", RESPONSE)
     if response is not None:
-        kind = "response" if _is_open(run) else "service"
+        time = "response" if load.is_open else "service"
         cards += [
-            Card(f"message {name}", sift.ms(sift.at(response, f"{name}_ms")), f"{kind} time")
-            for name in ("p50", "p99", "max")
+            Card(f"message {name}", format_ms(response[f"{name}_ms"]), f"{time} time") for name in ("p50", "p99", "max")
         ]
-    thresholds = sift.records(result.get("thresholds"))
+    thresholds = thresholds_of(run)
     if thresholds:
-        held = sum(one.get("passed") is True for one in thresholds)
-        tone = "good" if held == len(thresholds) else "bad"
-        cards.append(Card("thresholds", f"{held} of {len(thresholds)}", "held", tone))
-    busy, is_limited = sift.at(result, "generator", "busiest_worker_share"), sift.at(result, "generator", "limited") is True
-    cards.append(Card("generator", sift.share(busy, 0), "of a core, its busiest worker", "bad" if is_limited else "good"))
+        passed = sum(threshold.passed for threshold in thresholds)
+        tone = "good" if passed == len(thresholds) else "bad"
+        cards.append(Card("thresholds", f"{passed} of {len(thresholds)}", "passed", tone))
+    busiest = format_share(generator.busiest_worker_share, 0)
+    cards.append(Card("generator", busiest, "of a core, busiest worker", "bad" if generator.limited else "good"))
     return Cards(cards)
 
 
 def _summary_table(runs: Sequence[Saved]) -> Block:
-    latencies = [partial(sift.at, sift.at(run.result, "latency", "message", "response")) for run in runs]
-    busiest = (sift.at(run.result, "generator", "busiest_worker_share") for run in runs)
-    shown = [name for name in _OUTCOMES if name in ("accepted", "failed") or any(_messages(run, name) for run in runs)]
-    rows = [
-        ["accepted a second", *(sift.rate(sift.at(run.result, "throughput", "messages_per_s")) for run in runs)],
-        *([name, *(f"{_messages(run, name):,} ({sift.share(_share(run, name))})" for run in runs)] for name in shown),
-        *([f"message {name}, response", *(sift.ms(of(f"{name}_ms")) for of in latencies)] for name in _PERCENTILES),
-        ["measured for", *(sift.seconds(sift.at(run.result, "load", "window_s")) for run in runs)],
+    responses = [statistics_of(run, "message", RESPONSE) or NO_STATISTICS for run in runs]
+    counts = [messages_of(run) for run in runs]
+    shown = [name for name in _OUTCOMES if name in ("accepted", "failed") or any(count[name] for count in counts)]
+    table_rows = [
+        ["accepted per second", *(format_rate(throughput_of(run)) for run in runs)],
+        *(
+            [
+                name,
+                *(f"{count[name]:,} ({format_share(_share(run, name))})" for run, count in zip(runs, counts, strict=True)),
+            ]
+            for name in shown
+        ),
+        *(
+            [f"message {name}, response time", *(format_ms(response[f"{name}_ms"]) for response in responses)]
+            for name in _PERCENTILES
+        ),
+        ["measured for", *(format_seconds(load_of(run).window_s) for run in runs)],
         ["load", *map(_model, runs)],
-        ["generator, busiest core", *(sift.share(share, 0) for share in busiest)],
-        ["ended", *(status_of(run)[0] for run in runs)],
+        ["generator, busiest core", *(format_share(generator_of(run).busiest_worker_share, 0) for run in runs)],
+        ["outcome", *(status_of(run)[0] for run in runs)],
     ]
-    return table(["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))], rows)
+    return table(["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))], table_rows)
 
 
 def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:
     for run in runs:
-        entries = sift.records(run.result.get("thresholds"))
-        if entries:
-            rows = [
-                threshold_row(one, one.get("threshold"), one.get("margin_share"))
-                for one in sorted(entries, key=lambda one: one.get("passed") is True)
-            ]
+        thresholds = sorted(thresholds_of(run)[:MAX_SHOWN], key=lambda threshold: threshold.passed)
+        if thresholds:
             caption = label_of(run) if len(runs) > 1 else ""
-            yield table(THRESHOLD_HEADS, rows, caption=caption)
+            yield table(THRESHOLD_HEADS, map(threshold_row, thresholds), caption=caption)
 
 
 def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
     for run in runs:
-        who = f"{label_of(run)}: " if len(runs) > 1 else ""
-        result, examples = run.result, dict(sift.items(run.result.get("examples")))
-        codes, has_examples = _codes(result, examples)
-        rows = [[sift.text(verb, 40), sift.text(code, 40), sift.count(count)]
-                for verb, found in _by_slot(result.get("enhanced")) for code, count in sift.items(found, 40)]  # fmt: skip
+        prefix, examples = _prefix(runs, run), examples_of(run)
+        codes, has_examples = _reply_rows(run, examples)
+        size = "wide" if has_examples else "half"
         if codes:
-            heads = ["slot", "reply", "count", "of the slot's", *(["example"] if has_examples else [])]
-            yield table(heads, codes, caption=f"{who}replies by slot", size="wide" if has_examples else "half")
-        if rows:
-            size = "wide" if has_examples else "half"
-            yield table(["slot", "enhanced code", "count"], rows, caption=f"{who}enhanced codes", numbers=2, size=size)
+            heads = ["metric", "reply", "count", "share", *(["example"] if has_examples else [])]
+            yield table(heads, codes, caption=f"{prefix}Replies by metric", size=size)
+        enhanced = [
+            [short(metric, 40), short(code, 40), f"{count:,}"]
+            for metric, counts in counts_by_metric(run, "enhanced")[:_MAX_METRICS]
+            for code, count in list(counts.items())[:_MAX_ENHANCED]
+        ]
+        if enhanced:
+            heads = ["metric", "enhanced code", "count"]
+            yield table(heads, enhanced, caption=f"{prefix}Enhanced status codes", numbers=2, size=size)
         errors: list[list[Cell | str]] = [
-            [Cell(sift.text(kind, 60), "bad"), sift.count(count), Cell(sift.text(examples.get(kind)))]
-            for kind, count in sift.items(result.get("errors"), 60)
+            [Cell(short(path[0], 60), "bad"), f"{count:,}", Cell(short(examples.get(path[0], "")))]
+            for path, count in list(counts_of(run, "errors").items())[:_MAX_ERRORS]
         ]
         if errors:
-            yield table(["error", "count", "example"], errors, caption=f"{who}connections and sessions that broke")
+            yield table(["error", "count", "example"], errors, caption=f"{prefix}Errors of connections and sessions")
 
 
-def _by_slot(section: Any) -> list[tuple[str, Any]]:
-    return sorted(sift.items(section, 60), key=lambda item: metric_order(item[0]))
-
-
-def _codes(result: Mapping[str, Any], examples: Mapping[str, Any]) -> tuple[list[list[Cell | str]], bool]:
-    """A row a slot and code, and whether any has an example, which is then its last cell."""
-    rows: list[list[Cell | str]] = []
-    for verb, codes in _by_slot(result.get("replies")):
-        total = sum(sift.natural(count) for _, count in sift.items(codes))
-        for code, count in sift.items(codes, 30):
-            tone = {"2": "good", "3": "good", "4": "warn"}.get(code[:1], "bad")
-            said = next((text for what, text in examples.items() if f"{what} ".startswith(f"{verb} {code} ")), "")
-            part = sift.natural(count) / total if total else 0.0
-            share = Cell(sift.share(part), number=True, drawing=bar_svg(part, tone))
-            reply = Cell(sift.text(code, 20), tone)
-            rows.append([sift.text(verb, 40), reply, sift.count(count), share, Cell(sift.text(said))])
-    has_examples = any(isinstance(row[-1], Cell) and row[-1].text for row in rows)
-    return (rows if has_examples else [row[:-1] for row in rows]), has_examples
+def _reply_rows(run: Saved, examples: dict[str, str]) -> tuple[list[list[Cell | str]], bool]:
+    """A row for each metric and code, and whether any has an example, which is then its last cell."""
+    table_rows: list[list[Cell | str]] = []
+    found = False
+    for metric, counts in counts_by_metric(run, "replies")[:_MAX_METRICS]:
+        total = sum(counts.values())
+        for code, count in list(counts.items())[:_MAX_CODES]:
+            tone = _CODE_TONES.get(code[:1], "bad")
+            example = short(example_of_reply(examples, metric, code))
+            found = found or bool(example)
+            part = count / total if total else 0.0
+            share = Cell(format_share(part), number=True, drawing=bar_svg(part, tone))
+            table_rows.append([short(metric, 40), Cell(short(code, 20), tone), f"{count:,}", share, Cell(example)])
+    return (table_rows if found else [row[:-1] for row in table_rows]), found
 
 
 def _domains(runs: Sequence[Saved]) -> Iterator[Block]:
     heads = ["domain", "attempted", "accepted", "rejected", "failed", "accepted/s", "p50", "p99", "max"]
     for run in runs:
-        rows = []
-        for name, counted in sift.items(run.result.get("domains"), 100):
-            counts = [sift.count(sift.at(counted, "messages", outcome)) for outcome in ("attempted", *_OUTCOMES[:3])]
-            response = sift.at(counted, "latency", "message", "response")
-            times = [sift.ms(sift.at(response, f"{percent}_ms")) for percent in ("p50", "p99", "max")]
-            rate = sift.rate(sift.at(counted, "throughput", "messages_per_s"))
-            rows.append([sift.text(name, 100), *counts, rate, *times])
-        if rows:
-            yield table(heads, rows, caption=label_of(run) if len(runs) > 1 else "", about="Times: message, response.")
+        table_rows = []
+        for domain in domains_of(run)[:_MAX_DOMAINS]:
+            counts = [format_count(domain.messages[outcome]) for outcome in ("attempted", *_OUTCOMES[:3])]
+            times = [format_ms(domain.response_ms[f"{percentile}_ms"]) for percentile in ("p50", "p99", "max")]
+            table_rows.append([short(domain.domain, 100), *counts, format_rate(domain.messages_per_s), *times])
+        if table_rows:
+            yield table(heads, table_rows, caption=label_of(run) if len(runs) > 1 else "")
 
 
 def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
     for run in runs:
-        hostile = run.result.get("hostile")
-        if not isinstance(hostile, Mapping):
+        hostile = hostile_of(run)
+        if hostile is None:
             continue
-        who = f"{label_of(run)}: " if len(runs) > 1 else ""
-        if hostile.get("target_gone") is True:
-            yield Notice(f"{who}the target died of one of them", (), "bad")
-        findings = sift.entries(hostile.get("findings"))
+        if hostile.target_gone:
+            yield Notice(f"{_prefix(runs, run)}a hostile session crashed the target", (), "bad")
+        findings = finding_count_of(run)
         yield Cards([
-            Card("hostile sessions", sift.count(sift.at(hostile, "cases", "run")), "mutated, in the second half"),
-            Card("their share", sift.share(hostile.get("share")), f"{sift.share(hostile.get('share_wanted'))} was wanted"),
-            Card("findings", f"{len(findings):,}", "below, with what was said", "bad" if findings else "good"),
+            Card("hostile sessions", f"{hostile.sessions:,}", "mutated, in the second half of the run"),
+            Card("share", format_share(hostile.share), f"of the sessions; requested: {format_share(hostile.share_wanted)}"),
+            Card("findings", f"{findings:,}", "shown below" if findings else "none", "bad" if findings else "good"),
         ])  # fmt: skip
-        rows = []
-        kind = "response" if _is_open(run) else "service"
-        for phase, words in (("quiet", "before"), ("beside", "beside the hostile")):
-            times = sift.at(hostile, phase, "latency", "message", kind)
-            honest = partial(sift.at, sift.at(hostile, phase))
-            figures = [sift.rate(honest("messages_per_s")), sift.count(honest("messages", "failed"))]
-            rows.append([words, *figures, *(sift.ms(sift.at(times, f"{percent}_ms")) for percent in _PERCENTILES)])
-        heads = ["honest sessions", "accepted/s", "failed", *_PERCENTILES]
-        yield table(heads, rows, about=f"What the others felt of it. Times: message, {kind}.")
-        yield from dialogues(hostile.get("findings"), hostile.get("rules"))
+        is_open = load_of(run).is_open
+        table_rows = []
+        for phase in hostile.phases:
+            times = phase.ms("message", RESPONSE if is_open else SERVICE)
+            name = "before the hostile sessions" if phase.name == "before" else "beside the hostile sessions"
+            figures = [format_rate(phase.rate_per_s), format_count(phase.failed)]
+            table_rows.append([name, *figures, *(format_ms(times[f"{percentile}_ms"]) for percentile in _PERCENTILES)])
+        if table_rows:
+            about = f"Effect on regular sessions, with the {'response' if is_open else 'service'} time of their messages."
+            yield table(["regular sessions", "accepted/s", "failed", *_PERCENTILES], table_rows, about=about)
+        yield from dialogues(run)
 
 
 def _generator(runs: Sequence[Saved]) -> Iterator[Block]:
     for run in runs:
-        yield from limited(run, f"{label_of(run)}: " if len(runs) > 1 else "")
-    rows: tuple[tuple[str, Callable[[_Read], str]], ...] = (
-        ("busiest worker, of a core", lambda of: sift.share(of("busiest_worker_share"))),
-        ("waited for a core", lambda of: sift.share(of("starved_worker_share"))),
-        ("CPU time, user + system", lambda of: f"{sift.rate(of('cpu_user_s'))} + {sift.rate(of('cpu_system_s'))} s"),
-        ("arrivals late, p99", lambda of: sift.ms(of("late_p99_ms"))),
-        ("arrivals late, at most", lambda of: sift.ms(of("late_max_ms"))),
-        ("event loop late, at most", lambda of: sift.ms(of("loop_lag_max_ms"))),
-        ("arrivals without a free connection", lambda of: sift.count(of("arrivals_waited"))),
-        ("connections open, at most", lambda of: sift.count(of("connections_peak"))),
-        ("memory, at most", lambda of: format_bytes(sift.natural(of("peak_rss_bytes")))),
-        ("was the bottleneck", lambda of: "YES" if of("limited") is True else "no"),
+        yield from limited(run, _prefix(runs, run))
+    figures: tuple[tuple[str, Callable[[GeneratorLoad], str]], ...] = (
+        ("CPU, busiest worker, of a core", lambda load: format_share(load.busiest_worker_share)),
+        ("time spent waiting for a core", lambda load: format_share(load.starved_worker_share)),
+        ("CPU time, user + system", lambda load: f"{format_rate(load.cpu_user_s)} + {format_rate(load.cpu_system_s)} s"),
+        ("delay of arrivals, p99", lambda load: format_ms(load.late_p99_ms)),
+        ("delay of arrivals, max", lambda load: format_ms(load.late_max_ms)),
+        ("event loop lag, max", lambda load: format_ms(load.loop_lag_max_ms)),
+        ("arrivals without a free connection", lambda load: format_count(load.arrivals_waited)),
+        ("open connections, max", lambda load: format_count(load.connections_peak)),
+        ("memory, max", lambda load: format_bytes(load.peak_rss_bytes)),
+        ("was the bottleneck", lambda load: "YES" if load.limited else "no"),
     )
-    readers = [partial(sift.at, sift.at(run.result, "generator")) for run in runs]
-    yield table(["generator", *_names(runs)], [[name, *map(value, readers)] for name, value in rows])
+    loads = [generator_of(run) for run in runs]
+    yield table(["figure", *_column_heads(runs)], [[name, *map(value, loads)] for name, value in figures])
 
 
-def _names(runs: Sequence[Saved]) -> list[str]:
-    """Heads of the columns of several runs; nothing over the one column of a single one."""
-    return [label_of(run) for run in runs] if len(runs) > 1 else [""]
+def _column_heads(runs: Sequence[Saved]) -> list[str]:
+    """A column for each run; the only column of a single run has no head."""
+    return [label_of(run) for run in runs] if len(runs) > 1 else ["value"]
 
 
 def _load(runs: Sequence[Saved]) -> Block:
-    loads = [partial(sift.at, sift.at(run.result, "load")) for run in runs]
-    return table(["how", *_names(runs)], [
+    loads = [load_of(run) for run in runs]
+    return table(["setting", *_column_heads(runs)], [
         ["load", *map(_model, runs)],
-        ["warm-up", *(sift.seconds(of("warmup_s")) for of in loads)],
-        ["measured for", *(sift.seconds(of("window_s")) for of in loads)],
-        ["a reply may take", *(sift.seconds(of("timeout_s")) for of in loads)],
-        ["workers", *(sift.count(of("workers")) for of in loads)],
-        ["seed", *(sift.text(str(run.result.get("seed"))[:40]) for run in runs)],
-        ["scenario, sha256", *(sift.text(sift.at(run.result, "scenario", "sha256"), 12) for run in runs)],
-    ])  # fmt: skip
+        ["warm-up", *(format_seconds(load.warmup_s) for load in loads)],
+        ["measured for", *(format_seconds(load.window_s) for load in loads)],
+        ["reply timeout", *(format_seconds(load.timeout_s) for load in loads)],
+        ["workers", *(format_count(load.workers) for load in loads)],
+        ["seed", *(seed_of(run) for run in runs)],
+        ["scenario, SHA-256", *(short(scenario_of(run).sha256, 12) for run in runs)],
+    ], numbers=ALL_TEXT)  # fmt: skip

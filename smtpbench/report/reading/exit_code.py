@@ -1,4 +1,4 @@
-"""The exit code that results stand for, as the commands that made them would have ended."""
+"""The exit code of saved results: the one that the commands which made them ended with."""
 
 from __future__ import annotations
 
@@ -6,31 +6,33 @@ from collections.abc import Iterable
 from typing import Final
 
 from smtpbench.measure.saved import CAPACITY, COMPARISON, Saved
-from smtpbench.report.reading import findings as judged
-from smtpbench.report.reading import metrics as facts
-from smtpbench.report.reading.sections import number, section
+from smtpbench.report.reading.capacity import capacity_of
+from smtpbench.report.reading.comparison import compared_metrics_of, compared_rules_of
+from smtpbench.report.reading.findings import findings_of
+from smtpbench.report.reading.head import COMPLETED, heads_of
+from smtpbench.report.reading.metrics import thresholds_of
 
 FINE, FINDINGS, COULD_NOT_RUN, THRESHOLD, INTERRUPTED = 0, 1, 3, 99, 130
-#: What counts most first: a result that is not whole says least of all.
-_GRAVEST: Final = (COULD_NOT_RUN, INTERRUPTED, THRESHOLD, FINDINGS)
+#: Exit codes in the order of precedence: an incomplete result comes first.
+_PRECEDENCE: Final = (COULD_NOT_RUN, INTERRUPTED, THRESHOLD, FINDINGS)
 
 
-def exit_code(saved: Iterable[Saved]) -> int:
-    """The gravest of theirs."""
-    codes = {code for head, one in facts.heads(saved) for code in _codes(head.status, one)}
-    return next((code for code in _GRAVEST if code in codes), FINE)
+def exit_code(several: Iterable[Saved]) -> int:
+    """Return the exit code of several results, which is that of the worst."""
+    codes = {code for head, saved in heads_of(several) for code in _codes(head.status, saved)}
+    return next((code for code in _PRECEDENCE if code in codes), FINE)
 
 
 def _codes(status: str, saved: Saved) -> Iterable[int]:
-    if status not in (facts.COMPLETED, "aborted"):  # a threshold aborts, and has its own code
+    if status not in (COMPLETED, "aborted"):  # a threshold aborts, and has a code of its own
         yield INTERRUPTED if status == "interrupted" else COULD_NOT_RUN
-    if any(not limit.passed for limit in facts.limits(saved)):
+    if any(not threshold.passed for threshold in thresholds_of(saved)):
         yield THRESHOLD
-    if any(found.counts for found in judged.findings(saved)):
+    if any(finding.counts for finding in findings_of(saved)):
         yield FINDINGS
     if saved.kind == COMPARISON and (
-        any(shift.worse for shift in facts.shifts(saved)) or any(rule.worse for rule in facts.broken_differently(saved))
+        any(metric.worse for metric in compared_metrics_of(saved)) or any(rule.worse for rule in compared_rules_of(saved))
     ):
         yield FINDINGS
-    if saved.kind == CAPACITY and number(section(saved.result, "capacity").get("rate_per_s")) is None:
+    if saved.kind == CAPACITY and capacity_of(saved).rate_per_s is None:
         yield THRESHOLD

@@ -1,7 +1,4 @@
-"""What results say of rules: the verdicts of `check` and `fuzz`, and the findings; of a run, those of hostile sessions.
-
-As in `facts`, nothing in a result is believed.
-"""
+"""Verdicts on rules, and findings: of `check`, of `fuzz`, and of the hostile sessions of a run."""
 
 from __future__ import annotations
 
@@ -11,18 +8,34 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
-from smtpbench.report.reading.sections import natural, records, section, texts, words
-from smtpbench.report.terminal.scorecard import counts_against
-from smtpbench.report.terminal.tables import safe
+from smtpbench.report.reading.formatting import safe
+from smtpbench.report.reading.lenient import MAX_ENTRIES, entries, items, mapping, natural, records, text, texts
 from smtpbench.rules.register import BY_NAME
-from smtpbench.rules.rule import ADVICE, INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
+from smtpbench.rules.rule import ADVICE, INCONCLUSIVE, NOT_RUN, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
 
-#: Severities in words of one scale, for formats that have three: error, warning, note.
+#: Severities on the scale of formats that have three levels: error, warning, note.
 LEVELS: Final = {SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
+_STATUSES = (PASS, VIOLATED, INCONCLUSIVE)
+_MARKS: Final = {PASS: "pass", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
+_BROKEN_MARKS: Final = {SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice"}
+_MAX_PATH = 500
+_APPENDIX = 1000  # sorts appendix F after the last section
 
 
 class SavedVerdict(NamedTuple):
-    """What came of a rule. counts: whether it makes a build fail. grave: its place in SEVERITIES."""
+    """The verdict on one rule.
+
+    Attributes:
+        name: Name of the rule.
+        id: Its number in the register.
+        section: Section of the RFC, such as `RFC 5321 §4.1.1.4`.
+        severity: `security`, `violation`, `warning` or `advice`.
+        verdict: `pass`, `violation`, `inconclusive` or `not-run`.
+        requirement: What the RFC requires.
+        expected: The reply that is expected.
+        actual: What the server did.
+        counts: Whether it makes the command fail.
+    """
 
     name: str
     id: str
@@ -30,20 +43,41 @@ class SavedVerdict(NamedTuple):
     severity: str
     verdict: str
     requirement: str
+    expected: str
     actual: str
     counts: bool
 
     @property
-    def grave(self) -> int:
-        """0 for the gravest."""
+    def rank(self) -> int:
+        """Position of the severity, 0 for the most severe."""
         return SEVERITIES.index(self.severity)
+
+    @property
+    def mark(self) -> str:
+        """The verdict as one word; a violation is named by its severity."""
+        return verdict_mark(self.verdict, self.severity)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A finding. file: the scenario that says it again, else the result's own file. counts: it makes a build fail.
+class SavedFinding:
+    """A finding.
 
-    key: what it has in common with the same finding of another day: the rule and the cause, no time, port or random data.
+    Attributes:
+        id: Its name within the result.
+        rule: The rule that is violated.
+        section: Section of the RFC.
+        severity: `security`, `violation`, `warning` or `advice`.
+        requirement: What the RFC requires.
+        actual: What the server did.
+        reproducibility: How often it was seen again.
+        hits: How many cases led to it.
+        file: The scenario that replays it; the file of the result where there is none.
+        file_name: The same as the result has it; empty where there is none.
+        dialogue: Lines of the session, `C: …` and `S: …`.
+        repeat: The command that replays it.
+        known: Whether it is in the baseline.
+        counts: Whether it makes the command fail.
+        key: What the same finding of another day has in common with it: rule and cause, but no time, port or random data.
     """
 
     id: str
@@ -55,6 +89,7 @@ class Found:
     reproducibility: str
     hits: int
     file: Path
+    file_name: str
     dialogue: Sequence[str]
     repeat: str
     known: bool
@@ -62,87 +97,169 @@ class Found:
     key: str
 
 
-def verdicts(saved: Saved) -> list[SavedVerdict]:
-    """What came of every rule that was tried, the gravest severity first; of a run: of the hostile sessions beside it."""
-    holder = section(saved.result, "hostile") if saved.kind == RUN else saved.result
-    if saved.kind not in (RUN, CHECK, FUZZ):
-        return []
-    strict = holder.get("strict") is True
-    found = []
-    for name, data in section(holder, "rules").items():
-        verdict = words(section(data).get("verdict"))
-        if verdict not in (PASS, VIOLATED, INCONCLUSIVE):
-            continue
-        told = {key: words(section(data).get(key)) for key in ("id", "section", "requirement", "actual")}
-        severity = severity_of(section(data).get("severity"))
-        counts = counts_against({"verdict": verdict, "severity": severity}, strict)
-        found.append(
-            SavedVerdict(
-                words(name), told["id"], told["section"], severity, verdict, told["requirement"], told["actual"], counts
-            )
-        )
-    return sorted(found, key=lambda ruling: (ruling.grave, ruling.name))
+class FuzzCases(NamedTuple):
+    """The cases of a fuzzing campaign.
+
+    Attributes:
+        generated: Cases that were generated.
+        run: Cases that ran.
+        suspects: Further cases that may have crashed the target.
+    """
+
+    generated: int
+    run: int
+    suspects: int
 
 
-def severity_of(value: object) -> str:
-    """A severity; a violation's where it is none that is known."""
+def verdict_mark(verdict: str, severity: str) -> str:
+    """Return a verdict as one word, in capitals for a severe violation."""
+    if verdict == VIOLATED:
+        return _BROKEN_MARKS.get(severity, _BROKEN_MARKS[VIOLATION])
+    return _MARKS.get(verdict, verdict)
+
+
+def counts_against(verdict: str, severity: str, strict: bool) -> bool:
+    """Return whether a verdict makes the command fail: a warning never does, and advice only with `--strict`."""
+    severities = (SECURITY, VIOLATION, ADVICE) if strict else (SECURITY, VIOLATION)
+    return verdict == VIOLATED and severity in severities
+
+
+def section_order(section: str) -> tuple[int, list[int]]:
+    """Return the key that sorts sections: RFC 5321 first, then the others by number."""
+    rfc, _, part = section.removeprefix("RFC ").partition(" ")
+    numbers = [int(piece) if piece.isdecimal() else _APPENDIX for piece in part.lstrip("§").split(".") if piece]
+    return (0 if rfc == "5321" else int(rfc) if rfc.isdecimal() else 0, numbers)
+
+
+def read_severity(value: object) -> str:
+    """Return a severity; `violation` where it is not a known one."""
     return value if isinstance(value, str) and value in SEVERITIES else VIOLATION
 
 
-def findings(saved: Saved) -> list[Found]:
-    """The findings, the gravest first; a rule that is broken without one is one."""
-    holder = section(saved.result, "hostile") if saved.kind == RUN else saved.result
-    by_name = {ruling.name: ruling for ruling in verdicts(saved)}
-    listed = records(holder.get("findings")) if saved.kind in (RUN, CHECK, FUZZ) else []
-    found = [_found(saved, entry, by_name, holder.get("strict") is True) for entry in listed]
-    shown = {one.rule for one in found}
-    found += [
-        _without_session(saved, ruling) for ruling in by_name.values()
-        if ruling.verdict == VIOLATED and ruling.name not in shown
-    ]  # fmt: skip
-    return sorted(found, key=lambda one: (one.known, SEVERITIES.index(one.severity), one.rule, one.id))
-
-
-def by_rule(saved: Saved) -> dict[str, list[Found]]:
-    """The findings by their rules; every rule that is broken has one."""
-    found: dict[str, list[Found]] = {}
-    for one in findings(saved):
-        found.setdefault(one.rule, []).append(one)
+def rules_of(saved: Saved) -> list[SavedVerdict]:
+    """Return the verdict on every rule, in the order of the result, those that did not run included."""
+    holder = _holder(saved)
+    strict = holder.get("strict") is True
+    found = []
+    for name, value in items(holder.get("rules")):
+        data = mapping(value)
+        verdict, severity = text(data.get("verdict")), read_severity(data.get("severity"))
+        number, section, requirement, expected, actual = (
+            text(data.get(key)) for key in ("id", "section", "requirement", "expected", "actual")
+        )
+        verdict = verdict if verdict in _STATUSES else NOT_RUN
+        counts = counts_against(verdict, severity, strict)
+        found.append(SavedVerdict(name, number, section, severity, verdict, requirement, expected, actual, counts))
     return found
 
 
-def _without_session(saved: Saved, ruling: SavedVerdict) -> Found:
-    return Found(
-        id=ruling.name, rule=ruling.name, section=ruling.section, severity=ruling.severity, requirement=ruling.requirement,
-        actual=ruling.actual, reproducibility="", hits=1, file=saved.path, dialogue=(), repeat="", known=False,
-        counts=ruling.counts, key=ruling.name,
-    )  # fmt: skip
+def verdicts_of(saved: Saved) -> list[SavedVerdict]:
+    """Return the verdict on every rule that ran, the most severe first."""
+    return sorted((rule for rule in rules_of(saved) if rule.verdict != NOT_RUN), key=lambda rule: (rule.rank, rule.name))
 
 
-def _found(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, SavedVerdict], strict: bool) -> Found:
-    name, severity, known = words(entry.get("rule")) or "?", severity_of(entry.get("severity")), entry.get("known") is True
-    ruling, registered = rules.get(name), BY_NAME.get(name)
-    cause = words(entry.get("cause"))
-    return Found(
-        id=words(entry.get("id")) or name,
+def recorded_findings_of(saved: Saved, limit: int = MAX_ENTRIES) -> list[SavedFinding]:
+    """Return the first findings of a result, in its order."""
+    holder = _holder(saved)
+    rules = {rule.name: rule for rule in rules_of(saved)}
+    strict = holder.get("strict") is True
+    return [_finding(saved, entry, rules, strict) for entry in records(holder.get("findings"), limit)]
+
+
+def finding_count_of(saved: Saved) -> int:
+    """Return the number of recorded findings."""
+    return len(entries(_holder(saved).get("findings")))
+
+
+def findings_of(saved: Saved) -> list[SavedFinding]:
+    """Return all findings, the most severe first; a rule that is violated without a recorded finding is one as well."""
+    found = recorded_findings_of(saved)
+    recorded = {finding.rule for finding in found}
+    found += [
+        _unrecorded(saved, verdict)
+        for verdict in verdicts_of(saved)
+        if verdict.verdict == VIOLATED and verdict.name not in recorded
+    ]
+    return sorted(found, key=lambda one: (one.known, SEVERITIES.index(one.severity), one.rule, one.id))
+
+
+def findings_by_rule(saved: Saved) -> dict[str, list[SavedFinding]]:
+    """Return the findings by rule; every rule that is violated has at least one."""
+    found: dict[str, list[SavedFinding]] = {}
+    for finding in findings_of(saved):
+        found.setdefault(finding.rule, []).append(finding)
+    return found
+
+
+def cases_of(saved: Saved) -> FuzzCases:
+    """Return the cases of a fuzzing campaign."""
+    cases = mapping(saved.result, "cases")
+    return FuzzCases(*(natural(cases.get(key)) for key in ("generated", "run", "may_have_killed_it")))
+
+
+def peer_of(saved: Saved) -> str:
+    """Return the server that a fuzzing campaign compared its target with; empty where there was none."""
+    return text(saved.result.get("peer"))
+
+
+def families_of(saved: Saved) -> list[str]:
+    """Return the mutation families of a fuzzing campaign."""
+    return texts(saved.result.get("families"))
+
+
+def _holder(saved: Saved) -> Mapping[str, Any]:
+    """The part of a result that holds rules and findings."""
+    if saved.kind == RUN:
+        return mapping(saved.result, "hostile")
+    return saved.result if saved.kind in (CHECK, FUZZ) else {}
+
+
+def _unrecorded(saved: Saved, verdict: SavedVerdict) -> SavedFinding:
+    return SavedFinding(
+        id=verdict.name,
+        rule=verdict.name,
+        section=verdict.section,
+        severity=verdict.severity,
+        requirement=verdict.requirement,
+        actual=verdict.actual,
+        reproducibility="",
+        hits=1,
+        file=saved.path,
+        file_name="",
+        dialogue=(),
+        repeat="",
+        known=False,
+        counts=verdict.counts,
+        key=verdict.name,
+    )
+
+
+def _finding(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, SavedVerdict], strict: bool) -> SavedFinding:
+    name, severity, known = text(entry.get("rule")) or "?", read_severity(entry.get("severity")), entry.get("known") is True
+    verdict, registered = rules.get(name), BY_NAME.get(name)
+    cause = text(entry.get("cause"))
+    return SavedFinding(
+        id=text(entry.get("id")) or name,
         rule=name,
-        section=ruling.section if ruling else registered.section if registered else "",
+        section=verdict.section if verdict else registered.section if registered else "",
         severity=severity,
-        requirement=ruling.requirement if ruling else registered.requirement if registered else "",
-        actual=words(entry.get("actual")),
-        reproducibility=words(entry.get("reproducibility")),
+        requirement=verdict.requirement if verdict else registered.requirement if registered else "",
+        actual=text(entry.get("actual")),
+        reproducibility=text(entry.get("reproducibility")),
         hits=max(1, natural(entry.get("hits"))),
         file=_file(saved, entry.get("file")),
+        file_name=text(entry.get("file")),
         dialogue=texts(entry.get("dialogue")),
-        repeat=words(entry.get("repeat")),
+        repeat=text(entry.get("repeat")),
         known=known,
-        counts=not known and counts_against({"verdict": VIOLATED, "severity": severity}, strict),
+        counts=not known and counts_against(VIOLATED, severity, strict),
         key=f"{name}\n{cause}" if cause else name,
     )
 
 
 def _file(saved: Saved, value: object) -> Path:
-    """A finding's file; a name that leads out of the result's folder is none."""
-    named = PurePosixPath(value) if isinstance(value, str) and safe(value) == value and len(value) < 500 else PurePosixPath()
+    """A finding's file; a name that leads out of the folder of the result is ignored."""
+    usable = isinstance(value, str) and safe(value) == value and len(value) < _MAX_PATH
+    named = PurePosixPath(value) if usable and isinstance(value, str) else PurePosixPath()
     inside = named.parts and not named.is_absolute() and ".." not in named.parts
     return saved.folder / named if inside else saved.path

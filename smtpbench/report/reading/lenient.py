@@ -1,148 +1,108 @@
-"""Results as pages need them: read leniently, since anybody may have made one up.
+"""Access to results that may be made up: typed, bounded, and without exceptions.
 
-What has the wrong type is taken for missing, numbers that nobody measured (NaN, infinite, of a hundred digits) as well, and
-text is made visible and cut. Nothing here raises, and nothing is longer than it says.
+A value of the wrong type counts as missing. So does a number that cannot have been measured (NaN, infinite, or a hundred
+digits long). Text comes back with its control characters spelled out and cut to a limit. The other modules of this package
+build typed values with these functions; no other code of a report reads a raw result.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
-from smtpbench.measure.histogram import Histogram
-from smtpbench.report.terminal.tables import safe
-from smtpbench.units import NS_PER_MS, format_duration
+from smtpbench.report.reading.formatting import safe
 
-#: Entries of a list or mapping that a page shows at most.
-MOST: Final = 300
-#: Characters of a text in a table, and of a file.
-SHORT: Final = 300
-LONG: Final = 20_000
-_GREATEST = 1e15
-_UNKNOWN = "–"
+#: Entries of a list or mapping that are read at most.
+MAX_ENTRIES: Final = 1_000_000
+#: Characters of a text that are read at most.
+MAX_TEXT: Final = 10_000
+#: Characters of a file's text that are read at most.
+MAX_FILE_TEXT: Final = 20_000
+_MAX_NUMBER = 1e15
+_MAX_DURATION_S = 1e12
 
 
-def at(value: Any, *path: str) -> Any:
-    """What stands there; None where there is nothing."""
+def at(value: object, *path: str) -> Any:
+    """Return the value at a path of keys; None where there is none."""
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None
     return value
 
 
-def number(value: Any) -> float | None:
-    """A finite number of a size that can be meant."""
+def number(value: object) -> float | None:
+    """Return a finite number of a plausible size; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if -_GREATEST <= value <= _GREATEST else None  # false of NaN too
+    return value if -_MAX_NUMBER <= value <= _MAX_NUMBER else None  # false of NaN too
 
 
-def natural(value: Any) -> int:
-    """A count; 0 where there is none."""
+def natural(value: object) -> int:
+    """Return a count; 0 where there is none."""
     found = number(value)
     return 0 if found is None else max(0, int(found))
 
 
-def text(value: Any, limit: int = SHORT) -> str:
-    """One line of text, visible; empty where there is none. A number is text too."""
+def duration_s(value: object) -> float | None:
+    """Return a duration in seconds; None for anything else."""
+    found = number(value)
+    return found if found is not None and 0 <= found < _MAX_DURATION_S else None
+
+
+def instant(value: object) -> datetime | None:
+    """Return an ISO 8601 time with its zone, in UTC; None for anything else."""
+    try:
+        found = datetime.fromisoformat(value) if isinstance(value, str) else None
+        return found.astimezone(UTC) if found is not None and found.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None
+
+
+def text(value: object, limit: int = MAX_TEXT) -> str:
+    """Return one line of visible text of at most `limit` characters and an ellipsis; empty for anything but text."""
     if not isinstance(value, str):
-        return "" if number(value) is None else f"{value:g}"
+        return ""
     shown = safe(value[:limit])
     return shown[:limit] + ("…" if len(value) > limit or len(shown) > limit else "")
 
 
-def lines(value: Any, limit: int = LONG) -> str:
-    """Text of several lines; every other control character is visible."""
+def lines(value: object, limit: int = MAX_FILE_TEXT) -> str:
+    """Return text of several lines, in which every other control character is spelled out."""
     if not isinstance(value, str):
         return ""
     kept = value[:limit].replace("\r\n", "\n").split("\n")
     return "\n".join("\t".join(map(safe, line.split("\t"))) for line in kept) + ("\n…" if len(value) > limit else "")
 
 
-def texts(value: Any, limit: int = SHORT) -> list[str]:
-    """The texts of a list."""
-    return [text(one, limit) for one in entries(value) if isinstance(one, str)]
+def entries(value: object, limit: int = MAX_ENTRIES) -> Sequence[Any]:
+    """Return the first entries of a list."""
+    return value[:limit] if isinstance(value, list) else ()
 
 
-def entries(value: Any, most: int = MOST) -> Sequence[Any]:
-    """The first entries of a list."""
-    return value[:most] if isinstance(value, list) else ()
+def texts(value: object, limit: int = MAX_TEXT) -> list[str]:
+    """Return the texts of a list."""
+    return [text(entry, limit) for entry in entries(value) if isinstance(entry, str)]
 
 
-def records(value: Any, most: int = MOST) -> list[Mapping[str, Any]]:
-    """The first mappings of a list."""
-    return [one for one in entries(value, most) if isinstance(one, Mapping)]
+def records(value: object, limit: int = MAX_ENTRIES) -> list[Mapping[str, Any]]:
+    """Return the mappings among the first entries of a list."""
+    return [entry for entry in entries(value, limit) if isinstance(entry, Mapping)]
 
 
-def items(value: Any, most: int = MOST) -> Iterator[tuple[str, Any]]:
-    """The first entries of a mapping, by their names as they stand there."""
+def mapping(value: object, *path: str) -> Mapping[str, Any]:
+    """Return the mapping at a path of keys; an empty one where there is none."""
+    found = at(value, *path)
+    return found if isinstance(found, Mapping) else {}
+
+
+def items(value: object, limit: int = MAX_ENTRIES) -> Iterator[tuple[str, Any]]:
+    """Yield the first entries of a mapping, each with its name as visible text."""
     if isinstance(value, Mapping):
-        yield from islice(((name, entry) for name, entry in value.items() if isinstance(name, str)), most)
+        yield from islice(((text(name), entry) for name, entry in value.items() if isinstance(name, str)), limit)
 
 
-def histogram(times: Any) -> Histogram | None:
-    """A slot's time out of a result, with its exact extremes; None where the text is none, or holds nothing."""
-    try:
-        found = Histogram.decode(at(times, "histogram"))
-    except ValueError:
-        return None
-    low, high = number(at(times, "min_ms")), number(at(times, "max_ms"))
-    if low is not None and high is not None and 0 <= low <= high:
-        found.min_ns, found.max_ns = round(low * NS_PER_MS), round(high * NS_PER_MS)
-    return found if found.count else None
-
-
-def ms(value: Any) -> str:
-    """Milliseconds in the unit that fits."""
-    found = number(value)
-    return _UNKNOWN if found is None or found < 0 else format_duration(found * NS_PER_MS)
-
-
-def count(value: Any) -> str:
-    """A count with its thousands apart."""
-    found = number(value)
-    return _UNKNOWN if found is None else f"{found:,.0f}"
-
-
-def rate(value: Any) -> str:
-    """Events a second, with as many digits as can be read."""
-    found = number(value)
-    if found is None:
-        return _UNKNOWN
-    return (
-        f"{found:,.0f}"
-        if abs(found) >= 1000 or found == int(found)
-        else f"{found:,.1f}"
-        if abs(found) >= 10
-        else f"{found:.2f}"
-    )
-
-
-def share(value: Any, digits: int = 1) -> str:
-    """A share from 0 to 1 as a percentage; what is not nothing does not look like it."""
-    found = number(value)
-    if found is None:
-        return _UNKNOWN
-    if found and abs(found) < 1e-8:
-        return "< 0.000001 %"
-    while found and digits < 6 and abs(found) * 100 < 10**-digits:
-        digits += 1
-    return f"{found * 100:.{digits}f} %".replace(f".{'0' * digits} %", " %")
-
-
-def seconds(value: Any) -> str:
-    """Seconds as people say them."""
-    found = number(value)
-    if found is None or found < 0:
-        return _UNKNOWN
-    if found < 120:
-        return f"{found:.3g} s"
-    minutes, rest = divmod(round(found), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if rest else f"{minutes} min"
-
-
-def at_most(values: Sequence[float | None], least: float = 0.0) -> float:
-    """The greatest of the numbers there are."""
-    return max((value for value in values if value is not None and math.isfinite(value)), default=least)
+def greatest(values: Sequence[float | None], default: float = 0.0) -> float:
+    """Return the greatest finite number; `default` where there is none."""
+    return max((value for value in values if value is not None and math.isfinite(value)), default=default)

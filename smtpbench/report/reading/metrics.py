@@ -1,58 +1,76 @@
-"""What a result says, typed and made safe: the one place where formats read results.
-
-A result may have been made up by anybody, so nothing in it is believed. What is missing is empty, what is no number is
-None, and every text is one that `reading.words` made safe, so that a format escapes its own markup and nothing else.
-"""
+"""What was measured: latencies, counts, thresholds, the load of a run, and the key figures of results of every kind."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from smtpbench.measure.comparison import CANNOT_TELL, worse
+from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.measure.thresholds import sentence
-from smtpbench.report.reading.findings import severity_of
-from smtpbench.report.reading.sections import duration_s, instant, natural, number, records, section, texts, words
-from smtpbench.rules.rule import SECURITY, VIOLATED, VIOLATION
+from smtpbench.report.reading.head import generator_of, notes_of
+from smtpbench.report.reading.lenient import duration_s, items, mapping, natural, number, records, text
+from smtpbench.units import NS_PER_MS
 
-COMPLETED: Final = "completed"
-#: The statistics of a slot's time: keys of a result, in milliseconds.
+SERVICE, RESPONSE = "service", "response"
+OPEN: Final = "open"
+#: Statistics of a latency: keys of a result, in milliseconds.
 STATISTICS: Final = ("min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
-TIMES: Final = ("service", "response")
+#: Latency metrics in the order of a session; `*` stands for the names that a scenario gives.
+_METRIC_ORDER: Final = (
+    "connect", "tls", "banner", "HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "*",
+    "pipeline", "message", "transaction", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT", "session",
+)  # fmt: skip
+
+Milliseconds = Mapping[str, float | None]
+NO_STATISTICS: Final[Milliseconds] = dict.fromkeys(STATISTICS)
 
 
-class Head(NamedTuple):
-    """What a result is about. label: unlike every other's of a report. status: `completed`, or what ended it."""
+class MetricLatency(NamedTuple):
+    """Service or response time of one metric.
 
-    label: str
-    kind: str
-    status: str
-    reason: str
-    started: datetime | None
-    scenario: str
-    target: str
-    banner: str
-    version: str
-    seconds: float | None
+    Attributes:
+        metric: What was timed: `message`, `RCPT`, `session`.
+        time: `service` or `response`.
+        expected: Whether it is the time of replies that the scenario expects; else of the others.
+        samples: Number of samples.
+        ms: Milliseconds by statistic, see STATISTICS.
+        histogram: The histogram as the result encodes it.
+    """
 
-
-class Times(NamedTuple):
-    """One slot's service or response time. ok: of replies that were expected. ms: by STATISTICS. histogram: as encoded."""
-
-    slot: str
+    metric: str
     time: str
-    ok: bool
+    expected: bool
     samples: int
-    ms: Mapping[str, float | None]
+    ms: Milliseconds
     histogram: str
 
+    def decoded(self) -> Histogram | None:
+        """Return the histogram, with its extremes to the nanosecond; None where it is not encoded as HdrHistogram does."""
+        try:
+            found = Histogram.decode(self.histogram)
+        except ValueError:
+            return None
+        low, high = self.ms["min_ms"], self.ms["max_ms"]
+        if low is not None and high is not None and 0 <= low <= high:
+            found.min_ns, found.max_ns = round(low * NS_PER_MS), round(high * NS_PER_MS)
+        return found
 
-class Limit(NamedTuple):
-    """A threshold, or an objective, with what was measured; said: all of it in words. value, limit: in the unit."""
+
+class SavedThreshold(NamedTuple):
+    """A threshold of a run or an objective of a capacity search, with the measured value.
+
+    Attributes:
+        text: The threshold as the user wrote it.
+        unit: Unit of the limit and of the value: `ms`, `share`, `per_s` or `count`.
+        limit: The limit.
+        value: What was measured; None where nothing was.
+        margin_share: Distance from the limit as a share of it; negative where the threshold failed.
+        passed: Whether it passed.
+        sentence: All of it as text.
+    """
 
     text: str
     unit: str
@@ -60,281 +78,282 @@ class Limit(NamedTuple):
     value: float | None
     margin_share: float | None
     passed: bool
-    said: str
+    sentence: str
 
 
-class ComparedMetric(NamedTuple):
-    """An entry of a comparison's `differences`."""
+class RunLoad(NamedTuple):
+    """The load that a run put on its target.
 
-    metric: str
-    unit: str
-    better: str
-    baseline: str
-    candidate: str
-    baseline_value: float | None
-    candidate_value: float | None
-    change: float | None
-    low: float | None
-    high: float | None
-    relative: bool
-    verdict: str
-    worse: bool
+    Attributes:
+        model: `open` or `closed`.
+        connections: Most connections at once.
+        workers: Worker processes.
+        rates_per_s: Arrivals per second at the ends of the stages of an open model.
+        arrival_process: How arrivals are spaced.
+        warmup_s: Warm-up, seconds.
+        window_s: Measurement, seconds.
+        timeout_s: Longest time that a reply may take, seconds.
+    """
 
-    def to_data(self) -> dict[str, Any]:
-        """As `comparison.change_text` reads it; without a change where its interval is not whole."""
-        data = self._asdict()
-        return data if None not in (self.low, self.high) else {**data, "change": None}
+    model: str
+    connections: float | None
+    workers: float | None
+    rates_per_s: Sequence[float]
+    arrival_process: str
+    warmup_s: float | None
+    window_s: float | None
+    timeout_s: float | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether arrivals follow a schedule that does not depend on replies."""
+        return self.model == OPEN
 
 
-class ComparedRule(NamedTuple):
-    """A rule that some candidates of a comparison break and others do not. verdicts: by candidate."""
+class DomainFigures(NamedTuple):
+    """What was measured of one recipient domain.
+
+    Attributes:
+        domain: The domain.
+        messages: Messages by outcome.
+        messages_per_s: Accepted messages per second.
+        response_ms: Response time of messages by statistic.
+    """
+
+    domain: str
+    messages: Mapping[str, float | None]
+    messages_per_s: float | None
+    response_ms: Milliseconds
+
+
+class HostilePhase(NamedTuple):
+    """The regular sessions of a run before the hostile sessions or beside them.
+
+    Attributes:
+        name: `before` or `beside`.
+        rate_per_s: Accepted messages per second.
+        failed: Messages that failed.
+        latencies: Milliseconds by statistic, for each metric and time.
+    """
 
     name: str
-    severity: str
-    requirement: str
-    verdicts: Mapping[str, str]
-    worse: bool
-
-
-class CapacityStep(NamedTuple):
-    """A step of a search for capacity. limited_by: why it did not hold. p50_ms … max_ms: response time of messages."""
-
     rate_per_s: float | None
-    throughput_per_s: float | None
-    held: bool
-    limited_by: str
-    why: str
-    counts: Mapping[str, int]
-    p50_ms: float | None
-    p99_ms: float | None
-    max_ms: float | None
-    limits: Sequence[Limit]
+    failed: float | None
+    latencies: Mapping[tuple[str, str], Milliseconds]
+
+    def ms(self, metric: str, time: str) -> Milliseconds:
+        """Return the statistics of one metric; without values where it was not measured."""
+        return self.latencies.get((metric, time), NO_STATISTICS)
 
 
-class Phase(NamedTuple):
-    """Honest sessions of a run before the hostile ones, or beside them. message_ms: response time: p50, p99, max."""
+class HostileSessions(NamedTuple):
+    """The hostile sessions of a run.
 
-    name: str
-    rate_per_s: float | None
-    message_ms: Sequence[float | None]
+    Attributes:
+        sessions: How many ran.
+        share: Their share of the sessions in the second half.
+        share_wanted: The share that the user asked for.
+        target_gone: Whether the target crashed.
+        phases: The regular sessions before them and beside them.
+    """
+
+    sessions: int
+    share: float | None
+    share_wanted: float | None
+    target_gone: bool
+    phases: Sequence[HostilePhase]
 
 
-class Figure(NamedTuple):
-    """A key figure. value: a number with its unit in the name, or a text."""
+class KeyFigure(NamedTuple):
+    """A key figure of a result.
+
+    Attributes:
+        name: Its name, with the unit.
+        value: A number or a text.
+    """
 
     name: str
     value: float | int | str
 
 
-# -- of a result --------------------------------------------------------------------------------------------------------
+def metric_order(metric: str) -> tuple[int, str]:
+    """Return the key that sorts latency metrics as a session has them."""
+    return _METRIC_ORDER.index(metric if metric in _METRIC_ORDER else "*"), metric
 
 
-def heads(saved: Iterable[Saved]) -> list[tuple[Head, Saved]]:
-    """Each result with its head; a label that was taken has a number behind it."""
-    taken: set[str] = set()
+def latencies_of(saved: Saved) -> list[MetricLatency]:
+    """Return the service and the response time of every metric."""
     found = []
-    for one in saved:
-        base = words(one.label) or one.kind
-        label, number_ = base, 1
-        while label in taken:
-            number_ += 1
-            label = f"{base} ({number_})"
-        taken.add(label)
-        found.append((_head(one, label), one))
+    for section, expected in (("latency", True), ("latency_failed", False)):
+        for metric, times in items(saved.result.get(section)):
+            for time in (SERVICE, RESPONSE):
+                value = mapping(times, time)
+                if value:
+                    encoded = value.get("histogram")
+                    histogram = encoded if isinstance(encoded, str) else ""
+                    samples = natural(value.get("count"))
+                    found.append(MetricLatency(metric, time, expected, samples, _statistics(value), histogram))
     return found
 
 
-def _head(saved: Saved, label: str) -> Head:
-    result = saved.result
-    outcome = result.get("outcome")
-    status = words(section(outcome).get("status")) or words(outcome)
-    scenario, target = section(result, "scenario"), section(result, "target")
-    if saved.kind == COMPARISON:
-        urls = [words(section(side, "target").get("url")) for side in records(result.get("candidates"))]
-        url = ", ".join(filter(None, urls))
-    else:
-        url = words(target.get("url"))
-    return Head(
-        label=label,
-        kind=saved.kind,
-        status=COMPLETED if status in ("complete", COMPLETED) else status or "unknown",
-        reason=words(section(outcome).get("reason")),
-        started=instant(result.get("started")),
-        scenario=words(scenario.get("name")) or words(result.get("name")),
-        target=url,
-        banner=words(target.get("banner")),
-        version=words(section(result, "versions").get("smtpbench")),
-        seconds=_seconds(saved),
+def _statistics(value: Mapping[str, Any]) -> Milliseconds:
+    return {statistic: number(value.get(statistic)) for statistic in STATISTICS}
+
+
+def statistics_of(saved: Saved, metric: str, time: str) -> Milliseconds | None:
+    """Return the statistics of one metric's expected replies; None where it was not measured."""
+    value = mapping(saved.result, "latency", metric, time)
+    return _statistics(value) if value else None
+
+
+def thresholds_of(saved: Saved) -> list[SavedThreshold]:
+    """Return the thresholds of a run."""
+    return [read_threshold(entry, "threshold") for entry in records(saved.result.get("thresholds"))]
+
+
+def read_threshold(entry: Mapping[str, Any], text_key: str) -> SavedThreshold:
+    """Return a threshold whose text is at `text_key`."""
+    shown, unit = text(entry.get(text_key)) or "?", text(entry.get("unit"))
+    value, margin = number(entry.get("value")), number(entry.get("margin_share", entry.get("margin")))
+    passed = entry.get("passed") is True
+    as_sentence = sentence({"threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
+    return SavedThreshold(shown, unit, number(entry.get("limit")), value, margin, passed, as_sentence)
+
+
+def load_of(saved: Saved) -> RunLoad:
+    """Return the load of a run."""
+    load = mapping(saved.result, "load")
+    ends = [number(stage.get(end)) for stage in records(load.get("stages")) for end in ("rate_from_per_s", "rate_to_per_s")]
+    return RunLoad(
+        model=text(load.get("model")),
+        connections=number(load.get("connections")),
+        workers=number(load.get("workers")),
+        rates_per_s=[rate for rate in ends if rate is not None],
+        arrival_process=text(load.get("arrival_process")),
+        warmup_s=duration_s(load.get("warmup_s")),
+        window_s=duration_s(load.get("window_s")),
+        timeout_s=duration_s(load.get("timeout_s")),
     )
 
 
-def _seconds(saved: Saved) -> float | None:
-    """How long was measured."""
-    result = saved.result
-    if saved.kind == RUN:
-        return duration_s(section(result, "load").get("window_s"))
-    if saved.kind == CAPACITY:
-        return sum(duration_s(step.get("measured_s")) or 0.0 for step in records(result.get("steps")))
-    if saved.kind == COMPARISON:
-        plan = section(result, "plan")
-        each, rounds = duration_s(plan.get("duration_s")), natural(plan.get("repeats_done"))
-        return each * rounds * len(records(result.get("candidates"))) if each is not None else None
-    return None
+def throughput_of(saved: Saved) -> float | None:
+    """Return the accepted messages per second of a run."""
+    return number(mapping(saved.result, "throughput").get("messages_per_s"))
 
 
-def times(saved: Saved) -> list[Times]:
-    """Every slot's service and response time."""
-    found = []
-    for name, ok in (("latency", True), ("latency_failed", False)):
-        for slot, both in section(saved.result, name).items():
-            for time in TIMES:
-                one = section(both, time)
-                if one:
-                    ms = {statistic: number(one.get(statistic)) for statistic in STATISTICS}
-                    encoded = one.get("histogram")
-                    histogram = encoded if isinstance(encoded, str) else ""
-                    found.append(Times(words(slot), time, ok, natural(one.get("count")), ms, histogram))
-    return found
+def messages_of(saved: Saved) -> dict[str, int]:
+    """Return the messages of a run by outcome, with `attempted` for all of them."""
+    messages = mapping(saved.result, "messages")
+    return {name: natural(messages.get(name)) for name in ("attempted", *MESSAGE_COUNTS)}
 
 
-def limits(saved: Saved) -> list[Limit]:
-    """The thresholds of a run."""
-    return [_limit(entry, "threshold") for entry in records(saved.result.get("thresholds"))]
-
-
-def _limit(entry: Mapping[str, Any], name: str) -> Limit:
-    text, unit = words(entry.get(name)) or "?", words(entry.get("unit"))
-    value, margin = number(entry.get("value")), number(entry.get("margin_share", entry.get("margin")))
-    passed = entry.get("passed") is True
-    said = sentence({"threshold": text, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
-    return Limit(text, unit, number(entry.get("limit")), value, margin, passed, said)
-
-
-def shifts(saved: Saved) -> list[ComparedMetric]:
-    """What a comparison found of each metric."""
-    if saved.kind != COMPARISON:
-        return []
-    found = []
-    for entry in records(saved.result.get("differences")):
-        verdict, better = words(entry.get("verdict")) or CANNOT_TELL, words(entry.get("better"))
-        found.append(
-            ComparedMetric(
-                metric=words(entry.get("metric")),
-                unit=words(entry.get("unit")),
-                better=better,
-                baseline=words(entry.get("baseline")),
-                candidate=words(entry.get("candidate")),
-                baseline_value=number(entry.get("baseline_value")),
-                candidate_value=number(entry.get("candidate_value")),
-                change=number(entry.get("change")),
-                low=number(entry.get("low")),
-                high=number(entry.get("high")),
-                relative=entry.get("relative") is True,
-                verdict=verdict,
-                worse=worse({"verdict": verdict, "better": better}),
-            )
-        )
-    return found
-
-
-def broken_differently(saved: Saved) -> list[ComparedRule]:
-    """What a comparison found of the rules. worse: somebody breaks it that is not the first, and it is grave."""
-    found = []
-    for entry in records(saved.result.get("rule_differences")) if saved.kind == COMPARISON else []:
-        verdicts = {words(name): words(verdict) for name, verdict in section(entry, "verdicts").items()}
-        severity = severity_of(entry.get("severity"))
-        worse_ = severity in (SECURITY, VIOLATION) and next(iter(verdicts.values()), VIOLATED) != VIOLATED
-        found.append(
-            ComparedRule(words(entry.get("rule")) or "?", severity, words(entry.get("requirement")), verdicts, worse_)
-        )
-    return found
-
-
-def steps(saved: Saved) -> list[CapacityStep]:
-    """The steps of a search for capacity, in the order in which they ran."""
-    if saved.kind != CAPACITY:
-        return []
-    return [
-        CapacityStep(
-            rate_per_s=number(entry.get("rate_per_s")),
-            throughput_per_s=number(entry.get("throughput_per_s")),
-            held=entry.get("held") is True,
-            limited_by=words(entry.get("limited_by")),
-            why=words(entry.get("why")),
-            counts={name: natural(entry.get(name)) for name in ("accepted", "rejected", "failed", "dropped")},
-            p50_ms=number(entry.get("p50_ms")),
-            p99_ms=number(entry.get("p99_ms")),
-            max_ms=number(entry.get("max_ms")),
-            limits=[_limit(one, "text") for one in records(entry.get("objectives"))],
-        )
-        for entry in records(saved.result.get("steps"))
-    ]
-
-
-def phases(saved: Saved) -> list[Phase]:
-    """What hostile sessions did to honest ones; empty where there were none."""
-    hostile = section(saved.result, "hostile") if saved.kind == RUN else {}
-    found = []
-    for key, name in (("quiet", "before"), ("beside", "beside")):
-        phase = section(hostile, key)
-        if phase:
-            message = section(phase, "latency", "message", "response")
-            times_ms = [number(message.get(statistic)) for statistic in ("p50_ms", "p99_ms", "max_ms")]
-            found.append(Phase(name, number(phase.get("messages_per_s")), times_ms))
-    return found
-
-
-def counts(saved: Saved, *names: str) -> dict[tuple[str, ...], int]:
-    """Counts by their names, however deep: `counts(run, "replies")` → {("RCPT", "550"): 3}."""
+def counts_of(saved: Saved, section: str) -> dict[tuple[str, ...], int]:
+    """Return the counts of a section by their names, at any depth: `replies` holds {("RCPT", "550"): 3}."""
     found: Counter[tuple[str, ...]] = Counter()
 
-    def walk(value: object, path: tuple[str, ...]) -> None:
+    def add(value: object, path: tuple[str, ...]) -> None:
         if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(inner, (*path, words(name)))
+            for name, inner in items(value):
+                add(inner, (*path, name))
         elif path and number(value) is not None:
             found[path] += natural(value)
 
-    walk(section(saved.result, *names), ())
+    add(mapping(saved.result, section), ())
     return dict(found)
 
 
-def figures(saved: Saved) -> list[Figure]:
-    """The key figures of a result."""
+def counts_by_metric(saved: Saved, section: str) -> list[tuple[str, dict[str, int]]]:
+    """Return the counts of `replies` or `enhanced` by code, for each metric in the order of a session."""
+    found: dict[str, dict[str, int]] = {}
+    for path, count in counts_of(saved, section).items():
+        if len(path) == 2:
+            metric, code = path
+            found.setdefault(metric, {})[code] = count
+    return sorted(found.items(), key=lambda item: metric_order(item[0]))
+
+
+def examples_of(saved: Saved) -> dict[str, str]:
+    """Return an example of each error and of each unexpected reply, by its name."""
+    return {name: text(example) for name, example in items(saved.result.get("examples"))}
+
+
+def example_of_reply(examples: Mapping[str, str], metric: str, code: str) -> str:
+    """Return the example of a reply; empty where there is none."""
+    return next((example for name, example in examples.items() if f"{name} ".startswith(f"{metric} {code} ")), "")
+
+
+def domains_of(saved: Saved) -> list[DomainFigures]:
+    """Return what was measured of each recipient domain."""
+    found = []
+    for domain, figures in items(saved.result.get("domains")):
+        counts = mapping(figures, "messages")
+        messages = {name: number(counts.get(name)) for name in ("attempted", *MESSAGE_COUNTS)}
+        rate = number(mapping(figures, "throughput").get("messages_per_s"))
+        response = _statistics(mapping(figures, "latency", "message", RESPONSE))
+        found.append(DomainFigures(domain, messages, rate, response))
+    return found
+
+
+def hostile_of(saved: Saved) -> HostileSessions | None:
+    """Return the hostile sessions of a run; None where there were none."""
+    value = saved.result.get("hostile") if saved.kind == RUN else None
+    if not isinstance(value, dict):
+        return None
+    phases = []
+    for key, name in (("quiet", "before"), ("beside", "beside")):
+        phase = mapping(value, key)
+        if phase:
+            latencies = {
+                (metric, time): _statistics(mapping(times, time))
+                for metric, times in items(phase.get("latency"))
+                for time in (SERVICE, RESPONSE)
+                if mapping(times, time)
+            }
+            failed = number(mapping(phase, "messages").get("failed"))
+            phases.append(HostilePhase(name, number(phase.get("messages_per_s")), failed, latencies))
+    return HostileSessions(
+        sessions=natural(mapping(value, "cases").get("run")),
+        share=number(value.get("share")),
+        share_wanted=number(value.get("share_wanted")),
+        target_gone=value.get("target_gone") is True,
+        phases=phases,
+    )
+
+
+def key_figures_of(saved: Saved) -> list[KeyFigure]:
+    """Return the key figures of a result of any kind."""
     result = saved.result
-    found: list[Figure] = []
+    found: list[KeyFigure] = []
 
     def add(name: str, value: object) -> None:
         shown = number(value)
         if shown is not None:
-            found.append(Figure(name, int(shown) if isinstance(value, int) else shown))
+            found.append(KeyFigure(name, int(shown) if isinstance(value, int) else shown))
 
     if saved.kind == RUN:
         for name in ("attempted", *MESSAGE_COUNTS):
-            add(f"messages.{name}", section(result, "messages").get(name))
-        add("throughput.messages_per_s", section(result, "throughput").get("messages_per_s"))
-        add("load.window_s", section(result, "load").get("window_s"))
-        found.append(Figure("load.model", words(section(result, "load").get("model"))))
+            add(f"messages.{name}", mapping(result, "messages").get(name))
+        add("throughput.messages_per_s", mapping(result, "throughput").get("messages_per_s"))
+        add("load.window_s", mapping(result, "load").get("window_s"))
+        found.append(KeyFigure("load.model", text(mapping(result, "load").get("model"))))
         for statistic in ("p50_ms", "p99_ms", "max_ms"):
-            add(f"message.response.{statistic}", section(result, "latency", "message", "response").get(statistic))
+            add(f"message.response.{statistic}", mapping(result, "latency", "message", RESPONSE).get(statistic))
     elif saved.kind == CAPACITY:
         for name in ("rate_per_s", "failed_rate_per_s", "precision_share"):
-            add(f"capacity.{name}", section(result, "capacity").get(name))
-        found.append(Figure("capacity.limited_by", words(section(result, "capacity").get("limited_by"))))
+            add(f"capacity.{name}", mapping(result, "capacity").get(name))
+        found.append(KeyFigure("capacity.limited_by", text(mapping(result, "capacity").get("limited_by"))))
     elif saved.kind == COMPARISON:
-        add("plan.repeats_done", section(result, "plan").get("repeats_done"))
-        add("plan.confidence", section(result, "plan").get("confidence"))
+        add("plan.repeats_done", mapping(result, "plan").get("repeats_done"))
+        add("plan.confidence", mapping(result, "plan").get("confidence"))
     elif saved.kind == FUZZ:
         for name in ("run", "confirmed"):
-            add(f"cases.{name}", section(result, "cases").get(name))
+            add(f"cases.{name}", mapping(result, "cases").get(name))
         add("seed", result.get("seed"))
-    reasons = texts(section(result, "generator").get("limited_reasons"))
-    found += [Figure("generator.limited", reason) for reason in reasons[:3]]
+    found += [KeyFigure("generator.limited", reason) for reason in generator_of(saved).limited_reasons[:3]]
     return found
 
 
-def notes(saved: Saved) -> list[str]:
-    """What a reader must know."""
-    limited = [f"the generator was the bottleneck: {text}" for text in
-               texts(section(saved.result, "generator").get("limited_reasons"))]  # fmt: skip
-    return limited + texts(saved.result.get("notes"))
+def all_notes_of(saved: Saved) -> list[str]:
+    """Return the notes of a result, first those on a generator that was the bottleneck."""
+    limited = [f"the generator was the bottleneck: {reason}" for reason in generator_of(saved).limited_reasons]
+    return limited + notes_of(saved)

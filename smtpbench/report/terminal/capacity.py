@@ -13,10 +13,20 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from smtpbench.errors import UsageError
-from smtpbench.report.reading import lenient as sift
+from smtpbench.measure.saved import CAPACITY, Saved
+from smtpbench.report.reading.capacity import (
+    OBJECTIVE,
+    CapacityStep,
+    FoundCapacity,
+    capacity_of,
+    capacity_schedule_of,
+    capacity_steps_of,
+)
+from smtpbench.report.reading.head import COMPLETED, head_of
 from smtpbench.report.terminal.tables import Screen, styled
 from smtpbench.threshold import TIME, parse_threshold
 from smtpbench.units import NS_PER_S, format_duration
@@ -24,7 +34,6 @@ from smtpbench.units import NS_PER_S, format_duration
 _BOLD, _GREEN, _RED, _YELLOW, _PLAIN = "1", "32", "1;31", "33", ""
 #: Columns of the plot.
 _PLOT_CELLS = 30
-_TITLE_PATHS = (("scenario", "name"), ("target", "url"), ("target", "banner"))
 _MAX_MS = 1e9
 _BLAMED = {"generator": "generator?", "connections": "too few -c"}
 
@@ -37,22 +46,21 @@ def capacity_table(result: Mapping[str, Any], *, color: bool = False, screen: Sc
         color: Whether to use ANSI escapes.
         screen: Size to wrap long lines to; None for whole lines.
     """
-    found, plan = sift.at(result, "capacity"), sift.at(result, "plan")
-    name, url, banner = (sift.text(sift.at(result, *path)) for path in _TITLE_PATHS)
-    status, ended = (sift.text(sift.at(result, "outcome", key), 1000) for key in ("status", "reason"))
-    limited_by, reason = (sift.text(sift.at(found, key), 1000) for key in ("limited_by", "reason"))
-    objectives = sift.texts(sift.at(plan, "objectives"))
-    known = sift.number(sift.at(found, "rate_per_s")) is not None
-    headline = _headline(found) + ("" if status == "completed" else f"   {status.upper()}")
+    saved = Saved(CAPACITY, dict(result), Path())
+    head, found, objectives = head_of(saved), capacity_of(saved), capacity_schedule_of(saved).objectives
+    headline = _headline(found) + ("" if head.status == COMPLETED else f"   {head.status.upper()}")
     lines = [
-        (f"{name} against {url}  {banner}", _PLAIN),
-        (headline, _BOLD if known else _RED),
-        (f"limited by {limited_by}: {reason}", _PLAIN if limited_by in ("objective", "max-rate") else _YELLOW),
+        (f"{head.scenario} against {head.target}  {head.banner}", _PLAIN),
+        (headline, _RED if found.rate_per_s is None else _BOLD),
+        (
+            f"limited by {found.limited_by}: {found.reason}",
+            _PLAIN if found.limited_by in (OBJECTIVE, "max-rate") else _YELLOW,
+        ),
         *((line, _PLAIN) for line in _wrapped(f"objectives: {', '.join([*objectives, 'no growing backlog'])}", screen)),
     ]
-    if ended:
-        lines.append((f"ended: {ended}", _YELLOW))
-    steps = sift.records(sift.at(result, "steps"))
+    if head.reason:
+        lines.append((f"ended: {head.reason}", _YELLOW))
+    steps = capacity_steps_of(saved)
     if steps:
         lines += [("", _PLAIN), *_plot(steps, found, _limit_ms(objectives))]
     return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
@@ -64,45 +72,34 @@ def _wrapped(text: str, screen: Screen | None) -> list[str]:
     return textwrap.wrap(text, screen.width, subsequent_indent="  ", break_long_words=False)
 
 
-def _headline(found: Any) -> str:
-    rate, failed, gap = (
-        sift.number(sift.at(found, name)) for name in ("rate_per_s", "failed_rate_per_s", "precision_share")
-    )
-    if rate is None:
+def _headline(found: FoundCapacity) -> str:
+    if found.rate_per_s is None:
         return "CAPACITY unknown: no rate held"
-    more = "" if failed is None or gap is None else f" ({failed:g}/s, {gap:.1%} more, did not hold)"
-    least = "" if sift.at(found, "limited_by") == "objective" else "at least "
-    return f"CAPACITY {least}{rate:,.4g}/s{more}"
+    more = ""
+    if found.failed_rate_per_s is not None and found.precision_share is not None:
+        more = f" ({found.failed_rate_per_s:g}/s, {found.precision_share:.1%} more, did not hold)"
+    bound = "" if found.limited_by == OBJECTIVE else "at least "
+    return f"CAPACITY {bound}{found.rate_per_s:,.4g}/s{more}"
 
 
-def _plot(steps: Sequence[Mapping[str, Any]], found: Any, limit_ms: float | None) -> list[tuple[str, str]]:
+def _plot(steps: Sequence[CapacityStep], found: FoundCapacity, limit_ms: float | None) -> list[tuple[str, str]]:
     """Return a line for each step, by rate."""
-    order = sorted(range(len(steps)), key=lambda at: (sift.number(steps[at].get("rate_per_s")) or 0.0, at))
-    times = [ms for step in steps for name in ("p50_ms", "p99_ms") if (ms := _time_ms(step.get(name))) is not None]
+    times = [ms for step in steps for ms in map(_time_ms, (step.p50_ms, step.p99_ms)) if ms is not None]
     times += [limit_ms] if limit_ms and times else []
     scale = (min(times), max(max(times), min(times) * 1.01)) if times else (1.0, 10.0)
     ends = [_ms(ms) for ms in scale]
     head = f"{ends[0]}{'response':^{_PLOT_CELLS - len(ends[0]) - len(ends[1])}}{ends[1]}" if times else ""
     lines = [(f"{'rate':>9} {'':10} {'served':>9} {'p50':>7} {'p99':>7}   {head}".rstrip(), _PLAIN)]
-    best = sift.number(sift.at(found, "rate_per_s"))
-    for at in order:
-        step = steps[at]
-        rate, served = (sift.number(step.get(name)) for name in ("rate_per_s", "throughput_per_s"))
-        median_ms, p99_ms = (_time_ms(step.get(name)) for name in ("p50_ms", "p99_ms"))
-        held = step.get("held") is True
-        blame = step.get("limited_by")
-        outcome = "held" if held else _BLAMED.get(blame, "NOT HELD") if isinstance(blame, str) else "NOT HELD"
-        if held and rate == best:
+    for step in sorted(steps, key=lambda step: step.rate_per_s or 0.0):
+        outcome = "held" if step.held else _BLAMED.get(step.limited_by, "NOT HELD")
+        if step.held and step.rate_per_s == found.rate_per_s:
             outcome, style = "held  <--", _GREEN
         else:
-            style = _PLAIN if held else _YELLOW if blame else _RED
+            style = _PLAIN if step.held else _YELLOW if step.limited_by else _RED
+        median_ms, p99_ms = _time_ms(step.p50_ms), _time_ms(step.p99_ms)
+        figures = f"{_rate(step.rate_per_s):>9} {outcome:<10} {_rate(step.throughput_per_s):>9}"
         bar = _bar(median_ms, p99_ms, limit_ms, *scale)
-        lines.append(
-            (
-                f"{_rate(rate):>9} {outcome:<10} {_rate(served):>9} {_ms(median_ms):>7} {_ms(p99_ms):>7}   {bar}".rstrip(),
-                style,
-            )
-        )
+        lines.append((f"{figures} {_ms(median_ms):>7} {_ms(p99_ms):>7}   {bar}".rstrip(), style))
     return lines
 
 
@@ -133,9 +130,8 @@ def _limit_ms(objectives: Iterable[str]) -> float | None:
     return None
 
 
-def _time_ms(value: object) -> float | None:
+def _time_ms(ms: float | None) -> float | None:
     """Return a time that a run can have measured; None for anything else."""
-    ms = sift.number(value)
     return ms if ms is not None and 0 < ms < _MAX_MS else None
 
 

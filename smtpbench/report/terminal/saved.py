@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.scorecard import findings_card, matrix, scorecard
-from smtpbench.report.terminal.tables import Screen, final_table, safe
+from smtpbench.report.terminal.tables import Screen, final_table
 
 
 def saved_results(saved: Sequence[Saved], *, color: bool = False, screen: Screen | None = None) -> str:
     """Return the report of each result; several results of `check` give one matrix."""
     if len(saved) > 1 and all(one.kind == CHECK for one in saved):
-        return matrix([_safe(one.result) for one in saved], color=color)
+        return matrix([one.result for one in saved], color=color)
     return "\n\n".join(_report(one, color, screen) for one in saved)
 
 
@@ -23,18 +22,9 @@ def _report(saved: Saved, color: bool, screen: Screen | None) -> str:
     if saved.kind == RUN:
         return final_table(saved.result, str(saved.path), color=color, screen=screen)
     if saved.kind == CHECK:
-        return scorecard(_safe(saved.result), color=color)
+        return scorecard(saved.result, color=color)
     if saved.kind == FUZZ:
-        return findings_card(_safe(saved.result), color=color)
+        return findings_card(saved.result, color=color)
     if saved.kind == COMPARISON:
         return comparison_table(saved.result, color=color)
     return capacity_table(saved.result, color=color, screen=screen)
-
-
-def _safe(value: Any) -> Any:
-    """Return a result with all texts escaped, because scorecards show them as they are."""
-    if isinstance(value, str):
-        return safe(value)
-    if isinstance(value, Mapping):
-        return {safe(name): _safe(inner) for name, inner in value.items()}
-    return [_safe(inner) for inner in value] if isinstance(value, list) else value

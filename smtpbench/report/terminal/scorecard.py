@@ -1,14 +1,29 @@
-"""The reports of `check` and `fuzz` on the console, from results in which all server text is escaped already."""
+"""The reports of `check` and `fuzz` on the console."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from smtpbench.measure.saved import CHECK, FUZZ, Saved
+from smtpbench.report.reading.findings import (
+    SavedFinding,
+    SavedVerdict,
+    cases_of,
+    recorded_findings_of,
+    rules_of,
+    section_order,
+    verdict_mark,
+)
+from smtpbench.report.reading.formatting import MISSING
+from smtpbench.report.reading.head import generator_of, seed_of, target_of
+from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, VIOLATED
 from smtpbench.text import plural
 
-_MARKS = {"pass": "pass", "violation": "VIOLATION", "inconclusive": "?", "not-run": "-"}
+#: Short marks, for narrow columns.
+_MARKS = {INCONCLUSIVE: "?", NOT_RUN: "-"}
 #: Mark → its nouns in the totals, singular and plural, where they differ from the mark.
 _TOTALS = {
     "pass": ("passed", "passed"),
@@ -19,96 +34,85 @@ _TOTALS = {
 _COLORS = {"pass": "32", "VIOLATION": "31;1", "SECURITY": "31;1;7", "warning": "33", "advice": "33", "?": "36"}
 
 
-def mark(rule: Mapping[str, str]) -> str:
-    """Return one word for the verdict on a rule."""
-    verdict, severity = rule["verdict"], rule["severity"]
-    if verdict != "violation":
-        return _MARKS.get(verdict, verdict)
-    return {"security": "SECURITY", "warning": "warning", "advice": "advice"}.get(severity, "VIOLATION")
+def mark(verdict: str, severity: str) -> str:
+    """Return a verdict as one short word."""
+    return _MARKS.get(verdict) or verdict_mark(verdict, severity)
 
 
-def counts_against(rule: Mapping[str, str], strict: bool) -> bool:
-    """Return whether a rule fails a build: warnings never do, recommendations (SHOULD) only in strict mode."""
-    severities = ("security", "violation", "advice") if strict else ("security", "violation")
-    return rule["verdict"] == "violation" and rule["severity"] in severities
+def _mark_of(rule: SavedVerdict) -> str:
+    return mark(rule.verdict, rule.severity)
 
 
 def scorecard(result: Mapping[str, Any], *, color: bool) -> str:
     """Return every rule that was checked, by RFC section, then each violation with its dialogue."""
-    target = result["target"]
-    lines = [f"{target['url']}  {target['banner']}"]
-    checked = {name: rule for name, rule in result["rules"].items() if rule["verdict"] != "not-run"}
+    saved = Saved(CHECK, dict(result), Path())
+    checked = [rule for rule in rules_of(saved) if rule.verdict != NOT_RUN]
+    lines = [_target(saved)]
     section = ""
-    for name, rule in sorted(checked.items(), key=lambda item: (section_order(item[1]["section"]), item[1]["id"])):
-        if rule["section"] != section:
-            section = rule["section"]
+    for rule in sorted(checked, key=lambda rule: (section_order(rule.section), rule.id)):
+        if rule.section != section:
+            section = rule.section
             lines.append(f"\n{section}")
-        verdict = mark(rule)
-        lines.append(f"  {_colored(f'{verdict:<10}', verdict, color)} {name:<20} {rule['actual']}".rstrip())
-    for finding in result["findings"]:
-        lines += ["", *_finding(finding, result["rules"][finding["rule"]], color)]
-    totals = Counter(mark(rule) for rule in checked.values())
-    lines += [
-        "",
-        ", ".join(plural(count, *_TOTALS.get(verdict, (verdict, verdict))) for verdict, count in totals.most_common()),
-    ]
+        shown = _mark_of(rule)
+        lines.append(f"  {_colored(f'{shown:<10}', shown, color)} {rule.name:<20} {rule.actual}".rstrip())
+    for finding in recorded_findings_of(saved):
+        lines += ["", *_finding(finding, color)]
+    totals = Counter(map(_mark_of, checked))
+    lines += ["", ", ".join(plural(count, *_TOTALS.get(shown, (shown, shown))) for shown, count in totals.most_common())]
     return "\n".join(lines)
 
 
 def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
     """Return the findings of a fuzzing campaign, the most severe first, and what the campaign did."""
-    target, cases = result["target"], result["cases"]
-    lines = [f"{target['url']}  {target['banner']}"]
-    for finding in result["findings"]:
-        lines += ["", *_finding(finding, result["rules"][finding["rule"]], color)]
-        lines.append(f"  seen:     {plural(finding['hits'], 'time')}" + ("; in the baseline" if finding["known"] else ""))
-    if target["gone"]:
-        others = cases["may_have_killed_it"]
-        lines += [
-            "",
-            "The target no longer answers."
-            + (f" {plural(others, 'more case')} may have crashed it: see candidates/." if others else ""),
-        ]
-    cpu_s = result["generator"]["cpu_s"]
+    saved = Saved(FUZZ, dict(result), Path())
+    lines = [_target(saved)]
+    findings = recorded_findings_of(saved)
+    for finding in findings:
+        lines += ["", *_finding(finding, color)]
+        lines.append(f"  seen:     {plural(finding.hits, 'time')}" + ("; in the baseline" if finding.known else ""))
+    cases = cases_of(saved)
+    if target_of(saved).gone:
+        suspects = f" {plural(cases.suspects, 'more case')} may have crashed it: see candidates/." if cases.suspects else ""
+        lines += ["", f"The target no longer answers.{suspects}"]
+    cpu_s = generator_of(saved).cpu_s
+    cpu = MISSING if cpu_s is None else f"{cpu_s:.1f}"
     lines += [
         "",
-        f"{plural(cases['run'], 'case')} run, {plural(len(result['findings']), 'finding')}, seed {result['seed']}, "
-        f"{cpu_s:.1f} s of CPU",
+        f"{plural(cases.run, 'case')} run, {plural(len(findings), 'finding')}, seed {seed_of(saved)}, {cpu} s of CPU",
     ]
     return "\n".join(lines)
 
 
 def matrix(results: Sequence[Mapping[str, Any]], *, color: bool) -> str:
     """Return a table of rules by targets, of the rules that were checked."""
-    heads = [chr(ord("A") + at) for at in range(len(results))]
-    lines = [f"{head}: {result['target']['url']}  {result['target']['banner']}"
-             for head, result in zip(heads, results, strict=True)]  # fmt: skip
+    several = [Saved(CHECK, dict(result), Path()) for result in results]
+    heads = [chr(ord("A") + at) for at in range(len(several))]
+    lines = [f"{head}: {_target(saved)}" for head, saved in zip(heads, several, strict=True)]
     lines += ["", " " * 22 + "".join(f"{head:<11}" for head in heads)]
-    for name in results[0]["rules"]:
-        verdicts = [mark(result["rules"][name]) for result in results]
-        if set(verdicts) != {"-"}:
-            cells = "".join(_colored(f"{verdict:<11}", verdict, color) for verdict in verdicts)
-            lines.append(f"{name:<22}{cells}".rstrip())
+    marks = [{rule.name: _mark_of(rule) for rule in rules_of(saved)} for saved in several]
+    for name in dict.fromkeys(name for one in marks for name in one):
+        shown = [one.get(name, _MARKS[NOT_RUN]) for one in marks]
+        if set(shown) != {_MARKS[NOT_RUN]}:
+            columns = "".join(_colored(f"{word:<11}", word, color) for word in shown)
+            lines.append(f"{name:<22}{columns}".rstrip())
     return "\n".join(lines)
 
 
-def _finding(finding: Mapping[str, Any], rule: Mapping[str, str], color: bool) -> list[str]:
-    verdict = mark(rule)
+def _target(saved: Saved) -> str:
+    target = target_of(saved)
+    return f"{target.url}  {target.banner}"
+
+
+def _finding(finding: SavedFinding, color: bool) -> list[str]:
+    shown = mark(VIOLATED, finding.severity)
     return [
-        f"{_colored(verdict, verdict, color)} {finding['rule']} ({rule['section']})",
-        f"  required: {rule['requirement']}",
-        f"  actual:   {finding['actual']}  ({finding['reproducibility']})",
-        *(f"    {line}" for line in finding["dialogue"]),
-        f"  repeat:   {finding['repeat']}",
+        f"{_colored(shown, shown, color)} {finding.rule} ({finding.section})",
+        f"  required: {finding.requirement}",
+        f"  actual:   {finding.actual}  ({finding.reproducibility})",
+        *(f"    {line}" for line in finding.dialogue),
+        f"  repeat:   {finding.repeat}",
     ]
 
 
-def section_order(section: str) -> tuple[int, list[int]]:
-    """Return the key that sorts sections: RFC 5321 first, then the others by number."""
-    rfc, _, part = section.removeprefix("RFC ").partition(" ")
-    numbers = [int(piece) for piece in part.lstrip("§").split(".") if piece.isdecimal()]
-    return (0 if rfc == "5321" else int(rfc) if rfc.isdecimal() else 0, numbers)
-
-
-def _colored(text: str, verdict: str, color: bool) -> str:
-    return f"\x1b[{_COLORS[verdict]}m{text}\x1b[0m" if color and verdict in _COLORS else text
+def _colored(text: str, shown: str, color: bool) -> str:
+    return f"\x1b[{_COLORS[shown]}m{text}\x1b[0m" if color and shown in _COLORS else text

@@ -9,11 +9,31 @@ from __future__ import annotations
 import os
 import textwrap
 import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from smtpbench.measure.thresholds import sentence
+from smtpbench.measure.saved import RUN, Saved
+from smtpbench.report.reading.findings import recorded_findings_of
+from smtpbench.report.reading.formatting import MISSING, format_ms
+from smtpbench.report.reading.head import COMPLETED, generator_of, head_of, notes_of
+from smtpbench.report.reading.metrics import (
+    RESPONSE,
+    SERVICE,
+    RunLoad,
+    counts_of,
+    example_of_reply,
+    examples_of,
+    hostile_of,
+    latencies_of,
+    load_of,
+    messages_of,
+    metric_order,
+    thresholds_of,
+    throughput_of,
+)
 from smtpbench.text import plural, visible
-from smtpbench.units import NS_PER_MS, format_bytes, format_duration
+from smtpbench.units import format_bytes
 
 
 class Screen(NamedTuple):
@@ -28,11 +48,6 @@ class Screen(NamedTuple):
     height: int = 23
 
 
-#: Latency metrics in the order of a session; names from a scenario stand in the place of `*`.
-_ORDER = (
-    "connect", "tls", "banner", "HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "*",
-    "pipeline", "message", "transaction", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT", "session",
-)  # fmt: skip
 #: Latency metrics in the order of importance, for a screen that cannot hold all.
 _IMPORTANT = (
     "message", "transaction", "pipeline", "session", "connect", "tls", "RCPT", "MAIL", "DATA", "AUTH", "EHLO",
@@ -44,32 +59,33 @@ _METRIC_CELLS = 12
 _PLAIN, _BOLD, _RED, _YELLOW = "", "1", "1;31", "33"
 
 
-def final_table(result: dict[str, Any], saved: str, *, color: bool = False, screen: Screen | None = None) -> str:
+def final_table(result: Mapping[str, Any], place: str, *, color: bool = False, screen: Screen | None = None) -> str:
     """Return the report of a run.
 
     Args:
         result: Content of `result.json`.
-        saved: Where the result is saved; the only line that may be wider than the screen.
+        place: Where the result is saved; the only line that may be wider than the screen.
         color: Whether to use ANSI escapes.
         screen: Size to fit into, by leaving out what `result.json` holds too; None for everything, in whole lines.
     """
-    head = _headline(result, screen)
-    foot = [*_thresholds(result, screen), *_hostile(result), *_generator(result, screen), *_notes(result, screen)]
-    saved = f"saved: {visible(saved, 1000)}"
-    errors = _errors(result)
+    run = Saved(RUN, dict(result), Path(place))
+    head = _headline(run, screen)
+    foot = [*_thresholds(run, screen), *_hostile(run), *_generator(run, screen), *_notes(run, screen)]
+    last = f"saved: {visible(place, 1000)}"
+    errors = _errors(run)
     if screen is None:
-        metrics = _latency(result, None)
+        metrics = _latency(run, None)
     else:
-        room = screen.height - len(head) - len(foot) - (cells(saved) + screen.width - 1) // screen.width
+        room = screen.height - len(head) - len(foot) - (cells(last) + screen.width - 1) // screen.width
         kept = _fold(errors, min(len(errors), _ERROR_LINES), "kind")
-        metrics = _latency(result, room - len(kept))
+        metrics = _latency(run, room - len(kept))
         errors = _fold(errors, room - len(metrics), "kind") if len(errors) > len(kept) else kept
     lines = [(line, _BOLD if at == 1 else _PLAIN) for at, line in enumerate(head)]
     lines += [(line, _PLAIN) for line in metrics]
     lines += [(line, _YELLOW) for line in errors]
     lines += [(line, _RED if line.startswith(("GENERATOR", "FAILED")) else _PLAIN) for line in foot]
     shown = ((line if screen is None else cut(line, screen.width), style if color else _PLAIN) for line, style in lines)
-    return "\n".join([*(styled(line, style) for line, style in shown), saved])
+    return "\n".join([*(styled(line, style) for line, style in shown), last])
 
 
 def wants_color(out: TextIO) -> bool:
@@ -131,87 +147,85 @@ def styled(line: str, style: str) -> str:
     return f"\x1b[{style}m{line}\x1b[0m" if style else line
 
 
-def safe(text: Any) -> str:
-    """Return text of a result without control characters, whatever the file held."""
-    # escaped text has its backslashes doubled; escaping it again would double them once more
-    return visible(str(text), 10_000).replace("\\\\", "\\")
-
-
-def _headline(result: dict[str, Any], screen: Screen | None) -> list[str]:
-    messages, load, recipients = result["messages"], result["load"], result["recipients"]
-    status = result["outcome"]["status"]
-    title = f"{safe(result['scenario']['name'])} → {safe(result['target']['url'])}"
-    if status != "completed":
-        ending = f"   {safe(status).upper()}"
+def _headline(run: Saved, screen: Screen | None) -> list[str]:
+    head, messages, load = head_of(run), messages_of(run), load_of(run)
+    title = f"{head.scenario} → {head.target}"
+    if head.status != COMPLETED:
+        ending = f"   {head.status.upper()}"
         title = (title if screen is None else cut(title, screen.width - cells(ending))) + ending
-    rate = f"{result['throughput']['messages_per_s']:,.1f} messages/s accepted over {load['window_s']:.1f} s"
-    rate += f"  (recipients {recipients['accepted']:,}, refused {recipients['rejected']:,})"
+    throughput = throughput_of(run)
+    per_second = MISSING if throughput is None else f"{throughput:,.1f}"
+    rate = f"{per_second} messages/s accepted over {_decimal(load.window_s)} s"
+    recipients = counts_of(run, "recipients")
+    rate += f"  (recipients {recipients.get(('accepted',), 0):,}, refused {recipients.get(('rejected',), 0):,})"
     always = ("accepted", "rejected", "failed")
     shown = [name for name, count in messages.items() if name != "attempted" and (count or name in always)]
     # a hard space keeps a name and its number on one line
     total, *parts = (f"{name}\xa0{messages[name]:,}" for name in ("attempted", *shown))
     sums = f"{total} = {' + '.join(parts)}"
     lines = [sums] if screen is None else textwrap.wrap(sums, screen.width, subsequent_indent="  ")
-    connections = plural(load["connections"], "connection")
-    if load["model"] == "closed":
-        model = f"closed model, {connections}: latency not safe from coordinated omission"
+    connections = _connections(load.connections)
+    if load.is_open:
+        model = f"open model, {_rate(load)} {load.arrival_process}, at most {connections}"
     else:
-        model = f"open model, {_rate(load)} {load['arrival_process']}, at most {connections}"
+        model = f"closed model, {connections}: latency not safe from coordinated omission"
     return [title, rate, *(line.replace("\xa0", " ") for line in lines), model]
 
 
-def _rate(load: dict[str, Any]) -> str:
-    rates = [rate for stage in load["stages"] for rate in (stage["rate_from_per_s"], stage["rate_to_per_s"])]
+def _decimal(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.1f}"
+
+
+def _connections(count: float | None) -> str:
+    return f"{MISSING} connections" if count is None else plural(int(count), "connection")
+
+
+def _rate(load: RunLoad) -> str:
+    rates = load.rates_per_s
+    if not rates:
+        return MISSING
     return f"{rates[0]:g}/s" if len(set(rates)) == 1 else f"{min(rates):g}–{max(rates):g}/s"
 
 
-def _latency(result: dict[str, Any], room: int | None) -> list[str]:
+def _latency(run: Saved, room: int | None) -> list[str]:
     """Return the table of latency metrics in at most `room` lines; None for all."""
-    latency, is_open = result["latency"], result["load"]["model"] == "open"
-    if not latency:
+    is_open = load_of(run).is_open
+    latencies = {(one.metric, one.time): one for one in latencies_of(run) if one.expected}
+    measured = list(dict.fromkeys(metric for metric, time in latencies if time == SERVICE))
+    if not measured:
         return []
-    shown = sorted(latency, key=_importance)
+    shown = sorted(measured, key=_importance)
     if room is not None and len(shown) + 1 > room:
         shown = shown[: room - 2]
-    names = {metric: safe(metric) if room is None else cut(safe(metric), _METRIC_CELLS) for metric in shown}
+    names = {metric: metric if room is None else cut(metric, _METRIC_CELLS) for metric in shown}
     width = max([_METRIC_CELLS, *map(cells, names.values())])
     percentiles = ("p50", "p95", "p99", "max")
     heads = "".join(f"{head:>9}" for head in percentiles) + (f"{'resp. p50':>11}{'resp. p99':>11}" if is_open else "")
     lines = [f"{'service time':<{width}}{'count':>10}{heads}"]
     for metric in sorted(shown, key=metric_order):
-        service, response = latency[metric]["service"], latency[metric]["response"]
-        figures = f"{service['count']:>10,}" + "".join(f"{_ms(service[f'{name}_ms']):>9}" for name in percentiles)
-        figures += "".join(f"{_ms(response[f'{name}_ms']):>11}" for name in ("p50", "p99")) if is_open else ""
+        service, response = latencies[metric, SERVICE], latencies.get((metric, RESPONSE))
+        figures = f"{service.samples:>10,}" + "".join(f"{format_ms(service.ms[f'{name}_ms']):>9}" for name in percentiles)
+        if is_open:
+            times = [None if response is None else response.ms[f"{name}_ms"] for name in ("p50", "p99")]
+            figures += "".join(f"{format_ms(time):>11}" for time in times)
         lines.append(padded(names[metric], width) + figures)
-    if len(shown) < len(latency):
-        lines.append(f"and {plural(len(latency) - len(shown), 'more metric')}; see result.json")
+    if len(shown) < len(measured):
+        lines.append(f"and {plural(len(measured) - len(shown), 'more metric')}; see result.json")
     return lines
-
-
-def metric_order(metric: str) -> tuple[int, str]:
-    """Return the key that sorts latency metrics in the order of a session."""
-    return _ORDER.index(metric if metric in _ORDER else "*"), metric
 
 
 def _importance(metric: str) -> tuple[int, tuple[int, str]]:
     return _IMPORTANT.index(metric) if metric in _IMPORTANT else len(_IMPORTANT), metric_order(metric)
 
 
-def _ms(value: float) -> str:
-    return format_duration(value * NS_PER_MS)
-
-
-def _errors(result: dict[str, Any]) -> list[str]:
+def _errors(run: Saved) -> list[str]:
     """Return errors by kind and refusals, the most frequent first, each with an example."""
-    found: list[tuple[int, str]] = []
-    examples = result["examples"]
-    for kind, count in result["errors"].items():
-        found.append((count, f"{safe(kind)}: {safe(examples.get(kind, ''))}"))
-    for verb, codes in result["replies"].items():
-        for code, count in codes.items():
-            example = next((text for name, text in examples.items() if f"{name} ".startswith(f"{verb} {code} ")), None)
-            if example is not None:
-                found.append((count, f"{safe(verb)} refused: {safe(example)}"))
+    examples = examples_of(run)
+    found = [(count, f"{path[0]}: {examples.get(path[0], '')}") for path, count in counts_of(run, "errors").items()]
+    for path, count in counts_of(run, "replies").items():
+        example = example_of_reply(examples, *path) if len(path) == 2 else ""
+        if example:
+            found.append((count, f"{path[0]} refused: {example}"))
     found.sort(key=lambda entry: -entry[0])
     return [f"{count:>9,} × {text}" for count, text in found]
 
@@ -223,46 +237,47 @@ def _fold(lines: list[str], room: int | None, noun: str) -> list[str]:
     return [*lines[: room - 1], f"and {plural(len(lines) - room + 1, f'more {noun}')}; see result.json"]
 
 
-def _thresholds(result: dict[str, Any], screen: Screen | None) -> list[str]:
+def _thresholds(run: Saved, screen: Screen | None) -> list[str]:
     """Return a line for each threshold, the failed ones first."""
-    entries = sorted(result.get("thresholds", ()), key=lambda entry: bool(entry["passed"]))
-    lines = [f"{'held' if one['passed'] else 'FAILED'}: {safe(sentence(one))}" for one in entries]
+    thresholds = sorted(thresholds_of(run), key=lambda threshold: threshold.passed)
+    lines = [f"{'held' if threshold.passed else 'FAILED'}: {threshold.sentence}" for threshold in thresholds]
     return _fold(lines, None if screen is None else 6, "threshold")
 
 
-def _hostile(result: dict[str, Any]) -> list[str]:
+def _hostile(run: Saved) -> list[str]:
     """Return what hostile sessions did to the latency of the others, and which rules they broke."""
-    hostile = result.get("hostile")
+    hostile = hostile_of(run)
     if hostile is None:
         return []
-    kind = "response" if result["load"]["model"] == "open" else "service"
-    metrics = [one for one in _IMPORTANT if all(one in hostile[phase]["latency"] for phase in ("quiet", "beside"))]
-    found = [f"{safe(one['severity'])} {safe(one['rule'])}" for one in hostile["findings"]]
-    sessions = plural(hostile["cases"]["run"], "session")
-    lines = [f"hostile: {sessions}, {hostile['share']:.1%} of all in the second half"]
-    for metric in metrics[:1]:
-        for phase, label in (("quiet", "before"), ("beside", "beside")):
-            times = hostile[phase]["latency"][metric][kind]
-            percentiles = ", ".join(f"{name} {_ms(times[f'{name}_ms'])}" for name in ("p50", "p99", "max"))
-            lines.append(f"  {label}: {hostile[phase]['messages_per_s']:,.1f} msg/s, {metric} {kind} {percentiles}")
-    if hostile["target_gone"]:
+    time = RESPONSE if load_of(run).is_open else SERVICE
+    share = MISSING if hostile.share is None else f"{hostile.share:.1%}"
+    lines = [f"hostile: {plural(hostile.sessions, 'session')}, {share} of all in the second half"]
+    measured = [metric for metric in _IMPORTANT if all((metric, time) in phase.latencies for phase in hostile.phases)]
+    for metric in measured[:1]:
+        for phase in hostile.phases:
+            times = phase.ms(metric, time)
+            percentiles = ", ".join(f"{name} {format_ms(times[f'{name}_ms'])}" for name in ("p50", "p99", "max"))
+            rate = MISSING if phase.rate_per_s is None else f"{phase.rate_per_s:,.1f}"
+            lines.append(f"  {phase.name}: {rate} msg/s, {metric} {time} {percentiles}")
+    if hostile.target_gone:
         lines.append("  the target crashed during one of them")
+    found = [f"{finding.severity} {finding.rule}" for finding in recorded_findings_of(run)]
     lines.append(f"  findings: {', '.join(found) or 'none'}")
     return lines
 
 
-def _generator(result: dict[str, Any], screen: Screen | None) -> list[str]:
-    generator = result["generator"]
-    text = f"generator: core {generator['busiest_worker_share']:.0%} busy"
-    if result["load"]["model"] == "open":
-        text += f", late p99 {_ms(generator['late_p99_ms'])}"
-    peak = plural(generator["connections_peak"], "connection")
-    text += f", {format_bytes(generator['peak_rss_bytes'])}, {peak} at most"
-    reasons = [f"GENERATOR LIMITED: {safe(reason)}" for reason in generator["limited_reasons"]]
+def _generator(run: Saved, screen: Screen | None) -> list[str]:
+    generator = generator_of(run)
+    busy = MISSING if generator.busiest_worker_share is None else f"{generator.busiest_worker_share:.0%}"
+    text = f"generator: core {busy} busy"
+    if load_of(run).is_open:
+        text += f", late p99 {format_ms(generator.late_p99_ms)}"
+    text += f", {format_bytes(generator.peak_rss_bytes)}, {_connections(generator.connections_peak)} at most"
+    reasons = [f"GENERATOR LIMITED: {reason}" for reason in generator.limited_reasons]
     return [text, *_fold(reasons, None if screen is None else 3, "reason")]
 
 
-def _notes(result: dict[str, Any], screen: Screen | None) -> list[str]:
+def _notes(run: Saved, screen: Screen | None) -> list[str]:
     """Return the notes, without the one on the closed model, which the headline has."""
-    notes = [f"note: {safe(note)}" for note in result["notes"] if not note.startswith("Closed model")]
+    notes = [f"note: {note}" for note in notes_of(run) if not note.startswith("Closed model")]
     return _fold(notes, None if screen is None else 2, "note")

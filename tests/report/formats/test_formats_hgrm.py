@@ -18,16 +18,16 @@ _ROW = re.compile(r" *(\d+\.\d{3}) +(\d\.\d{12}) +(\d+)(?: +(\d+\.\d{2}))?")
 
 
 def plotted(text: str) -> list[tuple[float, float, int]]:
-    """Value in milliseconds, share, count; and what a strict reader of the format wants."""
+    """Return (milliseconds, share, count) for each line, and assert what a strict reader of the format expects."""
     head, blank, *rest = text.splitlines()
     assert head.split() == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
     assert blank == ""
-    rows = [line for line in rest if not line.startswith("#")]
-    foot = rest[len(rows) :]
+    value_lines = [line for line in rest if not line.startswith("#")]
+    foot = rest[len(value_lines) :]
     assert [line.split()[0] for line in foot[:3]] == ["#[Mean", "#[Max", "#[Buckets"]
     assert all(line.startswith("#[") and line.endswith("]") for line in foot)
     found = []
-    for line in rows:
+    for line in value_lines:
         match = _ROW.fullmatch(line)
         assert match, line
         share = float(match[2])
@@ -41,48 +41,48 @@ def plotted(text: str) -> list[tuple[float, float, int]]:
 @pytest.mark.parametrize("time", ["response", "service"])
 def test_percentiles_agree_with_the_library(time: str) -> None:
     result = run_result("x")
-    rows = plotted(hgrm([saved(result)], slot="RCPT", time=time))
+    plotted_lines = plotted(hgrm([saved(result)], metric="RCPT", time=time))
     times = result["latency"]["RCPT"][time]
     library: Any = HdrHistogram.decode(times["histogram"])
-    for value_ms, share, count in rows:
+    for value_ms, share, count in plotted_lines:
         expected_ms = min(library.get_value_at_percentile(100 * count / times["count"]) / 1000, times["max_ms"])
         assert count >= share * times["count"] - 1e-6
         assert value_ms == pytest.approx(expected_ms, abs=0.0006)
-    assert rows[-1][1:] == (1.0, times["count"])
-    assert rows[-1][0] == pytest.approx(times["max_ms"], abs=0.0006)
-    assert rows == sorted(rows)
-    assert rows[0][1] == 0
+    assert plotted_lines[-1][1:] == (1.0, times["count"])
+    assert plotted_lines[-1][0] == pytest.approx(times["max_ms"], abs=0.0006)
+    assert plotted_lines == sorted(plotted_lines)
+    assert plotted_lines[0][1] == 0
 
 
-def test_steps_are_those_of_the_reference() -> None:
+def test_steps_are_those_of_hdrhistogram() -> None:
     draw = random.Random(1)
-    rows = plotted(percentile_lines(Histogram.of([draw.randrange(10**9) for _ in range(1000)]), "note"))
-    assert [share for _, share, _ in rows[:9]] == [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65]
-    assert rows[-2][1] >= 0.999
+    plotted_lines = plotted(percentile_lines(Histogram.of([draw.randrange(10**9) for _ in range(1000)]), "note"))
+    assert [share for _, share, _ in plotted_lines[:9]] == [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.55, 0.6, 0.65]
+    assert plotted_lines[-2][1] >= 0.999
 
 
-def test_few_many_and_no_samples() -> None:
+def test_histograms_of_no_few_and_many_samples_are_written() -> None:
     assert plotted(percentile_lines(Histogram(), "note")) == []
     assert {row[0] for row in plotted(percentile_lines(Histogram.of([5_000_000]), "note"))} == {5.0}
     many = Histogram()
     many.counts.update({5: 2**62, 9: 1})
     many.count, many.max_ns = 2**62 + 1, 9_000
-    rows = plotted(percentile_lines(many, "note"))
-    assert len(rows) < 400
-    assert rows[-1] == (0.009, 1.0, 2**62 + 1)
+    plotted_lines = plotted(percentile_lines(many, "note"))
+    assert len(plotted_lines) < 400
+    assert plotted_lines[-1] == (0.009, 1.0, 2**62 + 1)
 
 
-def test_one_histogram_or_a_clear_error() -> None:
+def test_without_exactly_one_histogram_there_is_a_clear_error() -> None:
     run = saved(run_result("x"))
     note = hgrm([saved(comparison_result()), run]).splitlines()[-1]
     assert note == "#[Values in milliseconds: message response time of mine (2)]"
-    for results, slot, words in (
+    for results, metric, message in (
         ([run, run], "message", "2 results hold message response"),
-        ([run], "nosuch", "no histogram of nosuch response is in these results; there are .*RCPT"),
-        ([saved(comparison_result())], "message", "no latency of anything"),
+        ([run], "nosuch", "these results hold no histogram of nosuch response; available metrics: .*RCPT"),
+        ([saved(comparison_result())], "message", "nor any other latency"),
     ):
-        with pytest.raises(UsageError, match=words):
-            hgrm(results, slot=slot)
+        with pytest.raises(UsageError, match=message):
+            hgrm(results, metric=metric)
     broken = check_result("x", latency={"RCPT": {"response": {"count": 1, "histogram": "HISTblah"}}})
-    with pytest.raises(UsageError, match="cannot be read"):
-        hgrm([saved(broken)], slot="RCPT")
+    with pytest.raises(UsageError, match="is not readable"):
+        hgrm([saved(broken)], metric="RCPT")

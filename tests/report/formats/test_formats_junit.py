@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from hostile_results import (
-    ADVISED,
+    ADVICE_RULE,
     capacity_result,
     check_result,
     comparison_result,
@@ -34,7 +34,7 @@ def kind_of(case: TestCase) -> type | None:
     return type(case.result[0]) if case.result else None
 
 
-def test_a_run_has_a_case_a_threshold() -> None:
+def test_run_has_a_case_for_each_threshold() -> None:
     suite = suite_of(run_result("220 x"))
     found = cases(suite)
     assert (suite.name, suite.tests, suite.failures, suite.errors) == ("run: mine", 4, 2, 0)
@@ -45,13 +45,13 @@ def test_a_run_has_a_case_a_threshold() -> None:
     assert isinstance(failure, Failure)
     assert failure.message == "message.p99 < 1ms 220 x: 42.5 ms, 4150% beyond it"
     found_properties = suite.properties()  # type: ignore[no-untyped-call]  # the library's own
-    told = {one.name: one.value for one in found_properties}
-    assert told["target"] == "smtp://127.0.0.1:2525"
-    assert int(told["messages.attempted"]) > 0
+    properties = {one.name: one.value for one in found_properties}
+    assert properties["target"] == "smtp://127.0.0.1:2525"
+    assert int(properties["messages.attempted"]) > 0
 
 
 @pytest.mark.parametrize("status", ["interrupted", "could-not-run", "aborted"])
-def test_what_did_not_come_to_its_end_is_an_error(status: str) -> None:
+def test_result_that_did_not_complete_is_an_error(status: str) -> None:
     suite = suite_of(run_result(outcome={"status": status, "reason": "by a signal"}))
     (error,) = cases(suite)["completed"].result
     assert isinstance(error, Error)
@@ -59,35 +59,35 @@ def test_what_did_not_come_to_its_end_is_an_error(status: str) -> None:
     assert suite.errors == 1
 
 
-def test_rules_fail_are_skipped_or_pass() -> None:
+def test_rules_fail_pass_or_are_skipped() -> None:
     found = cases(suite_of(check_result("it went on")))
     by_rule = {name.split()[0]: kind_of(case) for name, case in found.items()}
     assert by_rule == {
-        "completed": None, "eod-lf-lf": Failure, "rcpt-100": Skipped, "dsn-arguments": None, ADVISED: Skipped,
+        "completed": None, "eod-lf-lf": Failure, "rcpt-100": Skipped, "dsn-arguments": None, ADVICE_RULE: Skipped,
     }  # fmt: skip
     (failure,) = found["eod-lf-lf (RFC 5321 §4.1.1.4)"].result
     assert failure.message == "it went on"
     assert failure.type == "security"
-    for part in ("required: Only CRLF.CRLF", "  C: NOOP\\r\\n\n  ```\n", "again: smtpbench check", "eod-lf-lf-0123abcd"):
+    for part in ("required: Only CRLF.CRLF", "  C: NOOP\\r\\n\n  ```\n", "replay: smtpbench check", "eod-lf-lf-0123abcd"):
         assert part in failure.text
     strict = suite_of(check_result("it went on", strict=True))
     assert strict.failures == 2
 
 
-def test_a_finding_of_a_rule_without_a_verdict_is_a_failure() -> None:
+def test_finding_of_a_rule_without_a_verdict_is_a_failure() -> None:
     found = cases(suite_of(run_result("x", hostile={"findings": [finding(text="it went on")], "rules": {}})))
     (failure,) = found["eod-lf-lf"].result
     assert (type(failure), failure.message) == (Failure, "it went on")
 
 
-def test_what_is_in_the_baseline_does_not_count() -> None:
+def test_finding_in_the_baseline_is_skipped() -> None:
     found = cases(suite_of(fuzz_result()))
     assert kind_of(found["health (RFC 5321 §3.8)"]) is Failure
     (skipped,) = found["eod-lf-lf (RFC 5321 §4.1.1.4)"].result
-    assert skipped.message == "broken, but does not count (in the baseline): no reply"
+    assert skipped.message == "violated, but not a failure (in the baseline): no reply"
 
 
-def test_a_comparison_has_a_case_a_metric() -> None:
+def test_comparison_has_a_case_for_each_metric() -> None:
     suite = suite_of(comparison_result("other"))
     assert [(case.name, kind_of(case)) for case in suite] == [
         ("completed", None), ("message.p99", Failure), ("throughput", None), ("failed", None), ("other", Skipped),
@@ -97,13 +97,13 @@ def test_a_comparison_has_a_case_a_metric() -> None:
     assert failure.message == "slower: 10 ms → 12.5 ms +25.0% [+20.0 … +30.0]"
 
 
-def test_capacity_fails_where_no_rate_held() -> None:
+def test_capacity_fails_if_no_rate_met_the_objectives() -> None:
     assert suite_of(capacity_result()).failures == 0
     none = capacity_result(capacity={"rate_per_s": None, "reason": "even 10/s did not"})
     assert suite_of(none).failures == 1
 
 
-def test_totals_are_those_of_the_suites() -> None:
+def test_totals_are_the_sums_of_the_suites() -> None:
     rules = {"tls-inject": rule_data("tls-inject", "violation", "x")}
     broken = check_result(rules=rules, findings=[finding("tls-inject", "x")])
     root = JUnitXml.fromstring(junit([saved(run_result()), saved(broken)]).encode())

@@ -13,7 +13,7 @@ from smtpbench.report.formats.openmetrics import openmetrics
 
 
 def samples(*results: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    """By name and labels, without the result's."""
+    """Return samples by name and labels, without the label of the result."""
     text = openmetrics([saved(result) for result in results])
     assert text.endswith("# EOF\n")
     families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]  # the library's own
@@ -24,12 +24,12 @@ def samples(*results: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], 
     }
 
 
-def test_a_run() -> None:
+def test_run_has_counters_histograms_and_thresholds() -> None:
     result = run_result("x")
     found = samples(result)
     assert found["smtpbench_messages_total", (("outcome", "accepted"),)] == result["messages"]["accepted"]
-    refused = (("class", "5xx"), ("code", "550"), ("verb", "RCPT"))
-    assert found["smtpbench_replies_total", refused] == result["replies"]["RCPT"]["550"]
+    rejected = (("class", "5xx"), ("code", "550"), ("verb", "RCPT"))
+    assert found["smtpbench_replies_total", rejected] == result["replies"]["RCPT"]["550"]
     times = result["latency"]["RCPT"]["response"]
     labels = (("expected", "true"), ("slot", "RCPT"), ("time", "response"))
     quantile = (labels[0], ("quantile", "0.99"), *labels[1:])
@@ -46,7 +46,7 @@ def test_a_run() -> None:
     assert found["smtpbench_threshold_passed", (("threshold", "message.p99 < 1ms x"),)] == 0
 
 
-def test_the_others() -> None:
+def test_other_results_have_rules_differences_and_capacity() -> None:
     found = samples(fuzz_result("x"), comparison_result("B"), capacity_result())
     assert found["smtpbench_rule_kept", (("rule", "health"), ("severity", "security"))] == 0
     assert found["smtpbench_findings", (("rule", "health"), ("severity", "security"))] == 1
@@ -56,7 +56,7 @@ def test_the_others() -> None:
     assert found["smtpbench_capacity_messages_per_second", ()] == 400
 
 
-def test_names_that_come_to_be_one_are_one_sample() -> None:
+def test_names_that_are_equal_once_visible_are_one_sample() -> None:
     result = run_result("x", errors={"a\x01": 2, "a\\x01": 3})
     assert samples(result)["smtpbench_errors_total", (("kind", "a\\x01"),)] == 5
     text = openmetrics([saved(result), saved(result)])

@@ -1,4 +1,4 @@
-"""What Prometheus is told of a run: read back by its own parsers, and held against what was counted."""
+"""Metrics of a run for Prometheus: read by its own parsers and compared with what was counted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OPEN = "application/openmetrics-text;version=1.0.0"
 
 
 def read(text: bytes, *, open_format: bool = False) -> dict[str, list[Sample]]:
-    """Samples by name."""
+    """Return samples by name."""
     families: Iterable[object] = (openmetrics if open_format else plain).text_string_to_metric_families(text.decode())
     found: dict[str, list[Sample]] = {}
     for family in families:
@@ -43,7 +43,7 @@ def read(text: bytes, *, open_format: bool = False) -> dict[str, list[Sample]]:
 
 
 def counters(samples: dict[str, list[Sample]]) -> dict[tuple[str, ...], float]:
-    """Every value that may only grow, by name and labels."""
+    """Return every value that may only grow, by name and labels."""
     return {
         (name, *(f"{label}={value}" for label, value in sorted(one.labels.items()))): one.value
         for name, found in samples.items()
@@ -53,14 +53,14 @@ def counters(samples: dict[str, list[Sample]]) -> dict[tuple[str, ...], float]:
 
 
 def phase(samples: dict[str, list[Sample]]) -> str:
-    """The phase that a run is in; empty before its first second."""
+    """Return the phase of a run; empty before its first second."""
     states = {one.labels["smtpbench_phase"]: one.value for one in samples["smtpbench_phase"]}
     assert sorted(states) == ["drain", "over", "steady", "warmup"]
     return ",".join(name for name, value in states.items() if value)
 
 
 def check(samples: dict[str, list[Sample]], totals: Interval) -> None:
-    """That the counters are what was counted."""
+    """Assert that the counters equal the totals."""
     messages = {one.labels["outcome"]: one.value for one in samples["smtpbench_messages_total"]}
     assert messages == {name: totals.messages[name] for name in messages}
     assert sum(messages.values()) == totals.attempted
@@ -72,16 +72,16 @@ def check(samples: dict[str, list[Sample]], totals: Interval) -> None:
     counts = {tuple(sorted(one.labels.items())): one.value for one in samples["smtpbench_latency_seconds_count"]}
     sums = {tuple(sorted(one.labels.items())): one.value for one in samples["smtpbench_latency_seconds_sum"]}
     assert len(counts) == 2 * len(totals.latencies)
-    for (slot, ok), latency in totals.latencies.items():
+    for (metric, ok), latency in totals.latencies.items():
         for kind in ("service", "response"):
-            key = ("expected", str(ok).lower()), ("slot", slot), ("time", kind)
+            key = ("expected", str(ok).lower()), ("slot", metric), ("time", kind)
             histogram: Histogram = getattr(latency, kind)
             assert counts[key] == histogram.count
             assert sums[key] == pytest.approx(histogram.sum_ns / 1e9)
 
 
 @pytest.mark.parametrize("accept", ["", "text/plain", OPEN, "*/*;q=0.1"])
-async def test_counters_grow_to_the_totals_and_the_warmup_is_not_in_them(accept: str) -> None:
+async def test_counters_grow_to_the_totals_without_the_warmup(accept: str) -> None:
     metrics, totals = Metrics({"scenario": "relay"}), Interval()
     warm = busy_recorder(500, seed=99).drain()
     metrics.tick(tick(warm, phase="warmup", measured=Interval()))
@@ -106,13 +106,13 @@ async def test_counters_grow_to_the_totals_and_the_warmup_is_not_in_them(accept:
     assert found["smtpbench_generator_loop_lag_seconds"][0].value == pytest.approx(0.0015)
 
 
-async def test_before_the_first_second_there_are_zeros() -> None:
+async def test_counters_are_zero_before_the_first_second() -> None:
     found = read((await Metrics({}).answer(""))[1])
     assert [one.value for one in found["smtpbench_messages_total"]] == [0] * 5
     assert found["smtpbench_elapsed_seconds"][0].value == 0
 
 
-def test_a_bucket_holds_what_lies_at_or_below_its_edge() -> None:
+def test_bucket_holds_samples_up_to_its_edge() -> None:
     draw = random.Random(5)
     samples_ns = [round(10 ** draw.uniform(3, 11)) for _ in range(3000)]
     samples_ns += [round(edge_ms * MS) for edge_ms in EDGES_MS]
@@ -130,12 +130,12 @@ def test_a_bucket_holds_what_lies_at_or_below_its_edge() -> None:
 
 
 @pytest.mark.parametrize("open_format", [False, True])
-async def test_text_of_a_scenario_or_a_server_cannot_break_a_line(open_format: bool) -> None:
-    nasty = 'x"} 1\nsmtpbench_messages_total{outcome="accepted"} 9e9\\\x1b\udcff\u202e'
-    metrics, recorder = Metrics({"scenario": nasty}), Recorder()
-    recorder.samples(nasty, nasty, b"250 ok\r\n", True).append(sample(MS))
+async def test_text_of_a_scenario_or_server_cannot_break_a_line(open_format: bool) -> None:
+    hostile = 'x"} 1\nsmtpbench_messages_total{outcome="accepted"} 9e9\\\x1b\udcff\u202e'
+    metrics, recorder = Metrics({"scenario": hostile}), Recorder()
+    recorder.samples(hostile, hostile, b"250 ok\r\n", True).append(sample(MS))
     recorder.samples("RCPT", "", b"what?\r\n", False).append(sample(MS))
-    recorder.error(nasty)
+    recorder.error(hostile)
     metrics.tick(tick(recorder.drain()))
     found = read((await metrics.answer(OPEN if open_format else ""))[1], open_format=open_format)
     assert [one.value for one in found["smtpbench_messages_total"]] == [0] * 5
@@ -158,49 +158,51 @@ async def test_text_of_a_scenario_or_a_server_cannot_break_a_line(open_format: b
         (b"GET /metrics " + b"x" * 9000, b"400 Bad Request"),
     ],
 )
-async def test_whatever_is_asked_there_is_an_answer(head: bytes, status: bytes) -> None:
+async def test_every_request_is_answered(head: bytes, status: bytes) -> None:
     answer = await respond(head, Metrics({}))
-    said, _, body = answer.partition(b"\r\n\r\n")
-    assert said.startswith(b"HTTP/1.1 " + status + b"\r\n")
-    length = re.search(rb"\r\nContent-Length: (\d+)\r\n", said)
+    head_of_answer, _, body = answer.partition(b"\r\n\r\n")
+    assert head_of_answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+    length = re.search(rb"\r\nContent-Length: (\d+)\r\n", head_of_answer)
     assert length
     assert int(length[1]) == len(body) > 0
 
 
-class Heard:
-    """A view that remembers."""
+class RecordingWatcher:
+    """A watcher that records what it is told."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.notifications: list[str] = []
         self.ticks = 0
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         self.ticks += 1
 
     def notify(self, text: str) -> None:
-        self.said.append(text)
+        self.notifications.append(text)
 
     @property
     def port(self) -> int:
-        found = re.fullmatch(r"metrics: http://127\.0\.0\.1:(\d+)/metrics", self.said[0])
+        found = re.fullmatch(r"metrics: http://127\.0\.0\.1:(\d+)/metrics", self.notifications[0])
         assert found
         return int(found[1])
 
 
 async def scrape(port: int, request: bytes = b"GET /metrics HTTP/1.1\r\n\r\n") -> bytes:
-    """What comes until the other side closes."""
+    """Return what the server sends until it closes the connection."""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         await stream.send_all(request)
         return b"".join([piece async for piece in stream])
 
 
-async def serve(job: Callable[[Watcher], Awaitable[str]], heard: Heard, port: int = 0, hold_ns: int = 0) -> str:
+async def serve(
+    job: Callable[[Watcher], Awaitable[str]], recording: RecordingWatcher, port: int = 0, hold_ns: int = 0
+) -> str:
     with trio.fail_after(30):
-        return await serving(port, hold_ns, {}, heard, job)
+        return await serving(port, hold_ns, {}, recording, job)
 
 
-async def test_a_scrape_in_the_closing_moment_has_the_last_second_in_it() -> None:
-    heard, scraped = Heard(), []
+async def test_scrape_after_the_run_holds_its_last_second() -> None:
+    recording, scraped = RecordingWatcher(), []
     totals = busy_recorder().drain()
 
     async def job(watcher: Watcher) -> str:
@@ -210,67 +212,67 @@ async def test_a_scrape_in_the_closing_moment_has_the_last_second_in_it() -> Non
 
     async def late() -> None:
         await trio.testing.wait_all_tasks_blocked()  # the job has returned, and the hold has begun
-        scraped.append(await scrape(heard.port))
+        scraped.append(await scrape(recording.port))
 
     async with trio.open_nursery() as nursery:
-        assert await serve(job, heard, hold_ns=20 * 10**9) == "done"
+        assert await serve(job, recording, hold_ns=20 * 10**9) == "done"
     found = read(scraped[0].partition(b"\r\n\r\n")[2])
     check(found, totals)
     assert phase(found) == "over"
-    assert heard.ticks == 1
+    assert recording.ticks == 1
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", heard.port))
+        socket.create_connection(("127.0.0.1", recording.port))
 
 
-async def test_clients_that_misbehave_do_not_end_the_run() -> None:
-    heard = Heard()
+async def test_misbehaving_client_does_not_end_the_run() -> None:
+    recording = RecordingWatcher()
 
     async def job(watcher: Watcher) -> str:
-        assert (await scrape(heard.port, b"x" * 8193)).startswith(b"HTTP/1.1 400")
+        assert (await scrape(recording.port, b"x" * 8193)).startswith(b"HTTP/1.1 400")
         for request in (b"", b"GET /metrics HTTP/1.1\r\n\r\n"):  # gone before the answer
-            gone = socket.create_connection(("127.0.0.1", heard.port))
+            gone = socket.create_connection(("127.0.0.1", recording.port))
             gone.sendall(request)
             gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             gone.close()
             await trio.testing.wait_all_tasks_blocked()
-        assert (await scrape(heard.port)).startswith(b"HTTP/1.1 200")
+        assert (await scrape(recording.port)).startswith(b"HTTP/1.1 200")
         return "done"
 
-    assert await serve(job, heard) == "done"
+    assert await serve(job, recording) == "done"
 
 
-async def test_an_error_of_the_run_is_the_runs_own() -> None:
+async def test_error_of_the_run_is_passed_on() -> None:
     async def job(watcher: Watcher) -> str:
         raise CannotRun("nothing listens there")
 
     with pytest.raises(CannotRun, match="nothing listens there"):
-        await serve(job, Heard(), hold_ns=20 * 10**9)
+        await serve(job, RecordingWatcher(), hold_ns=20 * 10**9)
 
 
-async def test_a_port_that_is_taken_is_said_before_the_run() -> None:
+async def test_port_in_use_is_reported_before_the_run() -> None:
     async def job(watcher: Watcher) -> str:
         raise AssertionError("the run began")
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(CannotRun, match=f"--metrics {port}: cannot listen on 127.0.0.1: address already in use"):
-            await serve(job, Heard(), port)
+            await serve(job, RecordingWatcher(), port)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_is_scraped_from_its_beginning_to_its_end(tmp_path: Path, workers: int) -> None:
+def test_run_is_scraped_from_start_to_end(tmp_path: Path, workers: int) -> None:
     with sink() as (port, _):
         argv = ["run", "relay", "--target", f"smtp://127.0.0.1:{port}", "-r", "300/s", "-d", "2s", "--warmup", "1s"]
         process = start(*argv, "--workers", str(workers), "--out", str(tmp_path), "--progress", "none", "--metrics", "0",
                         "--metrics-hold", "30s")  # fmt: skip
         assert process.stderr is not None
-        said = re.fullmatch(r"smtpbench: metrics: (http://127\.0\.0\.1:\d+" + PATH + r")\n", process.stderr.readline())
-        assert said
+        announced = re.fullmatch(r"smtpbench: metrics: (http://127\.0\.0\.1:\d+" + PATH + r")\n", process.stderr.readline())
+        assert announced
         scrapes: list[dict[str, list[Sample]]] = []
         while not scrapes or phase(scrapes[-1]) != "over":
-            with urllib.request.urlopen(said[1], timeout=30) as answer:
+            with urllib.request.urlopen(announced[1], timeout=30) as answer:
                 scrapes.append(read(answer.read()))
-            time.sleep(0.1)  # how often, not when: it ends with the phase
+            time.sleep(0.1)  # only limits how often it scrapes; the loop ends with the phase
         done = finish(process, tmp_path)
     assert done.code == 0
     assert len(scrapes) > 2
@@ -278,7 +280,7 @@ def test_a_run_is_scraped_from_its_beginning_to_its_end(tmp_path: Path, workers:
         assert all(after[name] >= value for name, value in before.items())
     last, result = scrapes[-1], done.result
     accepted = {one.value for scraped in scrapes for one in scraped["smtpbench_messages_total"]}
-    assert any(0 < value < 600 for value in accepted)  # it was seen under way
+    assert any(0 < value < 600 for value in accepted)  # it was scraped while it was running
     assert {one.labels["outcome"]: one.value for one in last["smtpbench_messages_total"]} == {
         name: count for name, count in result["messages"].items() if name != "attempted"
     }
@@ -291,14 +293,14 @@ def test_a_run_is_scraped_from_its_beginning_to_its_end(tmp_path: Path, workers:
     labels = last["smtpbench_run_info"][0].labels
     assert (labels["scenario"], labels["model"], labels["workers"]) == ("relay", "open", str(workers))
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(said[1], timeout=30)
+        urllib.request.urlopen(announced[1], timeout=30)
 
 
 def python(code: str, *argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_without_the_package_there_is_one_clear_sentence(tmp_path: Path) -> None:
+def test_missing_package_is_one_clear_error(tmp_path: Path) -> None:
     code = "import sys; sys.modules['prometheus_client'] = None; from smtpbench.cli.main import main; main()"
     done = python(code, "run", "relay", "--target", "smtp://127.0.0.1:1", "--metrics", "0", "--out", str(tmp_path / "out"))
     assert done.returncode == 2
@@ -306,5 +308,5 @@ def test_without_the_package_there_is_one_clear_sentence(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_without_metrics_does_not_import_it() -> None:
+def test_run_without_metrics_does_not_import_the_package() -> None:
     assert python("import sys, smtpbench.cli.run; print('prometheus_client' in sys.modules)").stdout == "False\n"

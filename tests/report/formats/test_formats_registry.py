@@ -1,4 +1,4 @@
-"""All formats at once: what is hostile is text in each of them, and what is misshapen is an error and no traceback."""
+"""All formats: hostile text is shown as text, and a misshapen result is shown or an error without a traceback."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import Saved
 from smtpbench.report.formats.registry import FORMATS, render
-from smtpbench.report.terminal.tables import safe
+from smtpbench.report.reading.formatting import safe
 
 EVERYTHING = ["html", "junit", "sarif", "markdown", "csv", "jsonl", "hgrm", "openmetrics", "annotations", "summary"]
 JUNK: list[Any] = [
     None, True, -1, 10**400, float("nan"), float("inf"), "", CONTROLS, HOSTILE, [], [[]], [1, None], {}, {"": {}},
     {"a": [{"b": 1}]},
 ]  # fmt: skip
-#: What a format has nothing to tell of: findings, latencies, and what went wrong.
-SILENT = {("sarif", "comparison"), ("sarif", "capacity"), ("csv", "comparison"), ("annotations", "capacity")}
+#: Formats that hold nothing of a kind of result.
+EMPTY = {("sarif", "comparison"), ("sarif", "capacity"), ("csv", "comparison"), ("annotations", "capacity")}
 
 
 def texts_of_json(value: Any) -> Iterator[str]:
@@ -103,14 +103,14 @@ READERS: dict[str, Callable[[str], list[str]]] = {
 }
 
 
-def test_every_format_is_read_back_by_somebody_else() -> None:
-    # .hgrm and the page have tests of their own; a terminal reads no markup
+def test_every_format_is_read_by_an_independent_parser() -> None:
+    # .hgrm and the page have tests of their own, and a terminal interprets no markup
     assert set(READERS) | {"hgrm", "html", "console"} == set(FORMATS)
 
 
-@pytest.mark.parametrize(("name", "kind"), [pair for pair in itertools.product(READERS, MAKERS) if pair not in SILENT])
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in itertools.product(READERS, MAKERS) if pair not in EMPTY])
 @pytest.mark.parametrize("text", [HOSTILE, CONTROLS], ids=["markup", "controls"])
-def test_what_is_hostile_is_text(name: str, kind: str, text: str) -> None:
+def test_hostile_text_is_shown_as_text(name: str, kind: str, text: str) -> None:
     shown = render(name, [saved(MAKERS[kind](text))])
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e\u2028\ud800-\udfff\ufffe]", shown)
     wanted = safe(text)[:60].split("](")[0]
@@ -119,22 +119,22 @@ def test_what_is_hostile_is_text(name: str, kind: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", [*EVERYTHING, "console"])
 @pytest.mark.parametrize("kind", MAKERS)
-def test_what_is_misshapen_is_shown_or_one_clear_error(name: str, kind: str) -> None:
-    whole = MAKERS[kind]()
+def test_misshapen_result_is_shown_or_a_one_line_error(name: str, kind: str) -> None:
+    original = MAKERS[kind]()
     draw = random.Random(f"{name} {kind}")
     for _ in range(25):
-        result = copy.deepcopy(whole)
+        result = copy.deepcopy(original)
         for _ in range(draw.randint(1, 3)):
             spoil(result, draw)
-        result["schema"] = whole["schema"]
-        shown = shown_or_error(name, [saved(result), saved(whole)] if draw.random() < 0.3 else [saved(result)])
+        result["schema"] = original["schema"]
+        shown = shown_or_error(name, [saved(result), saved(original)] if draw.random() < 0.3 else [saved(result)])
         shown.encode()
         if name in READERS and shown:
             READERS[name](shown)
 
 
 def shown_or_error(name: str, results: Sequence[Saved]) -> str:
-    """What a format makes of results; nothing where it says in one line why it makes nothing."""
+    """Return what a format makes of results; empty if it raises an error of one line."""
     try:
         return render(name, results)
     except UsageError as error:
@@ -143,15 +143,19 @@ def shown_or_error(name: str, results: Sequence[Saved]) -> str:
     return ""
 
 
-def test_the_error_names_the_file_and_does_nothing_to_a_terminal() -> None:
-    result = MAKERS["check"]()
-    result["findings"] = [{"rule": "\x1b[2J", "severity": "x"}]
-    with pytest.raises(UsageError, match=r"^a\\x1bb/result.json: no console can be made of it.*KeyError.*x1b"):
-        render("console", [saved(result, "a\x1bb")])
+def broken_format(several: Sequence[Saved]) -> str:
+    """A format with a bug."""
+    raise KeyError("\x1b[2J")
+
+
+def test_error_names_the_file_and_holds_no_control_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FORMATS, "broken", f"{__name__}:broken_format")
+    with pytest.raises(UsageError, match=r"^a\\x1bb/result.json: cannot be converted to broken: .*KeyError.*x1b"):
+        render("broken", [saved(MAKERS["check"](), "a\x1bb")])
 
 
 def spoil(value: Any, draw: random.Random) -> None:
-    """Put junk somewhere into it, or take something away."""
+    """Replace something in a value by junk, or delete it."""
     while True:
         names = list(value) if isinstance(value, dict) else list(range(len(value)))
         at = draw.choice(names)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_results import ADVISED, CONTROLS, HOSTILE, MAKERS, check_result, finding, fuzz_result, saved
+from hostile_results import ADVICE_RULE, CONTROLS, HOSTILE, MAKERS, check_result, finding, fuzz_result, saved
 from jsonschema import Draft4Validator
 
 from smtpbench.report.formats.sarif import sarif
@@ -23,13 +23,13 @@ def log_of(*results: dict[str, Any], folder: str = "results/mine") -> Any:
 
 
 @pytest.mark.parametrize("text", ["x", HOSTILE, CONTROLS], ids=["plain", "markup", "controls"])
-def test_it_is_valid(text: str) -> None:
+def test_log_is_valid_by_the_schema(text: str) -> None:
     log = log_of(*(make(text) for make in MAKERS.values()))
-    assert len(log["runs"]) == 3  # what has no findings has no run
+    assert len(log["runs"]) == 3  # results without findings have no run
     assert not VALID.is_valid({**log, "version": "2.0.0"})
 
 
-def test_rules_say_what_is_required_and_where() -> None:
+def test_rules_hold_requirement_and_section() -> None:
     (run,) = log_of(check_result())["runs"]
     rules = {rule["id"]: rule for rule in run["tool"]["driver"]["rules"]}
     rule = rules["eod-lf-lf"]
@@ -37,13 +37,13 @@ def test_rules_say_what_is_required_and_where() -> None:
     assert rule["fullDescription"]["text"].startswith("Only CRLF.CRLF ends the message text")
     assert rule["properties"]["security-severity"] == "8.0"
     assert "security" in rule["properties"]["tags"]
-    assert "security-severity" not in rules[ADVISED]["properties"]
+    assert "security-severity" not in rules[ADVICE_RULE]["properties"]
 
 
-def test_results_point_at_what_says_it_again() -> None:
+def test_results_point_at_the_scenario_that_replays_them() -> None:
     (run,) = log_of(check_result("it went on"))["runs"]
     results = {result["ruleId"]: result for result in run["results"]}
-    assert {name: result["level"] for name, result in results.items()} == {"eod-lf-lf": "error", ADVISED: "note"}
+    assert {name: result["level"] for name, result in results.items()} == {"eod-lf-lf": "error", ADVICE_RULE: "note"}
     one = results["eod-lf-lf"]
     assert run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == "eod-lf-lf"
     (location,) = one["locations"]
@@ -57,17 +57,17 @@ def test_results_point_at_what_says_it_again() -> None:
 
 
 @pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "", ".", "a\nb", 7, None])
-def test_a_file_that_leads_out_of_its_folder_is_none(file: Any) -> None:
+def test_file_outside_the_folder_is_ignored(file: Any) -> None:
     (run,) = log_of(check_result(findings=[finding(file=file)]))["runs"]
     place = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
     assert place == "results/mine/result.json"
 
 
-def prints(*results: dict[str, Any]) -> list[str]:
+def fingerprints(*results: dict[str, Any]) -> list[str]:
     return [one["partialFingerprints"]["smtpbenchFinding/v1"] for run in log_of(*results)["runs"] for one in run["results"]]
 
 
-def test_an_alert_of_another_day_has_the_same_fingerprint() -> None:
+def test_same_finding_of_another_day_has_the_same_fingerprint() -> None:
     monday = fuzz_result(rules={}, findings=[finding("health", "no reply", cause="no reply to QUIT")])
     tuesday = fuzz_result(
         started="2026-05-06T07:08:09+00:00", seed=99, rules={},
@@ -76,11 +76,11 @@ def test_an_alert_of_another_day_has_the_same_fingerprint() -> None:
                           dialogue=["C: NOOP"])],
     )  # fmt: skip
     other = fuzz_result(rules={}, findings=[finding("health", "no reply", cause="the target is gone")])
-    assert len(prints(monday)) == 1
-    assert prints(monday) == prints(tuesday) != prints(other)
+    assert len(fingerprints(monday)) == 1
+    assert fingerprints(monday) == fingerprints(tuesday) != fingerprints(other)
 
 
-def test_a_rerun_replaces_the_one_before() -> None:
+def test_rerun_has_the_same_automation_id() -> None:
     def id_of(folder: str) -> str:
         return str(log_of(fuzz_result(), folder=folder)["runs"][0]["automationDetails"]["id"])
 
@@ -90,11 +90,11 @@ def test_a_rerun_replaces_the_one_before() -> None:
     assert len(set(ids)) == 2
 
 
-def test_the_baseline_is_suppressed() -> None:
+def test_finding_in_the_baseline_is_suppressed() -> None:
     (run,) = log_of(fuzz_result())["runs"]
     assert {result["ruleId"]: "suppressions" in result for result in run["results"]} == {"health": False, "eod-lf-lf": True}
 
 
-def test_nothing_is_a_link_that_a_server_made() -> None:
+def test_link_in_text_of_a_server_is_escaped() -> None:
     (run,) = log_of(check_result("[click](http://evil.example)"))["runs"]
     assert "](" not in run["results"][0]["message"]["text"]

@@ -1,4 +1,4 @@
-"""Reports written: whole or not at all, and never over what is no file."""
+"""Reports are written completely or not at all, and devices are never replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from smtpbench.report.formats.writing import append, write_whole
 
 
-def test_a_file_is_made_and_replaced_and_keeps_its_mode(tmp_path: Path) -> None:
+def test_file_is_created_and_replaced_and_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "a.xml"
     write_whole("one\udce9", path)
     assert path.read_bytes() == b"one\\udce9"
@@ -23,13 +23,13 @@ def test_a_file_is_made_and_replaced_and_keeps_its_mode(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_name_may_be_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+def test_longest_possible_name_is_written(tmp_path: Path) -> None:
     path = tmp_path / ("ä" * 127)
     write_whole("x", path)
     assert path.read_text() == "x"
 
 
-def test_a_link_stays_one(tmp_path: Path) -> None:
+def test_symbolic_link_is_kept(tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
     write_whole("new", tmp_path / "link")
@@ -37,19 +37,19 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "real").read_text() == "new"
 
 
-def test_a_fifo_is_written_and_stays_one(tmp_path: Path) -> None:
+def test_fifo_is_written_and_kept(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    text, heard = "x" * 200_000, list[str]()  # more than a pipe holds
-    reader = threading.Thread(target=lambda: heard.append(fifo.read_text()))
+    text, received = "x" * 200_000, list[str]()  # more than a pipe holds
+    reader = threading.Thread(target=lambda: received.append(fifo.read_text()))
     reader.start()
     write_whole(text, fifo)
     reader.join(timeout=30)
-    assert heard == [text]
+    assert received == [text]
     assert stat.S_ISFIFO(fifo.lstat().st_mode)
 
 
-def test_a_device_is_written_and_stays_one(tmp_path: Path) -> None:
+def test_device_is_written_and_kept(tmp_path: Path) -> None:
     ours, theirs = os.openpty()
     try:
         device = Path(os.ttyname(theirs))
@@ -63,8 +63,8 @@ def test_a_device_is_written_and_stays_one(tmp_path: Path) -> None:
         os.close(ours)
 
 
-def test_a_stream_that_is_a_file_is_added_to(tmp_path: Path) -> None:
-    # /dev/stdout of a shell's `> file` is a name of that file, and what is in it was printed there
+def test_dev_fd_of_a_file_is_appended_to(tmp_path: Path) -> None:
+    # with a shell's `> file`, /dev/stdout is a name of that file, which holds what was printed before
     path = tmp_path / "out"
     path.write_text("printed\n")
     with path.open("a") as out:
@@ -74,7 +74,7 @@ def test_a_stream_that_is_a_file_is_added_to(tmp_path: Path) -> None:
     assert path.stat().st_ino == inode
 
 
-def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_no_partial_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileNotFoundError):
         write_whole("x", tmp_path / "missing" / "a")
     with pytest.raises(OSError, match="irectory"):
@@ -90,7 +90,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pyte
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a", "old")]
 
 
-def test_append(tmp_path: Path) -> None:
+def test_append_adds_to_the_end(tmp_path: Path) -> None:
     append("one\n", tmp_path / "a")
     append("two\n", tmp_path / "a")
     assert (tmp_path / "a").read_text() == "one\ntwo\n"

@@ -1,4 +1,4 @@
-"""The page in a real browser: it asks for nothing, breaks no policy, fits a telephone, and hostile text stays text."""
+"""The page in Chromium: it loads nothing, violates no policy, fits a telephone, and hostile text stays text."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ CHROMIUM = "chromium"
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
          "--disable-sync"]  # fmt: skip
 WIDE, TELEPHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
-#: Everything that a result's text could be made of by somebody who means harm.
-EVIL = (
-    '"\'><img src=x onerror="window.pwned=1"><b id="evil">bold</b></title></style></textarea></script>'
+#: Text of a result that an attacker could choose.
+ATTACK = (
+    '"\'><img src=x onerror="window.pwned=1"><b id="attack">bold</b></title></style></textarea></script>'
     "<script>window.pwned=1</script><svg onload=window.pwned=1>]]>--><!--\x1b[31m\x00\u202e\u2066\u2028\ud800{{7*7}}\r\n"
 )
-HUGE = EVIL + 100_000 * "x"
+HUGE = ATTACK + 100_000 * "x"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A page of every kind, by its name."""
+    """Return a page of every kind, by its name."""
     folder = tmp_path_factory.mktemp("pages")
     runs = [
         load(saved_results.run_folder(folder / name, seconds=40, samples=30, seed=seed)) for seed, name in enumerate("ab")
@@ -48,8 +48,8 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     kinds: dict[str, list[Saved]] = {
         "run": runs[:1],
         "runs": runs,
-        "fuzz": [saved_results.judged(FUZZ)],
-        "matrix": [saved_results.judged(path="a/result.json"), saved_results.judged(path="b/result.json")],
+        "fuzz": [saved_results.rules_result(FUZZ)],
+        "matrix": [saved_results.rules_result(path="a/result.json"), saved_results.rules_result(path="b/result.json")],
         "comparison": [saved_results.comparison()],
         "capacity": [saved_results.capacity()],
     }
@@ -60,27 +60,27 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @contextmanager
 def opened(browser: Browser, path: Path, **options: Any) -> Iterator[Page]:
-    """The page in a window of its own; whatever it complains of, breaks or asks for is a failure."""
+    """Open a page in a window of its own; errors, messages and requests are failures."""
     context = browser.new_context(**({"viewport": WIDE} | options))
-    page, troubles, asked = context.new_page(), [], []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    page.on("dialog", lambda dialog: troubles.append(dialog.message))
-    page.on("request", lambda request: asked.append(request.url))
+    page, errors, requested = context.new_page(), [], []
+    page.on("console", lambda message: errors.append(message.text))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("dialog", lambda dialog: errors.append(dialog.message))
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(path.as_uri())
     yield page
-    assert troubles == []
-    assert asked == [path.as_uri()]
+    assert errors == []
+    assert requested == [path.as_uri()]
     context.close()
 
 
 def overflow(page: Page) -> int:
-    """Pixels that the page is wider than its window."""
+    """Return by how many pixels the page is wider than its window."""
     return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
 
 
 @pytest.mark.parametrize("name", ["run", "runs", "fuzz", "matrix", "comparison", "capacity"])
-def test_a_page_of_every_kind(browser: Browser, pages: dict[str, Path], name: str) -> None:
+def test_page_of_every_kind_fits_and_has_a_dark_theme(browser: Browser, pages: dict[str, Path], name: str) -> None:
     with opened(browser, pages[name]) as page:
         assert overflow(page) <= 0
         charts = page.evaluate("document.querySelectorAll('figure[data-chart]').length")
@@ -95,7 +95,7 @@ def test_a_page_of_every_kind(browser: Browser, pages: dict[str, Path], name: st
 
 
 @pytest.mark.parametrize("name", ["run", "comparison"])
-def test_without_javascript_drawings_and_tables_stand(browser: Browser, pages: dict[str, Path], name: str) -> None:
+def test_page_without_javascript_shows_drawings_and_tables(browser: Browser, pages: dict[str, Path], name: str) -> None:
     with opened(browser, pages[name], java_script_enabled=False, viewport=TELEPHONE) as page:
         assert overflow(page) <= 0
         assert page.locator("table").first.is_visible()
@@ -106,7 +106,7 @@ def test_without_javascript_drawings_and_tables_stand(browser: Browser, pages: d
         assert page.locator("canvas").count() == 0
 
 
-def test_on_paper_the_drawings_take_the_place_of_the_canvas(browser: Browser, pages: dict[str, Path]) -> None:
+def test_print_shows_drawings_instead_of_the_canvas(browser: Browser, pages: dict[str, Path]) -> None:
     with opened(browser, pages["run"], color_scheme="dark") as page:
         figure = page.locator("figure[data-chart='0']")
         assert figure.locator(".live").is_visible()
@@ -116,7 +116,7 @@ def test_on_paper_the_drawings_take_the_place_of_the_canvas(browser: Browser, pa
         assert figure.locator("svg.chart").is_visible()
 
 
-def test_the_keyboard_reaches_and_works_everything(browser: Browser, pages: dict[str, Path]) -> None:
+def test_keyboard_reaches_and_operates_everything(browser: Browser, pages: dict[str, Path]) -> None:
     with opened(browser, pages["run"]) as page:
         reached = []
         for _ in range(40):
@@ -136,8 +136,10 @@ def test_the_keyboard_reaches_and_works_everything(browser: Browser, pages: dict
         figure.locator(".live").focus()
         page.keyboard.press("End")
         assert figure.locator(".place").inner_text().startswith("at 99.9")
-        worst = page.evaluate("JSON.parse(document.getElementById('charts').textContent)[0].s[0].p.filter((y) => y).at(-1)")
-        assert figure.locator(".value").first.inner_text().split() == [f"{worst:.3g}", "ms"]
+        slowest = page.evaluate(
+            "JSON.parse(document.getElementById('charts').textContent)[0].s[0].p.filter((y) => y).at(-1)"
+        )
+        assert figure.locator(".value").first.inner_text().split() == [f"{slowest:.3g}", "ms"]
         assert not figure.locator(".reset").is_visible()
         page.keyboard.press("+")
         assert figure.locator(".reset").is_visible()
@@ -150,7 +152,7 @@ def test_the_keyboard_reaches_and_works_everything(browser: Browser, pages: dict
         assert curve.get_attribute("aria-pressed") == "false"
 
 
-def test_the_heatmap_tells_its_cells(browser: Browser, pages: dict[str, Path]) -> None:
+def test_heatmap_shows_the_values_of_its_cells(browser: Browser, pages: dict[str, Path]) -> None:
     with opened(browser, pages["run"]) as page:
         figure = page.locator("figure[data-grid='0']")
         figure.focus()
@@ -159,15 +161,15 @@ def test_the_heatmap_tells_its_cells(browser: Browser, pages: dict[str, Path]) -
         figure.locator("svg.heat").scroll_into_view_if_needed()
         box = figure.locator("svg.heat").bounding_box()
         assert box is not None
-        told = set()
+        counts = set()
         for share in range(5, 95, 2):
             page.mouse.move(box["x"] + box["width"] / 2, box["y"] + share / 100 * box["height"])
-            told.add(figure.locator(".place").inner_text().rpartition(": ")[2])
-        assert "0 of 30" in told
-        assert any(text.endswith(" of 30") and text != "0 of 30" for text in told)
+            counts.add(figure.locator(".place").inner_text().rpartition(": ")[2])
+        assert "0 of 30" in counts
+        assert any(text.endswith(" of 30") and text != "0 of 30" for text in counts)
 
 
-def test_dragging_zooms_and_a_double_click_shows_the_whole(browser: Browser, pages: dict[str, Path]) -> None:
+def test_dragging_zooms_and_a_double_click_resets(browser: Browser, pages: dict[str, Path]) -> None:
     with opened(browser, pages["capacity"]) as page:
         figure = page.locator("figure[data-chart='0']")
         box = figure.locator(".u-over").bounding_box()
@@ -181,31 +183,34 @@ def test_dragging_zooms_and_a_double_click_shows_the_whole(browser: Browser, pag
         assert not figure.locator(".reset").is_visible()
 
 
-def poisoned(value: Any, text: str) -> Any:
-    """A result with every text replaced but for those that its reading turns on, and one more entry with such a name."""
+def with_text(value: Any, text: str) -> Any:
+    """Return a result with all text replaced, and an additional entry of that name in each mapping.
+
+    Text that the reader interprets is kept.
+    """
     if isinstance(value, str):
         return text
     if isinstance(value, list):
-        return [poisoned(one, text) for one in value]
+        return [with_text(one, text) for one in value]
     if not isinstance(value, dict):
         return value
     kept = ("schema", "kind", "histogram", "model", "verdict", "severity", "unit")
-    found = {key: one if key in kept else poisoned(one, text) for key, one in value.items()}
+    found = {key: one if key in kept else with_text(one, text) for key, one in value.items()}
     return found | {text[:1000]: next(iter(found.values()))} if found else found
 
 
 @pytest.mark.parametrize("name", ["run", "fuzz", "comparison", "capacity"])
 def test_hostile_text_is_shown_and_never_run(browser: Browser, tmp_path: Path, name: str) -> None:
-    folder = tmp_path / EVIL.translate(dict.fromkeys(map(ord, "/\0\ud800"))).strip()[:80]
+    folder = tmp_path / ATTACK.translate(dict.fromkeys(map(ord, "/\0\ud800"))).strip()[:80]
     makers = {
-        "fuzz": lambda: saved_results.judged(FUZZ),
+        "fuzz": lambda: saved_results.rules_result(FUZZ),
         "comparison": saved_results.comparison,
         "capacity": saved_results.capacity,
     }
     if name == "run":
         saved = load(saved_results.run_folder(folder, seconds=20, samples=10))
         with (folder / "timeline.csv").open("a") as timeline:
-            timeline.write("nan,steady,inf,-1,1e400,x\n" + 30 * "1," + "\n" + EVIL.encode("ascii", "replace").decode())
+            timeline.write("nan,steady,inf,-1,1e400,x\n" + 30 * "1," + "\n" + ATTACK.encode("ascii", "replace").decode())
         with (folder / "histograms.hlog").open("a") as log:
             log.write(
                 "Tag=message.response,0,1,9,AAAA\nTag=message.response,nan,inf,9,HISTFAAAAB542pNp\nTag=message.response,\n"
@@ -213,14 +218,14 @@ def test_hostile_text_is_shown_and_never_run(browser: Browser, tmp_path: Path, n
     else:
         saved = makers[name]()
         folder.mkdir()
-    (folder / "result.json").write_text(json.dumps(poisoned(saved.result, HUGE)))
+    (folder / "result.json").write_text(json.dumps(with_text(saved.result, HUGE)))
     page_file = tmp_path / "page.html"
     write_report([load(folder)], page_file)
     assert page_file.stat().st_size < 2_000_000
     with opened(browser, page_file, viewport=TELEPHONE) as page:
         assert overflow(page) <= 0
         assert page.evaluate("window.pwned === undefined")
-        assert page.evaluate("document.querySelectorAll('img, iframe, object, #evil, [onerror], [onload]').length") == 0
+        assert page.evaluate("document.querySelectorAll('img, iframe, object, #attack, [onerror], [onload]').length") == 0
         assert page.evaluate("document.querySelectorAll('script').length") == 3
         text = page.evaluate("document.body.innerText")
         assert "<img src=x" in text

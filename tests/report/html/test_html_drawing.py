@@ -1,4 +1,4 @@
-"""SVG: well-formed, without style attributes, and every point where it belongs."""
+"""SVG: well-formed, without style attributes, and every point at its place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.saved import Second
-from smtpbench.report.html.curves import Band, Chart, ChartSeries, Mark, heatmap, linear
+from smtpbench.report.html.curves import Band, Chart, ChartSeries, Mark, linear
 from smtpbench.report.html.drawing import bar_svg, chart_svg, heatmap_svg, interval_svg, scale_svg, strip_svg
+from smtpbench.report.html.heatmap import heatmap
 
 MS = 1_000_000
 EVIL = '</text><script>alert(1)</script>"&'
@@ -29,7 +30,7 @@ def paths(svg: str, cls: str) -> list[str]:
 
 
 @pytest.mark.parametrize("size", ["small", "half", "wide"])
-def test_whatever_stands_in_it_a_drawing_is_well_formed(size: str) -> None:
+def test_drawing_with_any_text_is_well_formed(size: str) -> None:
     drawings = [
         chart_svg(chart(ChartSeries(EVIL, (1.0, None, 3.0), 9, look)), size) for look in ("line", "dashed", "area", "dotted")
     ]
@@ -41,19 +42,19 @@ def test_whatever_stands_in_it_a_drawing_is_well_formed(size: str) -> None:
         assert not any("style" in one.attrib or any(name.startswith("on") for name in one.attrib) for one in found)
 
 
-def test_a_line_goes_through_its_points() -> None:
+def test_line_goes_through_its_points() -> None:
     svg = chart_svg(chart(ChartSeries("a", (0.0, 10.0, 5.0))), "half")
     room = int(re.findall(r'viewBox="0 0 2000 (\d+)"', svg)[0])
     assert paths(svg, "line") == [f"M0 {room}l1000 -{room}l1000 {room // 2}"]
 
 
-def test_gaps_part_a_line_and_a_point_alone_is_a_dot() -> None:
+def test_gap_splits_a_line_and_a_single_point_is_a_dot() -> None:
     svg = chart_svg(chart(ChartSeries("a", (10.0, None, 10.0))), "half")
     assert paths(svg, "line") == ["M0 0h0M2000 0h0"]
     assert paths(chart_svg(chart(ChartSeries("a", (None, None, None))), "half"), "line") == []
 
 
-def test_what_is_level_is_drawn_from_end_to_end() -> None:
+def test_level_line_is_drawn_from_end_to_end() -> None:
     xs = tuple(float(at) for at in range(101))
     assert paths(chart_svg(chart(ChartSeries("a", (10.0,) * 101), xs=xs), "half"), "line") == ["M0 0l2000 0"]
 
@@ -73,49 +74,49 @@ def cells(svg: str) -> dict[tuple[int, int], int]:
     return found
 
 
-def test_a_heatmap_is_darkest_where_most_samples_lie() -> None:
+def test_heatmap_is_darkest_where_most_samples_are() -> None:
     samples = [Second(float(at), 1.0, Histogram.of([MS] * 80 + [8 * MS] * 20)) for at in range(4)]
-    svg = drawn([*samples[:3], Second(3.0, 1.0, Histogram.of([8 * MS]))], rows=10)
+    svg = drawn([*samples[:3], Second(3.0, 1.0, Histogram.of([8 * MS]))], row_count=10)
     found = cells(svg)
     assert {column for column, _ in found} == {0, 1, 2, 3}
     fast, slow = found[0, min(row for _, row in found)], found[0, max(row for _, row in found)]
     assert fast > slow > 0
-    assert found[3, max(row for _, row in found)] == 8  # all of them
+    assert found[3, max(row for _, row in found)] == 8  # all samples of the column
     assert len(found) == 7
 
 
-def test_long_runs_have_no_more_columns_than_can_be_seen() -> None:
+def test_long_run_has_a_limited_number_of_columns() -> None:
     svg = drawn(Second(float(at), 1.0, Histogram.of([(1 + at % 50) * MS])) for at in range(5000))
     assert max(column for column, _ in cells(svg)) == 109
     assert len(svg) < 60_000
 
 
-def test_a_run_of_hours_is_counted_whole_in_little_memory() -> None:
+def test_run_of_hours_is_counted_completely_in_little_memory() -> None:
     seconds = (Second(float(at), 1.0, Histogram.of([MS] * 2)) for at in range(20_000))
     tracemalloc.start()
     grid = heatmap(seconds)
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert grid is not None
-    # what lies across the border of two columns is shown in both
+    # samples on the border of two columns are shown in both
     assert 2 * 20_000 <= sum(column.total() for column in grid.columns) <= 2.2 * 2 * 20_000
     assert all(column.total() for column in grid.columns)
     assert peak_bytes < 5_000_000
 
 
-def test_ticks_that_are_not_all_as_long_leave_no_gap() -> None:
+def test_ticks_of_unequal_length_leave_no_gap() -> None:
     ends = [0.0, 1.01, 2.02, 3.03, 4.1, 5.0, 6.01, 7.02, 8.03]
     seconds = [Second(start, end - start, Histogram.of([MS])) for start, end in pairwise(ends)]
-    svg = drawn(seconds, rows=10)
+    svg = drawn(seconds, row_count=10)
     assert {column for column, _ in cells(svg)} == set(range(9))
 
 
-def test_nothing_measured_is_no_heatmap() -> None:
+def test_run_without_samples_has_no_heatmap() -> None:
     forged = [Second(-1.0, 1.0, Histogram.of([MS])), Second(1e12, 1.0, Histogram.of([MS])), Second(0.0, 1.0, Histogram())]
     assert heatmap(forged) is None
 
 
-def test_an_interval_stands_where_it_is() -> None:
+def test_interval_is_drawn_at_its_place() -> None:
     found = ElementTree.fromstring(interval_svg(-0.1, 0.0, 0.3, (-0.5, 0.5), "bad", "about"))
     whisker = found.findall("line")[1].attrib
     assert (whisker["x1"], whisker["x2"]) == ("40.00%", "80.00%")

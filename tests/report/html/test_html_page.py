@@ -1,4 +1,4 @@
-"""The page as text: one file, a policy, escaped everywhere, and written whole or not at all."""
+"""The page as text: one file with a policy, escaped everywhere, and written completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run_of(path: Path = Path("a/result.json"), **changes: Any) -> Saved:
     return Saved(RUN, result_of(busy_recorder().drain(), **changes), path)
 
 
-def test_the_policy_allows_what_stands_in_the_page_and_nothing_else() -> None:
+def test_policy_allows_the_content_of_the_page_and_nothing_else() -> None:
     page = html_report([run_of()])
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None
@@ -36,7 +36,7 @@ def test_the_policy_allows_what_stands_in_the_page_and_nothing_else() -> None:
     assert "Copyright (c) 2022 Leon Sorokin" in page
 
 
-def test_the_figures_stand_in_the_text_and_the_curves_in_the_data() -> None:
+def test_figures_are_in_the_text_and_curves_in_the_data() -> None:
     run = run_of()
     page = html_report([run])
     assert f"{run.result['messages']['accepted']:,}" in page
@@ -45,7 +45,7 @@ def test_the_figures_stand_in_the_text_and_the_curves_in_the_data() -> None:
     assert page.count("<figure") == page.count("data-chart=") == len(data)
 
 
-def test_embedded_json_ends_no_element() -> None:
+def test_embedded_json_cannot_end_its_element() -> None:
     hostile = "</script><!--&\u2028\u2029\ud800]]>"
     text = embedded([hostile])
     assert json.loads(text) == [hostile]
@@ -53,12 +53,12 @@ def test_embedded_json_ends_no_element() -> None:
     assert not set("<>&") & set(text)
 
 
-def test_ten_minutes_with_every_slot_are_a_small_page(tmp_path: Path) -> None:
+def test_page_of_ten_minutes_with_every_metric_is_small(tmp_path: Path) -> None:
     page = html_report([load(saved_results.run_folder(tmp_path))])
     assert len(page.encode()) < 300_000
 
 
-def test_a_report_beside_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_report_is_written_beside_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(run_of().result, tmp_path)
     assert report_beside(path) == REPORT
     assert (tmp_path / REPORT).read_text() == html_report([load(path)])
@@ -66,7 +66,7 @@ def test_a_report_beside_a_result(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err == ""
 
 
-def test_where_the_disk_refuses_there_is_a_line_and_no_half_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_write_is_one_warning_and_leaves_no_partial_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save(run_of().result, tmp_path)
     (tmp_path / REPORT).mkdir()
     (tmp_path / REPORT / "in the way").touch()
@@ -75,7 +75,7 @@ def test_where_the_disk_refuses_there_is_a_line_and_no_half_page(tmp_path: Path,
     assert sorted(one.name for one in tmp_path.iterdir()) == [REPORT, "result.json"]
 
 
-def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
+def test_device_is_written_and_kept(tmp_path: Path) -> None:
     link = tmp_path / "nowhere"
     link.symlink_to("/dev/null")
     write_report([run_of()], link)

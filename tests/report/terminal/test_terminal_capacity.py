@@ -25,7 +25,7 @@ def result_of(*steps: Any, **capacity: Any) -> dict[str, Any]:
 STEPS = (step(100, True, 10.0, 10.0), step(800, False, 100.0, 1000.0), step(390, True, 10.0, 100.0))
 
 
-def test_the_rate_and_a_picture_by_rate() -> None:
+def test_rate_and_plot_of_latency_by_rate() -> None:
     lines = capacity_table(result_of(*STEPS)).splitlines()
     assert lines[:3] == [
         "relay against smtp://127.0.0.1:25  220 x",
@@ -41,7 +41,7 @@ def test_the_rate_and_a_picture_by_rate() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_what_is_no_capacity_does_not_look_like_one() -> None:
+def test_unknown_and_limited_capacity_are_marked() -> None:
     limited = capacity_table(result_of(*STEPS, step(500, False, 1.0, 2.0, limited_by="generator"), limited_by="generator"))
     assert "CAPACITY at least 390/s" in limited
     assert "500/s generator?" in limited
@@ -52,7 +52,7 @@ def test_what_is_no_capacity_does_not_look_like_one() -> None:
     assert "ended: by a signal" in capacity_table(interrupted)
 
 
-def test_colour_only_where_it_is_wanted() -> None:
+def test_colour_on_request() -> None:
     assert "\x1b[32m" in capacity_table(result_of(*STEPS), color=True)
     assert "\x1b" not in capacity_table(result_of(*STEPS))
 
@@ -70,7 +70,7 @@ def test_colour_only_where_it_is_wanted() -> None:
         result_of(*STEPS) | {"target": {"url": "\u202e\ud800", "banner": "x" * 100_000}},
     ],
 )  # fmt: skip
-def test_what_somebody_made_up_is_shown_without_a_traceback(hostile_results: dict[str, Any]) -> None:
+def test_made_up_results_are_shown_without_an_error(hostile_results: dict[str, Any]) -> None:
     text = capacity_table(hostile_results)
     assert "\x1b" not in text
     assert "\u202e" not in text

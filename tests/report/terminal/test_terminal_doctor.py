@@ -15,7 +15,7 @@ MACHINE = [
 TARGET = [Diagnosis("greeting", BAD, "554 \x1b[2J\\\\ no", "every session will be turned away", "mend it")]
 
 
-def test_each_thing_has_its_lines() -> None:
+def test_each_check_has_its_value_limit_and_advice() -> None:
     text = examination(report(MACHINE, TARGET, "smtp://127.0.0.1:25"), color=False, screen=Screen())
     lines = text.splitlines()
     assert "\x1b" not in text
@@ -29,13 +29,13 @@ def test_each_thing_has_its_lines() -> None:
     assert lines[-1] == "1 bad, 1 warning, 1 unknown, 1 ok"
 
 
-def test_colour_where_it_is_wanted() -> None:
+def test_colour_on_request() -> None:
     text = examination(report(MACHINE, TARGET, None), color=True)
     assert "\x1b[1;31mbad \x1b[0m" in text
     assert "\x1b[2J" not in text
 
 
-def test_the_gravest_is_the_whole() -> None:
+def test_verdict_is_the_most_severe_of_all_checks() -> None:
     assert report(MACHINE, [], None)["verdict"] == WARN
     assert report(MACHINE, TARGET, "x")["verdict"] == BAD
     assert [check["of"] for check in report(MACHINE, TARGET, "x")["checks"]] == ["machine"] * 3 + ["target"]

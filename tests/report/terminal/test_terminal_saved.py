@@ -22,26 +22,26 @@ from smtpbench.report.reading.exit_code import exit_code
 from smtpbench.report.terminal.saved import saved_results
 
 
-def clean(**changes: Any) -> dict[str, Any]:
+def passing_check(**changes: Any) -> dict[str, Any]:
     return check_result(**({"rules": {"health": rule_data("health", "pass")}, "findings": []} | changes))
 
 
-def quiet_run(**changes: Any) -> dict[str, Any]:
+def completed_run(**changes: Any) -> dict[str, Any]:
     result = run_result("x", thresholds=[], **changes)
     del result["hostile"]
     return result
 
 
-def test_each_kind_as_it_was_shown() -> None:
-    shown = saved_results([saved(quiet_run()), saved(check_result()), saved(fuzz_result()), saved(comparison_result("B")),
-                  saved(capacity_result())])  # fmt: skip
+def test_each_kind_of_result_is_shown() -> None:
+    results = (completed_run(), check_result(), fuzz_result(), comparison_result("B"), capacity_result())
+    shown = saved_results(list(map(saved, results)))
     for part in ("relay → smtp://", "saved: results/mine/result.json", "SECURITY eod-lf-lf", "7 times", "B against A",
                  "CAPACITY"):  # fmt: skip
         assert part in shown
-    assert saved_results([saved(clean()), saved(clean())]).startswith("A: smtp://127.0.0.1:2525")
+    assert saved_results([saved(passing_check()), saved(passing_check())]).startswith("A: smtp://127.0.0.1:2525")
 
 
-def test_a_made_up_scorecard_does_nothing_to_a_terminal() -> None:
+def test_hostile_text_in_a_scorecard_is_escaped() -> None:
     result = check_result(CONTROLS)
     result["findings"][0] = finding(text=CONTROLS, repeat=CONTROLS, reproducibility=CONTROLS)
     result["target"]["url"] = CONTROLS
@@ -56,27 +56,27 @@ def test_a_made_up_scorecard_does_nothing_to_a_terminal() -> None:
 @pytest.mark.parametrize(
     ("results", "code"),
     [
-        ([quiet_run(), clean()], 0),
+        ([completed_run(), passing_check()], 0),
         ([check_result()], 1),
-        ([clean(rules={"x": rule_data("health", "violation", "y") | {"severity": "warning"}})], 0),
+        ([passing_check(rules={"x": rule_data("health", "violation", "y") | {"severity": "warning"}})], 0),
         ([fuzz_result(findings=[finding(known=True)], rules={})], 0),
         ([fuzz_result()], 1),
         ([comparison_result()], 1),
         ([comparison_result(differences=[], rule_differences=[])], 0),
         ([run_result()], 99),
         ([check_result(), run_result()], 99),
-        ([quiet_run(outcome={"status": "interrupted", "reason": ""}), run_result()], 130),
-        ([quiet_run(outcome={"status": "could-not-run", "reason": ""}), clean(outcome="interrupted")], 3),
+        ([completed_run(outcome={"status": "interrupted", "reason": ""}), run_result()], 130),
+        ([completed_run(outcome={"status": "could-not-run", "reason": ""}), passing_check(outcome="interrupted")], 3),
         ([run_result(outcome={"status": "aborted", "reason": ""})], 99),
         ([capacity_result()], 0),
         ([capacity_result(capacity={"rate_per_s": None})], 99),
     ],
 )
-def test_exit_codes(results: list[dict[str, Any]], code: int) -> None:
+def test_exit_code_of_saved_results(results: list[dict[str, Any]], code: int) -> None:
     assert exit_code(map(saved, results)) == code
 
 
-def test_an_empty_run_is_shown() -> None:
+def test_empty_run_is_shown() -> None:
     from figures import result_of
 
     assert "attempted 0" in saved_results([saved(result_of(Interval()))])

@@ -52,7 +52,7 @@ def overloaded() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("model", ["open", "closed"])
-def test_a_usual_result_fits_a_screen_and_leaves_nothing_out(model: str) -> None:
+def test_usual_result_fits_a_screen_completely(model: str) -> None:
     lines = table(result_of(busy_recorder(late_us=900).drain(), model=model))
     assert len(lines) <= HEIGHT
     assert max(map(cells, lines)) <= WIDTH
@@ -62,7 +62,7 @@ def test_a_usual_result_fits_a_screen_and_leaves_nothing_out(model: str) -> None
     ]  # fmt: skip
 
 
-def test_too_much_of_everything_still_fits_and_says_what_is_missing() -> None:
+def test_large_result_fits_a_screen_and_counts_what_is_left_out() -> None:
     lines = table(overloaded())
     assert len(lines) <= HEIGHT
     assert max(map(cells, lines)) <= WIDTH
@@ -77,31 +77,31 @@ def test_too_much_of_everything_still_fits_and_says_what_is_missing() -> None:
         assert re.search(rf"{name} 123,456,789,012", text), name
 
 
-@pytest.mark.parametrize("slots", range(20))
+@pytest.mark.parametrize("metrics", range(20))
 @pytest.mark.parametrize("errors", [0, 1, 5])
-def test_the_screen_is_used_and_never_overrun(slots: int, errors: int) -> None:
+def test_screen_is_filled_and_never_exceeded(metrics: int, errors: int) -> None:
     recorder = Recorder()
-    for number in range(slots):
+    for number in range(metrics):
         recorder.timing(f"step {number}").append(MS)
     for number in range(errors):
         recorder.error(f"error_{number}")
     lines = table(result_of(recorder.drain()))
-    everything = 4 + bool(slots) + slots + errors + 2
+    everything = 4 + bool(metrics) + metrics + errors + 2
     assert len(lines) == min(everything, HEIGHT)
     assert any("more" in line for line in lines) is (everything > HEIGHT)
 
 
-def test_what_is_folded_adds_up_to_what_there_is() -> None:
+def test_lines_left_out_are_counted() -> None:
     result = overloaded()
     lines = table(result)
-    slots = [line for line in lines if re.search(r" [\d,]+ +[\d.]+ (us|ms|s) ", line)]
+    metrics = [line for line in lines if re.search(r" [\d,]+ +[\d.]+ (us|ms|s) ", line)]
     (more,) = re.findall(r"and (\d+) more metrics", "\n".join(lines))
-    assert len(slots) + int(more) == len(result["latency"])
+    assert len(metrics) + int(more) == len(result["latency"])
     (more,) = re.findall(r"and (\d+) more kinds", "\n".join(lines))
     assert sum(" × " in line for line in lines) + int(more) == len(result["errors"]) + 11
 
 
-def test_the_figures() -> None:
+def test_report_of_a_run() -> None:
     recorder = Recorder()
     recorder.samples("message", "message", b"250 Ok\r\n", True).extend([sample(8 * MS, late_us=32_000)] * 10)
     refused = recorder.samples("RCPT", "RCPT", b"550 5.1.1 no such user\r\n", False)
@@ -124,21 +124,21 @@ def test_the_figures() -> None:
     ]
 
 
-def test_the_closed_model_is_honest_and_shows_no_response_time() -> None:
+def test_closed_model_has_a_warning_and_no_response_time() -> None:
     text = "\n".join(table(result_of(busy_recorder().drain(), model="closed", notes=["Closed model: a slow server is …"])))
     assert "latency not safe from coordinated omission" in text
     assert "resp." not in text
     assert "note:" not in text  # the headline has said it
 
 
-def test_a_run_of_nothing_has_a_table_too() -> None:
+def test_run_without_messages_has_a_report() -> None:
     lines = table(result_of(Interval(), outcome={"status": "could-not-run", "reason": "nothing listens there"}))
     assert lines[0].endswith("COULD-NOT-RUN")
     assert "attempted 0 = accepted 0 + rejected 0 + failed 0" in lines
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_is_shown_and_not_obeyed(text: str) -> None:
+def test_hostile_text_is_escaped(text: str) -> None:
     result = result_of(busy_recorder().drain(), notes=[text], outcome={"status": text, "reason": text})
     result["errors"][text] = 1_000_000
     result["examples"] |= {text: text, "RCPT 550 5.1.1": text, f"{text} 550 5.1.1": text}
@@ -152,20 +152,20 @@ def test_hostile_text_is_shown_and_not_obeyed(text: str) -> None:
     assert max(map(cells, shown.split("\n"))) <= WIDTH
 
 
-def test_text_that_was_made_visible_is_not_made_visible_again() -> None:
+def test_escaped_text_is_not_escaped_again() -> None:
     result = result_of(busy_recorder().drain())
     result["examples"]["RCPT 550 5.1.1"] = r"550 5.1.1 \x1b[2J and a backslash: \\"
     assert r"RCPT refused: 550 5.1.1 \x1b[2J and a backslash: \\" in final_table(result, SAVED)
 
 
-def test_where_the_result_is_stands_there_whole() -> None:
+def test_path_of_the_result_is_not_cut() -> None:
     long = "/tmp/" + "folder/" * 30 + "result.json"
     lines = final_table(overloaded(), long, screen=SCREEN).split("\n")
     assert lines[-1] == f"saved: {long}"
     assert len(lines) + cells(lines[-1]) // WIDTH <= HEIGHT
 
 
-def test_colour_changes_nothing_but_colour() -> None:
+def test_colour_changes_no_text() -> None:
     plain, coloured = final_table(overloaded(), SAVED), final_table(overloaded(), SAVED, color=True)
     assert "\x1b[" not in plain
     assert coloured != plain
@@ -195,7 +195,7 @@ class Terminal(io.StringIO):
         (io.StringIO(), {}, False),
     ],
 )
-def test_who_wants_colour(
+def test_environment_and_stream_decide_on_colour(
     out: io.StringIO, environment: dict[str, str], wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR"):
@@ -213,7 +213,7 @@ def test_who_wants_colour(
         ("e\u0301e\u0301", 2, "e\u0301e\u0301"), ("", 1, ""),
     ],
 )  # fmt: skip
-def test_text_is_cut_by_columns(text: str, most: int, shown: str) -> None:
+def test_text_is_cut_to_columns(text: str, most: int, shown: str) -> None:
     assert cut(text, most) == shown
     assert cells(shown) <= most
 

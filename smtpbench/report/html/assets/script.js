@@ -1,5 +1,5 @@
-// The page stands without this. With it, each server-drawn chart is drawn again by uPlot, with zoom, values under the cursor
-// and curves that can be left out; and light and dark can be chosen. Text is only ever set as text.
+// The page is complete without this script. With it, uPlot draws each chart again, with zoom, values under the cursor and
+// curves that can be hidden, and the reader can choose a light or a dark theme. Text is only ever set as text.
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -13,11 +13,11 @@
     return made;
   };
 
-  // -- values in words, as the tables have them
+  // -- values as text, as in the tables
   const digits = (value) => (value >= 99.95 ? value.toFixed(0) : value >= 9.995 ? value.toFixed(1) : value.toFixed(2));
   const milliseconds = (value) =>
     value < 0.9995 ? digits(value * 1000) + " us" : value < 999.5 ? digits(value) + " ms" : digits(value / 1000) + " s";
-  const said = (unit, value) => {
+  const formatValue = (unit, value) => {
     if (value === null || value === undefined) return "–";
     if (unit === "ms") return milliseconds(value);
     if (unit === "s") return value >= 120 ? Math.floor(value / 60) + " min " + Math.round(value % 60) + " s" : +value.toFixed(1) + " s";
@@ -28,14 +28,14 @@
     const value = 100 * (1 - Math.pow(10, -nines));
     return +value.toFixed(Math.max(1, Math.ceil(nines))) + " %";
   };
-  const place = (chart, x) => (chart.x.k === "nines" ? percentage(x) : said(chart.x.u, x));
+  const formatX = (chart, x) => (chart.x.k === "nines" ? percentage(x) : formatValue(chart.x.u, x));
 
-  // -- the ticks of x: the server's, or finer ones where somebody has zoomed in
+  // -- the ticks of x: those of the page, or finer ones after zooming in
   const QUANTILES = [0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 0.999, 0.9995, 0.9999, 0.99995, 0.99999, 0.999999];
-  const round = (low, high, most) => {
-    const least = (high - low) / most;
-    const power = Math.pow(10, Math.floor(Math.log10(least)));
-    const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= least) || 10);
+  const roundTicks = (low, high, most) => {
+    const minStep = (high - low) / most;
+    const power = Math.pow(10, Math.floor(Math.log10(minStep)));
+    const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= minStep) || 10);
     const found = [];
     for (let at = Math.ceil(low / step); at * step <= high + 1e-9; at++) found.push(+(at * step).toPrecision(12));
     return found;
@@ -48,7 +48,7 @@
       const fine = QUANTILES.map((quantile) => -Math.log10(1 - quantile)).filter((at) => at >= min && at <= max);
       return fine.map((at) => [at, percentage(at)]);
     }
-    return round(min, max, 6).map((at) => [at, said(chart.x.u, at)]);
+    return roundTicks(min, max, 6).map((at) => [at, formatValue(chart.x.u, at)]);
   };
 
   const isolated = (values) => {
@@ -68,7 +68,7 @@
     points: one.l === "dotted" ? { show: true, size: 7, fill: () => colour("--s" + (one.k % 8)) } : { show: true, filter: () => isolated(one.p) },
   });
 
-  // bands (the warm-up) below the curves, marks (a limit) above them
+  // bands (such as the warm-up) are below the curves, marks (such as a limit) above them
   const bands = (chart) => (plot) => {
     const { ctx, bbox } = plot;
     ctx.save();
@@ -87,7 +87,7 @@
     ctx.save();
     ctx.font = "600 " + 12 * ratio + "px system-ui, sans-serif";
     ctx.lineWidth = 1.5 * ratio;
-    const words = [];
+    const labels = [];
     chart.m.forEach(([at, text, upright, tone], number) => {
       const where = plot.valToPos(at, upright ? "x" : "y", true);
       const [low, high] = upright ? [bbox.left, bbox.left + bbox.width] : [bbox.top, bbox.top + bbox.height];
@@ -101,13 +101,13 @@
       ctx.stroke();
       const end = !upright || where > low + 0.6 * (high - low);
       const x = upright ? where + (end ? -5 : 5) * ratio : bbox.left + bbox.width - 4 * ratio;
-      words.push([text, x, upright ? bbox.top + (14 + 15 * number) * ratio : where - 5 * ratio, end, paint]);
+      labels.push([text, x, upright ? bbox.top + (14 + 15 * number) * ratio : where - 5 * ratio, end, paint]);
     });
     ctx.setLineDash([]);
     ctx.lineJoin = "round";
     ctx.lineWidth = 4 * ratio;
     ctx.strokeStyle = colour("--paper");
-    for (const [text, x, y, end, paint] of words) {
+    for (const [text, x, y, end, paint] of labels) {
       ctx.textAlign = end ? "right" : "left";
       ctx.strokeText(text, x, y);
       ctx.fillStyle = paint;
@@ -116,7 +116,7 @@
     ctx.restore();
   };
 
-  // -- the legend: buttons that leave a curve out, and the values under the cursor
+  // -- the legend: buttons that hide a curve, and the values under the cursor
   const legend = (figure, chart) => {
     const list = figure.querySelector(".legend");
     const values = [...list.querySelectorAll("li[class]")].map((item) => {
@@ -130,10 +130,10 @@
       return { button, value };
     });
     const where = element("li", "place");
-    const reset = element("button", "reset", "whole");
+    const reset = element("button", "reset", "reset zoom");
     reset.type = "button";
     reset.hidden = true;
-    reset.setAttribute("aria-label", "show the whole of " + chart.t);
+    reset.setAttribute("aria-label", "reset the zoom of " + chart.t);
     list.append(where);
     return { values, where, reset };
   };
@@ -145,14 +145,14 @@
     const box = element("div", "live");
     box.tabIndex = 0;
     box.setAttribute("role", "group");
-    box.setAttribute("aria-label", chart.t + ": left and right read values, plus and minus zoom, escape shows the whole");
+    box.setAttribute("aria-label", chart.t + ": arrow keys left and right read values, plus and minus zoom, escape resets the zoom");
     figure.append(box);
     figure.classList.add("drawn");
     const { values, where, reset } = legend(figure, chart);
     box.append(reset);
     const axis = { stroke: () => colour("--soft"), font: "11.5px system-ui, sans-serif" };
     const lines = { stroke: () => colour("--grid"), width: 1 };
-    const whole = { min: chart.x.lo, max: chart.x.hi };
+    const fullRange = { min: chart.x.lo, max: chart.x.hi };
     const [first, last] = [chart.xs[0], chart.xs[chart.xs.length - 1]];
     const plot = new uPlot(
       {
@@ -162,12 +162,12 @@
         legend: { show: false },
         cursor: { drag: { x: true, y: false, setScale: true }, points: { size: 7 }, sync: { key: chart.x.k, scales: ["x", null] } },
         scales: {
-          x: { time: false, range: (u, min, max) => (min === null || (min <= first && max >= last) ? [whole.min, whole.max] : [min, max]) },
+          x: { time: false, range: (u, min, max) => (min === null || (min <= first && max >= last) ? [fullRange.min, fullRange.max] : [min, max]) },
           y: { distr: chart.y.k === "log" ? 3 : 1, auto: false, range: [chart.y.lo, chart.y.hi] },
         },
         axes: [
           { ...axis, grid: lines, ticks: { show: false }, gap: 4, size: 26, splits: (u) => ticks(chart, u).map(([at]) => at),
-            values: (u, splits) => { const words = new Map(ticks(chart, u)); return splits.map((at) => words.get(at) ?? ""); } },
+            values: (u, splits) => { const texts = new Map(ticks(chart, u)); return splits.map((at) => texts.get(at) ?? ""); } },
           { ...axis, grid: lines, ticks: { show: false }, gap: 6, size: 58, filter: (u, splits) => splits, splits: () => chart.y.t.map(([at]) => at),
             values: () => chart.y.t.map(([, text]) => text) },
         ],
@@ -178,21 +178,21 @@
           setCursor: [(u) => {
             const at = u.cursor.idx;
             const shown = at !== null && at !== undefined;
-            where.textContent = shown ? "at " + place(chart, chart.xs[at]) : "";
-            chart.s.forEach((one, i) => { values[i].value.textContent = shown ? said(chart.y.u, one.p[at]) : ""; });
+            where.textContent = shown ? "at " + formatX(chart, chart.xs[at]) : "";
+            chart.s.forEach((one, i) => { values[i].value.textContent = shown ? formatValue(chart.y.u, one.p[at]) : ""; });
           }],
           setScale: [(u, name) => {
-            if (name === "x") reset.hidden = u.scales.x.min <= whole.min && u.scales.x.max >= whole.max;
+            if (name === "x") reset.hidden = u.scales.x.min <= fullRange.min && u.scales.x.max >= fullRange.max;
           }],
         },
       },
       [chart.xs, ...chart.s.map((one) => one.p)],
       box,
     );
-    const zoom = (min, max) => plot.setScale("x", { min: Math.max(whole.min, min), max: Math.min(whole.max, max) });
-    const all = () => zoom(whole.min, whole.max);
-    plot.over.addEventListener("dblclick", all);
-    reset.addEventListener("click", () => { all(); box.focus(); });
+    const zoom = (min, max) => plot.setScale("x", { min: Math.max(fullRange.min, min), max: Math.min(fullRange.max, max) });
+    const resetZoom = () => zoom(fullRange.min, fullRange.max);
+    plot.over.addEventListener("dblclick", resetZoom);
+    reset.addEventListener("click", () => { resetZoom(); box.focus(); });
     values.forEach(({ button }, at) => button.addEventListener("click", () => {
       const show = button.getAttribute("aria-pressed") !== "true";
       button.setAttribute("aria-pressed", String(show));
@@ -211,7 +211,7 @@
         plot.setCursor({ left: plot.valToPos(x, "x"), top: 1 });
       } else if (event.key === "+" || event.key === "=") zoom(centre - (centre - min) / 2, centre + (max - centre) / 2);
       else if (event.key === "-") zoom(centre - (centre - min) * 2, centre + (max - centre) * 2);
-      else if (event.key === "Escape") all();
+      else if (event.key === "Escape") resetZoom();
       else return;
       event.preventDefault();
     });
@@ -223,7 +223,7 @@
   };
   document.querySelectorAll("figure[data-chart]").forEach(draw);
 
-  // -- the heatmap: what a cell stands for, under the pointer or by the arrow keys
+  // -- the heatmap: the values of a cell, under the pointer or by the arrow keys
   const grids = JSON.parse(document.getElementById("grids").textContent);
   document.querySelectorAll("figure[data-grid]").forEach((figure) => {
     const grid = grids[+figure.dataset.grid];
@@ -231,21 +231,21 @@
     const where = figure.querySelector(".place");
     const [low, high] = grid.y.map(Math.log10);
     const at = { column: 0, row: 0 };
-    const tell = () => {
+    const showCell = () => {
       const cells = grid.c[at.column];
       const counts = cells.filter((_, i) => i % 2);
       const found = cells.findIndex((row, i) => i % 2 === 0 && row === at.row);
       const time = (row) => milliseconds(Math.pow(10, low + ((high - low) * row) / grid.r));
       const total = counts.reduce((sum, count) => sum + count, 0);
       const count = found < 0 ? 0 : cells[found + 1];
-      const moment = said("s", (at.column * grid.e) / grid.c.length);
+      const moment = formatValue("s", (at.column * grid.e) / grid.c.length);
       where.textContent = `at ${moment}, ${time(at.row)} to ${time(at.row + 1)}: ${count.toLocaleString("en")} of ${total.toLocaleString("en")}`;
     };
     const clamp = (value, most) => Math.min(most - 1, Math.max(0, value));
     const move = (column, row) => {
       at.column = clamp(column, grid.c.length);
       at.row = clamp(row, grid.r);
-      tell();
+      showCell();
     };
     inner.parentNode.addEventListener("pointermove", (event) => {
       const box = inner.getBoundingClientRect();
@@ -261,23 +261,24 @@
     });
   });
 
-  // -- only what scrolls is a stop of the Tab key
+  // -- only elements that scroll are Tab stops
   const stops = document.querySelectorAll(".scroll, pre");
-  const mind = () => stops.forEach((one) => {
+  const updateStops = () => stops.forEach((one) => {
     if (one.scrollWidth > one.clientWidth + 1 || one.scrollHeight > one.clientHeight + 1) one.tabIndex = 0;
     else one.removeAttribute("tabindex");
   });
-  addEventListener("resize", mind);
-  document.querySelectorAll("details").forEach((one) => one.addEventListener("toggle", mind));
-  mind();
+  addEventListener("resize", updateStops);
+  document.querySelectorAll("details").forEach((one) => one.addEventListener("toggle", updateStops));
+  updateStops();
 
-  // -- light and dark
+  // -- light and dark theme
   const button = document.getElementById("theme");
   const system = matchMedia("(prefers-color-scheme: dark)");
   const isDark = () => (root.dataset.theme ? root.dataset.theme === "dark" : system.matches);
   const show = () => {
-    button.textContent = isDark() ? "light" : "dark";
-    button.setAttribute("aria-label", "show the page " + button.textContent);
+    const theme = isDark() ? "light" : "dark";
+    button.textContent = theme + " theme";
+    button.setAttribute("aria-label", "switch to the " + theme + " theme");
     plots.forEach((plot) => plot.redraw());
   };
   button.hidden = false;
