@@ -109,6 +109,6 @@ def _as_it_stands(lines: list[str]) -> Iterator[str]:
         run = [line.strip() for line in lines[at:end]]
         # a line that ends a sentence stays a line; others were broken for the width of a terminal
         yield (
-            block("sh", "\n".join(run)) if indented else re.sub(r"(?<![.:])  \n", " ", "  \n".join(map(escape, run))) + "\n"
+            block("sh", "\n".join(run)) if indented else re.sub(r"(?<![.:])  \n", " ", "  \n".join(map(escape_markdown, run))) + "\n"
         )
         at = end
