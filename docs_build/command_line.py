@@ -108,7 +108,6 @@ def _as_it_stands(lines: list[str]) -> Iterator[str]:
             end += 1
         run = [line.strip() for line in lines[at:end]]
         # a line that ends a sentence stays a line; others were broken for the width of a terminal
-        yield (
-            block("sh", "\n".join(run)) if indented else re.sub(r"(?<![.:])  \n", " ", "  \n".join(map(escape_markdown, run))) + "\n"
-        )
+        paragraph = "  \n".join(map(escape_markdown, run))
+        yield block("sh", "\n".join(run)) if indented else re.sub(r"(?<![.:])  \n", " ", paragraph) + "\n"
         at = end
