@@ -26,6 +26,11 @@ class Report:
     problems: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a command said that the machine was too busy for its figures."""
+        return any(output.BUSY.search(line) for ran in self.ran for line in ran.output)
+
 
 def pages() -> list[Path]:
     """Return the pages that are written by hand."""

@@ -31,7 +31,7 @@ from docs_tools.page import Block, Command, Page
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Longest time for one command, seconds.
-TIMEOUT_S = 180.0
+TIMEOUT_S = 300.0
 #: Longest time until a server listens, seconds.
 READY_S = 30.0
 #: Ports for the servers of pages. Every process begins at another one and never uses one twice in a row.
@@ -108,6 +108,7 @@ class Shell:
             out, err = process.communicate(timeout=TIMEOUT_S)
         except subprocess.TimeoutExpired:
             _end(process)
+            process.communicate()
             raise AssertionError(f"`{command.text}` did not end within {TIMEOUT_S:g} s") from None
         self._exit_code = process.returncode
         output = out.decode(errors="replace") or err.decode(errors="replace")

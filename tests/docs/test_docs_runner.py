@@ -113,7 +113,7 @@ def test_rewriting_keeps_what_was_left_out() -> None:
     ("block", "mistaken"),
     [
         ("```yaml\nsession: [EHLO x, QUIT]\n```", ""),
-        ("```yaml\nsession: [EHLO x, {paws: 1s}]\n```", "a step is"),
+        ("```yaml\nsession: [EHLO x, {paws: 1s}]\n```", "unknown kind of step"),
         ("```yaml\n- {pause: 1s}\n```", ""),
         ("```yaml\nload: {connections: 0}\n```", "0 is too small"),
         ("```yaml\ncandidates: {a: {target: 'smtp://127.0.0.1:25'}}\n```", "scenario"),
