@@ -45,7 +45,7 @@ def compile_message(
     if header_of is None:
         return None
     if message.text is not None:
-        text = values.template(message.text, (*path, "text"))
+        text = values.template(message.text, (*path, "text"), line_ends=True)
         return None if text is None else _from_text(header_of, text)
     low, high = message.size or DEFAULT_BYTES
     if high > MAX_BYTES:
