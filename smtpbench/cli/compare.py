@@ -28,6 +28,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.saving import new_folder, raise_unless_completed, save_result
+from smtpbench.cli.scenario_file import print_warnings
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.progress import AUTO
@@ -136,6 +137,7 @@ def command(
     defaults = AccessOptions(access.trust, access.password_file, parse_duration_ns(timeout), access.authorized)
     result_folder = out or new_folder(f"compare-{Path(scenario).stem}")
     request = make_request(comparison, folder, defaults, result_folder, secrets.randbits(32) if seed is None else seed)
+    print_warnings(request.file)
     targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
     with display_for(progress, request.file.name, targets) as display:
         result = trio.run(compare, request, ElapsedProgress(display).study)

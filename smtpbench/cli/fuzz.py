@@ -25,6 +25,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.saving import new_folder, save_result
+from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
@@ -35,7 +36,7 @@ from smtpbench.fuzz.suspect import CASES, CampaignStats
 from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.tables import wants_color
-from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.scenario.load import load_scenario
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S, parse_duration_ns
 
@@ -124,7 +125,7 @@ def command(
     """
     one_of("--profile", profile, PROFILES)
     limits = PROFILES[profile]
-    file = load_scenario(find_scenario(scenario))
+    file = open_scenario(scenario)
     options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture)
     first, *peers = options.accesses(most=2)
     plan = CampaignPlan(

@@ -28,6 +28,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import display_for
 from smtpbench.cli.saving import new_folder, saved_files
+from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.load.plan import UNBOUNDED_NS, LoadPlan
 from smtpbench.load.run import RunRequest, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
@@ -36,7 +37,6 @@ from smtpbench.measure.result import to_text
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.run_progress import RunProgress
 from smtpbench.report.terminal.tables import final_table, screen_of, wants_color
-from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_size_bytes
@@ -142,7 +142,7 @@ def command(
     one_of("--arrivals", arrivals, ARRIVALS)
     one_of("--when-busy", when_busy, WHEN_BUSY)
     display = display_for(progress, scenario, target)
-    file = load_scenario(find_scenario(scenario))
+    file = open_scenario(scenario)
     parsed = parse_target(target)
     overrides = Overrides(
         connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed, hostile

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.load.settings import Overrides, make_plan
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
-from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.scenario.load import find_scenario
 from smtpbench.text import plural
 
 
@@ -41,7 +42,7 @@ def command(
 
 def _describe(path: Path) -> str:
     """Return what a scenario does, in a line or two. Raises ScenarioError."""
-    file = load_scenario(path)
+    file = open_scenario(path)
     script = compile_scenario(file, CompileOptions())
     plan = make_plan(file.scenario.load, Overrides())
     model = "open model" if plan.open_model else "closed model"

@@ -58,6 +58,11 @@ class ScenarioFile:
         """Name of the scenario; without one, the name of the file."""
         return self.scenario.name or self.path.stem
 
+    @property
+    def folder(self) -> Path:
+        """Folder to which the file names in the scenario are relative."""
+        return self.path.resolve().parent
+
     def to_data(self) -> dict[str, str]:
         """Return the key `scenario` of a result."""
         sha256 = hashlib.sha256(self.text.encode()).hexdigest()

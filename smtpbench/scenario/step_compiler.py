@@ -60,7 +60,7 @@ class StepCompiler:
         self._scenario = file.scenario
         self._document = file.document
         self._options = options
-        self._folder = file.path.resolve().parent
+        self._folder = file.folder
         self._values = Values(self._scenario.values, self._document, self._folder, options.seed, options.run_id)
         self._message: Render | None = None
 
