@@ -11,6 +11,7 @@ import typer
 from smtpbench.cli.choices import ARRIVALS, one_of
 from smtpbench.cli.exit_codes import THRESHOLD_FAILED
 from smtpbench.cli.options import (
+    AllowFiles,
     Arrivals,
     Html,
     LoadTimeout,
@@ -97,6 +98,7 @@ def command(
     size: MessageSize = None,
     out: ResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -121,7 +123,7 @@ def command(
     step_ns = parse_duration_ns(step)
     if not step_ns:
         raise UsageError(f"--step {step}: the length of a step must be more than 0")
-    file = open_scenario(scenario)
+    file = open_scenario(scenario, allow_files=allow_files)
     parsed = parse_target(target)
     load = file.scenario.load.model_copy(update={"stages": None, "drain": None, "messages": None, "warmup": None})
     # the scenario's own number may be meant for the closed model

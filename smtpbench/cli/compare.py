@@ -12,6 +12,7 @@ import typer
 
 from smtpbench.cli.exit_codes import FINDINGS
 from smtpbench.cli.options import (
+    AllowFiles,
     Connections,
     FailIfWorse,
     Html,
@@ -107,6 +108,7 @@ def command(
     ] = "3s",
     out: ResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -133,10 +135,11 @@ def command(
     }  # fmt: skip
     candidates = {"target": target, "with": with_, "start": start, "stop": stop}
     document, folder = document_of(scenario, candidates, overrides, recipient)
-    comparison = checked(document, folder)
+    comparison = checked(document, folder, allow_files=allow_files)
     defaults = AccessOptions(access.trust, access.password_file, parse_duration_ns(timeout), access.authorized)
     result_folder = out or new_folder(f"compare-{Path(scenario).stem}")
-    request = make_request(comparison, folder, defaults, result_folder, secrets.randbits(32) if seed is None else seed)
+    number = secrets.randbits(32) if seed is None else seed
+    request = make_request(comparison, folder, defaults, result_folder, number, allow_files=allow_files)
     print_warnings(request.file)
     targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
     with display_for(progress, request.file.name, targets) as display:

@@ -13,6 +13,7 @@ from smtpbench.cli.choices import one_of
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.help import HelpSection
 from smtpbench.cli.options import (
+    AllowFiles,
     FixtureFile,
     Html,
     LoginOptions,
@@ -106,6 +107,7 @@ def command(
     timeout: ReplyTimeout = "3s",
     out: ResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -125,8 +127,8 @@ def command(
     """
     one_of("--profile", profile, PROFILES)
     limits = PROFILES[profile]
-    file = open_scenario(scenario)
-    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture)
+    file = open_scenario(scenario, allow_files=allow_files)
+    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture, allow_files=allow_files)
     first, *peers = options.accesses(most=2)
     plan = CampaignPlan(
         cases=cases or limits.cases,
@@ -175,5 +177,5 @@ def _known_findings(folder: Path | None) -> frozenset[KnownFinding]:
         return frozenset()
     if not folder.is_dir():
         raise UsageError(f"--baseline {folder}: there is no such folder")
-    found = [load_scenario(path).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
+    found = [load_scenario(path, allow_files=True).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
     return frozenset((one.rule, None if one.by == "check" else one.cause) for one in found if one is not None)

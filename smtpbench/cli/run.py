@@ -12,6 +12,7 @@ import typer
 from smtpbench.cli.choices import ARRIVALS, WHEN_BUSY, one_of
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED, THRESHOLD_FAILED
 from smtpbench.cli.options import (
+    AllowFiles,
     Arrivals,
     Connections,
     Html,
@@ -120,6 +121,7 @@ def command(
     ] = "0s",
     out: ResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -142,7 +144,7 @@ def command(
     one_of("--arrivals", arrivals, ARRIVALS)
     one_of("--when-busy", when_busy, WHEN_BUSY)
     display = display_for(progress, scenario, target)
-    file = open_scenario(scenario)
+    file = open_scenario(scenario, allow_files=allow_files)
     parsed = parse_target(target)
     overrides = Overrides(
         connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed, hostile

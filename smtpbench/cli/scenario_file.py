@@ -10,14 +10,19 @@ from smtpbench.scenario.csv_header import header_warnings
 from smtpbench.scenario.load import ScenarioFile, find_scenario, load_scenario
 
 
-def open_scenario(name: str | Path) -> ScenarioFile:
+def open_scenario(name: str | Path, *, allow_files: bool = False) -> ScenarioFile:
     """Load a scenario, given by a path or by the name of a shipped one, and print its warnings on standard error.
+
+    Args:
+        name: The path or the name.
+        allow_files: Whether it may name files outside its folder.
 
     Raises:
         UsageError: There is no such scenario.
         ScenarioError: The scenario has mistakes.
     """
-    file = load_scenario(name if isinstance(name, Path) else find_scenario(name))
+    path = name if isinstance(name, Path) else find_scenario(name)
+    file = load_scenario(path, allow_files=allow_files)
     print_warnings(file)
     return file
 

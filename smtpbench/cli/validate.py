@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from smtpbench.cli.options import AllowFiles
 from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.load.settings import Overrides, make_plan
@@ -17,6 +18,7 @@ from smtpbench.text import plural
 
 def command(
     files: Annotated[list[str], typer.Argument(metavar="SCENARIO", help="Scenario file, or name of a shipped scenario.")],
+    allow_files: AllowFiles = False,
 ) -> None:
     """Check scenario files and describe them; each error is shown with its line and column.
 
@@ -29,7 +31,7 @@ def command(
     problems: list[str] = []
     for name in files:
         try:
-            typer.echo(f"ok  {_describe(find_scenario(name))}")
+            typer.echo(f"ok  {_describe(find_scenario(name), allow_files)}")
         except ScenarioError as error:
             problems += map(str, error.problems)
         except UsageError as error:
@@ -40,9 +42,9 @@ def command(
         raise typer.Exit(ScenarioError.exit_code)
 
 
-def _describe(path: Path) -> str:
+def _describe(path: Path, allow_files: bool) -> str:
     """Return what a scenario does, in a line or two. Raises ScenarioError."""
-    file = open_scenario(path)
+    file = open_scenario(path, allow_files=allow_files)
     script = compile_scenario(file, CompileOptions())
     plan = make_plan(file.scenario.load, Overrides())
     model = "open model" if plan.open_model else "closed model"

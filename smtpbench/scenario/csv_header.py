@@ -13,6 +13,7 @@ from itertools import islice
 
 from smtpbench.errors import Problem
 from smtpbench.scenario.content import Csv
+from smtpbench.scenario.file_access import OutsideFolder
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.text import visible
 
@@ -43,14 +44,14 @@ def header_warnings(file: ScenarioFile) -> list[Problem]:
 
 def _suspicious_header(file: ScenarioFile, spec: Csv) -> str | None:
     try:
-        with (file.folder / spec.csv).open(encoding="utf-8-sig", newline="") as text:
-            rows = list(islice((row for row in csv.reader(text) if row), _SAMPLE_ROWS + 1))
-    except (OSError, UnicodeDecodeError, csv.Error):
+        with file.files.path(spec.csv).open(encoding="utf-8-sig", newline="") as text:
+            lines = list(islice((row for row in csv.reader(text) if row), _SAMPLE_ROWS + 1))
+    except (OSError, UnicodeDecodeError, csv.Error, OutsideFolder):
         return None
-    if not rows or len(rows[0]) != 1:  # with several columns the scenario names the one it takes
+    if not lines or len(lines[0]) != 1:  # with several columns the scenario names the one it takes
         return None
-    header = rows[0][0]
-    return header if looks_like_value(header, [row[0] for row in rows[1:]]) else None
+    header = lines[0][0]
+    return header if looks_like_value(header, [row[0] for row in lines[1:]]) else None
 
 
 def looks_like_value(header: str, values: Iterable[str]) -> bool:

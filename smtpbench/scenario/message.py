@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import format_datetime
-from pathlib import Path
 
 from smtpbench.scenario.content import Message
+from smtpbench.scenario.file_access import FileAccess, OutsideFolder
 from smtpbench.scenario.reader import Document
 from smtpbench.scenario.values import Provider, Values, merge_text, mix
 from smtpbench.session.script import Wire
@@ -32,7 +32,7 @@ Render = Callable[[int], Wire]
 
 
 def compile_message(
-    message: Message, values: Values, document: Document, path: tuple[object, ...], folder: Path, *, run_id: str,
+    message: Message, values: Values, document: Document, path: tuple[object, ...], files: FileAccess, *, run_id: str,
     seed: int, now: datetime,
 ) -> Render | None:  # fmt: skip
     """Return the function that renders a message; None, with problems in the document, if it has a mistake."""
@@ -40,7 +40,7 @@ def compile_message(
         document.problem(path, "a message may have only one of `size`, `eml` and `text`")
         return None
     if message.eml is not None:
-        return _from_files(message, document, path, folder, run_id, seed)
+        return _from_files(message, document, path, files, run_id, seed)
     header_of = _header(message, values, document, path, now)
     if header_of is None:
         return None
@@ -156,13 +156,15 @@ def _fixed_size(header_of: Formatter, wire_size: int, fillers: tuple[memoryview,
 
 
 def _from_files(
-    message: Message, document: Document, path: tuple[object, ...], folder: Path, run_id: str, seed: int
+    message: Message, document: Document, path: tuple[object, ...], access: FileAccess, run_id: str, seed: int
 ) -> Render | None:
     where = (*path, "eml")
     pattern = message.eml or ""
     try:
-        base, relative = (Path("/"), pattern.lstrip("/")) if pattern.startswith("/") else (folder, pattern)
-        files = sorted(file for file in base.glob(relative) if file.is_file())[: MAX_FILES + 1]
+        files = access.matches(pattern, MAX_FILES + 1)
+    except OutsideFolder as error:
+        document.problem(where, str(error))
+        return None
     except (ValueError, NotImplementedError) as error:
         document.problem(where, f"{pattern!r} is not a pattern of file names: {error}")
         return None

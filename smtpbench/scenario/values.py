@@ -15,11 +15,11 @@ import re
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
 
 from smtpbench.scenario.content import Csv, Lines, Numbers, Pick, Random
+from smtpbench.scenario.file_access import FileAccess, OutsideFolder
 from smtpbench.scenario.reader import Document
 
 #: Function that returns a value for arrival n, iteration i.
@@ -97,11 +97,11 @@ class Values:
     """Values of one scenario. Mistakes are added to the problems of its document."""
 
     def __init__(
-        self, specs: Mapping[str, str | Csv | Lines | Pick | Numbers | Random], document: Document, folder: Path,
+        self, specs: Mapping[str, str | Csv | Lines | Pick | Numbers | Random], document: Document, files: FileAccess,
         seed: int, run_id: str,
     ) -> None:  # fmt: skip
         self._document = document
-        self._folder = folder
+        self._files = files
         self._seed = seed
         self._specs = {**DEFAULTS, **specs}
         self._providers: dict[str, Provider] = {
@@ -236,9 +236,8 @@ class Values:
         )
 
     def _csv(self, spec: Csv, path: tuple[object, ...]) -> list[str]:
-        file = self._folder / spec.csv
         try:
-            with file.open(encoding="utf-8-sig", newline="") as text:
+            with self._files.path(spec.csv).open(encoding="utf-8-sig", newline="") as text:
                 reader = csv.DictReader(text)
                 columns = list(reader.fieldnames or [])
                 column = spec.column or (columns[0] if len(columns) == 1 else "")
@@ -247,20 +246,23 @@ class Values:
                     self._document.problem((*path, "column"), f"{wrong_column}; its columns: {', '.join(columns) or 'none'}")
                     return []
                 lines = [(reader.line_num, row[column] or "") for row in reader]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, UnicodeDecodeError, csv.Error, OutsideFolder) as error:
             self._report_unreadable((*path, "csv"), spec.csv, error)
             return []
         return self._checked_items(lines, (*path, "csv"), spec.csv)
 
     def _lines(self, spec: Lines, path: tuple[object, ...]) -> list[str]:
         try:
-            lines = (self._folder / spec.lines).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = self._files.path(spec.lines).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError, OutsideFolder) as error:
             self._report_unreadable((*path, "lines"), spec.lines, error)
             return []
         return self._checked_items(list(enumerate(lines, 1)), (*path, "lines"), spec.lines)
 
     def _report_unreadable(self, path: tuple[object, ...], file: str, error: Exception) -> None:
+        if isinstance(error, OutsideFolder):
+            self._document.problem(path, str(error))
+            return
         reason = str(error) if isinstance(error, csv.Error) else getattr(error, "strerror", None) or "not UTF-8 text"
         self._document.problem(path, f"the file {file} cannot be read: {reason.lower()}")
 
