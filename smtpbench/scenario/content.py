@@ -73,7 +73,7 @@ class Message(Model):
     eml: str | None = Field(
         None,
         description="Message files to send: a file name or a pattern such as `mails/*.eml`, relative to the scenario, in "
-        "whose folder they must be.",
+        "whose folder they must be. Each message of an mbox file counts as a file.",
     )
     text: str | None = Field(None, description="Body of the message as text, with {values}.")
     subject: str = Field("smtpbench {n}", description="Subject of a generated message, with {values}.")

@@ -13,6 +13,7 @@ from email.utils import format_datetime
 
 from smtpbench.scenario.content import Message
 from smtpbench.scenario.file_access import FileAccess, OutsideFolder
+from smtpbench.scenario.mbox import messages_in
 from smtpbench.scenario.reader import Document
 from smtpbench.scenario.values import Provider, Values, merge_text, mix
 from smtpbench.session.script import Wire
@@ -181,8 +182,9 @@ def _from_files(
         except OSError as error:
             document.problem(where, f"{file}: {(error.strerror or str(error)).lower()}")
             return None
-        body = stuff_dots(normalise_line_ends(content)) + END_OF_DATA
-        wires.append(run_header + body if len(body) < _JOIN_BYTES else (run_header, body))
+        for one in messages_in(content):
+            body = stuff_dots(normalise_line_ends(one)) + END_OF_DATA
+            wires.append(run_header + body if len(body) < _JOIN_BYTES else (run_header, body))
     count = len(wires)
     if message.order == "random":
         return lambda n: wires[mix(seed, "message.eml", n) % count]
