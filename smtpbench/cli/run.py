@@ -10,7 +10,7 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, WHEN_BUSY, one_of
-from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED, THRESHOLD_FAILED
+from smtpbench.cli.exit_codes import FINDINGS, INCOMPLETE, INTERRUPTED, THRESHOLD_FAILED
 from smtpbench.cli.options import (
     AllowFiles,
     Arrivals,
@@ -35,6 +35,8 @@ from smtpbench.load.run import RunRequest, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.result import to_text
+from smtpbench.measure.saved import RUN, Saved
+from smtpbench.report.reading.exit_code import nothing_accepted
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.run_progress import RunProgress
 from smtpbench.report.terminal.tables import final_table, screen_of, wants_color
@@ -182,6 +184,8 @@ def command(
         raise typer.Exit(INTERRUPTED)
     if not all(one["passed"] for one in outcome.result["thresholds"]):
         raise typer.Exit(THRESHOLD_FAILED)
+    if nothing_accepted(Saved(RUN, outcome.result, request.out)):
+        raise typer.Exit(INCOMPLETE)
     if outcome.findings:
         raise typer.Exit(FINDINGS)
 
