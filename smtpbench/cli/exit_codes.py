@@ -24,7 +24,7 @@ import typer
 
 from smtpbench import __version__
 from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
-from smtpbench.text import did_you_mean, visible
+from smtpbench.text import did_you_mean, printable, visible
 
 FINDINGS = 1
 INCOMPLETE = 4
@@ -212,7 +212,7 @@ def _bug_message(error: BaseException) -> str:
 
 def _print(text: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"smtpbench: {text}", file=sys.stderr, flush=True)
+        print(f"smtpbench: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _open_closed_descriptors() -> None:

@@ -8,6 +8,7 @@ import typer
 
 from smtpbench.scenario.csv_header import header_warnings
 from smtpbench.scenario.load import ScenarioFile, find_scenario, load_scenario
+from smtpbench.text import printable
 
 
 def open_scenario(name: str | Path, *, allow_files: bool = False) -> ScenarioFile:
@@ -30,4 +31,4 @@ def open_scenario(name: str | Path, *, allow_files: bool = False) -> ScenarioFil
 def print_warnings(file: ScenarioFile) -> None:
     """Print the warnings about a scenario on standard error."""
     for warning in header_warnings(file):
-        typer.echo(str(warning), err=True)
+        typer.echo(printable(str(warning)), err=True)

@@ -13,7 +13,10 @@ from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.load.settings import Overrides, make_plan
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import find_scenario
-from smtpbench.text import plural
+from smtpbench.text import plural, printable, visible
+
+#: Longest description of a scenario that is shown.
+_ABOUT_CHARACTERS = 1000
 
 
 def command(
@@ -37,7 +40,7 @@ def command(
         except UsageError as error:
             problems.append(f"{name}: {error}")
     for problem in problems:
-        typer.echo(problem, err=True)
+        typer.echo(printable(problem), err=True)
     if problems:
         raise typer.Exit(ScenarioError.exit_code)
 
@@ -50,5 +53,6 @@ def _describe(path: Path, allow_files: bool) -> str:
     model = "open model" if plan.open_model else "closed model"
     arrival = "iteration" if script.repeats else "session"
     counts = f"{plural(len(script.steps), 'step')}, {plural(script.messages(0), 'message')} in each {arrival}"
-    about = f"\n    {file.scenario.about}" if file.scenario.about else ""
-    return f"{path}: {file.name}, {counts}, {model}, {plural(plan.connections, 'connection')}{about}"
+    about = f"\n    {visible(file.scenario.about, _ABOUT_CHARACTERS)}" if file.scenario.about else ""
+    name = f"{visible(str(path), _ABOUT_CHARACTERS)}: {visible(file.name)}"
+    return f"{name}, {counts}, {model}, {plural(plan.connections, 'connection')}{about}"
