@@ -52,7 +52,7 @@ def test_interrupted_search_keeps_its_steps(tmp_path: Path) -> None:
 
 
 def test_invalid_options_give_one_message(tmp_path: Path) -> None:
-    for argv, code, words in (
+    for argv, code, expected_texts in (
         (("relay", "-t", "smtp://127.0.0.1:1", "--slo", "throughput>5/s"), 2, "is about the rate"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--precision", "0.1%"), 2, "allowed is 0.5% to 100%"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--step", "0s"), 2, "--step"),
@@ -62,5 +62,5 @@ def test_invalid_options_give_one_message(tmp_path: Path) -> None:
     ):
         done = smtpbench("capacity", *argv)
         assert done.code == code, done.err
-        assert words in done.err
+        assert expected_texts in done.err
         assert code == 3 or len(done.err.strip().splitlines()) == 1

@@ -78,7 +78,7 @@ def test_fixture_file_completes_the_options(tmp_path: Path) -> None:
 
 def test_invalid_options_and_unreachable_targets() -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
-    for argv, code, words in (
+    for argv, code, expected_texts in (
         (("-t", unheard), 3, "no greeting (connection refused)"),
         (("-t", unheard, "eod-lf"), 2, "did you mean eod-lf-lf"),
         (("-t", unheard, "nonsense"), 2, "`smtpbench rules` lists them"),
@@ -86,7 +86,7 @@ def test_invalid_options_and_unreachable_targets() -> None:
     ):
         done = smtpbench("check", *argv)
         assert done.code == code
-        assert words in done.err
+        assert expected_texts in done.err
         assert "Traceback" not in done.err
     assert "eod-cr" in smtpbench("sink", "--mutant", "nonsense").err
 

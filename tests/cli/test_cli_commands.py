@@ -62,7 +62,7 @@ def test_scenario_schema_accepts_the_shipped_scenarios_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "code", "words"),
+    ("target", "code", "expected_texts"),
     [
         ("127.0.0.1:25", 2, "use smtp://127.0.0.1:25"),
         ("u:secret@[::1]:465", 2, "use smtps://u@[::1]:465"),
@@ -89,16 +89,16 @@ def test_scenario_schema_accepts_the_shipped_scenarios_alone() -> None:
         ("smtp://192.0.2.1", 2, "--authorized"),
     ],
 )
-def test_unusable_targets_give_one_message(tmp_path: Path, target: str, code: int, words: str) -> None:
+def test_unusable_targets_give_one_message(tmp_path: Path, target: str, code: int, expected_texts: str) -> None:
     done = run("relay", target, tmp_path, "-n", "1", "-c", "1")
     assert done.code == code
-    assert words in done.err
+    assert expected_texts in done.err
     assert "secret" not in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "expected_texts"),
     [
         (("-d", "soon"), "not a duration"),
         (("-r", "500"), "not a rate"),
@@ -118,11 +118,11 @@ def test_unusable_targets_give_one_message(tmp_path: Path, target: str, code: in
         (("--abort-on-fail", "--abort-grace", "soon"), "not a duration"),
     ],
 )
-def test_invalid_options_give_one_message(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_invalid_options_give_one_message(tmp_path: Path, options: tuple[str, ...], expected_texts: str) -> None:
     scenario = "submission" if "--ca" in options else "relay"
     done = run(scenario, f"smtp://u@127.0.0.1:{servers.free_port()}", tmp_path, *options, SMTPBENCH_PASSWORD="x")
     assert done.code == 2, done.err
-    assert words in done.err
+    assert expected_texts in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 

@@ -108,7 +108,7 @@ def test_comparison_is_saved_when_a_target_ends(tmp_path: Path) -> None:
 
 
 def test_invalid_options_give_one_message() -> None:
-    for argv, words in (
+    for argv, expected_texts in (
         (("relay",), "no candidates to compare"),
         (
             ("relay", "--target", "a=smtp://127.0.0.1:1", "--target", "b=smtp://127.0.0.1:1", "--confidence", "lots"),
@@ -118,4 +118,4 @@ def test_invalid_options_give_one_message() -> None:
     ):
         done = smtpbench("compare", *argv)
         assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
-        assert words in done.err
+        assert expected_texts in done.err

@@ -124,9 +124,9 @@ def test_scenarios_and_their_files_are_offered(here: Path) -> None:
     assert texts("run more/") == ["more/deep/", "more/other one.yml"]
     assert texts("run .h") == [".hidden.yaml"]
     assert texts("run none/") == []
-    told = completion_values(["run"], "relay", COMMANDS)
-    assert told is not None
-    assert "as a relay does" in told[0].description
+    command_output = completion_values(["run"], "relay", COMMANDS)
+    assert command_output is not None
+    assert "as a relay does" in command_output[0].description
 
 
 @pytest.mark.parametrize(

@@ -55,10 +55,10 @@ def test_signal_ends_the_examination(tmp_path: Path) -> None:
 
 
 def test_invalid_options_are_reported() -> None:
-    for options, words in (
+    for options, expected_texts in (
         (("-t", "nonsense"), "is not a target URL"),
         (("-t", "smtp://192.0.2.1"), "--authorized"),
         (("--timeout", "soon"), "is not a duration"),
     ):
         done = smtpbench("doctor", *options)
-        assert (done.code, words in done.err) == (2, True), done.err
+        assert (done.code, expected_texts in done.err) == (2, True), done.err

@@ -99,9 +99,9 @@ def test_halves_of_a_hostile_run_add_up(tmp_path: Path) -> None:
 
 def test_unknown_domains_are_reported(tmp_path: Path) -> None:
     file = scenario(tmp_path)
-    for text, words in (
+    for text, expected_texts in (
         ("failed@nosuch.example < 1%", "the recipient domains are bad.example, good.example"),
         ("generator.cpu@good.example < 1%", "for the whole run only"),
     ):
         done = run(file, "smtp://127.0.0.1:1", tmp_path / "run", "--threshold", text)
-        assert (done.code, words in done.err) == (2, True), done.err
+        assert (done.code, expected_texts in done.err) == (2, True), done.err

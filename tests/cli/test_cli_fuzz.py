@@ -65,7 +65,7 @@ def test_invalid_options_and_files_are_reported(tmp_path: Path) -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
     plain = tmp_path / "plain.yaml"
     plain.write_text("session: [NOOP]\n")
-    for argv, code, words in (
+    for argv, code, expected_texts in (
         (["fuzz", "relay", "-t", unheard], 3, "no greeting (connection refused)"),
         (["fuzz", "relay", "-t", unheard, "--only", "nothing"], 2, "there is no mutation family 'nothing'"),
         (["fuzz", "relay", "-t", unheard, "--profile", "huge"], 2, "allowed are quick, ci, deep"),
@@ -75,4 +75,4 @@ def test_invalid_options_and_files_are_reported(tmp_path: Path) -> None:
     ):
         done = smtpbench(*argv)
         assert done.code == code, (argv, done.err)
-        assert words in done.err
+        assert expected_texts in done.err

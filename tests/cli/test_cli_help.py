@@ -47,8 +47,10 @@ def examples(text: str, command: str) -> list[list[str]]:
         if match:
             lexer = shlex.shlex(match[1], posix=True, punctuation_chars="><|&;")
             lexer.whitespace_split, lexer.commenters = True, ""
-            words = list(lexer)
-            found.append(words[: next((at for at, word in enumerate(words) if word in (">", "|", "&", ";")), None)])
+            expected_texts = list(lexer)
+            found.append(
+                expected_texts[: next((at for at, word in enumerate(expected_texts) if word in (">", "|", "&", ";")), None)]
+            )
     return found
 
 

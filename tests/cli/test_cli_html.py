@@ -25,8 +25,8 @@ def test_commands_write_the_page_beside_the_result(tmp_path: Path) -> None:
         }  # fmt: skip
     for name, one in done.items():
         folder = tmp_path / name
-        words = f"saved: {folder}/result.json" + (", report.html" if name != "again" else "")
-        assert one.out.rstrip().endswith(words), (name, one.out, one.err)
+        expected_texts = f"saved: {folder}/result.json" + (", report.html" if name != "again" else "")
+        assert one.out.rstrip().endswith(expected_texts), (name, one.out, one.err)
         assert (folder / "report.html").exists() is (name != "again")
     for name in ("run", "check", "fuzz", "compare", "diff"):
         assert f"127.0.0.1:{port}" in (tmp_path / name / "report.html").read_text()

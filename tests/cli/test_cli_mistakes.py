@@ -11,7 +11,7 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected_texts"),
     [
         (("rnu",), "there is no command 'rnu'; did you mean run?"),
         (("help", "rnu"), "did you mean run?"),
@@ -43,11 +43,11 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
     ],
 )
 def test_mistyped_names_give_one_line_with_a_suggestion(
-    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], expected_texts: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = exit_codes.exit_code_of(lambda: call(arguments))
     printed = capsys.readouterr()
     assert (code, printed.out) == (2, "")
-    assert words in printed.err
+    assert expected_texts in printed.err
     assert printed.err.startswith("smtpbench: ")
     assert len(printed.err.splitlines()) == 1

@@ -84,7 +84,7 @@ def test_github_annotations_and_summary(mine: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "expected_texts"),
     [
         (("--junit", "-", "--csv", "-"), "--junit and --csv cannot both go to standard output"),
         (("--junit", "-", "--github"), "--junit and --github cannot"),
@@ -92,10 +92,10 @@ def test_github_annotations_and_summary(mine: str, tmp_path: Path) -> None:
         (("--hgrm", "-", "--slot", "NOSUCH"), "no histogram of NOSUCH"),
     ],
 )
-def test_invalid_options_give_one_message(mine: str, argv: tuple[str, ...], words: str) -> None:
+def test_invalid_options_give_one_message(mine: str, argv: tuple[str, ...], expected_texts: str) -> None:
     done = smtpbench("report", mine, *argv)
     assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
-    assert words in done.err
+    assert expected_texts in done.err
 
 
 def test_full_disk_is_3(mine: str) -> None:

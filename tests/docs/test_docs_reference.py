@@ -50,13 +50,13 @@ def test_every_parameter_of_a_command_has_its_row(name: str) -> None:
 
 
 def test_a_row_says_value_default_and_bounds() -> None:
-    rows = dict(re.findall(r"^\| <a id=\"(.*?)\".*?\) \| (.*) \|$", body("command-line/run"), re.MULTILINE))
-    assert rows["--target"].startswith("`URL` | **required** | ")
-    assert rows["--workers"].startswith("`COUNT`, 1..256 | `1` | ")
-    assert rows["--drain"].startswith("`DURATION` | `5s` | ")
-    assert rows["--insecure"].startswith(" |  | ")
-    assert rows["--threshold"].startswith("`EXPRESSION`, repeatable | ")
-    assert rows["SCENARIO"].startswith(" | **required** | ")
+    table_rows = dict(re.findall(r"^\| <a id=\"(.*?)\".*?\) \| (.*) \|$", body("command-line/run"), re.MULTILINE))
+    assert table_rows["--target"].startswith("`URL` | **required** | ")
+    assert table_rows["--workers"].startswith("`COUNT`, 1..256 | `1` | ")
+    assert table_rows["--drain"].startswith("`DURATION` | `5s` | ")
+    assert table_rows["--insecure"].startswith(" |  | ")
+    assert table_rows["--threshold"].startswith("`EXPRESSION`, repeatable | ")
+    assert table_rows["SCENARIO"].startswith(" | **required** | ")
 
 
 @pytest.mark.parametrize(("page", "model"), [("scenario-file", Scenario), ("comparison-file", Comparison)])
@@ -142,7 +142,7 @@ def test_a_piece_that_nobody_generates_is_an_error() -> None:
     [("a_b <c> [d] `e|f_g`", r"a\_b &lt;c&gt; \[d\] `e|f_g`"), ("two\nlines", "two lines")],
 )
 def test_text_is_shown_as_it_stands(text: str, markdown: str) -> None:
-    assert markup.escape(text) == markdown
+    assert markup.escape_markdown(text) == markdown
 
 
 @pytest.mark.parametrize(
