@@ -26,26 +26,26 @@ check: $(VENV)/.ready ## types, lint and layers
 docs: $(VENV)/.ready ## the documentation, in site/index.html; any warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-bench: $(VENV)/.ready ## CPU a message, beside smtp-source and smtp-sink
+bench: $(VENV)/.ready ## CPU time of a message, compared with smtp-source and smtp-sink
 	$(BIN)/python bench/bench.py $(BENCH)
 
-capacitybench: $(VENV)/.ready ## found capacities against a limit that arithmetic knows
+capacitybench: $(VENV)/.ready ## error of `smtpbench capacity` on a server with a known limit
 	$(BIN)/python -m bench.capacity $(BENCH)
 
-fuzzbench: $(VENV)/.ready ## cases of the fuzzer, beside boofuzz in an environment of its own
+fuzzbench: $(VENV)/.ready ## cases a second of `smtpbench fuzz`, compared with boofuzz
 	test -x $(VENV)-boofuzz/bin/boo || { $(PYTHON) -m venv $(VENV)-boofuzz && $(VENV)-boofuzz/bin/pip install --quiet boofuzz==0.4.2; }
 	$(BIN)/python -m bench.fuzzing --python $(abspath $(VENV)-boofuzz/bin/python) $(BENCH)
 
-comparebench: $(VENV)/.ready ## whether compare tells a target from itself, and from a slower one
+comparebench: $(VENV)/.ready ## false positives and negatives of `smtpbench compare`
 	$(BIN)/python -m bench.compare $(BENCH)
 
-published: $(VENV)/.ready ## the published comparisons and known bugs anew, as root; about half an hour
+published: $(VENV)/.ready ## published comparisons and bugs again, as root; about half an hour
 	$(BIN)/python -m bench.published.publish $(PUBLISH)
 
-startbench: $(VENV)/.ready ## CPU of `smtpbench --help` and of a Tab, beside `import typer`
+startbench: $(VENV)/.ready ## start time of `smtpbench --help` and of completion
 	$(BIN)/python bench/start.py $(BENCH)
 
-reportbench: $(VENV)/.ready ## CPU seconds and size of the HTML report of a long run
+reportbench: $(VENV)/.ready ## CPU time and size of the HTML report of a long run
 	PYTHONPATH=tests $(BIN)/python -m bench.report
 
 docs-output: $(VENV)/.ready ## output shown in README.md and docs/ anew, on an idle machine; PAGES=… for some pages

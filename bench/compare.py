@@ -44,8 +44,8 @@ def compare_with_itself(count: int, folder: Path) -> bool:
     with bench.server(sink_command(port), port):
         url = f"smtp://127.0.0.1:{port}"
         for number in range(count):
-            differences = compare([url, url], [], folder / f"same-{number}", number)
-            false_positives = [one for one in differences if one["verdict"] != NOTHING]
+            metrics = compare([url, url], [], folder / f"same-{number}", number)
+            false_positives = [one for one in metrics if one["verdict"] != NOTHING]
             correct += not false_positives
             text = ", ".join(f"{one['metric']} {one['verdict']} ({one['change']})" for one in false_positives)
             print(f"  comparison {number + 1}: {text or NOTHING}", flush=True)

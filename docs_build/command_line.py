@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from docs_build.markup import REQUIRED, Page, anchored, block, code, escape, sentence, table
+from docs_build.markup import REQUIRED, Page, anchored, block, code, escape_markdown, sentence, table
 from smtpbench.cli import main
 from smtpbench.cli.help import HelpEntry, HelpSection, entry_of
 
@@ -34,11 +34,11 @@ def parameters(command: Any, kind: str) -> list[HelpEntry]:
 
 def _overview() -> Page:
     group = typer.main.get_command(main.app)
-    rows = [(f"[`{name}`]({name}.md)", sentence(about)) for name, about in main.COMMANDS.items()]
+    table_rows = [(f"[`{name}`]({name}.md)", sentence(about)) for name, about in main.COMMANDS.items()]
     body = (
         block("sh", "smtpbench COMMAND [OPTIONS]\nsmtpbench help COMMAND")
         + "\n## Commands\n\n"
-        + table("pairs", ("Command", "What it does"), rows)
+        + table("pairs", ("Command", "What it does"), table_rows)
         + "\n## Options\n\nThese options stand before the command.\n\n"
         + _options(parameters(group, "option"))
         + "\nThe [exit codes](../exit-codes.md) are the same for every command.\n"
@@ -54,16 +54,16 @@ def _page(name: str) -> Page:
     parts = [summary, block("sh", usage), *more]
     arguments = parameters(command, "argument")
     if arguments:
-        rows = [(anchored(_anchor(one), code(one.names[0])), *_facts(one)) for one in arguments]
-        parts += ["## Arguments\n", table("options", ("Argument", "Value", "Default", "Meaning"), rows)]
+        table_rows = [(anchored(_anchor(one), code(one.names[0])), *_facts(one)) for one in arguments]
+        parts += ["## Arguments\n", table("options", ("Argument", "Value", "Default", "Meaning"), table_rows)]
     parts += ["## Options\n", _options(parameters(command, "option"))]
     parts += [_section(one) for one in command.sections]
     return Page(f"{FOLDER}/{name}.md", f"smtpbench {name}", "\n".join(parts))
 
 
 def _options(options: list[HelpEntry]) -> str:
-    rows = [(anchored(_anchor(one), " ".join(map(code, _long_first(one.names)))), *_facts(one)) for one in options]
-    return table("options", ("Option", "Value", "Default", "Meaning"), rows)
+    table_rows = [(anchored(_anchor(one), " ".join(map(code, _long_first(one.names)))), *_facts(one)) for one in options]
+    return table("options", ("Option", "Value", "Default", "Meaning"), table_rows)
 
 
 def _long_first(names: tuple[str, ...]) -> list[str]:
@@ -77,14 +77,14 @@ def _anchor(one: HelpEntry) -> str:
 
 def _facts(one: HelpEntry) -> tuple[str, str, str]:
     """Value, default and meaning."""
-    value = (one.placeholder and code(one.placeholder), escape(one.bounds), "repeatable" if one.repeatable else "")
-    default = escape(one.default) if " " in one.default else code(one.default) if one.default else ""
+    value = (one.placeholder and code(one.placeholder), escape_markdown(one.bounds), "repeatable" if one.repeatable else "")
+    default = escape_markdown(one.default) if " " in one.default else code(one.default) if one.default else ""
     return ", ".join(filter(None, value)), REQUIRED if one.required else default, sentence(one.text)
 
 
 def _section(one: HelpSection) -> str:
-    rows = [(code(name), sentence(text)) for name, text in one.rows]
-    return f"## {escape(one.title)}\n\n" + table("pairs", ("Name", "Meaning"), rows)
+    table_rows = [(code(name), sentence(text)) for name, text in one.entries]
+    return f"## {escape_markdown(one.title)}\n\n" + table("pairs", ("Name", "Meaning"), table_rows)
 
 
 def _help(text: str) -> list[str]:
@@ -95,7 +95,7 @@ def _help(text: str) -> list[str]:
         if lines and lines[0].strip() == "\b":
             parts += _as_it_stands(lines[1:])
         else:
-            parts.append(f"{escape(paragraph)}\n")
+            parts.append(f"{escape_markdown(paragraph)}\n")
     return parts
 
 
@@ -108,7 +108,6 @@ def _as_it_stands(lines: list[str]) -> Iterator[str]:
             end += 1
         run = [line.strip() for line in lines[at:end]]
         # a line that ends a sentence stays a line; others were broken for the width of a terminal
-        yield (
-            block("sh", "\n".join(run)) if indented else re.sub(r"(?<![.:])  \n", " ", "  \n".join(map(escape, run))) + "\n"
-        )
+        paragraph = "  \n".join(map(escape_markdown, run))
+        yield block("sh", "\n".join(run)) if indented else re.sub(r"(?<![.:])  \n", " ", paragraph) + "\n"
         at = end

@@ -17,7 +17,7 @@ def pages() -> list[Page]:
 
 def exit_codes_table() -> str:
     """Return the table alone."""
-    rows = [
+    table_rows = [
         (anchored(f"exit-{one.code}", code(str(one.code))), sentence(one.name), sentence(one.meaning)) for one in EXIT_CODES
     ]
-    return table("keys", ("Code", "Name", "When"), rows)
+    return table("keys", ("Code", "Name", "When"), table_rows)

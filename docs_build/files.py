@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from docs_build.markup import Page, anchored, block, code, escape, sentence, table
+from docs_build.markup import Page, anchored, block, code, escape_markdown, sentence, table
 from docs_build.schema import Schema, SchemaDocument
 from smtpbench.scenario.comparison import Comparison
 from smtpbench.scenario.fields import TEXT_TYPES
@@ -95,11 +95,11 @@ def _key_of(document: SchemaDocument, name: str) -> str:
 
 
 def _types() -> str:
-    rows = [
-        (anchored(name.replace(" ", "-"), escape(name)), escape(form), ", ".join(map(code, examples)))
+    table_rows = [
+        (anchored(name.replace(" ", "-"), escape_markdown(name)), escape_markdown(form), ", ".join(map(code, examples)))
         for name, (form, examples) in TEXT_TYPES.items()
     ]
-    return table("keys", ("Type", "How it is written", "Examples"), rows)
+    return table("keys", ("Type", "How it is written", "Examples"), table_rows)
 
 
 def _comparison() -> Page:
@@ -134,8 +134,8 @@ def _shipped() -> Page:
         "`smtpbench run relay --target smtp://127.0.0.1:2525`.\n",
     ]
     found = {name: path.read_text(encoding="utf-8") for name, path in shipped_scenarios().items()}
-    rows = [(f"[`{name}`](#{name})", sentence(_about(text))) for name, text in found.items()]
-    parts.append(table("pairs", ("Scenario", "What it is for"), rows))
+    table_rows = [(f"[`{name}`](#{name})", sentence(_about(text))) for name, text in found.items()]
+    parts.append(table("pairs", ("Scenario", "What it is for"), table_rows))
     parts += [f"## {name} {{ #{name} }}\n\n{block('yaml', text)}" for name, text in found.items()]
     return Page("reference/shipped-scenarios.md", "Shipped scenarios", "\n".join(parts))
 

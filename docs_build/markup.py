@@ -35,10 +35,10 @@ class Page:
     @property
     def text(self) -> str:
         """The whole file."""
-        return f"# {escape(self.title)}\n\n{self.body.strip()}\n"
+        return f"# {escape_markdown(self.title)}\n\n{self.body.strip()}\n"
 
 
-def escape(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Return text as Markdown that shows it as it stands; what is in backquotes becomes code."""
     parts = _CODE.split(" ".join(text.split()))
     return "".join(
@@ -65,10 +65,10 @@ def sentence(text: str) -> str:
         return ""
     word = re.match(r"[a-z]+(?=[ ,;:.-]|$)(?!://)", text)
     first = text[:1].upper() if word else text[:1]
-    return escape(first + text[1:] + ("" if text.endswith((".", ":", "?", "!", "…")) else "."))
+    return escape_markdown(first + text[1:] + ("" if text.endswith((".", ":", "?", "!", "…")) else "."))
 
 
-def table(kind: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(kind: str, head: Sequence[str], table_rows: Iterable[Sequence[str]]) -> str:
     """Return a table whose cells are Markdown. On a narrow screen each row becomes a block.
 
     Args:
@@ -76,7 +76,7 @@ def table(kind: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         head: Titles of the columns.
         rows: Cells, as many as the head has.
     """
-    lines = [_row(head), _row(["---"] * len(head)), *(_row([_cell(cell) for cell in row]) for row in rows)]
+    lines = [_row(head), _row(["---"] * len(head)), *(_row([_cell(cell) for cell in row]) for row in table_rows)]
     return f'<div class="reference {kind}" markdown>\n\n' + "\n".join(lines) + "\n\n</div>\n"
 
 

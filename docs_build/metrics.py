@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from docs_build.markup import Page, anchored, block, code, escape, sentence, table
+from docs_build.markup import Page, anchored, block, code, escape_markdown, sentence, table
 from smtpbench.threshold import LATENCIES, LIMITS, METRICS, STATISTICS, MetricFamily, limits_of
 
 #: A metric that each placeholder of a family's name may stand for.
@@ -18,7 +18,7 @@ def pages() -> list[Page]:
     latencies.append(("a verb, such as `RCPT`", "From the command to its reply."))
     latencies.append(("a name of the scenario's own", "The key [`as`](scenario-file.md#step.send.as) of a step gives it."))
     statistics = [(anchored(f"statistic.{name}", code(name)), sentence(text)) for name, text in STATISTICS.items()]
-    kinds = [(escape(_kind_words(kind)), escape(text)) for kind, text in LIMITS.items()]
+    kinds = [(escape_markdown(_kind_words(kind)), escape_markdown(text)) for kind, text in LIMITS.items()]
     parts = [
         "A threshold is a metric, one of `<` `<=` `>` `>=` `==`, and a limit. It stands in the list `thresholds` of a "
         "scenario, in the option `--threshold` of `run` or `--slo` of `capacity`. A metric alone is compared by "

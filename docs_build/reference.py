@@ -34,9 +34,9 @@ def pages() -> tuple[Page, ...]:
 def _overview(found: list[Page]) -> Page:
     """The first page of the reference: a list of the others, those within folders left out."""
     tops = [page for page in found if page.path.count("/") == 1 or page.path.endswith("/index.md")]
-    rows = [(f"[{page.title}]({page.path.removeprefix('reference/')})", ABOUT[page.path]) for page in tops]
+    table_rows = [(f"[{page.title}]({page.path.removeprefix('reference/')})", ABOUT[page.path]) for page in tops]
     body = "These pages are generated from the code of this version whenever the documentation is built.\n\n" + table(
-        "pairs", ("Page", "What is there"), rows
+        "pairs", ("Page", "What is there"), table_rows
     )
     return Page("reference/index.md", "Reference", body)
 

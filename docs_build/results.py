@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from importlib.resources import files
 from typing import Final
 
-from docs_build.markup import Page, escape, table
+from docs_build.markup import Page, escape_markdown, table
 from docs_build.schema import SchemaDocument
+from smtpbench.measure.schema import schema_text
 
 FOLDER: Final = "reference/results"
 #: Page → schema, title, and the commands that write such a result.
@@ -25,26 +25,26 @@ def pages() -> list[Page]:
 
 
 def _overview() -> Page:
-    rows = [
-        (f"[{escape(title)}]({page}.md)", commands, f"`smtpbench schema {schema}`")
+    table_rows = [
+        (f"[{escape_markdown(title)}]({page}.md)", commands, f"`smtpbench schema {schema}`")
         for page, (schema, title, commands) in SCHEMAS.items()
     ]
     body = (
         "A command that measures or judges writes `result.json` into its folder. The key `schema` names the format and its "
         "version. Within a version keys may be added; none is removed or changes its meaning. "
         "Programs that read results must accept keys that they do not know.\n\n"
-        + table("keys", ("Result", "Written by", "JSON Schema"), rows)
+        + table("keys", ("Result", "Written by", "JSON Schema"), table_rows)
         + "\nEvery quantity has its unit in its key: `_s`, `_ms`, `_ns`, `_bytes`, `_per_s`; a `_share` is from 0 to 1.\n"
     )
     return Page(f"{FOLDER}/index.md", "Result files", body)
 
 
 def _page(page: str, schema: str, title: str, commands: str) -> Page:
-    root = json.loads(files("smtpbench.measure").joinpath(f"{schema}.schema.json").read_text(encoding="utf-8"))
+    root = json.loads(schema_text(schema))
     document = SchemaDocument(root, {name: f"#type.{name}" for name in root.get("$defs", {})})
     parts = [
         f"Written by {commands}. `smtpbench schema {schema}` prints the JSON Schema.\n",
-        f"{escape(root.get('description', ''))}\n",
+        f"{escape_markdown(root.get('description', ''))}\n",
     ]
     own = document.own_keys(root)
     parts += ["## Keys { #keys }\n", document.table(own, defaults=False)]
@@ -54,7 +54,7 @@ def _page(page: str, schema: str, title: str, commands: str) -> Page:
             parts += [f"## `{key.path}` {{ #section-{key.path} }}\n", document.table(inside, defaults=False)]
     for name, definition in root.get("$defs", {}).items():
         inside = list(document.all_keys(definition))
-        parts += [f"## {_words(name)} {{ #type.{name} }}\n", f"{escape(definition.get('description', ''))}\n"]
+        parts += [f"## {_words(name)} {{ #type.{name} }}\n", f"{escape_markdown(definition.get('description', ''))}\n"]
         parts.append(
             document.table(inside, f"type.{name}.", defaults=False) if inside else f"{document.type_of(definition)}\n"
         )

@@ -60,7 +60,7 @@ def _order(section: str) -> tuple[int, ...]:
 
 
 def _page(rule: Rule, title: str) -> Page:
-    facts = [
+    details = [
         ("Requirement", sentence(rule.requirement)),
         ("Source", f"[{rule.section}]({section_url(rule.section)})"),
         ("Severity", f"[{rule.severity}](index.md#{rule.severity})"),
@@ -70,7 +70,7 @@ def _page(rule: Rule, title: str) -> Page:
         ("How it is checked", _how(rule)),
     ]
     parts = [
-        table("facts", ("Fact", "Value"), [(f"**{name}**", text) for name, text in facts]),
+        table("facts", ("Fact", "Value"), [(f"**{name}**", text) for name, text in details]),
         "## Try it { #try }\n",
         block("sh", _commands(rule)),
     ]

@@ -97,8 +97,8 @@ class SchemaDocument:
         return self._single(schema)
 
     def _link(self, name: str) -> str:
-        words = name if name.islower() else self.links[name].rpartition("#")[2]
-        return f"[{words}]({self.links[name]})" if name in self.links else words
+        parts = name if name.islower() else self.links[name].rpartition("#")[2]
+        return f"[{parts}]({self.links[name]})" if name in self.links else parts
 
     def _single(self, schema: Schema) -> str:
         if "const" in schema:
@@ -122,13 +122,13 @@ class SchemaDocument:
             anchor: What the names of the anchors begin with, `load.`.
             defaults: Whether there is a column for defaults.
         """
-        rows = []
+        table_rows = []
         for key in found:
             cells = [anchored(_anchor(anchor + key.path), code(key.path)), self.type_of(key.schema)]
             cells += [_default(key)] if defaults else []
-            rows.append([*cells, sentence(str(self.resolved(key.schema).get("description", "")))])
+            table_rows.append([*cells, sentence(str(self.resolved(key.schema).get("description", "")))])
         head = ("Key", "Value", "Default", "Meaning") if defaults else ("Key", "Value", "Meaning")
-        return table("options" if defaults else "keys", head, rows)
+        return table("options" if defaults else "keys", head, table_rows)
 
 
 def _anchor(path: str) -> str:

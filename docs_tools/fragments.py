@@ -77,12 +77,12 @@ def check_command_line(text: str) -> None:
     Raises:
         FragmentError: One of them does not.
     """
-    words = [word for word in shlex.split(text.replace("…", "x"), comments=True) if not re.match(r"[A-Z_]+=", word)]
-    first = words[1] if len(words) > 1 else "--help"
+    parts = [word for word in shlex.split(text.replace("…", "x"), comments=True) if not re.match(r"[A-Z_]+=", word)]
+    first = parts[1] if len(parts) > 1 else "--help"
     command = "" if first.startswith("-") else first
     if command and command not in commands():
         raise FragmentError(f"`smtpbench` has no command `{command}`")
-    given = {word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)}
+    given = {word.partition("=")[0] for word in parts[1:] if re.match(r"--?[a-z]", word)}
     if unknown := given - options("" if command == "help" else command):
         raise FragmentError(f"`smtpbench {command}` has no option {', '.join(sorted(unknown))}")
 

@@ -57,7 +57,7 @@ def normalised_lines(lines: Iterable[str], varies: Sequence[re.Pattern[str]]) ->
     return result
 
 
-def difference(shown: Sequence[str], printed: Sequence[str], varies: Sequence[re.Pattern[str]] = ()) -> str:
+def line_difference(shown: Sequence[str], printed: Sequence[str], varies: Sequence[re.Pattern[str]] = ()) -> str:
     """Return how the shown output differs from the printed one, empty if only in figures.
 
     Args:

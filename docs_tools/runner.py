@@ -83,7 +83,7 @@ def run(page: Page) -> Report:
                         f"the page says {' or '.join(map(str, command.exit_codes))}\n{shown}\n{ran.errors}"
                     )
                     return report
-                if differs := output.difference(command.shown, ran.output, block.varies):
+                if differs := output.line_difference(command.shown, ran.output, block.varies):
                     place = f"{where}:{command.line}"
                     report.problems.append(f"{place}: the output of `{command.text}` is out of date\n{differs}")
     return report

@@ -34,7 +34,7 @@ def measure(folder: Path) -> None:
         sink.communicate()
 
 
-def take(page: Path, image: Path) -> None:
+def take_screenshot(page: Path, image: Path) -> None:
     """Take the first screen of a page."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -49,7 +49,7 @@ def main() -> int:
     IMAGE.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         measure(Path(folder))
-        take(Path(folder, "report.html"), IMAGE)
+        take_screenshot(Path(folder, "report.html"), IMAGE)
     size = IMAGE.stat().st_size
     print(f"{IMAGE.relative_to(ROOT)}: {size:,} bytes")
     return int(size > LIMIT_BYTES)

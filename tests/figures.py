@@ -1,4 +1,4 @@
-"""Made-up measurements: books, ticks and results as a run would give them."""
+"""Artificial measurements: recorders, ticks and results like those of a run."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ ERRORS = (("reset", "while waiting (MAIL)"), ("timeout", "while waiting (message
 
 
 def sample(service_ns: int, late_us: int = 0) -> int:
-    """A sample as the client session makes it."""
+    """Return a sample as the client session records it."""
     return service_ns + (late_us << LATE_SHIFT)
 
 
-def scribble(recorder: Recorder, draw: random.Random, times: int, late_us: int = 0) -> None:
-    """Write `times` random things into a book, each sample late by up to late_us."""
-    for _ in range(times):
+def record_random(recorder: Recorder, draw: random.Random, count: int, late_us: int = 0) -> None:
+    """Record that many random samples and message outcomes, each sample late by up to late_us."""
+    for _ in range(count):
         value = sample(int(draw.lognormvariate(0, 1) * 5 * MS), draw.randrange(late_us + 1))
         if draw.random() < 0.6:
             recorder.samples(*draw.choice(REPLIES)).append(value)
@@ -48,7 +48,7 @@ def scribble(recorder: Recorder, draw: random.Random, times: int, late_us: int =
 
 
 def tick(interval: Interval, **changes: Any) -> Tick:
-    """A tick of a second, the third of its run."""
+    """Return the tick of the third second of a run."""
     values: dict[str, Any] = {
         "end_s": 3.0, "length_s": 1.0, "phase": "steady", "interval": interval, "connections_open": 10, "busy": 4,
         "waiting": 0, "cpu_share": 0.256, "lag_ms": 1.5,
@@ -57,7 +57,7 @@ def tick(interval: Interval, **changes: Any) -> Tick:
 
 
 def result_of(totals: Interval, *, model: str = "open", health: Health | None = None, **changes: Any) -> dict[str, Any]:
-    """A result of these totals."""
+    """Return a result with these totals."""
     is_open = model == "open"
     stage = {"duration_s": 30.0, "rate_from_per_s": 500.0, "rate_to_per_s": 500.0}
     load = {
@@ -82,8 +82,8 @@ def result_of(totals: Interval, *, model: str = "open", health: Health | None = 
     return results.build(**(values | changes))
 
 
-def busy_recorder(times: int = 2000, seed: int = 1, late_us: int = 0) -> Recorder:
-    """A book with something of everything."""
+def busy_recorder(count: int = 2000, seed: int = 1, late_us: int = 0) -> Recorder:
+    """Return a recorder with some of everything that can be counted."""
     recorder = Recorder()
-    scribble(recorder, random.Random(seed), times, late_us)
+    record_random(recorder, random.Random(seed), count, late_us)
     return recorder

@@ -64,7 +64,7 @@ def rule_data(name: str, verdict: str, actual: str = "") -> dict[str, str]:
             "requirement": rule.requirement, "expected": rule.expected, "actual": actual}  # fmt: skip
 
 
-def finding(rule: str = "eod-lf-lf", text: str = "5 replies came where one was due", **changes: Any) -> dict[str, Any]:
+def finding(rule: str = "eod-lf-lf", text: str = "the server sent 5 replies instead of 1", **changes: Any) -> dict[str, Any]:
     """Return an entry of `findings`."""
     values = {
         "id": f"{rule}-0123abcd", "rule": rule, "severity": BY_NAME[rule].severity, "actual": text, "cause": "",
@@ -75,7 +75,7 @@ def finding(rule: str = "eod-lf-lf", text: str = "5 replies came where one was d
     return {**values, **changes}
 
 
-def check_result(text: str = "5 replies came where one was due", **changes: Any) -> dict[str, Any]:
+def check_result(text: str = "the server sent 5 replies instead of 1", **changes: Any) -> dict[str, Any]:
     """Return a result of `check` with two violated rules (security and advice) and others of every verdict."""
     rules = {
         "eod-lf-lf": rule_data("eod-lf-lf", "violation", text),

@@ -1,4 +1,4 @@
-"""Simulated server: workers with one queue, and the run that would have measured it, without clock or socket."""
+"""A computed server: workers with one queue, and the run that would have measured it, without clock or socket."""
 
 from __future__ import annotations
 
@@ -14,34 +14,46 @@ from figures import result_of, tick
 
 from smtpbench.load import run as loading
 from smtpbench.measure.health import Health
+from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval, Latency
 from smtpbench.measure.thresholds import Figures, evaluate
 from smtpbench.units import NS_PER_S
 
+#: Thresholds of these tests do not read the totals.
 NO_COLLECTOR: Any = None
 
 
 class Queue:
-    """Stands in for `load.run.run`: a server with workers, each of which is busy for some time with a message.
+    """Replaces `load.run.run`: each call is a run against a server with one queue.
+
+    Args:
+        service_s: Time that a worker of the server needs for a message; its mean, if `random_work`.
+        workers: Number of workers of the server.
+        random_work: Whether the time for a message is exponential.
+        connections: Most messages at the server at once; the others wait.
+        stalls: Numbers of the runs, from 1, in the middle of which no worker works for `stall_s`.
+        stall_s: Length of these stalls.
+        health: What the generator used, by rate.
+        failing: Share of messages that fail, by rate.
+        on_run: Called with the number of each run before it begins.
 
     Attributes:
-        service_s: Time that a worker takes for a message, seconds.
-        workers: Number of workers.
-        random_work: Whether that time is exponentially distributed.
-        connections: Largest number of messages that the server has at the same time; the others wait.
-        stalls: Numbers of the runs, from 1 for the baseline, in the middle of which no worker works for a while.
-        stall_s: Length of such a stall, seconds.
-        health: Health of the generator, by rate.
-        failing: Share of messages that fail, by rate.
-        on_run: Function that is called before each run with its number.
         requests: Requests of the runs so far.
     """
 
     def __init__(
-        self, service_s: float, workers: int, *, random_work: bool = False, connections: int = 10**6,
-        stalls: tuple[int, ...] = (), stall_s: float = 0.5, health: Callable[[float], Health] = lambda rate: Health(),
-        failing: Callable[[float], float] = lambda rate: 0.0, on_run: Callable[[int], None] = lambda number: None,
-    ) -> None:  # fmt: skip
+        self,
+        service_s: float,
+        workers: int,
+        *,
+        random_work: bool = False,
+        connections: int = 10**6,
+        stalls: tuple[int, ...] = (),
+        stall_s: float = 0.5,
+        health: Callable[[float], Health] = lambda rate: Health(),
+        failing: Callable[[float], float] = lambda rate: 0.0,
+        on_run: Callable[[int], None] = lambda number: None,
+    ) -> None:
         self.service_s, self.workers, self.random_work = service_s, workers, random_work
         self.connections, self.stalls, self.stall_s = connections, stalls, stall_s
         self.health, self.failing, self.on_run = health, failing, on_run
@@ -49,7 +61,7 @@ class Queue:
 
     @property
     def limit_per_s(self) -> float:
-        """Its capacity, messages a second."""
+        """Highest rate that the server sustains."""
         return min(self.workers, self.connections) / self.service_s
 
     async def __call__(self, request: loading.RunRequest, observer: loading.Observer) -> loading.RunResult:
@@ -68,43 +80,43 @@ class Queue:
         rate = plan.stages[0].rate_from_per_s
         warmup_s, end_s = plan.warmup_ns / NS_PER_S, plan.issuing_ns / NS_PER_S
         draw = random.Random(f"{plan.seed} {rate}")
-        arrived = [after_ns / NS_PER_S for _, after_ns in plan.schedule(0)]
-        started, done = self._serve(arrived, end_s, draw)
+        arrived_s = [after_ns / NS_PER_S for _, after_ns in plan.schedule(0)]
+        sent_s, replied_s = self._serve(arrived_s, end_s, draw)
         totals, ended, reason = Interval(), 0, ""
         for second in range(1, int(end_s) + 1):
-            served = bisect_right(done, second)
-            response = [done[i] - arrived[i] for i in range(ended, served)]
-            service = [done[i] - started[i] for i in range(ended, served)]
+            served = bisect_right(replied_s, second)
+            response = [replied_s[i] - arrived_s[i] for i in range(ended, served)]
+            service = [replied_s[i] - sent_s[i] for i in range(ended, served)]
             ended = served
             failed = sum(draw.random() < self.failing(rate) for _ in service)
             interval = _interval(service[failed:], response[failed:], failed)
             if second > warmup_s:
                 totals.add(interval)
-            backlog = bisect_right(arrived, second) - served
-            waiting = bisect_right(arrived, second) - bisect_right(started, second)
+            backlog = bisect_right(arrived_s, second) - served
+            waiting = bisect_right(arrived_s, second) - bisect_right(sent_s, second)
             phase = "steady" if second > warmup_s else "warmup"
             observer.tick(tick(interval, end_s=float(second), phase=phase, busy=backlog - waiting, waiting=waiting), totals)
-            reason = request.watch.failed(NO_COLLECTOR, plan, float(second))
+            reason = request.monitor.abort_reason(NO_COLLECTOR, plan, float(second))
             if reason:
                 break
         result = self._result(request, totals, second - warmup_s, self.health(rate), reason)
         return loading.RunResult(result, None, False)
 
-    def _serve(self, arrived: list[float], end_s: float, draw: random.Random) -> tuple[list[float], list[float]]:
-        """Return when each message was given to the server, and when it was served, both in order."""
-        free_at, busy_until = [0.0] * self.workers, [0.0] * min(self.connections, len(arrived) or 1)
+    def _serve(self, arrived_s: list[float], end_s: float, draw: random.Random) -> tuple[list[float], list[float]]:
+        """Return when each message was sent to the server, and when replies came; both in order."""
+        free_at_s, connection_free_at_s = [0.0] * self.workers, [0.0] * min(self.connections, len(arrived_s) or 1)
         stalled = (end_s / 2, end_s / 2 + self.stall_s) if len(self.requests) in self.stalls else (0.0, 0.0)
-        started, done = [], []
-        for at in arrived:
-            given = max(at, busy_until[0])
+        sent_s, replied_s = [], []
+        for at in arrived_s:
+            sent_at_s = max(at, connection_free_at_s[0])
             work_s = draw.expovariate(1 / self.service_s) if self.random_work else self.service_s
-            start = max(given, free_at[0])
+            start = max(sent_at_s, free_at_s[0])
             start = stalled[1] if stalled[0] <= start < stalled[1] else start
-            heapreplace(free_at, start + work_s)
-            heapreplace(busy_until, start + work_s)
-            started.append(given)
-            done.append(start + work_s)
-        return started, sorted(done)
+            heapreplace(free_at_s, start + work_s)
+            heapreplace(connection_free_at_s, start + work_s)
+            sent_s.append(sent_at_s)
+            replied_s.append(start + work_s)
+        return sent_s, sorted(replied_s)
 
     def _result(
         self, request: loading.RunRequest, totals: Interval, window_s: float, health: Health, reason: str
@@ -112,16 +124,13 @@ class Queue:
         outcome = {"status": "aborted" if reason else "completed", "reason": reason}
         result = result_of(totals, health=health, window_s=window_s, outcome=outcome)
         figures = Figures(totals, window_s, result["generator"])
-        return result | {"thresholds": [one.to_data() for one in evaluate(request.watch.thresholds, figures)]}
+        return result | {"thresholds": [one.to_data() for one in evaluate(request.monitor.thresholds, figures)]}
 
 
 def _interval(service_s: list[float], response_s: list[float], failed: int = 0) -> Interval:
     interval = Interval(Counter({"accepted": len(service_s), "failed": failed}))
     if service_s:
-        both = Latency.empty()
-        both.service.record([round(s * NS_PER_S) for s in service_s])
-        whole = Latency.empty()
-        whole.service.record([round(s * NS_PER_S) for s in response_s])
+        service, response = (Histogram.of([round(s * NS_PER_S) for s in times_s]) for times_s in (service_s, response_s))
         for metric in ("message", "transaction"):
-            interval.latencies[metric, True] = Latency(both.service, whole.service)
+            interval.latencies[metric, True] = Latency(service, response)
     return interval

@@ -1,4 +1,4 @@
-"""Running the command line as a user does: a process, its exit code, its output and its result."""
+"""Run the command line as a user does: a process, its exit code, its output and its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Done:
-    """A process that has ended."""
+    """A process that has ended.
+
+    Attributes:
+        code: Exit code.
+        out: Standard output.
+        err: Standard error.
+        result: Content of `result.json`; empty without one.
+    """
 
     code: int
     out: str
@@ -25,11 +32,11 @@ class Done:
 
     @property
     def messages(self) -> dict[str, int]:
-        """The counts that are not zero, but for `attempted`."""
+        """The message counts that are not zero, without `attempted`."""
         return {name: count for name, count in self.result["messages"].items() if count and name != "attempted"}
 
     def balanced(self) -> bool:
-        """Whether attempted is the sum of the rest."""
+        """Return whether `attempted` is the sum of the other message counts."""
         counts: dict[str, int] = dict(self.result["messages"])
         return counts.pop("attempted") == sum(counts.values())
 
@@ -43,13 +50,13 @@ def start(*argv: str, **env: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], folder: Path | None = None) -> Done:
-    """Wait for its end; a run that hangs is a failure."""
+    """Wait for the end of a process; one that does not end fails the test."""
     try:
         out, err = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
-        raise AssertionError(f"it hung\n{out}\n{err}") from None
+        raise AssertionError(f"the process did not end\n{out}\n{err}") from None
     result: dict[str, Any] = {}
     if folder is not None:
         with contextlib.suppress(OSError):
@@ -64,14 +71,25 @@ def smtpbench(*argv: str, **env: str) -> Done:
 
 
 def run(scenario: str | Path, target: str, out: Path, *argv: str, **env: str) -> Done:
-    """`smtpbench run`, with its result."""
+    """Run `smtpbench run` to its end."""
     options = ("--target", target, "--out", str(out), "--progress", "none", *argv)
     return finish(start("run", str(scenario), *options, **env), out)
 
 
+def wait_for_line(process: subprocess.Popen[str], text: str) -> None:
+    """Wait for a line on standard error that contains a text; a process that ends before fails the test."""
+    assert process.stderr is not None
+    seen = []
+    for line in process.stderr:
+        seen.append(line)
+        if text in line:
+            return
+    raise AssertionError(f"no line contains {text!r}\n{''.join(seen)}")
+
+
 @contextmanager
 def sink(*argv: str, **env: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """`smtpbench sink` on a free port: the port, and its counts once the context has ended."""
+    """Run `smtpbench sink` on a free port; yield the port, and its counts, which are filled when the context ends."""
     process = start("sink", "--listen", "127.0.0.1:0", "--ready-json", *argv, **env)
     counts: dict[str, Any] = {}
     assert process.stdout is not None

@@ -56,9 +56,9 @@ class Server:
     log: Path | None = None
     socket: Path | None = None
 
-    def count_in_log(self, words: str) -> int:
-        """How many lines of its log hold these words."""
-        return sum(words in line for line in self.log.read_text().splitlines()) if self.log else 0
+    def count_in_log(self, text: str) -> int:
+        """How many lines of the log contain this text."""
+        return sum(text in line for line in self.log.read_text().splitlines()) if self.log else 0
 
 
 def need(*programs: str, root: bool = False) -> None:

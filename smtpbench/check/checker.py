@@ -1,42 +1,62 @@
-"""Judging a target: every rule's probe is spoken, what it broke is spoken again, and invariants read every dialogue.
+"""Checking a target: run the probe of every rule, repeat what was violated, and evaluate the invariants.
 
 Theory of operation
 ===================
 
-Probes run several at once, each on connections of its own. Those that may end the server or keep it busy (`Rule.alone`)
-come last, one at a time, and after each a canary session asks whether the server still greets: a process takes a moment to
-die, so the canary waits first. Once the server is gone, `health` is broken, with the session that it died of, and what
-is left is inconclusive.
+Several probes run at the same time, each session on a connection of its own. Rules that may crash the server or keep it
+busy (`Rule.exclusive`) come last, one after the other. After each of their sessions that did not end with 221, the checker
+connects again to see whether the server still greets; it waits before that, because a process takes a moment to exit. A
+server that no longer greets violates `health`, and the session before is the evidence. The rules that are left are
+inconclusive.
 
-A violation counts when it was seen twice. Seen once in two, it is inconclusive: somebody should look, and no build
-should fail for it.
+A violation counts if a second attempt shows it again. A violation that showed in one of two attempts is inconclusive: it
+deserves a look, but no build should fail for it.
+
+The invariants are evaluated at the end, on the dialogues of all probes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import trio
 
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import is_alive
+from smtpbench.rules.discover import TARGET_GONE, is_alive
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionResult, SessionRunner
 from smtpbench.session.script import Script
 
-#: Probes at once.
-CONCURRENCY = 8
-_UNGREETED = "no greeting"
-#: The rule that a server breaks by dying.
-HEALTH = "health"
+#: Sessions at the same time.
+CONCURRENCY: Final = 8
+_NO_GREETING: Final = "no greeting"
+#: The rule that a server violates by crashing.
+HEALTH: Final = "health"
+
+# Phases of a check.
+PROBES: Final = "probes"
+EXCLUSIVE_PROBES: Final = "exclusive probes"
+INVARIANTS: Final = "invariants"
+
+#: Called with the phase, the number of rules that have a result, and the name of the rule that was or is next evaluated.
+ReportRule = Callable[[str, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class RuleResult:
-    """What came of one rule. take: the session that shows it, where one does. reproducibility: in how many tries."""
+    """Result of one rule.
+
+    Attributes:
+        rule: The rule.
+        verdict: Whether the server keeps it.
+        session_result: The session that shows the verdict, where there is one.
+        reproducibility: In how many attempts the verdict was reached, such as `2 of 2`.
+    """
 
     rule: Rule
     verdict: Verdict
@@ -45,142 +65,158 @@ class RuleResult:
 
     @property
     def violated(self) -> bool:
-        """Whether the rule is broken."""
+        """Return whether the server violates the rule."""
         return self.verdict.status == r.VIOLATED
 
 
 class Checker:
-    """Judges one target.
+    """Checks one target.
 
-    dialogues: all that were spoken, for the invariants.
+    Args:
+        runner: Runs sessions with the target.
+        target_info: What is known of the target.
+        report_rule: Called when a rule has a result, and before a rule that runs alone.
     """
 
-    def __init__(self, runner: SessionRunner, target_info: TargetInfo) -> None:
+    def __init__(
+        self,
+        runner: SessionRunner,
+        target_info: TargetInfo,
+        report_rule: ReportRule = lambda phase, done, rule: None,
+    ) -> None:
         self._runner = runner
         self._target_info = target_info
-        self._outcomes: dict[str, RuleResult] = {}
-        self._gone = ""
+        self._report_rule = report_rule
+        self._results: dict[str, RuleResult] = {}
+        self._target_gone = False
         self._fatal_session: SessionResult | None = None
         self._limiter = trio.CapacityLimiter(CONCURRENCY)
         self._retry_lock = trio.Lock()
         self._dialogues: list[tuple[SessionResult, Dialogue]] = []
 
     async def run(self, rules: Sequence[Rule]) -> list[RuleResult]:
-        """Every rule's outcome, in the order given. Where it is cancelled, `so_far` has what there is."""
-        outcomes = self._outcomes
+        """Check these rules and return their results, in the order given.
 
-        async def one(rule: Rule) -> None:
-            outcomes[rule.name] = await self._check_rule(rule)
+        If the call is cancelled, `results_so_far` returns what is known by then.
+        """
+        results = self._results
+
+        async def check_rule(rule: Rule) -> None:
+            results[rule.name] = await self._check_rule(rule)
+            self._report_rule(PROBES, len(results), rule.name)
 
         async with trio.open_nursery() as nursery:
             for rule in rules:
                 if rule.probe is not None and not rule.exclusive:
-                    nursery.start_soon(one, rule)
+                    nursery.start_soon(check_rule, rule)
         for rule in rules:
-            if rule.name in outcomes and outcomes[rule.name].verdict.actual.startswith(_UNGREETED):
-                outcomes[rule.name] = await self._check_rule(rule)  # it was too much at once for the server
+            if rule.name in results and results[rule.name].verdict.actual.startswith(_NO_GREETING):
+                await check_rule(rule)  # the sessions of the other rules were too many for the server
         for rule in rules:
             if rule.probe is not None and rule.exclusive:
-                outcomes[rule.name] = await self._check_rule(rule)
+                self._report_rule(EXCLUSIVE_PROBES, len(results), rule.name)
+                results[rule.name] = await self._check_rule(rule)
         for rule in rules:
             if rule.invariant is not None:
-                outcomes[rule.name] = await self._check_invariant(rule, outcomes.get(rule.name))
-        if self._fatal_session is not None and HEALTH in outcomes:
-            died = r.violated("the server is gone: after this session it takes no connection")
-            outcomes[HEALTH] = RuleResult(outcomes[HEALTH].rule, died, self._fatal_session)
-        return self.finished(rules)
+                results[rule.name] = await self._check_invariant(rule, results.get(rule.name))
+                self._report_rule(INVARIANTS, len(results), rule.name)
+        if self._fatal_session is not None and HEALTH in results:
+            crashed = r.violated("the server accepts no connection after this session")
+            results[HEALTH] = RuleResult(results[HEALTH].rule, crashed, self._fatal_session)
+        return self.results_so_far(rules)
 
-    def finished(self, rules: Sequence[Rule]) -> list[RuleResult]:
-        """The outcomes that there are, in the order given."""
-        return [self._outcomes[rule.name] for rule in rules if rule.name in self._outcomes]
+    def results_so_far(self, rules: Sequence[Rule]) -> list[RuleResult]:
+        """Return the results that are known, in the order given."""
+        return [self._results[rule.name] for rule in rules if rule.name in self._results]
 
     async def _check_rule(self, rule: Rule) -> RuleResult:
-        lack = self._gone or self._target_info.missing(rule.needs)
-        if lack:
-            return RuleResult(rule, r.inconclusive(lack))
-        first = await self._probe(rule)
-        if not first.violated or self._gone:
+        reason = TARGET_GONE if self._target_gone else self._target_info.missing(rule.needs)
+        if reason:
+            return RuleResult(rule, r.inconclusive(reason))
+        first = await self._run_probe(rule)
+        if not first.violated or self._target_gone:
             return first
-        second = await self._probe(rule)
+        second = await self._run_probe(rule)
         if second.violated:
             return replace(second, reproducibility="2 of 2")
-        return RuleResult(rule, r.inconclusive(f"seen once in two tries: {first.verdict.actual}"), first.session_result)
+        return RuleResult(rule, _seen_once(first.verdict.actual), first.session_result)
 
-    async def _probe(self, rule: Rule) -> RuleResult:
+    async def _run_probe(self, rule: Rule) -> RuleResult:
         assert rule.probe is not None
         assert rule.evaluate is not None
-        session_results = await (self._run_in_turn if rule.exclusive else self._run_concurrently)(
-            rule.probe(self._target_info)
-        )
+        run_scripts = self._run_in_turn if rule.exclusive else self._run_concurrently
+        session_results = await run_scripts(rule.probe(self._target_info))
         dialogues = [Dialogue.of(session_result.transcript) for session_result in session_results]
         self._dialogues += zip(session_results, dialogues, strict=True)
-        for at, dialogue in enumerate(dialogues):
+        for session_result, dialogue in zip(session_results, dialogues, strict=True):
             if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
-                return RuleResult(
-                    rule, r.inconclusive(self._gone or f"{_UNGREETED} ({dialogue.end_reason})"), session_results[at]
-                )
-            banner = dialogue.exchanges[0].code
-            if banner // 100 in (4, 5) and not rule.allows_refused_greeting:
-                return RuleResult(rule, r.inconclusive(f"it greets with {banner}"), session_results[at])
-        if self._gone:
-            return RuleResult(rule, r.inconclusive(self._gone), session_results[-1])
+                reason = TARGET_GONE if self._target_gone else f"{_NO_GREETING} ({describe_end(dialogue.end_reason)})"
+                return RuleResult(rule, r.inconclusive(reason), session_result)
+            code = dialogue.exchanges[0].code
+            if code // 100 in (4, 5) and not rule.allows_refused_greeting:
+                return RuleResult(rule, r.inconclusive(f"the greeting is {code}"), session_result)
+        if self._target_gone:
+            return RuleResult(rule, r.inconclusive(TARGET_GONE), session_results[-1])
         verdict = rule.evaluate(self._target_info, dialogues)
         return RuleResult(rule, verdict, session_results[verdict.dialogue_index] if session_results else None)
 
     async def _run_concurrently(self, scripts: Sequence[Script]) -> list[SessionResult]:
         session_results: dict[int, SessionResult] = {}
 
-        async def one(at: int, script: Script) -> None:
+        async def run_script(index: int, script: Script) -> None:
             async with self._limiter:
-                session_results[at] = await self._run_script(script)
+                session_results[index] = await self._run_script(script)
 
         async with trio.open_nursery() as nursery:
-            for at, script in enumerate(scripts):
-                nursery.start_soon(one, at, script)
-        return [session_results[at] for at in range(len(scripts))]
+            for index, script in enumerate(scripts):
+                nursery.start_soon(run_script, index, script)
+        return [session_results[index] for index in range(len(scripts))]
 
     async def _run_in_turn(self, scripts: Sequence[Script]) -> list[SessionResult]:
-        """The same with nobody else there, and a canary after each session that did not end as it should."""
+        """Run scripts one after the other, with a health check after each session that did not end with 221."""
         session_results: list[SessionResult] = []
         for script in scripts:
             session_result = await self._run_script(script)
             session_results.append(session_result)
-            if Dialogue.of(session_result.transcript).last_code != 221 and not await is_alive(
-                self._runner, self._target_info
-            ):
-                self._gone, self._fatal_session = "the target is gone", session_result
+            ended_well = Dialogue.of(session_result.transcript).last_code == 221
+            if not ended_well and not await is_alive(self._runner, self._target_info):
+                self._target_gone, self._fatal_session = True, session_result
                 break
         return session_results
 
     async def _run_script(self, script: Script) -> SessionResult:
-        """Speak a script; once more, and with nobody else there, where the server did not even greet."""
+        """Run a script, and run it a second time, after other such scripts, if there was no greeting."""
         session_result = await self._runner.run(script)
-        if self._gone or Dialogue.of(session_result.transcript).greeted:
+        if self._target_gone or Dialogue.of(session_result.transcript).greeted:
             return session_result
         async with self._retry_lock:
             return await self._runner.run(script)
 
-    async def _check_invariant(self, rule: Rule, probed: RuleResult | None) -> RuleResult:
-        """An invariant over all that was spoken; a rule may have a probe as well."""
-        if probed is not None and probed.verdict.status != r.PASS:
-            return probed
+    async def _check_invariant(self, rule: Rule, probe_result: RuleResult | None) -> RuleResult:
+        """Evaluate an invariant on all dialogues, unless the probe of the same rule has not passed."""
+        if probe_result is not None and probe_result.verdict.status != r.PASS:
+            return probe_result
         assert rule.invariant is not None
         if not self._dialogues:
-            return probed or RuleResult(rule, r.inconclusive("no dialogue was spoken that could show it"))
+            return probe_result or RuleResult(rule, r.inconclusive("no dialogue to evaluate"))
         for session_result, dialogue in self._dialogues:
-            violation = rule.invariant(self._target_info, dialogue) if dialogue.greeted else ""
-            if violation:
-                return await self._confirm(rule, session_result, violation)
+            actual = rule.invariant(self._target_info, dialogue) if dialogue.greeted else ""
+            if actual:
+                return await self._confirm(rule, session_result, actual)
         return RuleResult(rule, r.PASSED)
 
-    async def _confirm(self, rule: Rule, session_result: SessionResult, violation: str) -> RuleResult:
-        """What an invariant found, spoken once more."""
+    async def _confirm(self, rule: Rule, session_result: SessionResult, actual: str) -> RuleResult:
+        """Repeat the session in which an invariant was violated."""
         assert rule.invariant is not None
-        if self._gone:
-            return RuleResult(rule, r.violated(violation), session_result)
-        again = await self._run_script(session_result.script)
-        dialogue = Dialogue.of(again.transcript)
-        wrong_again = rule.invariant(self._target_info, dialogue) if dialogue.greeted else ""
-        if wrong_again:
-            return RuleResult(rule, r.violated(wrong_again), again, "2 of 2")
-        return RuleResult(rule, r.inconclusive(f"seen once in two tries: {violation}"), session_result)
+        if self._target_gone:
+            return RuleResult(rule, r.violated(actual), session_result)
+        second = await self._run_script(session_result.script)
+        dialogue = Dialogue.of(second.transcript)
+        actual_again = rule.invariant(self._target_info, dialogue) if dialogue.greeted else ""
+        if actual_again:
+            return RuleResult(rule, r.violated(actual_again), second, "2 of 2")
+        return RuleResult(rule, _seen_once(actual), session_result)
+
+
+def _seen_once(actual: str) -> Verdict:
+    return r.inconclusive(f"seen in one of two attempts: {actual}")

@@ -1,20 +1,23 @@
-"""Saying a finding again: is what it shows STILL THERE, is it FIXED, or CAN nobody TELL?
+"""`smtpbench replay`: repeat findings and report whether they are STILL THERE or FIXED, or whether it CANNOT TELL.
 
-A finding of `check` is one of its rule's dialogues; the others are made anew, for they only compare. A finding of `fuzz`,
-and any of an invariant, is judged by its own transcript alone. A session that did not come to its end shows nothing.
+A finding of `check` holds one of the sessions of a rule's probe. The other sessions of the probe run again, because the rule
+evaluates all of them together. A finding of `fuzz`, and a finding of an invariant, is evaluated by its own session alone. A
+session that did not run to its end shows nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, is_alive, reach
 from smtpbench.rules.divergence import DIVERGENCE, find_divergence
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.finding import plain
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.reply_tracker import find_violations
@@ -35,7 +38,14 @@ CANNOT_TELL = "CANNOT TELL"
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What came of one file. word: STILL_THERE, FIXED or CANNOT_TELL. actual: what was seen, or why nothing was."""
+    """Result of one finding file.
+
+    Attributes:
+        path: The file.
+        rule: Name of the rule.
+        status: STILL_THERE, FIXED or CANNOT_TELL.
+        actual: What the server did, or why the status is not known.
+    """
 
     path: Path
     rule: str
@@ -43,106 +53,123 @@ class ReplayResult:
     actual: str = ""
 
 
+class _Status(NamedTuple):
+    status: str
+    actual: str = ""
+
+
 def read_findings(paths: Sequence[Path]) -> list[ScenarioFile]:
-    """The finding files at these paths, those of a folder included. Raises UsageError, ScenarioError."""
+    """Return the finding files at these paths, and those in folders at these paths.
+
+    Raises:
+        UsageError: A folder holds no finding, or a file is not a finding.
+        ScenarioError: A file is not a valid scenario.
+    """
     files = []
     for path in paths:
         found = sorted(path.glob("**/*.yaml")) if path.is_dir() else [path]
         if not found:
-            raise UsageError(f"{path}: there is no finding in this folder")
-        files += [load_scenario(one) for one in found]
+            raise UsageError(f"{path}: this folder contains no finding")
+        files += [load_scenario(file) for file in found]
     for file in files:
         if file.scenario.finding is None:
-            raise UsageError(f"{file.path}: a scenario, but no finding: it has no key `finding`")
+            raise UsageError(f"{file.path}: this scenario is not a finding: it has no key `finding`")
         if file.scenario.finding.rule not in (*BY_NAME, DIVERGENCE.name):
             raise UsageError(f"{file.path}: there is no rule {file.scenario.finding.rule!r}")
     return files
 
 
-async def replay(files: Sequence[ScenarioFile], access: Access, peer: Access | None = None) -> list[ReplayResult]:
-    """Say each finding to the target, one after the other. peer: a second target, for divergences.
+async def replay(
+    files: Sequence[ScenarioFile],
+    access: Access,
+    peer: Access | None = None,
+    report_progress: Callable[[int, Path], None] = lambda done, path: None,
+) -> list[ReplayResult]:
+    """Repeat findings on a target, one after the other.
 
-    Raises CannotRun where it cannot be reached, UsageError.
+    Args:
+        files: Files of findings.
+        access: How to reach the target.
+        peer: How to reach the second target, for divergences.
+        report_progress: Called before each finding, with the number of those that are done and its file.
+
+    Raises:
+        CannotRun: The target cannot be reached.
+        UsageError: An option does not fit the target.
     """
-    outcomes: list[ReplayResult] = []
+    replay_results: list[ReplayResult] = []
     target_infos: dict[Fixture, TargetInfo] = {}
     async with AsyncExitStack() as runners:
-        here, *there = [
+        runner, *peers = [
             await runners.enter_async_context(session_runner(await reach(one), one.timeout_ns, one.credentials))
             for one in (access, peer) if one is not None
         ]  # fmt: skip
-        for file in files:
+        for done, file in enumerate(files):
+            report_progress(done, file.path)
             finding = file.scenario.finding
             assert finding is not None
             fixture = Fixture.of(access, finding.recipient, finding.sender)
             try:
                 if fixture not in target_infos:
-                    target_infos[fixture] = (await discover(here, fixture))[0]
+                    target_infos[fixture] = (await discover(runner, fixture))[0]
             except CannotRun as error:
-                if not outcomes:
-                    raise
-                outcomes.append(ReplayResult(file.path, finding.rule, CANNOT_TELL, str(error)))
+                if not replay_results:
+                    raise CannotRun(f"cannot replay findings on {access.target.url}: {error}") from None
+                replay_results.append(ReplayResult(file.path, finding.rule, CANNOT_TELL, str(error)))
                 continue
-            outcomes.append(await _again(here, there[0] if there else None, target_infos[fixture], file, finding))
-    return outcomes
+            status, actual = await _replay_finding(runner, peers[0] if peers else None, target_infos[fixture], file, finding)
+            replay_results.append(ReplayResult(file.path, finding.rule, status, actual))
+    return replay_results
 
 
-async def _again(
-    here: SessionRunner, peer: SessionRunner | None, target_info: TargetInfo, file: ScenarioFile, finding: FindingMetadata
-) -> ReplayResult:
+async def _replay_finding(
+    runner: SessionRunner, peer: SessionRunner | None, target_info: TargetInfo, file: ScenarioFile, finding: FindingMetadata
+) -> _Status:
     options = CompileOptions(
         lmtp=target_info.lmtp, implicit_tls=target_info.implicit_tls, credentials=target_info.credentials is not None
     )
     script = plain(compile_scenario(file, options))
-    # what was found by waiting for the replies that are owed is said again in the same way
+    # a finding of `fuzz` was found by a session that waits for exactly the replies that are due
     session_class = TrackedSession if finding.by == "fuzz" else ClientSession
-    session_result = await here.run(script, session_class)
+    session_result = await runner.run(script, session_class)
     dialogue = Dialogue.of(session_result.transcript)
-
-    def told(word: str, actual: str) -> ReplayResult:
-        return ReplayResult(file.path, finding.rule, word, actual)
-
     if finding.rule == DIVERGENCE.name:
         if peer is None:
-            return told(CANNOT_TELL, "a divergence is of two targets: say --target twice")
-        difference = find_divergence(dialogue, Dialogue.of((await peer.run(script, session_class)).transcript))
-        return told(STILL_THERE, difference.actual) if difference else told(FIXED, "")
+            return _Status(CANNOT_TELL, "a divergence needs two targets: give --target twice")
+        divergence = find_divergence(dialogue, Dialogue.of((await peer.run(script, session_class)).transcript))
+        return _Status(STILL_THERE, divergence.actual) if divergence else _Status(FIXED)
     rule = BY_NAME[finding.rule]
     if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
-        return told(CANNOT_TELL, f"no greeting ({dialogue.end_reason})")
-    if dialogue.last_code != 221 and not await is_alive(here, target_info):
-        return told(STILL_THERE if finding.rule == "health" else CANNOT_TELL, "after it the target is gone")
-    violation = next(
-        (
-            one.actual
-            for one in find_violations(session_result.transcript, lmtp=target_info.lmtp)
-            if one.rule == finding.rule
-        ),
-        "",
-    )
-    if not violation and rule.invariant is not None:
-        violation = rule.invariant(target_info, dialogue)
-    if violation:
-        return told(STILL_THERE, violation)
+        return _Status(CANNOT_TELL, f"no greeting ({describe_end(dialogue.end_reason)})")
+    if dialogue.last_code != 221 and not await is_alive(runner, target_info):
+        status = STILL_THERE if finding.rule == "health" else CANNOT_TELL
+        return _Status(status, "the server accepts no connection after this session")
+    violations = find_violations(session_result.transcript, lmtp=target_info.lmtp)
+    actual = next((violation.actual for violation in violations if violation.rule == finding.rule), "")
+    if not actual and rule.invariant is not None:
+        actual = rule.invariant(target_info, dialogue)
+    if actual:
+        return _Status(STILL_THERE, actual)
     if finding.by == "check" and rule.evaluate is not None and rule.probe is not None:
-        return told(*await _judged_again(here, target_info, rule, finding.take, dialogue))
-    return told(FIXED, "")
+        return await _evaluate_probe(runner, target_info, rule, finding.take, dialogue)
+    return _Status(FIXED)
 
 
-async def _judged_again(
-    here: SessionRunner, target_info: TargetInfo, rule: r.Rule, at: int, dialogue: Dialogue
-) -> tuple[str, str]:
-    """The rule's judgement, with this dialogue in the place of its own."""
+async def _evaluate_probe(
+    runner: SessionRunner, target_info: TargetInfo, rule: r.Rule, dialogue_index: int, dialogue: Dialogue
+) -> _Status:
+    """Evaluate a rule with this dialogue in place of its own one of the same index."""
     assert rule.probe is not None
     assert rule.evaluate is not None
-    lack = target_info.missing(rule.needs)
-    scripts = [] if lack else rule.probe(target_info)
-    if at >= len(scripts):
-        return CANNOT_TELL, lack or "the rule has fewer dialogues for this target"
+    missing = target_info.missing(rule.needs)
+    scripts = [] if missing else rule.probe(target_info)
+    if dialogue_index >= len(scripts):
+        return _Status(CANNOT_TELL, missing or "for this target the rule has fewer sessions")
     dialogues = [
-        dialogue if place == at else Dialogue.of((await here.run(script)).transcript) for place, script in enumerate(scripts)
+        dialogue if index == dialogue_index else Dialogue.of((await runner.run(script)).transcript)
+        for index, script in enumerate(scripts)
     ]
     verdict = rule.evaluate(target_info, dialogues)
     if verdict.status == r.VIOLATED:
-        return STILL_THERE, verdict.actual
-    return (FIXED, "") if verdict.status == r.PASS else (CANNOT_TELL, verdict.actual)
+        return _Status(STILL_THERE, verdict.actual)
+    return _Status(FIXED) if verdict.status == r.PASS else _Status(CANNOT_TELL, verdict.actual)

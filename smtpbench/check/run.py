@@ -1,20 +1,20 @@
-"""One target on trial: connect, find out what it offers, judge it, and say so as a result."""
+"""`smtpbench check`: connect, discover what the target offers, check it against the rules, and build the result."""
 
 from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from smtpbench.check.checker import Checker, RuleResult
 from smtpbench.errors import CannotRun
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Recorder
-from smtpbench.measure.result import figures, versions
+from smtpbench.measure.result import common_sections, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
 from smtpbench.rules.finding import Finding, circumstances, rule_data, target_data
@@ -23,10 +23,40 @@ from smtpbench.rules.rule import Rule
 from smtpbench.session.runner import interruptible, session_runner
 from smtpbench.target import Access
 
+#: First phase of a check: find out what the target offers.
+DISCOVERY: Final = "discovery"
+
+
+class CheckProgress(NamedTuple):
+    """Progress of a check.
+
+    Attributes:
+        done: Rules that have a result.
+        total: Rules to check.
+        rule: Name of the rule that was or is next evaluated; empty at first.
+        target: URL of the target.
+        phase: `discovery`, or a phase of `check.checker`.
+    """
+
+    done: int
+    total: int
+    rule: str
+    target: str
+    phase: str = DISCOVERY
+
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
-    """What to judge. rules: those to try. strict: SHOULDs count. options: as typed, for the command that repeats it."""
+    """What to check.
+
+    Attributes:
+        access: How to reach the target.
+        rules: Rules to check.
+        recipient: Recipient address that the target accepts; empty to discover one.
+        sender: Envelope sender; empty for the default.
+        strict: Whether rules of severity `advice` are checked.
+        options: Options as typed, for the command that repeats a check.
+    """
 
     access: Access
     rules: Sequence[Rule]
@@ -38,74 +68,97 @@ class CheckRequest:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What came of a trial: `result.json`, and a finding for each rule that is broken. stopped: somebody interrupted."""
+    """Result of a check.
+
+    Attributes:
+        result: Content of `result.json`.
+        findings: One finding for each rule that is violated in a session.
+        stopped: Whether the user interrupted the check.
+    """
 
     result: dict[str, Any]
     findings: list[Finding]
     stopped: bool
 
 
-async def run_check(request: CheckRequest) -> CheckResult:
-    """Judge a target. Raises CannotRun where it cannot be reached, UsageError."""
-    access = request.access
+async def run_check(
+    request: CheckRequest, report_progress: Callable[[CheckProgress], None] = lambda progress: None
+) -> CheckResult:
+    """Check a target.
+
+    Args:
+        request: What to check.
+        report_progress: Called at the start, when a rule has a result, and before a rule that runs alone.
+
+    Raises:
+        CannotRun: The target cannot be reached.
+        UsageError: An option does not fit the target.
+    """
+    access, url = request.access, request.access.target.url
+    rules = [rule for rule in request.rules if request.strict or rule.severity != r.ADVICE]
+    report_progress(CheckProgress(0, len(rules), "", url))
     route, started = await reach(access), datetime.now(UTC)
     recorder, began = Recorder(), (time.monotonic(), *cpu_times_s())
-    async with session_runner(route, access.timeout_ns, access.credentials, recorder) as here:
+
+    def report_rule(phase: str, done: int, rule: str) -> None:
+        report_progress(CheckProgress(done, len(rules), rule, url, phase))
+
+    async with session_runner(route, access.timeout_ns, access.credentials, recorder) as runner:
         try:
-            target_info, banner = await discover(here, Fixture.of(access, request.recipient, request.sender))
+            target_info, banner = await discover(runner, Fixture.of(access, request.recipient, request.sender))
         except CannotRun as error:
-            raise CannotRun(f"cannot judge {access.target.url}: {error}") from None
-        tried = [rule for rule in request.rules if request.strict or rule.severity != r.ADVICE]
-        check_run = Checker(here, target_info)
-        stopped = await interruptible(partial(check_run.run, tried), lambda came, scope: scope.cancel()) > 0
-        outcomes = check_run.finished(tried)
-        about = circumstances(access.target.url, target_info, banner, started) | {"versions": versions()}
-        found = {one.rule.name: _finding(one, about) for one in outcomes if one.violated}
-        by_name = {outcome.rule.name: outcome for outcome in outcomes}
+            raise CannotRun(f"cannot check {url}: {error}") from None
+        checker = Checker(runner, target_info, report_rule)
+        stopped = await interruptible(partial(checker.run, rules), lambda count, scope: scope.cancel()) > 0
+        rule_results = checker.results_so_far(rules)
+        about = circumstances(url, target_info, banner, started) | {"versions": versions()}
+        violated = [rule_result for rule_result in rule_results if rule_result.violated]
+        findings = {rule_result.rule.name: _build_finding(rule_result, about) for rule_result in violated}
+        by_name = {rule_result.rule.name: rule_result for rule_result in rule_results}
         result = {
             "schema": "smtpbench-check/1",
             "kind": "check",
             "started": started.isoformat(timespec="seconds"),
             "outcome": "interrupted" if stopped else "complete",
-            "target": target_data(access.target.url, target_info, banner),
+            "target": target_data(url, target_info, banner),
             "strict": request.strict,
             "rules": {rule.name: _rule_data(rule, by_name.get(rule.name)) for rule in RULES},
-            "findings": [_finding_data(request, one, found[one.rule.name]) for one in outcomes if one.violated],
+            "findings": [_finding_data(request, one, findings[one.rule.name]) for one in violated],
             "machine": machine(),
             "versions": versions(),
-            **figures(recorder.drain(), began, here.connections_peak),
+            **common_sections(recorder.drain(), began, runner.connections_peak),
         }
-    return CheckResult(result, [finding for finding in found.values() if finding], stopped)
+    return CheckResult(result, [finding for finding in findings.values() if finding], stopped)
 
 
-def _rule_data(rule: Rule, outcome: RuleResult | None) -> dict[str, str]:
-    return rule_data(rule, *(outcome.verdict[:2] if outcome else (r.NOT_RUN, "")))
+def _rule_data(rule: Rule, rule_result: RuleResult | None) -> dict[str, str]:
+    return rule_data(rule, *(rule_result.verdict[:2] if rule_result else (r.NOT_RUN, "")))
 
 
-def _finding(outcome: RuleResult, about: Mapping[str, Any]) -> Finding | None:
-    """The finding of a broken rule; None where no session shows it."""
-    if outcome.session_result is None:
+def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding | None:
+    """Return the finding of a violated rule, None where no session shows the violation."""
+    if rule_result.session_result is None:
         return None
-    rule, verdict = outcome.rule, outcome.verdict
+    rule, verdict = rule_result.rule, rule_result.verdict
     return Finding(
         rule.name,
         rule.severity,
         verdict.actual,
-        outcome.session_result.script,
-        outcome.session_result.transcript,
+        rule_result.session_result.script,
+        rule_result.session_result.transcript,
         "check",
-        take=verdict.dialogue_index,
-        reproducibility=outcome.reproducibility,
+        dialogue_index=verdict.dialogue_index,
+        reproducibility=rule_result.reproducibility,
         about=about,
     )
 
 
-def _finding_data(request: CheckRequest, outcome: RuleResult, finding: Finding | None) -> dict[str, Any]:
-    rule = outcome.rule
+def _finding_data(request: CheckRequest, rule_result: RuleResult, finding: Finding | None) -> dict[str, Any]:
+    rule = rule_result.rule
     repeat = shlex.join(["smtpbench", "check", "--target", request.access.target.url, *request.options, rule.name])
     if finding is not None:
         return finding.to_data(repeat)
     return {
-        "id": rule.name, "rule": rule.name, "severity": rule.severity, "actual": outcome.verdict.actual,
-        "reproducibility": outcome.reproducibility, "hits": 1, "file": "", "dialogue": [], "repeat": repeat,
+        "id": rule.name, "rule": rule.name, "severity": rule.severity, "actual": rule_result.verdict.actual,
+        "reproducibility": rule_result.reproducibility, "hits": 1, "file": "", "dialogue": [], "repeat": repeat,
     }  # fmt: skip

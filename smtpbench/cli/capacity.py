@@ -143,8 +143,7 @@ def command(
         message_bytes=None if size is None else parse_size_bytes(size),
     )
     with display_for(progress, scenario, target) as display:
-        shown = ElapsedProgress(display)
-        result = trio.run(capacity, request, lambda text: shown.update(text, milestone=True))
+        result = trio.run(capacity, request, ElapsedProgress(display).study)
     typer.echo(capacity_table(result, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
     save_result(result, folder, html)
     raise_unless_completed(result)

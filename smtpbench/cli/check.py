@@ -8,7 +8,7 @@ from typing import Annotated
 import trio
 import typer
 
-from smtpbench.check.run import CheckRequest, run_check
+from smtpbench.check.run import CheckProgress, CheckRequest, CheckResult, run_check
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.options import (
     FixtureFile,
@@ -21,6 +21,7 @@ from smtpbench.cli.options import (
     Sender,
     TargetOptions,
 )
+from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.saving import save_result
 from smtpbench.errors import UsageError
 from smtpbench.report.reading.findings import counts_against
@@ -28,6 +29,7 @@ from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.scorecard import matrix, scorecard
 from smtpbench.report.terminal.tables import wants_color
 from smtpbench.rules.register import find
+from smtpbench.text import plural
 
 
 def command(
@@ -77,12 +79,21 @@ def command(
     repeat_options += [f"--sender={options.sender}"] if options.sender else []
     repeat_options += [f"--ca={options.access.ca}"] if options.access.ca else []
     repeat_options += ["--insecure"] if options.access.insecure else []
-    checked = []
-    for one in options.accesses():
-        request = CheckRequest(one, selected, options.recipient, options.sender, strict or bool(rules), repeat_options)
-        checked.append(trio.run(run_check, request))
-        if checked[-1].stopped:
-            break
+    checked: list[CheckResult] = []
+    accesses = options.accesses()
+    with display_for(progress, "protocol rules", " and ".join(options.urls)) as display:
+        shown = ElapsedProgress(display)
+
+        def report_progress(update: CheckProgress) -> None:
+            target = f"{update.target}: " if len(accesses) > 1 else ""
+            status = f"{target}{update.phase}, {update.done} of {plural(update.total, 'rule')}  {update.rule}".rstrip()
+            shown.update(status, (len(checked) * update.total + update.done) / max(1, len(accesses) * update.total))
+
+        for one in accesses:
+            request = CheckRequest(one, selected, options.recipient, options.sender, strict or bool(rules), repeat_options)
+            checked.append(trio.run(run_check, request, report_progress))
+            if checked[-1].stopped:
+                break
     results = [one.result for one in checked]
     color = wants_color(sys.stdout)
     if len(results) > 1:

@@ -136,10 +136,9 @@ def command(
     defaults = AccessOptions(access.trust, access.password_file, parse_duration_ns(timeout), access.authorized)
     result_folder = out or new_folder(f"compare-{Path(scenario).stem}")
     request = make_request(comparison, folder, defaults, result_folder, secrets.randbits(32) if seed is None else seed)
-    names = " against ".join(one.name for one in request.candidates)
-    with display_for(progress, request.file.name, names) as display:
-        shown = ElapsedProgress(display)
-        result = trio.run(compare, request, lambda text: shown.update(text, milestone=True))
+    targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
+    with display_for(progress, request.file.name, targets) as display:
+        result = trio.run(compare, request, ElapsedProgress(display).study)
     typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
     save_result(result, result_folder, html)
     raise_unless_completed(result)

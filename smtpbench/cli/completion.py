@@ -113,18 +113,18 @@ def parse_line(line: str) -> CommandLine:
     """Split an unfinished command line as a shell would."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters = True, ""
-    words: list[str] = []
+    tokens: list[str] = []
     quoted = False
     try:
-        words.extend(lexer)
+        tokens.extend(lexer)
     except ValueError:  # open quotes, or a backslash at the end
-        words.append(lexer.token)
+        tokens.append(lexer.token)
         quoted = True
     if not quoted and (not line or line[-1].isspace()):
-        words.append("")
-    program = next((at for at, word in enumerate(words) if os.path.basename(word) == "smtpbench"), 0)
-    *before, word = words[program + 1 :] or [""]
-    return CommandLine(before, word, quoted)
+        tokens.append("")
+    program = next((at for at, word in enumerate(tokens) if os.path.basename(word) == "smtpbench"), 0)
+    *preceding, incomplete = tokens[program + 1 :] or [""]
+    return CommandLine(preceding, incomplete, quoted)
 
 
 def answer_line(value: CompletionValue, line: CommandLine, shell: str, wordbreaks: str = "") -> str:

@@ -204,8 +204,8 @@ def _named_targets(incomplete: str) -> Iterable[CompletionValue]:
     return [one._replace(text=f"{name}={one.text}") for one in urls] if equals else urls
 
 
-def _any_of(words: Iterable[str]) -> Callable[[str], Iterable[CompletionValue]]:
-    return lambda _: map(CompletionValue, words)
+def _any_of(values: Iterable[str]) -> Callable[[str], Iterable[CompletionValue]]:
+    return lambda _: map(CompletionValue, values)
 
 
 #: Parameter → its values; `command parameter` where its name is used with different meanings.
@@ -218,7 +218,7 @@ _VALUES: Final[Mapping[str, Callable[[str], Iterable[CompletionValue] | None]]] 
     "metric": _metrics,
     "threshold": _thresholds,
     "slo": _thresholds,
-    "slot": _latency_metrics,
+    "latency_metric": _latency_metrics,
     **{f"sink {name}": _verbs for name in ("on", "delay", "reject", "tempfail", "drop")},
     "only": _families,
     "skip": _families,

@@ -64,7 +64,7 @@ def command(
     steps, done = _MACHINE_STEPS + bool(target), count()
     with display_for(progress, "this machine", target or "") as display:
         shown = ElapsedProgress(display)
-        report = trio.run(examine, request, lambda text: shown.count(next(done), steps, text))
+        report = trio.run(examine, request, lambda text: shown.update(text, next(done) / steps))
     if report is None:
         raise typer.Exit(INTERRUPTED)
     if as_json:

@@ -129,11 +129,11 @@ def usage_message(error: typer.TyperException) -> str:
     context: Any = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "smtpbench"
     message = _rephrased(" ".join(error.format_message().split()).rstrip("."))
-    wrong = getattr(error, "option_name", None)
-    if wrong is not None and hasattr(error, "possibilities"):
+    unknown = getattr(error, "option_name", None)
+    if unknown is not None and hasattr(error, "possibilities"):
         known = [name for one in context.command.get_params(context) for name in (*one.opts, *one.secondary_opts)]
-        hint = did_you_mean(wrong.lstrip("-"), [name[2:] for name in known if name.startswith("--")], "--")
-        message = f"there is no option {visible(wrong)}{hint}"
+        hint = did_you_mean(unknown.lstrip("-"), [name[2:] for name in known if name.startswith("--")], "--")
+        message = f"there is no option {visible(unknown)}{hint}"
     return f"{visible(message, 1000)}{'' if message.endswith('?') else ';'} `{path} --help` lists the options"
 
 

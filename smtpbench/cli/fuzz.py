@@ -26,11 +26,12 @@ from smtpbench.cli.options import (
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.saving import new_folder, save_result
 from smtpbench.errors import UsageError
-from smtpbench.fuzz.campaign import CampaignPlan, CampaignStats
+from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
 from smtpbench.fuzz.profiles import PROFILES, FuzzProfile
-from smtpbench.fuzz.run import FuzzRequest, Known, fuzz_target
-from smtpbench.fuzz.strategies import families
+from smtpbench.fuzz.run import FuzzRequest, KnownFinding, fuzz_target
+from smtpbench.fuzz.strategies import select_families
+from smtpbench.fuzz.suspect import CASES, CampaignStats
 from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.tables import wants_color
@@ -131,7 +132,7 @@ def command(
         duration_ns=parse_duration_ns(duration) if duration else limits.duration_s * NS_PER_S,
         seed=seed,
         connections=connections or limits.connections,
-        families=families(_names(only), _names(skip)),
+        families=select_families(_names(only), _names(skip)),
         max_findings=max_findings,
         strict=strict,
         shrink_s=limits.shrink_s,
@@ -151,11 +152,9 @@ def command(
         shown = ElapsedProgress(display)
 
         def report_progress(stats: CampaignStats) -> None:
-            shares = [stats.run / plan.cases]
-            if plan.duration_ns:
-                shares.append(shown.elapsed_s * NS_PER_S / plan.duration_ns)
-            counts = f"{plural(stats.run, 'case')} run  {plural(len(stats.suspects), 'suspect')}"
-            shown.update(counts, min(1.0, max(shares)))
+            counts = f"{plural(stats.run, 'case')} run, {plural(len(stats.suspects), 'suspect')}"
+            # the phases before and after have no known length
+            shown.update(f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None, equal_parts=True)
 
         fuzzed = trio.run(fuzz_target, request, report_progress)
     typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
@@ -170,7 +169,7 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _known_findings(folder: Path | None) -> frozenset[Known]:
+def _known_findings(folder: Path | None) -> frozenset[KnownFinding]:
     if folder is None:
         return frozenset()
     if not folder.is_dir():

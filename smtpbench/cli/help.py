@@ -67,11 +67,11 @@ class HelpSection(NamedTuple):
 
     Attributes:
         title: Its heading, without the colon.
-        rows: Name and meaning of each entry.
+        entries: Name and meaning of each entry.
     """
 
     title: str
-    rows: Sequence[tuple[str, str]]
+    entries: Sequence[tuple[str, str]]
 
 
 class Command(TyperCommand):
@@ -113,11 +113,11 @@ class Command(TyperCommand):
 
 
 def write_sections(formatter: Any, sections: Iterable[HelpSection]) -> None:
-    """Write tables of two columns; no row is shortened."""
+    """Write tables of two columns; no entry is shortened."""
     for one in sections:
-        if one.rows:
+        if one.entries:
             with formatter.section(one.title):
-                formatter.write_dl(list(one.rows))
+                formatter.write_dl(list(one.entries))
 
 
 def entry_of(parameter: Any) -> HelpEntry:

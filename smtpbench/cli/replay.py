@@ -11,9 +11,10 @@ import typer
 from smtpbench.check.replay import CANNOT_TELL, STILL_THERE, read_findings, replay
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.options import FixtureFile, LoginOptions, Progress, ReplyTimeout, TargetOptions
+from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.errors import CannotRun
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.text import visible
+from smtpbench.text import plural, visible
 
 
 def command(
@@ -45,10 +46,17 @@ def command(
     """
     options = TargetOptions(target or [], access, timeout).completed(fixture)
     first, *peers = options.accesses(most=2)
-    try:
-        outcomes = trio.run(replay, read_findings(files), first, peers[0] if peers else None)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    findings = read_findings(files)
+    with display_for(progress, plural(len(findings), "finding"), " and ".join(options.urls)) as display:
+        shown = ElapsedProgress(display)
+
+        def report_progress(done: int, path: Path) -> None:
+            shown.update(visible(path.name), done / len(findings), equal_parts=True)
+
+        try:
+            outcomes = trio.run(replay, findings, first, peers[0] if peers else None, report_progress)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
     for one in outcomes:
         reason = f"  {visible(one.actual)}" if one.actual else ""
         typer.echo(f"{one.status:<11}  {visible(str(one.path.name))}{reason}")

@@ -48,8 +48,8 @@ def command(
             "--github", help="Write annotations to standard output and Markdown to the file of $GITHUB_STEP_SUMMARY."
         ),
     ] = False,
-    slot: Annotated[
-        str, typer.Option(metavar="METRIC", help="Latency metric of --hgrm: message, RCPT, connect …")
+    latency_metric: Annotated[
+        str, typer.Option("--slot", metavar="METRIC", help="Latency metric of --hgrm: message, RCPT, connect …")
     ] = "message",
     time: Annotated[str, typer.Option(metavar="response|service", help="Time of --hgrm.")] = "response",
     fail: Annotated[
@@ -85,7 +85,7 @@ def command(
         raise UsageError(f"{' and '.join(to_stdout)} cannot both go to standard output; give a file for all but one")
     if not wanted and not github:
         typer.echo(render("console", saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
-    _write(saved, wanted, github, {"hgrm": {"metric": slot, "time": time}})
+    _write(saved, wanted, github, {"hgrm": {"metric": latency_metric, "time": time}})
     if fail:
         raise typer.Exit(exit_code(saved))
 

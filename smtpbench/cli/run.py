@@ -28,7 +28,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import display_for
 from smtpbench.cli.saving import new_folder, saved_files
-from smtpbench.load.plan import UNENDING_NS, LoadPlan
+from smtpbench.load.plan import UNBOUNDED_NS, LoadPlan
 from smtpbench.load.run import RunRequest, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
 from smtpbench.load.threshold_monitor import ThresholdMonitor
@@ -157,7 +157,7 @@ def command(
         authorized=access.authorized,
         message_bytes=None if size is None else parse_size_bytes(size),
         hostile=hostile_share(hostile),
-        watch=ThresholdMonitor(
+        monitor=ThresholdMonitor(
             [*file.scenario.thresholds, *map(parse_threshold, threshold or ())],
             parse_duration_ns(abort_grace) if abort_on_fail else None,
         ),
@@ -186,4 +186,4 @@ def command(
 
 def _length_s(plan: LoadPlan) -> float | None:
     """Return the time to the last arrival, warm-up included, in seconds; None where a count ends the run."""
-    return plan.issuing_ns / NS_PER_S if plan.issuing_ns < UNENDING_NS else None
+    return plan.issuing_ns / NS_PER_S if plan.issuing_ns < UNBOUNDED_NS else None

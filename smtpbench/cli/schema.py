@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from importlib.resources import files
 from typing import Annotated
 
 import typer
+
+from smtpbench.measure.schema import schema_text
 
 
 class Kind(StrEnum):
@@ -42,7 +43,7 @@ def command(
       smtpbench schema result
     """
     if kind not in (Kind.SCENARIO, Kind.COMPARISON):
-        typer.echo(files("smtpbench.measure").joinpath(f"{kind}.schema.json").read_text(encoding="utf-8"), nl=False)
+        typer.echo(schema_text(kind), nl=False)
         return
     from smtpbench.scenario.comparison import Comparison
     from smtpbench.scenario.model import Scenario

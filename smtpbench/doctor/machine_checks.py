@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smtpbench.doctor.diagnosis import BAD, OK, WARN, Diagnosis, grade, unknown
 from smtpbench.doctor.system_info import ActivityCounters, DiskInfo, Machine, PythonBuild
-from smtpbench.load.run import SPARE_DESCRIPTORS
+from smtpbench.load.prepare import SPARE_DESCRIPTORS
 from smtpbench.sink.serve import BACKLOG
 from smtpbench.text import plural
 from smtpbench.units import format_bytes

@@ -1,13 +1,16 @@
-"""The hostile part of a load: a process that fuzzes beside the workers of `smtpbench run --hostile`.
+"""The hostile sessions of a load: a process that fuzzes while the workers of `smtpbench run --hostile` load the target.
 
-`python -m smtpbench.fuzz.hostile`. Its standard input carries a job (the worker's, with the password, whether the target
-may be another machine, and where findings will be kept), then how many cases may have begun a second from now,
-`{"allow": 120}`, about once a second, and at last `"end"`; where it ends before that, so does the process. Its standard
-output carries `{"ready": true}` once the target is known and honest sessions were timed, and at last the result: what
-`fuzz` would say, and its findings.
+Started as `python -m smtpbench.fuzz.hostile`. A process of its own keeps the work of fuzzing out of the event loop of the
+well-behaved sessions, because their latency is what is measured.
 
-A campaign is drawn in a process of its own so that it takes no turn in the loop of the honest sessions: their latency is
-what is measured.
+Standard input carries lines of JSON, in this order:
+
+1. The job: that of a worker, with the password, whether the target may be another machine, and the folder for findings.
+2. About once a second, `{"allow": 120}`: the number of cases that may have begun a second later.
+3. `"end"`. The process also ends when its standard input closes.
+
+Standard output carries `{"ready": true}` once the target is known and the baseline is measured, and at the end the result
+and the findings of the campaign.
 """
 
 from __future__ import annotations
@@ -25,104 +28,114 @@ from smtpbench.engine.pipe import lines
 from smtpbench.errors import SmtpbenchError
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
-from smtpbench.fuzz.strategies import families
+from smtpbench.fuzz.strategies import select_families
 from smtpbench.measure.health import raise_descriptor_limit
 from smtpbench.scenario.load import load_text
 from smtpbench.target import Access, Trust, parse_target
 
-#: Cases under way at once, at most.
+#: Cases that run at the same time, at most.
 _CONNECTIONS = 200
-_MOST = 1 << 40
-#: A permission is used up evenly over this long, for the next one comes then.
-_SPREAD_S = 1.0
+#: More than a campaign can reach.
+_UNLIMITED = 1 << 40
+#: Allowed cases are spread evenly over this time, seconds: the main process allows more once a second.
+_ALLOWANCE_PERIOD_S = 1.0
 
 
-class Allowance:
-    """When a case may begin: as many as are allowed, spread over the time until more are."""
+class CaseQuota:
+    """Spreads the cases that are allowed evenly over the time until more are allowed.
 
-    def __init__(self, ready: Callable[[], Awaitable[None]]) -> None:
-        self._ready = ready
-        self._begin = trio.Event()
-        self._news = trio.Event()
+    Args:
+        on_ready: Called when the campaign may begin its first case.
+    """
+
+    def __init__(self, on_ready: Callable[[], Awaitable[None]]) -> None:
+        self._on_ready = on_ready
+        self._first_allowance = trio.Event()
+        self._changed = trio.Event()
         self._ended = False
-        self._from, self._to, self._since_s = 0, 0, 0.0
+        self._first, self._limit, self._since_s = 0, 0, 0.0
 
     def allow(self, count: int) -> None:
-        """So many cases may have begun a second from now."""
-        self._from, self._to, self._since_s = self._to, max(count, self._to), trio.current_time()
-        self._tell()
+        """Set how many cases, in total, may have begun a second from now."""
+        self._first, self._limit, self._since_s = self._limit, max(count, self._limit), trio.current_time()
+        self._notify()
 
     def end(self) -> None:
-        """No more may begin."""
+        """Allow no more cases."""
         self._ended = True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
-        self._begin.set()
-        self._news.set()
-        self._news = trio.Event()
+    def _notify(self) -> None:
+        self._first_allowance.set()
+        self._changed.set()
+        self._changed = trio.Event()
 
-    async def begin(self) -> None:
-        """All is prepared: wait until there may be cases."""
-        await self._ready()
-        await self._begin.wait()
+    async def wait_for_start(self) -> None:
+        """Report that the campaign is ready, and wait for the first allowance."""
+        await self._on_ready()
+        await self._first_allowance.wait()
 
-    async def turn(self, number: int) -> bool:
-        """Wait until case `number` may begin; whether it may at all."""
+    async def wait_for_case(self, number: int) -> bool:
+        """Wait until case `number` may begin. Return False if no more cases may begin."""
         while not self._ended:
             due_s = self._due_s(number)
             if due_s <= trio.current_time():
                 return True
             with trio.move_on_at(due_s):
-                await self._news.wait()
+                await self._changed.wait()
         return False
 
     def _due_s(self, number: int) -> float:
-        if number < self._from:
+        if number < self._first:
             return 0.0
-        if number >= self._to:
+        if number >= self._limit:
             return float("inf")
-        return self._since_s + _SPREAD_S * (number - self._from) / (self._to - self._from)
+        return self._since_s + _ALLOWANCE_PERIOD_S * (number - self._first) / (self._limit - self._first)
 
 
-def request_of(job: dict[str, Any]) -> FuzzRequest:
-    """What a job asks for; its keys are those of `smtpbench.load.job.Job`, `authorized` and `folder`."""
+def build_request(job: dict[str, Any]) -> FuzzRequest:
+    """Return what a job asks for. Its keys are those of `smtpbench.load.job.Job`, `authorized` and `folder`."""
     ca, certificate, key = (None if job[name] is None else Path(job[name]) for name in ("ca", "certificate", "key"))
     trust = Trust(ca, job["insecure"], job["server_name"], certificate, key)
     target = parse_target(job["target"])
     access = Access(target, trust, job["password"], job["plan"]["timeout_ns"], job["authorized"])
-    plan = CampaignPlan(_MOST, None, job["plan"]["seed"], _CONNECTIONS, families(), _MOST)
+    plan = CampaignPlan(_UNLIMITED, None, job["plan"]["seed"], _CONNECTIONS, select_families(), _UNLIMITED)
     return FuzzRequest(load_text(job["text"], Path(job["path"])), access, plan, folder=Path(job["folder"]))
 
 
-def told(catch: FuzzResult) -> dict[str, Any]:
-    """What the main process is told of a catch."""
+def answer_data(fuzz_result: FuzzResult) -> dict[str, Any]:
+    """Return the last line of standard output."""
     return {
-        "result": catch.result,
-        "new": catch.new_findings,
-        "findings": [(finding.id, finding.to_text()) for finding in catch.findings],
-        "candidates": [(finding.id, finding.to_text()) for finding in catch.candidates],
+        "result": fuzz_result.result,
+        "new": fuzz_result.new_findings,
+        "findings": [(finding.id, finding.to_text()) for finding in fuzz_result.findings],
+        "candidates": [(finding.id, finding.to_text()) for finding in fuzz_result.candidates],
     }
 
 
 async def serve(commands: AsyncIterator[bytes], send_line: Callable[[Any], Awaitable[None]]) -> None:
-    """Do what the commands say. say: writes one line of JSON."""
-    request = request_of(json.loads(await anext(commands)))
-    allowance = Allowance(lambda: send_line({"ready": True}))
+    """Run a campaign as the commands say.
 
-    async def obey(scope: trio.CancelScope) -> None:
+    Args:
+        commands: Lines of standard input.
+        send_line: Writes one value as a line of JSON to standard output.
+    """
+    request = build_request(json.loads(await anext(commands)))
+    quota = CaseQuota(lambda: send_line({"ready": True}))
+
+    async def read_commands(scope: trio.CancelScope) -> None:
         async for line in commands:
             command = json.loads(line)
             if command == "end":
-                allowance.end()
+                quota.end()
             else:
-                allowance.allow(command["allow"])
-        scope.cancel()  # the main process is gone, or wants no more of it
+                quota.allow(command["allow"])
+        scope.cancel()  # the main process has ended, or wants no result
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(obey, nursery.cancel_scope)
+        nursery.start_soon(read_commands, nursery.cancel_scope)
         try:
-            answer = told(await fuzz_target(request, pace=allowance))
+            answer = answer_data(await fuzz_target(request, limiter=quota))
         except SmtpbenchError as error:
             answer = {"error": str(error)}
         await send_line(answer)
@@ -130,17 +143,17 @@ async def serve(commands: AsyncIterator[bytes], send_line: Callable[[Any], Await
 
 
 def main() -> None:
-    """The entry point of the process."""
+    """Run the process: serve standard input and output."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise_descriptor_limit()
 
-    async def with_pipes() -> None:
+    async def serve_pipes() -> None:
         output = trio.lowlevel.FdStream(os.dup(1))
         await serve(
             lines(trio.lowlevel.FdStream(os.dup(0))), lambda data: output.send_all(json.dumps(data).encode() + b"\n")
         )
 
-    trio.run(with_pipes)
+    trio.run(serve_pipes)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Mutations: small edits of a script's steps, as plain data, applied by one pure function.
 
-A case is a script and a few mutations of it. What a mutation does hangs on nothing but its own fields and the steps, so a
-case can be made again from its number and the seed.
+A case is a script and one to three mutations of it. What a mutation does depends on its own fields and on the steps only, so
+a case can be generated again from its number and the seed.
 """
 
 from __future__ import annotations
@@ -9,55 +9,60 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from smtpbench.session import script as s
 from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.smtp.command import verb_of
 from smtpbench.units import NS_PER_MS
 
-#: What can be mutated; `--only` and `--skip` name these.
-FAMILIES: Final = (
-    "order", "argument", "line", "end", "dots", "chunk", "pipeline", "segment", "pause", "close", "tls", "sasl",
-)  # fmt: skip
-#: How long a text is left at a doubtful end, for a server that takes it as ended to say so.
-_SILENCE_NS = 300 * NS_PER_MS
+#: Pause after a wrong end of the message text, in which a server that accepts it replies.
+_WRONG_END_PAUSE_NS = 300 * NS_PER_MS
 
 
 class Mutation(NamedTuple):
-    """One edit. family, what: its kind. at, to: steps, from 0, modulo their number. octets, numbers: its data."""
+    """One edit of a script's steps.
+
+    Attributes:
+        family: Name of its family, see `fuzz.families`.
+        edit: Kind of edit, a key of `_EDITS`.
+        position: Step, line or text to edit, from 0, modulo their number.
+        parameter: Second number of an edit: another step, a position, a choice.
+        octets: Octets to insert or to use instead.
+        numbers: Further numbers: positions of a split, an offset of a size.
+    """
 
     family: str
-    what: str
-    at: int = 0
-    to: int = 0
+    edit: str
+    position: int = 0
+    parameter: int = 0
     octets: bytes = b""
     numbers: tuple[int, ...] = ()
 
 
 def command_step(octets: bytes) -> Step:
-    """A step that writes octets; how many replies follow is the account's to say."""
+    """Return a step that sends octets. The reply tracker of the session knows how many replies are due."""
     verb = verb_of(octets) or "other"
     return Step(s.COMMAND, octets, expected_replies=(ExpectedReply(verb, s.ANY),), metric=verb)
 
 
-def concrete(script: Script, n: int = 0) -> Script:
-    """A script's steps with all octets made for arrival n, choices taken, and no way but on."""
+def fixed_script(script: Script, n: int = 0) -> Script:
+    """Return a script of fixed octets: what arrival n would send, with its random choices made, and never aborted."""
     steps: list[Step] = []
-    at = 0
-    while at < len(script.steps):
-        step = script.steps[at]
-        at += 1
+    index = 0
+    while index < len(script.steps):
+        step = script.steps[index]
+        index += 1
         if step.kind == s.CHOOSE:
-            at = s.choose(step, script.draw(n, at - 1))
+            index = s.choose(step, script.draw(n, index - 1))
         elif step.kind == s.JUMP:
-            at = step.targets[0]
+            index = step.targets[0]
         elif step.kind in (s.AUTH, s.STARTTLS):
             steps.append(
                 replace(
                     step,
                     on_unexpected=s.CONTINUE,
-                    expected_replies=tuple(ExpectedReply(ask.verb, s.ANY) for ask in step.expected_replies),
+                    expected_replies=tuple(ExpectedReply(reply.verb, s.ANY) for reply in step.expected_replies),
                 )
             )
         elif step.kind < s.STARTTLS:
@@ -66,25 +71,25 @@ def concrete(script: Script, n: int = 0) -> Script:
             steps.append(replace(command_step(octets), metric=step.metric, split=step.split))
         else:
             steps.append(replace(step, on_unexpected=s.CONTINUE))
-    return made(script, steps)
+    return replace_steps(script, steps)
 
 
-def made(script: Script, steps: Sequence[Step]) -> Script:
-    """A script of these steps, as the other one in all else."""
+def replace_steps(script: Script, steps: Sequence[Step]) -> Script:
+    """Return a script of these steps that accepts any greeting, with the other properties of `script`."""
     greeting = None if script.greeting is None else s.ANY_GREETING
-    # its asks are not numbered: a session with a transcript keeps no memo of them
+    # expected replies need no numbers: a session with a transcript does not cache replies
     return Script(
         script.name, tuple(steps), teardown=len(steps), greeting=greeting, reply_count=2,
         implicit_tls=script.implicit_tls, lmtp=script.lmtp,
     )  # fmt: skip
 
 
-def apply(steps: Sequence[Step], mutations: Sequence[Mutation]) -> tuple[Step, ...]:
-    """The steps, edited one mutation after the other."""
+def apply_mutations(steps: Sequence[Step], mutations: Sequence[Mutation]) -> tuple[Step, ...]:
+    """Return the steps, edited by one mutation after the other."""
     edited = list(steps)
     for mutation in mutations:
         if edited:
-            _EDITS[mutation.what](edited, mutation)
+            _EDITS[mutation.edit](edited, mutation)
     return tuple(edited)
 
 
@@ -92,155 +97,171 @@ def _wire(step: Step) -> bytes:
     return step.wire if isinstance(step.wire, bytes) else b"".join(step.wire)
 
 
-def _rewritten(step: Step, octets: bytes) -> Step:
-    """The step with other octets; one that is no plain write becomes one."""
+def _with_octets(step: Step, octets: bytes) -> Step:
+    """Return the step with other octets. A step that is not a plain command becomes one, STARTTLS excepted."""
     if step.kind == s.STARTTLS:
         return replace(step, wire=octets)
     return replace(command_step(octets), metric=step.metric) if step.metric else command_step(octets)
 
 
-def _texts(steps: list[Step]) -> list[int]:
-    return [at for at, step in enumerate(steps) if step.kind == s.COMMAND and step.metric == "message"]
+def _message_indices(steps: list[Step]) -> list[int]:
+    return [index for index, step in enumerate(steps) if step.kind == s.COMMAND and step.metric == "message"]
 
 
-def _lines(steps: list[Step]) -> list[int]:
-    """Where command lines are said."""
-    return [at for at, step in enumerate(steps) if step.kind in (s.COMMAND, s.STARTTLS) and step.metric != "message"]
+def _command_indices(steps: list[Step]) -> list[int]:
+    return [index for index, step in enumerate(steps) if step.kind in (s.COMMAND, s.STARTTLS) and step.metric != "message"]
 
 
-def _pick(places: list[int], at: int) -> int | None:
-    return places[at % len(places)] if places else None
+def _pick(indices: list[int], index: int) -> int | None:
+    return indices[index % len(indices)] if indices else None
 
 
-def _drop(steps: list[Step], m: Mutation) -> None:
-    del steps[m.at % len(steps)]
+def _drop_step(steps: list[Step], mutation: Mutation) -> None:
+    del steps[mutation.position % len(steps)]
 
 
-def _double(steps: list[Step], m: Mutation) -> None:
-    steps.insert(m.at % len(steps), steps[m.at % len(steps)])
+def _repeat_step(steps: list[Step], mutation: Mutation) -> None:
+    steps.insert(mutation.position % len(steps), steps[mutation.position % len(steps)])
 
 
-def _swap(steps: list[Step], m: Mutation) -> None:
-    a, b = m.at % len(steps), m.to % len(steps)
+def _swap_steps(steps: list[Step], mutation: Mutation) -> None:
+    a, b = mutation.position % len(steps), mutation.parameter % len(steps)
     steps[a], steps[b] = steps[b], steps[a]
 
 
-def _insert(steps: list[Step], m: Mutation) -> None:
-    steps.insert(m.at % (len(steps) + 1), command_step(m.octets))
+def _insert_command(steps: list[Step], mutation: Mutation) -> None:
+    steps.insert(mutation.position % (len(steps) + 1), command_step(mutation.octets))
 
 
-def _argument(steps: list[Step], m: Mutation) -> None:
-    at = _pick(_lines(steps), m.at)
-    if at is None:
+def _replace_argument(steps: list[Step], mutation: Mutation) -> None:
+    index = _pick(_command_indices(steps), mutation.position)
+    if index is None:
         return
-    line = _wire(steps[at])
+    line = _wire(steps[index])
     verb = line.split(b" ")[0].strip()
     head = {b"MAIL": b"MAIL FROM:", b"RCPT": b"RCPT TO:"}.get(verb.upper(), verb + b" ")
-    steps[at] = _rewritten(steps[at], head + m.octets + b"\r\n")
+    steps[index] = _with_octets(steps[index], head + mutation.octets + b"\r\n")
 
 
-def _append(steps: list[Step], m: Mutation) -> None:
-    """Octets between a line and its end: a parameter."""
-    at = _pick(_lines(steps), m.at)
-    if at is not None:
-        steps[at] = _rewritten(steps[at], _wire(steps[at]).removesuffix(b"\r\n") + m.octets + b"\r\n")
+def _append_parameter(steps: list[Step], mutation: Mutation) -> None:
+    """Insert octets before the CRLF of a line, such as a parameter."""
+    index = _pick(_command_indices(steps), mutation.position)
+    if index is not None:
+        steps[index] = _with_octets(steps[index], _wire(steps[index]).removesuffix(b"\r\n") + mutation.octets + b"\r\n")
 
 
-def _line_end(steps: list[Step], m: Mutation) -> None:
-    at = _pick(_lines(steps), m.at)
-    if at is not None:
-        steps[at] = _rewritten(steps[at], _wire(steps[at]).removesuffix(b"\r\n") + m.octets)
+def _replace_line_end(steps: list[Step], mutation: Mutation) -> None:
+    index = _pick(_command_indices(steps), mutation.position)
+    if index is not None:
+        steps[index] = _with_octets(steps[index], _wire(steps[index]).removesuffix(b"\r\n") + mutation.octets)
 
 
-def _text_insert(steps: list[Step], m: Mutation) -> None:
-    """Octets inside a text, at a share (in thousandths) of its length."""
-    at = _pick(_texts(steps), m.at)
-    if at is not None:
-        text = _wire(steps[at])
-        place = m.to % 1001 * max(0, len(text) - 5) // 1000
-        steps[at] = _rewritten(steps[at], text[:place] + m.octets + text[place:])
+def _insert_text(steps: list[Step], mutation: Mutation) -> None:
+    """Insert octets into a message text. The parameter is the position, in thousandths of the length."""
+    index = _pick(_message_indices(steps), mutation.position)
+    if index is not None:
+        text = _wire(steps[index])
+        place = mutation.parameter % 1001 * max(0, len(text) - 5) // 1000
+        steps[index] = _with_octets(steps[index], text[:place] + mutation.octets + text[place:])
 
 
-def _text_end(steps: list[Step], m: Mutation) -> None:
-    """Another end than CRLF.CRLF, in silence before the right one."""
-    at = _pick(_texts(steps), m.at)
-    if at is not None:
-        text = _wire(steps[at]).removesuffix(b".\r\n").removesuffix(b"\r\n")
-        steps[at : at + 1] = [
-            _rewritten(steps[at], text + m.octets),
-            Step(s.PAUSE, pause_ns=_SILENCE_NS),
+def _replace_text_end(steps: list[Step], mutation: Mutation) -> None:
+    """End a message text wrongly, pause, and then send CRLF.CRLF."""
+    index = _pick(_message_indices(steps), mutation.position)
+    if index is not None:
+        text = _wire(steps[index]).removesuffix(b".\r\n").removesuffix(b"\r\n")
+        steps[index : index + 1] = [
+            _with_octets(steps[index], text + mutation.octets),
+            Step(s.PAUSE, pause_ns=_WRONG_END_PAUSE_NS),
             command_step(b"\r\n.\r\n"),
         ]
 
 
-def _text_all(steps: list[Step], m: Mutation) -> None:
-    at = _pick(_texts(steps), m.at)
-    if at is not None:
-        steps[at] = _rewritten(steps[at], m.octets)
+def _replace_text(steps: list[Step], mutation: Mutation) -> None:
+    index = _pick(_message_indices(steps), mutation.position)
+    if index is not None:
+        steps[index] = _with_octets(steps[index], mutation.octets)
 
 
-def _bdat(steps: list[Step], m: Mutation) -> None:
-    """DATA and a text as one chunk, with this argument."""
-    at = _pick(_texts(steps), m.at)
-    if at is None:
+def _replace_data_by_bdat(steps: list[Step], mutation: Mutation) -> None:
+    """Replace DATA and the message text by one BDAT chunk with this argument; `#` stands for the size."""
+    index = _pick(_message_indices(steps), mutation.position)
+    if index is None:
         return
-    text = _wire(steps[at]).removesuffix(b".\r\n")
-    argument = m.octets.replace(b"#", b"%d" % (len(text) + (m.numbers[0] if m.numbers else 0)))
-    steps[at] = command_step(b"BDAT " + argument + b"\r\n" + text)
-    if at and _wire(steps[at - 1]).upper() == b"DATA\r\n":
-        del steps[at - 1]
+    text = _wire(steps[index]).removesuffix(b".\r\n")
+    argument = mutation.octets.replace(b"#", b"%d" % (len(text) + (mutation.numbers[0] if mutation.numbers else 0)))
+    steps[index] = command_step(b"BDAT " + argument + b"\r\n" + text)
+    if index and _wire(steps[index - 1]).upper() == b"DATA\r\n":
+        del steps[index - 1]
 
 
-def _join(steps: list[Step], m: Mutation) -> None:
-    """Several writes as one, whatever the server offers."""
-    a = m.at % len(steps)
-    b = min(len(steps), a + 2 + m.to % 4)
+def _join_writes(steps: list[Step], mutation: Mutation) -> None:
+    """Join several writes into one, whether or not PIPELINING is offered."""
+    a = mutation.position % len(steps)
+    b = min(len(steps), a + 2 + mutation.parameter % 4)
     if b - a > 1 and all(step.kind == s.COMMAND for step in steps[a:b]):
         steps[a:b] = [command_step(b"".join(_wire(step) for step in steps[a:b]))]
 
 
-def _split(steps: list[Step], m: Mutation) -> None:
-    at = m.at % len(steps)
-    wire = _wire(steps[at])
-    if steps[at].kind != s.COMMAND or len(wire) < 2:
+def _split_write(steps: list[Step], mutation: Mutation) -> None:
+    index = mutation.position % len(steps)
+    wire = _wire(steps[index])
+    if steps[index].kind != s.COMMAND or len(wire) < 2:
         return
-    if m.numbers:
-        cuts = sorted({1 + number % (len(wire) - 1) for number in m.numbers})
+    if mutation.numbers:
+        cuts = sorted({1 + number % (len(wire) - 1) for number in mutation.numbers})
     else:
         cuts = list(range(1, min(len(wire), 64)))
     edges = [0, *cuts, len(wire)]
-    steps[at] = replace(steps[at], split=tuple(wire[a:b] for a, b in pairwise(edges)))
+    steps[index] = replace(steps[index], split=tuple(wire[a:b] for a, b in pairwise(edges)))
 
 
-def _pause(steps: list[Step], m: Mutation) -> None:
-    steps.insert(m.at % (len(steps) + 1), Step(s.PAUSE, pause_ns=(1 + m.to % 30) * NS_PER_MS))
+def _insert_pause(steps: list[Step], mutation: Mutation) -> None:
+    steps.insert(mutation.position % (len(steps) + 1), Step(s.PAUSE, pause_ns=(1 + mutation.parameter % 30) * NS_PER_MS))
 
 
-def _close(steps: list[Step], m: Mutation) -> None:
-    kind = (s.CLOSE, s.RESET, s.HALF_CLOSE)[m.to % 3]
-    steps.insert(m.at % (len(steps) + 1), Step(kind))
+def _insert_close(steps: list[Step], mutation: Mutation) -> None:
+    kind = (s.CLOSE, s.RESET, s.HALF_CLOSE)[mutation.parameter % 3]
+    steps.insert(mutation.position % (len(steps) + 1), Step(kind))
 
 
-def _starttls(steps: list[Step], m: Mutation) -> None:
-    """STARTTLS with octets behind it, in place of one that is there or anywhere."""
-    there = [at for at, step in enumerate(steps) if step.kind == s.STARTTLS]
+def _replace_starttls(steps: list[Step], mutation: Mutation) -> None:
+    """Send STARTTLS with octets after it in the same write: in place of a STARTTLS step, or at any position."""
+    there = [index for index, step in enumerate(steps) if step.kind == s.STARTTLS]
     step = Step(
-        s.STARTTLS, b"STARTTLS\r\n" + m.octets, expected_replies=(ExpectedReply("STARTTLS", s.ANY),), metric="STARTTLS"
+        s.STARTTLS,
+        b"STARTTLS\r\n" + mutation.octets,
+        expected_replies=(ExpectedReply("STARTTLS", s.ANY),),
+        metric="STARTTLS",
     )
     if there:
         steps[there[0]] = step
     else:
-        steps.insert(1 + m.at % len(steps), step)
+        steps.insert(1 + mutation.position % len(steps), step)
 
 
-def _sasl(steps: list[Step], m: Mutation) -> None:
-    """An exchange by hand: lines that follow one another."""
-    at = 1 + m.at % len(steps)
-    steps[at:at] = [command_step(line + b"\r\n") for line in m.octets.split(b"\n")]
+def _insert_sasl(steps: list[Step], mutation: Mutation) -> None:
+    """Insert the lines of an AUTH exchange."""
+    index = 1 + mutation.position % len(steps)
+    steps[index:index] = [command_step(line + b"\r\n") for line in mutation.octets.split(b"\n")]
 
 
 _EDITS = {
-    "drop": _drop, "double": _double, "swap": _swap, "insert": _insert, "argument": _argument, "append": _append,
-    "line-end": _line_end, "text-insert": _text_insert, "text-end": _text_end, "text": _text_all, "bdat": _bdat,
-    "join": _join, "split": _split, "pause": _pause, "close": _close, "starttls": _starttls, "sasl": _sasl,
-}  # fmt: skip
+    "drop": _drop_step,
+    "repeat": _repeat_step,
+    "swap": _swap_steps,
+    "insert": _insert_command,
+    "argument": _replace_argument,
+    "append": _append_parameter,
+    "line-end": _replace_line_end,
+    "text-insert": _insert_text,
+    "text-end": _replace_text_end,
+    "text": _replace_text,
+    "bdat": _replace_data_by_bdat,
+    "join": _join_writes,
+    "split": _split_write,
+    "pause": _insert_pause,
+    "close": _insert_close,
+    "starttls": _replace_starttls,
+    "sasl": _insert_sasl,
+}

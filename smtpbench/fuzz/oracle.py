@@ -1,4 +1,8 @@
-"""What is wrong with one session of a campaign: by the state table, by every invariant, and by the clock."""
+"""Finding violations in one session of a campaign.
+
+There are four sources: the SMTP state table, the invariants of the rule register, the time that replies take, and the
+replies of a second target.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from itertools import pairwise
 from typing import Final
 
 from smtpbench.rules import rule as r
+from smtpbench.rules.divergence import find_divergence
 from smtpbench.rules.register import RULES
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.rules.rule import Rule
@@ -17,52 +22,73 @@ from smtpbench.session.runner import SessionResult
 from smtpbench.session.transcript import CLIENT, SERVER
 from smtpbench.smtp.command import verb_of
 
-#: How the cause of a slow reply begins.
+#: Prefix of the cause of a slow reply.
 SLOW: Final = "slow after "
-#: Who was refused more often than this in a session is slowed down by many servers, and on purpose; so is a failed login.
-_TOLERATED = 2
+#: After more refusals than this in one session many servers delay their replies on purpose.
+_TOLERATED_REFUSALS = 2
 _INVARIANTS = [rule for rule in RULES if rule.invariant is not None]
 _SEVERITY = {rule.name: rule.severity for rule in RULES}
-#: Turns that are remembered, and the octets that one of them may have.
-_REMEMBERED = 20_000
-_TURN_BYTES = 2048
+#: Exchanges to remember, and the octets of one of them, at most.
+_CACHE_ENTRIES = 20_000
+_CACHED_EXCHANGE_BYTES = 2048
 
 
 class Oracle:
-    """Reads dialogues by the thousand: what was judged of a turn once is remembered, for most turns come again.
+    """Finds violations in the dialogues of a campaign.
 
-    strict: advice counts.
+    Most exchanges of a campaign repeat, so an exchange without a violation is remembered and not evaluated again.
+
+    Args:
+        target_info: What is known of the target.
+        strict: Whether rules of severity `advice` count.
     """
 
     def __init__(self, target_info: TargetInfo, *, strict: bool) -> None:
         rules = [rule for rule in _INVARIANTS if strict or rule.severity != r.ADVICE]
-        self._by_turn = [rule for rule in rules if rule.by_exchange]
-        self._by_session = [rule for rule in rules if not rule.by_exchange]
+        self._exchange_rules = [rule for rule in rules if rule.by_exchange]
+        self._session_rules = [rule for rule in rules if not rule.by_exchange]
         self._target_info = target_info
         self._strict = strict
-        #: turns that no rule holds anything against → whether EHLO or HELO is taken in it
-        self._spotless: dict[tuple[object, ...], bool] = {}
+        #: exchange without a violation → whether EHLO or HELO is accepted in it
+        self._clean_exchanges: dict[tuple[object, ...], bool] = {}
 
-    def evaluate(self, session_result: SessionResult, dialogue: Dialogue, slow_ns: int) -> list[Violation]:
-        """All that is wrong with one session: by the state table, by every invariant, and by the clock."""
-        if not dialogue.greeted:
-            return []
-        assert isinstance(session_result.session, TrackedSession)  # it kept the account while it spoke
-        violations = [
-            one for one in session_result.session.tracker.violations if self._strict or _SEVERITY[one.rule] != r.ADVICE
-        ]
-        if not self._nothing_new(dialogue):
-            found = self._broken(self._by_turn, dialogue)
+    def evaluate(
+        self,
+        session_result: SessionResult,
+        dialogue: Dialogue,
+        slow_ns: int,
+        peer_results: Sequence[SessionResult] = (),
+    ) -> list[Violation]:
+        """Return all violations of one session.
+
+        Args:
+            session_result: The session.
+            dialogue: The dialogue of its transcript.
+            slow_ns: A reply that takes longer is a violation, nanoseconds.
+            peer_results: The same script with a second target; a difference between the two is a violation.
+        """
+        violations = self._rule_violations(session_result, dialogue, slow_ns) if dialogue.greeted else []
+        divergences = (find_divergence(dialogue, Dialogue.of(peer.transcript)) for peer in peer_results)
+        return [*violations, *(divergence for divergence in divergences if divergence)]
+
+    def _rule_violations(self, session_result: SessionResult, dialogue: Dialogue, slow_ns: int) -> list[Violation]:
+        assert isinstance(session_result.session, TrackedSession)
+        tracked = session_result.session.tracker.violations
+        violations = [violation for violation in tracked if self._strict or _SEVERITY[violation.rule] != r.ADVICE]
+        if not self._is_known_clean(dialogue):
+            found = self._evaluate_invariants(self._exchange_rules, dialogue)
             violations += found
             if not found:
-                self._remember(dialogue)
-        violations += self._broken(self._by_session, dialogue)
-        wait_ns, verb = longest(session_result)
-        if wait_ns > slow_ns and sum(one.reply.code // 100 in (4, 5) for one in dialogue.replies()) <= _TOLERATED:
-            violations.append(Violation("health", f"a reply after {verb} took {wait_ns / 1e6:.0f} ms", f"{SLOW}{verb}"))
+                self._remember_clean(dialogue)
+        violations += self._evaluate_invariants(self._session_rules, dialogue)
+        wait_ns, verb = longest_wait(session_result)
+        refusals = sum(received.reply.code // 100 in (4, 5) for received in dialogue.replies())
+        if wait_ns > slow_ns and refusals <= _TOLERATED_REFUSALS:
+            actual = f"the reply after {verb} took {wait_ns / 1e6:.0f} ms"
+            violations.append(Violation("health", actual, f"{SLOW}{verb}"))
         return violations
 
-    def _broken(self, rules: Sequence[Rule], dialogue: Dialogue) -> list[Violation]:
+    def _evaluate_invariants(self, rules: Sequence[Rule], dialogue: Dialogue) -> list[Violation]:
         found = []
         for rule in rules:
             assert rule.invariant is not None
@@ -71,35 +97,36 @@ class Oracle:
                 found.append(Violation(rule.name, actual, ""))
         return found
 
-    def _nothing_new(self, dialogue: Dialogue) -> bool:
-        """Whether every turn was read before, and nothing was wrong with it."""
-        greeted, sent, known = False, b"", self._spotless
+    def _is_known_clean(self, dialogue: Dialogue) -> bool:
+        """Return whether every exchange was evaluated before, without a violation."""
+        after_hello, sent, known = False, b"", self._clean_exchanges
         for exchange in dialogue.exchanges:
-            sent = exchange.sent if sent.endswith(b"\n") else sent + exchange.sent  # a line may be said in several writes
-            greets = known.get((greeted, sent, exchange.tls, *[one[0].raw for one in exchange.replies]))
-            if greets is None:
+            sent = exchange.sent if sent.endswith(b"\n") else sent + exchange.sent  # one line may take several writes
+            accepts_hello = known.get((after_hello, sent, exchange.tls, *[one[0].raw for one in exchange.replies]))
+            if accepts_hello is None:
                 return False
-            greeted = greeted or greets
+            after_hello = after_hello or accepts_hello
         return True
 
-    def _remember(self, dialogue: Dialogue) -> None:
+    def _remember_clean(self, dialogue: Dialogue) -> None:
         if any(b"SMTPUTF8" in exchange.sent.upper() for exchange in dialogue.exchanges):
-            return  # that excuses the other turns
-        if len(self._spotless) > _REMEMBERED:
-            self._spotless.clear()
-        greeted, sent = False, b""
+            return  # SMTPUTF8 anywhere in a session allows UTF-8 in the replies of its other exchanges
+        if len(self._clean_exchanges) > _CACHE_ENTRIES:
+            self._clean_exchanges.clear()
+        after_hello, sent = False, b""
         for exchange in dialogue.exchanges:
             sent = exchange.sent if sent.endswith(b"\n") else sent + exchange.sent
-            raws = [one.reply.raw for one in exchange.replies]
-            greets = exchange.code // 100 == 2 and any(verb in sent.upper() for verb in (b"EHLO", b"HELO", b"LHLO"))
-            balanced = all(one.tls == exchange.tls for one in exchange.replies)
-            if balanced and len(sent) + sum(map(len, raws)) <= _TURN_BYTES:
-                self._spotless[(greeted, sent, exchange.tls, *raws)] = greets
-            greeted = greeted or greets
+            replies = [received.reply.raw for received in exchange.replies]
+            is_hello = any(verb in sent.upper() for verb in (b"EHLO", b"HELO", b"LHLO"))
+            accepts_hello = exchange.code // 100 == 2 and is_hello
+            same_layer = all(received.tls == exchange.tls for received in exchange.replies)
+            if same_layer and len(sent) + sum(map(len, replies)) <= _CACHED_EXCHANGE_BYTES:
+                self._clean_exchanges[(after_hello, sent, exchange.tls, *replies)] = accepts_hello
+            after_hello = after_hello or accepts_hello
 
 
-def longest(session_result: SessionResult) -> tuple[int, str]:
-    """The longest time between a write and what came next, and what was written."""
+def longest_wait(session_result: SessionResult) -> tuple[int, str]:
+    """Return the longest wait for a reply, nanoseconds, and what was sent before it. Waits in AUTH do not count."""
     worst_ns, worst, received = 0, b"", b""
     for entry, following in pairwise(session_result.transcript.entries):
         auth = entry.data[:4].upper() == b"AUTH" or received.startswith(b"334")
@@ -109,7 +136,7 @@ def longest(session_result: SessionResult) -> tuple[int, str]:
     return worst_ns, verb_of(worst) or "a text"
 
 
-def complete(session_result: SessionResult) -> bool:
-    """Whether each reply that came was owed, and each that was owed came."""
+def replies_balanced(session_result: SessionResult) -> bool:
+    """Return whether the server sent every reply that was due, and no others."""
     assert isinstance(session_result.session, TrackedSession)
     return session_result.session.tracker.balanced

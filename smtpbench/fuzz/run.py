@@ -1,4 +1,4 @@
-"""A hunt: connect, find out what the target offers, fuzz it with a scenario, and say so as a result."""
+"""`smtpbench fuzz`: connect, discover what the target offers, run a campaign with a scenario, and build the result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from typing import Any
 import trio
 
 from smtpbench.errors import CannotRun
-from smtpbench.fuzz.campaign import Campaign, CampaignPlan, CampaignStats, Pace, Suspect
-from smtpbench.fuzz.mutation import command_step, concrete, made
+from smtpbench.fuzz.campaign import Campaign, CampaignPlan, CaseLimiter
+from smtpbench.fuzz.mutation import command_step, fixed_script, replace_steps
+from smtpbench.fuzz.suspect import CampaignStats, Suspect
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Recorder
-from smtpbench.measure.result import figures, latency_section, versions
+from smtpbench.measure.result import common_sections, latency_section, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
 from smtpbench.rules.divergence import DIVERGENCE
@@ -35,20 +36,26 @@ from smtpbench.session.script import Script
 from smtpbench.target import Access
 from smtpbench.text import visible
 
-#: The message of a case: small, for what is tried is the protocol.
+#: Size of a case's message: small, because the protocol is under test.
 MESSAGE_BYTES = 300
 
-
-#: A finding as a baseline has it: its rule, and its cause; None where a rule was found broken as such, by `check`.
-Known = tuple[str, str | None]
+#: A known finding of a baseline: its rule and its cause. A cause of None covers all findings of the rule (those of `check`).
+KnownFinding = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
 class FuzzRequest:
-    """What to fuzz, and with what. known: the findings that are not new.
+    """What to fuzz, and how.
 
-    peer: a second target, which every case is said to as well. folder: where the findings' files will be, for the command
-    that says one again.
+    Attributes:
+        file: Scenario to make cases from.
+        access: How to reach the target.
+        plan: What the campaign does.
+        recipient: Recipient address that the target accepts; empty to discover one.
+        sender: Envelope sender; empty for the scenario's.
+        known: Findings that are not new.
+        peer: Second target that every case runs with as well, to find where the two differ.
+        folder: Folder for the files of findings; it is part of the command that replays a finding.
     """
 
     file: ScenarioFile
@@ -56,14 +63,22 @@ class FuzzRequest:
     plan: CampaignPlan
     recipient: str = ""
     sender: str = ""
-    known: frozenset[Known] = frozenset()
+    known: frozenset[KnownFinding] = frozenset()
     peer: Access | None = None
     folder: Path = Path("findings")
 
 
 @dataclass(frozen=True, slots=True)
 class FuzzResult:
-    """What a hunt brought home: `result.json`, the findings, `new` of which count, and what else it may have died of."""
+    """Result of a campaign.
+
+    Attributes:
+        result: Content of `result.json`.
+        findings: Confirmed and unconfirmed findings, the most severe first.
+        candidates: Further sessions that may have crashed the target.
+        new_findings: Findings that are not known and that a build should fail for.
+        stopped: Whether the user interrupted the campaign.
+    """
 
     result: dict[str, Any]
     findings: list[Finding]
@@ -73,60 +88,74 @@ class FuzzResult:
 
 
 async def fuzz_target(
-    request: FuzzRequest, report_progress: Callable[[CampaignStats], None] = lambda stats: None, pace: Pace | None = None
+    request: FuzzRequest,
+    report_progress: Callable[[CampaignStats], None] = lambda stats: None,
+    limiter: CaseLimiter | None = None,
 ) -> FuzzResult:
-    """Fuzz a target until its plan is done, it is gone, or somebody interrupts. Raises CannotRun, UsageError."""
+    """Fuzz a target until the plan is done, the target is gone, or the user interrupts.
+
+    Args:
+        request: What to fuzz.
+        report_progress: Called several times a second with the progress of the campaign.
+        limiter: Decides when cases may begin; None for as soon as a connection is free.
+
+    Raises:
+        CannotRun: The target cannot be reached.
+        UsageError: An option does not fit the target.
+    """
     access, url = request.access, request.access.target.url
     route = await reach(access)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
-    recorder, baseline_latency = Recorder(), Recorder()
+    recorder, baseline_recorder = Recorder(), Recorder()
     async with AsyncExitStack() as runners:
-        here = await runners.enter_async_context(session_runner(route, access.timeout_ns, access.credentials, recorder))
+        runner = await runners.enter_async_context(session_runner(route, access.timeout_ns, access.credentials, recorder))
         baseline = await runners.enter_async_context(
-            session_runner(route, access.timeout_ns, access.credentials, baseline_latency)
+            session_runner(route, access.timeout_ns, access.credentials, baseline_recorder)
         )
         peer = None
         if request.peer is not None:
-            there = session_runner(await reach(request.peer), access.timeout_ns, request.peer.credentials)
-            peer = await runners.enter_async_context(there)
+            peer = await runners.enter_async_context(
+                session_runner(await reach(request.peer), access.timeout_ns, request.peer.credentials)
+            )
         try:
             target_info, banner = await discover(baseline, Fixture.of(access, request.recipient, request.sender))
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {url}: {error}") from None
-        campaign = Campaign(here, baseline, _script(request, target_info), target_info, request.plan, peer, pace)
+        script = _scenario_script(request, target_info)
+        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter)
 
-        def on_signal(came: int, scope: trio.CancelScope) -> None:
-            campaign.stop.set()  # the first ends the drawing of cases
-            if came > 1:
-                scope.cancel()  # the second the confirming too
+        def on_signal(count: int, scope: trio.CancelScope) -> None:
+            campaign.stop.set()  # the first signal ends the cases, the second one the confirmation too
+            if count > 1:
+                scope.cancel()
 
-        with _rarely_collecting():
+        with _rare_garbage_collection():
             stopped = await interruptible(lambda: campaign.run(report_progress), on_signal) > 0
         stats = campaign.stats
         about = circumstances(url, target_info, banner, started) | {"seed": request.plan.seed, "versions": versions()}
         if request.peer is not None:
             about["peer"] = visible(request.peer.target.url)
-        findings = [_finding(suspect, about) for suspect in stats.suspects.values()]
-        died = Violation("health", "it may be this session that the target died of", "the target is gone")
-        candidates = [_finding(Suspect(-1, session_result, died), about) for session_result in stats.others]
+        findings = [_build_finding(suspect, about) for suspect in stats.suspects.values()]
+        crash = Violation("health", "this session may have crashed the target", "the target is gone")
+        candidates = [_build_finding(Suspect(-1, candidate, crash), about) for candidate in stats.crash_candidates]
         findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
         result = {
-            **_result(request, stats, findings),
+            **_campaign_data(request, stats, findings),
             "started": started.isoformat(timespec="seconds"),
             "outcome": "interrupted" if stopped else "complete",
-            "target": target_data(url, target_info, banner) | {"gone": stats.gone},
+            "target": target_data(url, target_info, banner) | {"gone": stats.target_gone},
             "machine": machine(),
             "versions": versions(),
-            **figures(recorder.drain(), began, here.connections_peak),
-            "latency_canary": latency_section(baseline_latency.drain(), ok=True),
+            **common_sections(recorder.drain(), began, runner.connections_peak),
+            "latency_canary": latency_section(baseline_recorder.drain(), ok=True),
         }
-    new = sum(not _is_known(request.known, finding) and _counts(finding, request.plan.strict) for finding in findings)
+    new = sum(not _is_known(request.known, finding) and _fails_build(finding, request.plan.strict) for finding in findings)
     return FuzzResult(result, findings, candidates, new, stopped)
 
 
 @contextmanager
-def _rarely_collecting() -> Iterator[None]:
-    """What is loaded by now stays, and a case leaves next to no cycles: the collector need not walk again and again."""
+def _rare_garbage_collection() -> Iterator[None]:
+    """Collect garbage rarely: what is loaded by now stays in use, and a case leaves hardly any reference cycles."""
     gc.collect()
     gc.freeze()
     thresholds = gc.get_threshold()
@@ -138,14 +167,14 @@ def _rarely_collecting() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _script(request: FuzzRequest, target_info: TargetInfo) -> Script:
-    """The scenario's steps for one pass, to the recipient that is known."""
+def _scenario_script(request: FuzzRequest, target_info: TargetInfo) -> Script:
+    """Return one iteration of the scenario, to a recipient that the target accepts."""
     target = request.access.target
     options = CompileOptions(
         lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
         credentials=target_info.credentials is not None, message_bytes=MESSAGE_BYTES,
     )  # fmt: skip
-    base = concrete(compile_scenario(request.file, options))
+    base = fixed_script(compile_scenario(request.file, options))
     steps = []
     for step in base.steps:
         wire = step.wire if isinstance(step.wire, bytes) else b""
@@ -154,21 +183,21 @@ def _script(request: FuzzRequest, target_info: TargetInfo) -> Script:
         elif wire.startswith(b"MAIL FROM:<") and request.sender and step.kind == s.COMMAND:
             step = replace(command_step(f"MAIL FROM:<{request.sender}>\r\n".encode()), metric=step.metric)
         steps.append(step)
-    return made(base, steps)
+    return replace_steps(base, steps)
 
 
-def _is_known(known: frozenset[Known], finding: Finding) -> bool:
+def _is_known(known: frozenset[KnownFinding], finding: Finding) -> bool:
     return (finding.rule, finding.cause) in known or (finding.rule, None) in known
 
 
-def _counts(finding: Finding, strict: bool) -> bool:
-    """Whether a build should fail for it; what was never seen again with nobody else there is for people to look at."""
+def _fails_build(finding: Finding, strict: bool) -> bool:
+    """Return whether a build should fail for a finding. One that shows under load only is for people to look at."""
     if finding.reproducibility.startswith("0 of"):
         return False
     return finding.severity in (r.SECURITY, r.VIOLATION) or (strict and finding.severity == r.ADVICE)
 
 
-def _finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:
+def _build_finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:
     rule = BY_NAME.get(suspect.violation.rule, DIVERGENCE)
     return Finding(
         rule.name,
@@ -184,18 +213,18 @@ def _finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:
     )
 
 
-def _result(request: FuzzRequest, stats: CampaignStats, findings: Sequence[Finding]) -> dict[str, Any]:
-    """What is told of the cases, the rules and the findings."""
-    broken: Mapping[str, str] = {finding.rule: finding.actual for finding in reversed(findings)}
+def _campaign_data(request: FuzzRequest, stats: CampaignStats, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return the part of the result about cases, rules and findings."""
+    actual_by_rule: Mapping[str, str] = {finding.rule: finding.actual for finding in reversed(findings)}
     rules = (*RULES, DIVERGENCE) if request.peer else RULES
-    read = {DIVERGENCE.name} | {rule.name for rule in RULES if rule.invariant is not None} | TRACKED_RULES
+    evaluated = {DIVERGENCE.name} | {rule.name for rule in RULES if rule.invariant is not None} | TRACKED_RULES
     verdicts = {
-        rule.name: (r.VIOLATED, broken[rule.name]) if rule.name in broken
-        else (r.PASS if rule.name in read and stats.run else r.NOT_RUN, "")
+        rule.name: (r.VIOLATED, actual_by_rule[rule.name]) if rule.name in actual_by_rule
+        else (r.PASS if rule.name in evaluated and stats.run else r.NOT_RUN, "")
         for rule in rules
     }  # fmt: skip
-    urls = [one.target.url for one in (request.access, request.peer) if one is not None]
-    again = ["smtpbench", "replay", *(word for url in urls for word in ("--target", url))]
+    urls = [access.target.url for access in (request.access, request.peer) if access is not None]
+    replay = ["smtpbench", "replay", *(argument for url in urls for argument in ("--target", url))]
     return {
         "schema": "smtpbench-fuzz/1",
         "kind": "fuzz",
@@ -207,12 +236,12 @@ def _result(request: FuzzRequest, stats: CampaignStats, findings: Sequence[Findi
             "generated": stats.generated,
             "run": stats.run,
             "confirmed": sum(suspect.seen > 0 for suspect in stats.suspects.values()),
-            "may_have_killed_it": len(stats.others),
+            "may_have_killed_it": len(stats.crash_candidates),
         },
         "strict": request.plan.strict,
         "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in rules},
         "findings": [
-            finding.to_data(shlex.join([*again, str(request.folder / f"{finding.id}.yaml")]))
+            finding.to_data(shlex.join([*replay, str(request.folder / f"{finding.id}.yaml")]))
             | {"known": _is_known(request.known, finding)}
             for finding in findings
         ],

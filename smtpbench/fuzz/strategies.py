@@ -1,7 +1,7 @@
-"""What hypothesis draws a case from: one to three mutations, of every family that is wanted.
+"""Generating cases with hypothesis: one to three mutations each, of the selected families.
 
-Draws never hang on a reply, and every draw is one of a list or a number, so that what was drawn can be made smaller. The
-octets lie at and around the limits of RFC 5321 §4.5.3.1 and where parsers are known to disagree.
+What is generated never depends on a reply. The octets lie at and around the size limits of RFC 5321 §4.5.3.1, and where
+parsers are known to disagree.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from smtpbench.errors import UsageError
-from smtpbench.fuzz.mutation import FAMILIES, Mutation
+from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.mutation import Mutation
 from smtpbench.smtp.command import COMMAND_LINE_BYTES, DOMAIN_BYTES, LOCAL_PART_BYTES, PATH_BYTES, TEXT_LINE_BYTES
 from smtpbench.text import did_you_mean
 
-#: Mutations drawn at once, and the octets that hypothesis makes them of.
-_DRAWN: Final = 60
-_ENTROPY_BYTES: Final = 16 * _DRAWN
+#: Mutations of one hypothesis example, and the random octets that hypothesis needs for it.
+_MUTATIONS_PER_EXAMPLE: Final = 60
+_ENTROPY_BYTES: Final = 16 * _MUTATIONS_PER_EXAMPLE
 
-_VERBS: Final = (
+_COMMANDS: Final = (
     b"NOOP", b"RSET", b"VRFY postmaster", b"EXPN staff", b"HELP", b"EHLO client.example", b"HELO client.example", b"QUIT",
     b"MAIL FROM:<a@client.example>", b"RCPT TO:<b@recipient.example>", b"DATA", b"STARTTLS", b"AUTH PLAIN",
     b"ETRN x.example",
@@ -34,7 +35,7 @@ _VERBS: Final = (
 
 
 def _around(*limits: int) -> tuple[int, ...]:
-    return tuple(limit + near for limit in limits for near in (-1, 0, 1))
+    return tuple(limit + offset for limit in limits for offset in (-1, 0, 1))
 
 
 def _domain(length: int) -> bytes:
@@ -75,24 +76,31 @@ _LINE_ENDS: Final = (
     b"\n", b"\r", b"\r\r\n", b"\0\r\n", b" \r\n", b"\t\r\n", b"\n\r", b"", b"\r\n\r\n", b"\x0b\r\n", b"\x85\r\n",
     b"\xe2\x80\xa8\r\n",
 )  # fmt: skip
-_ENDS: Final = (
+_TEXT_ENDS: Final = (
     b"\n.\n", b"\n.\r\n", b"\r\n.\n", b"\r.\r", b"\r.\r\n", b"\r\n.\r", b"\r\n. \r\n", b"\r\n.\0\r\n", b"\r\n\0.\r\n",
     b"\r\r\n.\r\r\n",
     b"\r\n.\r\r\n", b"\n\r.\n\r", b"\r\n..\r\n", b"\r\n.\t\r\n", b"\x0b.\x0b", b"\0.\0", b"\r\n.\\r\\n", b"\x85.\x85",
     b"\xe2\x80\xa8.\xe2\x80\xa8", b"\n\n.\n\n", b"\r\n.", b"\r\n.\r\n.",
 )  # fmt: skip
-_BEHIND: Final = (
+_AFTER_END: Final = (
     b"NOOP\r\nNOOP\r\nmore",
     b"MAIL FROM:<x@client.example>\r\nRCPT TO:<y@recipient.example>\r\nDATA\r\nsmuggled",
     b"more",
 )
-_DOTS: Final = (
+_TEXT_PARTS: Final = (
     b"\r\n..\r\n", b"\r\n...\r\n", b"\r\n.x\r\n", b"\r\n..x\r\n", b"\r\n. .\r\n", b"..\r\n", b".x\r\n",
     b"\r\n" + b"." * 2000 + b"\r\n",
     b"\0", b"\xff" * 50, b"\r", b"\n", b"\r\n" + b"x" * (TEXT_LINE_BYTES - 1) + b"\r\n", b"\r\n" + b"x" * 70_000 + b"\r\n",
 )  # fmt: skip
-_TEXTS: Final = (b".\r\n", b"\r\n.\r\n", b"..\r\n.\r\n", b"x\r\n.\r\n", b"\n.\r\n\r\n.\r\n", b"x" * 110_000 + b"\r\n.\r\n")
-_BDATS: Final = (
+_MESSAGE_TEXTS: Final = (
+    b".\r\n",
+    b"\r\n.\r\n",
+    b"..\r\n.\r\n",
+    b"x\r\n.\r\n",
+    b"\n.\r\n\r\n.\r\n",
+    b"x" * 110_000 + b"\r\n.\r\n",
+)
+_BDAT_ARGUMENTS: Final = (
     b"# LAST",
     b"#",
     b"0",
@@ -105,12 +113,12 @@ _BDATS: Final = (
     b"99999999999 LAST",
     b"#  last",
 )
-_BEHIND_TLS: Final = (
+_AFTER_STARTTLS: Final = (
     b"NOOP\r\n", b"NOOP ", b"EHLO stranger.example\r\n", b"NOOP\r\n" * 40, b"\r\n", b"X", b"\x16\x03\x01\x00\x05hello",
     b"\0" * 64,
     b"RSET\r\nMAIL FROM:<x@client.example>\r\n",
 )  # fmt: skip
-_SASL: Final = (
+_AUTH_EXCHANGES: Final = (
     b"AUTH PLAIN\n*", b"AUTH PLAIN\n=", b"AUTH PLAIN\n!", b"AUTH PLAIN AAAA", b"AUTH PLAIN =", b"AUTH LOGIN\n*",
     b"AUTH LOGIN\neA==\n*",
     b"AUTH LOGIN\n\n", b"AUTH CRAM-MD5\n*", b"AUTH CRAM-MD5\neA==", b"AUTH CRAM-MD5 eA==", b"AUTH", b"AUTH X-NO",
@@ -120,14 +128,14 @@ _SASL: Final = (
 )  # fmt: skip
 
 
-def _entries() -> dict[str, list[Mutation]]:
-    """Every edit with its octets, by family; the places are drawn."""
-    smuggled = [end + behind for end in _ENDS for behind in _BEHIND]
-    chunks = [(argument, (off,)) for argument in _BDATS for off in (0, 1, -1, 100)]
+def _mutations_by_family() -> dict[str, list[Mutation]]:
+    """Return every edit with its octets, by family. Where in the session an edit applies is random."""
+    smuggled = [end + following for end in _TEXT_ENDS for following in _AFTER_END]
+    chunks = [(argument, (offset,)) for argument in _BDAT_ARGUMENTS for offset in (0, 1, -1, 100)]
     return {
         "order": [
-            *(Mutation("order", what) for what in ("drop", "double", "swap") for _ in range(len(_VERBS) // 3)),
-            *(Mutation("order", "insert", octets=verb + b"\r\n") for verb in _VERBS),
+            *(Mutation("order", edit) for edit in ("drop", "repeat", "swap") for _ in range(len(_COMMANDS) // 3)),
+            *(Mutation("order", "insert", octets=command + b"\r\n") for command in _COMMANDS),
         ],
         "argument": [
             *(Mutation("argument", "argument", octets=octets) for octets in _ARGUMENTS),
@@ -135,77 +143,88 @@ def _entries() -> dict[str, list[Mutation]]:
         ],
         "line": [Mutation("line", "line-end", octets=octets) for octets in _LINE_ENDS],
         "end": [
-            *(Mutation("end", "text-insert", to=1000, octets=octets) for octets in smuggled),
-            *(Mutation("end", "text-end", octets=octets) for octets in _ENDS),
+            *(Mutation("end", "text-insert", parameter=1000, octets=octets) for octets in smuggled),
+            *(Mutation("end", "text-end", octets=octets) for octets in _TEXT_ENDS),
         ],
         "dots": [
-            *(Mutation("dots", "text-insert", octets=octets) for octets in _DOTS),
-            *(Mutation("dots", "text", octets=octets) for octets in _TEXTS),
+            *(Mutation("dots", "text-insert", octets=octets) for octets in _TEXT_PARTS),
+            *(Mutation("dots", "text", octets=octets) for octets in _MESSAGE_TEXTS),
         ],
         "chunk": [Mutation("chunk", "bdat", octets=octets, numbers=numbers) for octets, numbers in chunks],
         "pipeline": [Mutation("pipeline", "join")],
         "segment": [Mutation("segment", "split"), Mutation("segment", "split", numbers=(1,))],
         "pause": [Mutation("pause", "pause")],
         "close": [Mutation("close", "close")],
-        "tls": [Mutation("tls", "starttls", octets=octets) for octets in _BEHIND_TLS],
-        "sasl": [Mutation("sasl", "sasl", octets=octets) for octets in _SASL],
+        "tls": [Mutation("tls", "starttls", octets=octets) for octets in _AFTER_STARTTLS],
+        "sasl": [Mutation("sasl", "sasl", octets=octets) for octets in _AUTH_EXCHANGES],
     }  # fmt: skip
 
 
-_ENTRIES: Final = _entries()
-_PLACES: Final = 16
-#: One number of so many octets says all of a mutation: which family and edit, and where.
+_MUTATIONS: Final = _mutations_by_family()
+_POSITIONS: Final = 16
+#: Size of the number that defines a mutation: its family, its edit, and where it applies.
 _NUMBER_BYTES: Final = 5
-_DRAWN_BYTES: Final = _NUMBER_BYTES * _DRAWN
-#: Many numbers as one draw: what a draw costs is nearly all its beginning and its end.
-_NUMBERS: Final = st.binary(min_size=_DRAWN_BYTES, max_size=_DRAWN_BYTES).map(
+_EXAMPLE_BYTES: Final = _NUMBER_BYTES * _MUTATIONS_PER_EXAMPLE
+#: Many numbers in one example: the cost of an example hardly depends on its size.
+_NUMBERS: Final = st.binary(min_size=_EXAMPLE_BYTES, max_size=_EXAMPLE_BYTES).map(
     lambda octets: [int.from_bytes(octets[at : at + _NUMBER_BYTES], "big") for at in range(0, len(octets), _NUMBER_BYTES)]
 )
 
 
-def mutation_of(number: int, wanted: Sequence[str]) -> Mutation:
-    """The mutation of these families that a number stands for."""
-    number, at = divmod(number, _PLACES)
-    number, to = divmod(number, _PLACES)
-    number, family = divmod(number, len(wanted))
-    entries = _ENTRIES[wanted[family]]
-    number, entry = divmod(number, len(entries))
-    found = entries[entry]._replace(at=at)
-    if found.numbers == (1,) and found.what == "split":
-        return found._replace(numbers=tuple(number >> (8 * shift) & 0xFF for shift in range(1 + to % 3)))
-    if found.what == "text-insert" and not found.to:
-        return found._replace(to=(0, 500, 1000)[to % 3])
-    return found if found.to else found._replace(to=to)
+def mutation_from(number: int, families: Sequence[str]) -> Mutation:
+    """Return the mutation of these families that a number defines."""
+    number, position = divmod(number, _POSITIONS)
+    number, parameter = divmod(number, _POSITIONS)
+    number, family = divmod(number, len(families))
+    mutations = _MUTATIONS[families[family]]
+    number, at = divmod(number, len(mutations))
+    mutation = mutations[at]._replace(position=position)
+    if mutation.numbers == (1,) and mutation.edit == "split":
+        return mutation._replace(numbers=tuple(number >> (8 * shift) & 0xFF for shift in range(1 + parameter % 3)))
+    if mutation.edit == "text-insert" and not mutation.parameter:
+        return mutation._replace(parameter=(0, 500, 1000)[parameter % 3])
+    return mutation if mutation.parameter else mutation._replace(parameter=parameter)
 
 
-def families(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[str, ...]:
-    """Those that are wanted. Raises UsageError for a name that is none, and where none is left."""
+def select_families(only: Sequence[str] = (), skip: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the mutation families to use.
+
+    Args:
+        only: Families to use; all of them if empty.
+        skip: Families to leave out.
+
+    Raises:
+        UsageError: A family does not exist, or no family is left.
+    """
     for name in (*only, *skip):
         if name not in FAMILIES:
-            hint = did_you_mean(name, FAMILIES) or f"; there are {', '.join(FAMILIES)}"
+            hint = did_you_mean(name, FAMILIES) or f"; allowed are {', '.join(FAMILIES)}"
             raise UsageError(f"there is no mutation family {name!r}{hint}")
-    wanted = tuple(name for name in FAMILIES if (not only or name in only) and name not in skip)
-    if not wanted:
-        raise UsageError("--only and --skip leave no mutation family")
-    return wanted
+    families = tuple(name for name in FAMILIES if (not only or name in only) and name not in skip)
+    if not families:
+        raise UsageError("--only and --skip together leave no mutation family")
+    return families
 
 
-def cases(wanted: Sequence[str], seed: int) -> Iterator[tuple[Mutation, ...]]:
-    """Cases without end; the same for the same seed. hypothesis is fed octets of our own, so it keeps nothing."""
-    drawn: list[list[int]] = []
+def cases(families: Sequence[str], seed: int) -> Iterator[tuple[Mutation, ...]]:
+    """Yield cases without end, the same ones for the same families and seed.
+
+    hypothesis gets its random octets from here and keeps no database.
+    """
+    example: list[list[int]] = []
 
     @settings(database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
     @given(_NUMBERS)
-    def case(numbers: list[int]) -> None:
-        drawn.append(numbers)
+    def keep_example(numbers: list[int]) -> None:
+        example.append(numbers)
 
-    make = case.hypothesis.fuzz_one_input  # type: ignore[attr-defined]  # hypothesis puts it there
+    generate = keep_example.hypothesis.fuzz_one_input  # type: ignore[attr-defined]  # an attribute that hypothesis adds
     rng = random.Random(seed)
     while True:
-        drawn.clear()
-        make(rng.randbytes(_ENTROPY_BYTES))
-        numbers = drawn[0] if drawn else []
+        example.clear()
+        generate(rng.randbytes(_ENTROPY_BYTES))
+        numbers = example[0] if example else []
         while numbers:
             count = 1 + numbers[0] % 3
-            yield tuple(mutation_of(number // 3, wanted) for number in numbers[:count])
+            yield tuple(mutation_from(number // 3, families) for number in numbers[:count])
             numbers = numbers[count:]

@@ -1,4 +1,4 @@
-"""Arrivals by the domain of their first recipient."""
+"""The recipient domain of an arrival: the domain of its first recipient."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from smtpbench.smtp.command import parse_path
 from smtpbench.smtp.domain import canonical
 
 _RCPT = re.compile(rb"^RCPT TO: *", re.IGNORECASE | re.MULTILINE)
-_MAY_NAME = (s.RCPT, s.GROUP, s.COMMAND)
+_RECIPIENT_STEPS = (s.RCPT, s.GROUP, s.COMMAND)
 
 
 def domain_of(script: Script) -> Callable[[int], str]:
-    """What gives the domain that arrival n is for, as `canonical` spells it; empty where it names none."""
+    """Return a function from an arrival number to its recipient domain, in `canonical` spelling; empty if it has none."""
     steps, draw = script.steps, script.draw
     end = script.teardown if script.repeats else len(steps)
 
@@ -40,9 +40,9 @@ def domain_of(script: Script) -> Callable[[int], str]:
 
 
 def _recipient(step: Step, n: int) -> bytes | None:
-    """What stands behind the first `RCPT TO:` of a step; None where there is none."""
-    # a command that is filled in is what its kind says; octets that are fixed, in a raw step, may be anything
-    if step.kind not in _MAY_NAME or (step.kind == s.COMMAND and step.render is not None):
+    """Return the octets after the first `RCPT TO:` of a step; None if it has none."""
+    # a command with placeholders is what its kind says; the fixed octets of a raw step may contain any command
+    if step.kind not in _RECIPIENT_STEPS or (step.kind == s.COMMAND and step.render is not None):
         return None
     wire = step.wire if step.render is None else step.render(n)
     octets = wire if isinstance(wire, bytes) else b"".join(wire)
@@ -51,9 +51,9 @@ def _recipient(step: Step, n: int) -> bytes | None:
 
 
 def _domain(recipient: bytes) -> str:
-    if b'"' in recipient:  # in quotes, an @ or > may mean nothing
-        read = parse_path(recipient, reverse=False)
-        return "" if isinstance(read, str) else _canonical(read[0].domain)
+    if b'"' in recipient:  # within quotes, @ and > are part of the local part
+        parsed = parse_path(recipient, reverse=False)
+        return "" if isinstance(parsed, str) else _canonical(parsed[0].domain)
     _, at, domain = recipient.partition(b">")[0].rpartition(b"@")
     return _canonical(domain) if at else ""
 

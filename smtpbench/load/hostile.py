@@ -1,7 +1,7 @@
-"""The hostile part of a run, seen from the main process: another process fuzzes while the workers load.
+"""The process of the hostile sessions, seen from the main process: it fuzzes the target while the workers load it.
 
-What that process is told and answers stands in `smtpbench.fuzz.hostile`. It is started as a program and never imported: the
-processes of honest sessions know nothing of mutations.
+`smtpbench.fuzz.hostile` documents its input and output. The process is started as a program, and its code is never imported
+here: the processes of the honest sessions load nothing of the fuzzer.
 """
 
 from __future__ import annotations
@@ -21,97 +21,87 @@ from smtpbench.engine.pipe import lines
 from smtpbench.errors import CannotRun
 from smtpbench.load.job import Job
 from smtpbench.measure.recorder import Interval
-from smtpbench.measure.result import latency_section, messages_section
 
 
-class Hostile:
-    """The process. share: of all sessions, how many are to be hostile, from 0 to 1."""
+class HostileProcess:
+    """The process of the hostile sessions.
+
+    Args:
+        share: Share of all sessions that are to be hostile, from 0 to 1.
+
+    Attributes:
+        answer: Its last answer: what it found, once it has finished.
+    """
 
     def __init__(self, share: float) -> None:
-        self.share = share
         self.answer: dict[str, Any] = {}
+        self._share = share
         self._arrivals = 0
         self._process: trio.Process | None = None
         self._lines: AsyncIterator[bytes] | None = None
 
     async def start(self, job: Job, *, authorized: bool, folder: Path) -> None:
-        """Start it, and wait until it knows the target. folder: where its findings will be. Raises CannotRun."""
+        """Start the process, and wait until it has examined the target.
+
+        Args:
+            job: Job of the workers.
+            authorized: Whether the target may be another machine than this one.
+            folder: Where the findings will be saved.
+
+        Raises:
+            CannotRun: The process failed.
+        """
         # a session of its own: Ctrl-C on the terminal is for the main process
         self._process = await trio.lowlevel.open_process(
             [sys.executable, "-m", "smtpbench.fuzz.hostile"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         assert self._process.stdout is not None
         self._lines = lines(self._process.stdout)
-        await self._tell(asdict(job) | {"authorized": authorized, "folder": str(folder)})
-        if "ready" not in await self._hear():
-            raise CannotRun(self._trouble())
+        await self._send(asdict(job) | {"authorized": authorized, "folder": str(folder)})
+        if "ready" not in await self._receive():
+            raise CannotRun(self._error_text())
 
-    async def follow(self, honest: Interval) -> None:
-        """So much was honest since it may begin: allow its share of that, and of what the next second will bring."""
+    async def set_allowance(self, honest: Interval) -> None:
+        """Allow the share of hostile sessions that belongs to the honest ones, so far and in the next second.
+
+        Args:
+            honest: What the honest sessions did since the first hostile session was allowed.
+        """
         sessions = honest.latencies.get(("session", True))
         arrivals = max(honest.attempted, sessions.service.count if sessions else 0)
         if arrivals:
             expected = arrivals + arrivals - self._arrivals
             self._arrivals = arrivals
-            await self._tell({"allow": round(expected * self.share / (1 - self.share))})
+            await self._send({"allow": round(expected * self._share / (1 - self._share))})
 
-    async def end(self) -> None:
-        """The load is over: let it confirm what it found. Raises CannotRun where it fails."""
-        await self._tell("end")
-        if "result" not in await self._hear():
-            raise CannotRun(self._trouble())
+    async def finish(self) -> None:
+        """Let the process confirm its findings, now that the load has ended. Raises CannotRun if it fails."""
+        await self._send("end")
+        if "result" not in await self._receive():
+            raise CannotRun(self._error_text())
 
     async def close(self) -> None:
-        """It is not wanted any more."""
+        """End the process."""
         if self._process is not None:
             with trio.CancelScope(shield=True):
                 self._process.kill()
                 await self._process.wait()
 
-    def _trouble(self) -> str:
-        return f"the hostile sessions: {self.answer.get('error', 'their process failed')}"
+    def _error_text(self) -> str:
+        return f"hostile sessions: {self.answer.get('error', 'their process failed')}"
 
-    async def _hear(self) -> dict[str, Any]:
+    async def _receive(self) -> dict[str, Any]:
         assert self._lines is not None
         line = await anext(self._lines, b"{}")
         self.answer = json.loads(line)
         return self.answer
 
-    async def _tell(self, data: object) -> None:
+    async def _send(self, data: object) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        # one that has ended says so by its output
+        # a process that has ended shows it by the end of its output
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._process.stdin.send_all(json.dumps(data).encode() + b"\n")
-
-
-def section(
-    share: float, answer: dict[str, Any], baseline: Interval, beside: Interval, windows_s: tuple[float, float]
-) -> Any:
-    """`hostile` of a result. quiet, beside: honest sessions before and beside the hostile ones; windows_s: how long each."""
-    result = answer.get("result", {})
-    cases = result.get("cases", {"generated": 0, "run": 0, "confirmed": 0, "may_have_killed_it": 0})
-    honest = beside.attempted
-    return {
-        "share_wanted": share,
-        "share": cases["run"] / (cases["run"] + honest) if honest else 0.0,
-        "quiet": _phase(baseline, windows_s[0]),
-        "beside": _phase(beside, windows_s[1]),
-        "cases": cases,
-        "findings": result.get("findings", []),
-        "rules": result.get("rules", {}),
-        "target_gone": result.get("target", {}).get("gone", False),
-        "latency": result.get("latency", {}),
-        "replies": result.get("replies", {}),
-        "cpu_s": result.get("generator", {}).get("cpu_s", 0.0),
-    }
-
-
-def _phase(honest: Interval, window_s: float) -> dict[str, Any]:
-    return {
-        "window_s": window_s,
-        "messages": messages_section(honest),
-        "messages_per_s": honest.messages["accepted"] / window_s if window_s else 0.0,
-        "latency": latency_section(honest, ok=True),
-    }

@@ -1,4 +1,4 @@
-"""A job: all that a worker must know to make the same script and reach the same server; plain data for a pipe."""
+"""A job: what a worker needs to compile the same script and to reach the same server, as plain data for a pipe."""
 
 from __future__ import annotations
 
@@ -22,10 +22,23 @@ from smtpbench.target import Trust, parse_target, tls_context
 class Job:
     """What a worker is given.
 
-    path, text: the scenario file and what stood in it when the run began. started: ISO 8601; goes into the messages.
-    family, address, server_name: where to connect, found once for the run.
-    message_bytes: overrides the message's size. domains: those whose arrivals are counted apart too. password: for AUTH;
-    never shown.
+    Attributes:
+        path: Scenario file.
+        text: Content of the scenario file when the run began.
+        target: URL of the target.
+        run_id: Identifier of the run; every message carries it.
+        started: Start of the run, ISO 8601; goes into the messages.
+        plan: Load of the whole run.
+        family: Address family of `address`.
+        address: Address that the first session used.
+        server_name: Name for SNI and certificate.
+        ca: PEM file of trusted certificates; None for those of the system.
+        insecure: Whether certificates are not verified.
+        certificate: PEM file of the client's certificate.
+        key: PEM file of the client's key.
+        message_bytes: Size of each message, octets; None for the size in the scenario.
+        domains: Recipient domains that are counted separately too.
+        password: Password for AUTH; never shown.
     """
 
     path: str
@@ -46,12 +59,12 @@ class Job:
     password: str | None = field(default=None, repr=False)
 
     def to_json(self) -> str:
-        """One line; it holds the password, so it goes to a worker's standard input and nowhere else."""
+        """Return the job as one line. It holds the password, so it goes to a worker's standard input and nowhere else."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Job:
-        """The job of a line of `to_json`."""
+        """Return the job that `to_json` wrote."""
         values = json.loads(text)
         plan = values.pop("plan")
         plan["stages"] = tuple(Stage(**stage) for stage in plan["stages"])
@@ -61,7 +74,7 @@ class Job:
 
 
 def compile_job(job: Job) -> Script:
-    """The job's script. Raises ScenarioError."""
+    """Compile the scenario of a job. Raises ScenarioError."""
     target = parse_target(job.target)
     options = CompileOptions(
         run_id=job.run_id,
@@ -76,25 +89,24 @@ def compile_job(job: Job) -> Script:
     return compile_scenario(load_text(job.text, Path(job.path)), options)
 
 
-def speaks_tls(script: Script) -> bool:
-    """Whether a script needs a TLS context."""
+def needs_tls(script: Script) -> bool:
+    """Return whether a script needs a TLS context."""
     return script.implicit_tls or any(step.kind in (s.STARTTLS, s.TLS) for step in script.steps)
 
 
 def credentials_of(job: Job) -> tuple[str, str] | None:
-    """User and password, where the job has both."""
+    """Return user and password; None if one of them is missing."""
     user = parse_target(job.target).user
     return (user, job.password) if user and job.password is not None else None
 
 
 def trust_of(job: Job) -> Trust:
-    """How the job checks TLS."""
-    paths = [None if path is None else Path(path) for path in (job.ca, job.certificate, job.key)]
-    return Trust(paths[0], job.insecure, job.server_name, paths[1], paths[2])
+    """Return the TLS settings of a job."""
+    ca, certificate, key = (None if path is None else Path(path) for path in (job.ca, job.certificate, job.key))
+    return Trust(ca, job.insecure, job.server_name, certificate, key)
 
 
-def prepare(job: Job) -> tuple[Script, Route, tuple[str, str] | None]:
-    """Everything a worker needs: script, route and credentials. Raises ScenarioError or UsageError."""
-    script = compile_job(job)
-    context = tls_context(trust_of(job)) if speaks_tls(script) else None
-    return script, Route(job.family, job.address, context, job.server_name), credentials_of(job)
+def route_of(job: Job, script: Script) -> Route:
+    """Return the way to the server. Raises UsageError for certificates that cannot be used."""
+    context = tls_context(trust_of(job)) if needs_tls(script) else None
+    return Route(job.family, job.address, context, job.server_name)

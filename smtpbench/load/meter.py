@@ -1,6 +1,7 @@
-"""From a worker's book to the run's totals: a worker's `Meter` reports once a second, the run's `Collector` adds up.
+"""From the recorders of the workers to the totals of the run.
 
-A report is plain data, so it is the same whether the worker is this process or another one at the end of a pipe.
+A worker's `Meter` makes a report once a second, and the run's `Collector` adds the reports. A report is plain data, so it
+is the same whether the worker runs in this process or in another one.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from smtpbench.units import NS_PER_MS, NS_PER_S
 
 WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
 
-
 _INTERVALS = ("warmup", "baseline", "steady")
 
 
@@ -29,8 +29,26 @@ _INTERVALS = ("warmup", "baseline", "steady")
 class WorkerReport:
     """What one worker did since its last report.
 
-    end_ns, length_ns: the stretch, on the monotonic clock. warmup, quiet, book: what was counted in each. domains: what was
-    counted apart, and belongs to quiet and book as well: by domain, each one's part of both.
+    Attributes:
+        worker: Number of the worker.
+        end_ns: End of the reported time, of `time.monotonic_ns`.
+        length_ns: Length of the reported time.
+        warmup: What the recorder of the warm-up counted.
+        baseline: What the recorder of the baseline counted.
+        steady: What the recorder of the steady phase counted.
+        connections_open: Open connections at the end.
+        busy: Connections that an arrival occupied at the end.
+        waiting: Arrivals that waited for a connection at the end.
+        waited: Arrivals that found no free connection.
+        cpu_user_s: User CPU time.
+        cpu_system_s: System CPU time.
+        cpu_wait_s: Time in which the worker was ready to run and had no core.
+        lag_ns: Longest lag of the event loop.
+        late: How late arrivals began that had a free connection.
+        connections_peak: Most connections open at once since the start.
+        rss_bytes: Most memory in use since the start.
+        domains: Recipient domain → its part of the baseline and of the steady phase, which the attributes of these names do
+            not include.
     """
 
     worker: int
@@ -53,21 +71,25 @@ class WorkerReport:
     domains: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
 
     def to_data(self) -> dict[str, Any]:
-        """Data that JSON holds; `from_data` reads it."""
+        """Return the report as data for JSON; `from_data` reads it."""
         values = {name: getattr(self, name) for name in self.__slots__}
-        apart = {domain: [part.to_data() for part in parts] for domain, parts in self.domains.items()}
-        return values | {name: getattr(self, name).to_data() for name in (*_INTERVALS, "late")} | {"domains": apart}
+        by_domain = {domain: [part.to_data() for part in parts] for domain, parts in self.domains.items()}
+        return values | {name: getattr(self, name).to_data() for name in (*_INTERVALS, "late")} | {"domains": by_domain}
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> WorkerReport:
-        """The report of a `to_data`."""
+        """Return the report that `to_data` wrote."""
         read: dict[str, Any] = {name: Interval.from_data(data[name]) for name in _INTERVALS}
         read["domains"] = {domain: tuple(map(Interval.from_data, parts)) for domain, parts in data["domains"].items()}
         return cls(**(data | read | {"late": Histogram.from_data(data["late"])}))
 
 
 class Meter:
-    """Turns a worker's state into reports."""
+    """Makes the reports of a worker.
+
+    Args:
+        worker: Number of the worker.
+    """
 
     def __init__(self, worker: int) -> None:
         self._worker = worker
@@ -76,7 +98,7 @@ class Meter:
         self._last_waited = 0
 
     async def read(self, worker: Worker, now_ns: int, lag_ns: int) -> WorkerReport:
-        """A report of everything since the last one. The worker's loop goes on while it is made."""
+        """Return a report of everything since the last one. The worker's event loop runs while it is made."""
         scheduler = worker.scheduler
         cpu_s = (*cpu_times_s(), cpu_wait_s())
         late_ns, scheduler.late_ns = scheduler.late_ns, []
@@ -85,33 +107,56 @@ class Meter:
         user_s, system_s, wait_s = (now - before for now, before in zip(cpu_s, self._last_cpu_s, strict=True))
         self._last_ns, self._last_cpu_s, self._last_waited = now_ns, cpu_s, scheduler.waited
         report = WorkerReport(
-            self._worker, now_ns, length_ns, Interval(), Interval(), Interval(), len(scheduler.sessions), scheduler.busy,
-            scheduler.waiting, waited, user_s, system_s, wait_s, lag_ns, Histogram.of(late_ns), scheduler.connections_peak,
-            peak_rss_bytes(),
-        )  # fmt: skip
+            worker=self._worker,
+            end_ns=now_ns,
+            length_ns=length_ns,
+            warmup=Interval(),
+            baseline=Interval(),
+            steady=Interval(),
+            connections_open=len(scheduler.sessions),
+            busy=scheduler.busy,
+            waiting=scheduler.waiting,
+            waited=waited,
+            cpu_user_s=user_s,
+            cpu_system_s=system_s,
+            cpu_wait_s=wait_s,
+            lag_ns=lag_ns,
+            late=Histogram.of(late_ns),
+            connections_peak=scheduler.connections_peak,
+            rss_bytes=peak_rss_bytes(),
+        )
         recorders = worker.recorders
         await run_in_steps(recorders.warmup.drain_steps(report.warmup))
         await run_in_steps(recorders.baseline.drain_steps(report.baseline))
         await run_in_steps(recorders.steady.drain_steps(report.steady))
-        for domain, apart in recorders.by_domain.items():
+        for domain, of_domain in recorders.by_domain.items():
             parts = report.domains[domain] = Interval(), Interval()
-            for recorder, interval in zip(apart, parts, strict=True):
+            for recorder, interval in zip(of_domain, parts, strict=True):
                 await run_in_steps(recorder.drain_steps(interval))
         return report
 
 
 async def run_in_steps(steps: Iterator[None]) -> None:
-    """Do something in its steps and let the loop run between them."""
+    """Run an iterator to its end, and let the event loop run between its steps."""
     for _ in steps:
         await trio.lowlevel.checkpoint()
 
 
 class Collector:
-    """The run's totals: the sum of all reports, of all workers.
+    """The totals of the run: the sum of all reports of all workers.
 
-    totals, warmup: what was counted in the measured window and before it. quiet, beside: the totals' two parts, before the
-    first hostile session and beside them. domains: the totals' parts that were counted apart, by domain. health: what the
-    generator used for it.
+    Args:
+        plan: Load of the run.
+        start_ns: Start of the run, of `time.monotonic_ns`.
+
+    Attributes:
+        start_ns: When the workers begin, of `time.monotonic_ns`.
+        totals: What was counted after the warm-up.
+        warmup: What was counted in the warm-up.
+        baseline: The part of the totals before the first hostile session.
+        with_hostile: The part of the totals since the first hostile session.
+        domains: Recipient domain → its part of the totals.
+        health: What the generator used.
     """
 
     def __init__(self, plan: LoadPlan, start_ns: int) -> None:
@@ -120,75 +165,78 @@ class Collector:
         self.totals = Interval()
         self.warmup = Interval()
         self.baseline = Interval()
-        self.beside = Interval()
+        self.with_hostile = Interval()
         self.domains: dict[str, Interval] = {}
         self.health = Health()
         self._pending: list[WorkerReport] = []
         self._flushed_ns = start_ns
-        # worker → seconds of its steady reports: of CPU, of waiting for a core, and by the clock
-        self._busy: dict[int, tuple[float, float, float]] = {}
+        # worker → seconds in its steady phase: of CPU time, of waiting for a core, and of the clock
+        self._core_use_s: dict[int, tuple[float, float, float]] = {}
         self._peaks: dict[int, tuple[int, int]] = {}
 
     def restart(self, start_ns: int) -> None:
-        """The workers begin at start_ns, not when the collector was made."""
+        """Set the time at which the workers begin."""
         self.start_ns = self._flushed_ns = start_ns
 
     def phase(self, at_ns: int) -> str:
-        """Which part of the run a moment lies in."""
+        """Return the phase of the run at a time of `time.monotonic_ns`: WARMUP, STEADY or DRAIN."""
         after_ns = at_ns - self.start_ns
         if after_ns <= self._plan.warmup_ns:
             return WARMUP
         return STEADY if after_ns <= self._plan.issuing_ns + NS_PER_S // 2 else DRAIN
 
     def add(self, report: WorkerReport) -> None:
-        """Take a worker's report."""
+        """Add the report of a worker."""
         for _ in self.add_steps(report):
             pass
 
     def add_steps(self, report: WorkerReport) -> Iterator[None]:
-        """The same in steps, so that a loop may run between them."""
-        for domain, (baseline, recorder) in report.domains.items():
-            mine = self.domains.setdefault(domain, Interval())
-            for whole, part in ((report.baseline, baseline), (report.steady, recorder)):
+        """Add the report of a worker in small steps, so that an event loop can run between them."""
+        for domain, (baseline, steady) in report.domains.items():
+            of_domain = self.domains.setdefault(domain, Interval())
+            for whole, part in ((report.baseline, baseline), (report.steady, steady)):
                 whole.add(part)
-                mine.add(part)
+                of_domain.add(part)
             yield
         self._pending.append(report)
         if self._plan.baseline_ns:
             self.baseline.add(report.baseline)
-            self.beside.add(report.steady)
+            self.with_hostile.add(report.steady)
         report.steady.add(report.baseline)
         self.totals.add(report.steady)
         self.warmup.add(report.warmup)
-        health = self.health
-        if self.phase(report.end_ns) != WARMUP:
+        self._add_health(report)
+
+    def _add_health(self, report: WorkerReport) -> None:
+        health, phase = self.health, self.phase(report.end_ns)
+        if phase != WARMUP:
             health.cpu_user_s += report.cpu_user_s
             health.cpu_system_s += report.cpu_system_s
             health.late.add(report.late)
             health.loop_lag_max_ms = max(health.loop_lag_max_ms, report.lag_ns / NS_PER_MS)
             health.waited += report.waited
-        if self.phase(report.end_ns) == STEADY:
-            cpu_s, wait_s, wall_s = self._busy.get(report.worker, (0.0, 0.0, 0.0))
+        if phase == STEADY:
+            cpu_s, wait_s, wall_s = self._core_use_s.get(report.worker, (0.0, 0.0, 0.0))
             cpu_s += report.cpu_user_s + report.cpu_system_s
-            self._busy[report.worker] = cpu_s, wait_s + report.cpu_wait_s, wall_s + report.length_ns / NS_PER_S
-            health.busiest_share = max(cpu / wall if wall else 0.0 for cpu, _, wall in self._busy.values())
-            health.starved_share = max(wait / wall if wall else 0.0 for _, wait, wall in self._busy.values())
+            self._core_use_s[report.worker] = cpu_s, wait_s + report.cpu_wait_s, wall_s + report.length_ns / NS_PER_S
+            health.busiest_share = max(cpu / wall if wall else 0.0 for cpu, _, wall in self._core_use_s.values())
+            health.starved_share = max(wait / wall if wall else 0.0 for _, wait, wall in self._core_use_s.values())
         self._peaks[report.worker] = report.connections_peak, report.rss_bytes
         health.connections_peak = sum(peak for peak, _ in self._peaks.values())
         health.peak_rss_bytes = sum(rss for _, rss in self._peaks.values())
 
     def flush(self) -> Tick | None:
-        """Everything reported since the last flush as one stretch of the timeline; None where there was nothing."""
+        """Return the sum of all reports since the last flush as one tick of the timeline; None without reports."""
         pending, self._pending = self._pending, []
         if not pending:
             return None
-        parts = [part for report in pending for part in (report.warmup, report.steady) if part.counted]
+        parts = [part for report in pending for part in (report.warmup, report.steady) if part.has_data]
         both = parts[0] if len(parts) == 1 else Interval()
         if len(parts) != 1:
             for part in parts or [report.steady for report in pending]:
                 both.add(part)
         measured: Interval | None = None
-        if any(report.warmup.counted for report in pending):
+        if any(report.warmup.has_data for report in pending):
             measured = Interval()
             for report in pending:
                 measured.add(report.steady)

@@ -1,4 +1,4 @@
-"""A plan: how much load, for how long, in which model."""
+"""The plan of a run: how much load, for how long, in which model."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from smtpbench.engine.api import NEVER
 from smtpbench.engine.pacing import Stage
 from smtpbench.units import NS_PER_S
 
-#: The length of a stage that only a number of arrivals ends: an open model's `-r … -n …`.
-UNENDING_NS = 365 * 24 * 3600 * NS_PER_S
-_WARMUP_NUMBERS = 10**12
+#: Length of a stage that ends with a number of arrivals only: `-r … -n …`.
+UNBOUNDED_NS = 365 * 24 * 3600 * NS_PER_S
+#: Arrivals of the closed model's warm-up are numbered from here, so that they share no number with measured ones.
+_FIRST_WARMUP_NUMBER = 10**12
 
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
     """The load of a run.
 
-    connections: open at once at most, over all workers.
-    arrivals: how many to issue after the warm-up, None for as many as the time allows.
-    duration_ns: how long the closed model issues them, warm-up not counted; None where their number ends it.
-    stages: the open model's rates; empty for the closed model. poisson: exponential gaps instead of even ones.
-    drop: an arrival that finds no free connection is dropped instead of waiting.
-    warmup_ns: issued and served before what is measured. drain_ns: what is under way at the end may take this long.
-    timeout_ns: how long one reply may take. quiet_ns: how long after the warm-up no hostile session begins; 0 for a run
-    without any.
+    Attributes:
+        connections: Most connections open at once, over all workers.
+        arrivals: Number of arrivals after the warm-up; None for as many as the time allows.
+        duration_ns: How long the closed model issues arrivals after the warm-up; None if their number ends it.
+        stages: Arrival rates of the open model; empty for the closed model.
+        poisson: Whether the gaps between arrivals are exponential instead of equal.
+        drop: Whether an arrival that finds no free connection is dropped instead of waiting.
+        warmup_ns: Length of the warm-up, which is not measured.
+        drain_ns: Grace period for arrivals in progress at the end.
+        timeout_ns: Limit for one reply.
+        seed: Random seed.
+        workers: Number of processes.
+        baseline_ns: Time after the warm-up without hostile sessions; 0 for a run that has none.
     """
 
     connections: int = 10
@@ -45,18 +51,18 @@ class LoadPlan:
 
     @property
     def open_model(self) -> bool:
-        """Whether arrivals come on a schedule."""
+        """Whether arrivals follow a schedule."""
         return bool(self.stages)
 
     @property
     def issuing_ns(self) -> int:
-        """From the start, warm-up included, to the last moment an arrival may begin; NEVER where a count ends it."""
+        """Time from the start, warm-up included, to the last possible arrival; NEVER if a number of arrivals ends it."""
         if self.open_model:
             return self.warmup_ns + pacing.duration_ns(self.stages)
         return NEVER if self.duration_ns is None else self.warmup_ns + self.duration_ns
 
     def schedule(self, worker: int) -> Iterator[tuple[int, int]]:
-        """The open model's arrivals of one worker: (number, nanoseconds after the start)."""
+        """Return the arrivals of one worker in the open model: (number, nanoseconds after the start)."""
         stages = list(self.stages)
         if self.warmup_ns:
             first = stages[0].rate_from_per_s
@@ -65,7 +71,7 @@ class LoadPlan:
         return pacing.share(self._limited(arrivals), worker, self.workers)
 
     def _limited(self, arrivals: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """As many as are wanted; those of the warm-up do not count."""
+        """Yield arrivals until their number is reached; those of the warm-up do not count."""
         measured = 0
         for number, after_ns in arrivals:
             if after_ns >= self.warmup_ns:
@@ -75,14 +81,14 @@ class LoadPlan:
             yield number, after_ns
 
     def warmup_numbers(self, worker: int) -> Iterator[int]:
-        """The closed model's arrival numbers of one worker during the warm-up: as many as it takes, used nowhere else."""
-        return count(_WARMUP_NUMBERS + worker, self.workers)
+        """Return the arrival numbers of one worker during the warm-up of the closed model; they do not end."""
+        return count(_FIRST_WARMUP_NUMBER + worker, self.workers)
 
     def numbers(self, worker: int) -> Iterator[int]:
-        """The closed model's arrival numbers of one worker after it."""
-        every = self.workers
-        return iter(count(worker, every) if self.arrivals is None else range(worker, self.arrivals, every))
+        """Return the arrival numbers of one worker after the warm-up of the closed model."""
+        step = self.workers
+        return iter(count(worker, step) if self.arrivals is None else range(worker, self.arrivals, step))
 
     def connections_of(self, worker: int) -> int:
-        """This worker's part of the connections."""
+        """Return how many of the connections one worker may open."""
         return self.connections // self.workers + (worker < self.connections % self.workers)

@@ -1,7 +1,7 @@
-"""Before the clock starts: one session that goes as far as the first mail transaction, says QUIT, and is kept on tape.
+"""The first session of a run: it goes up to the first mail transaction, quits, and keeps a transcript.
 
-It tells what cannot be worked with (no connection, no trust, no login) before thousands of sessions find out, and it
-brings home the banner and the EHLO reply for the result. It sends no mail.
+It finds what would make every session fail (no connection, an untrusted certificate, a refused login) before thousands of
+sessions do. It returns the banner and the EHLO reply for the result. It sends no mail.
 """
 
 from __future__ import annotations
@@ -19,38 +19,41 @@ from smtpbench.session.script import Script, command
 from smtpbench.session.transcript import Transcript
 from smtpbench.units import NS_PER_S, format_duration
 
-#: It waits no longer than this for one reply, however patient the run is.
-TIMEOUT_NS = 10 * NS_PER_S
+#: Longest time to wait for one reply, even if the run allows more.
+MAX_TIMEOUT_NS = 10 * NS_PER_S
 
 _TRY_NEXT_ADDRESS = (api.CONNECT_REFUSED, api.CONNECT_TIMEOUT, api.CONNECT_FAILED)
-#: Errors that every session of the run would meet again, and what to do about each.
-_HOPELESS = {
+#: Errors that every session of the run would repeat, and what the user can do.
+_FATAL_ERRORS = {
     api.CONNECT_REFUSED: "nothing listens there",
     api.CONNECT_TIMEOUT: "it does not answer",
     api.CONNECT_FAILED: "it cannot be reached",
     api.NO_DESCRIPTORS: "this process may open no more files; raise `ulimit -n`",
-    api.TLS_FAILED: "TLS failed; --ca FILE names a certificate authority to trust, --insecure trusts anything",
-    "starttls_refused": "it does not take STARTTLS",
-    "auth_refused": "it does not take the login",
+    api.TLS_FAILED: "TLS failed; --ca FILE names a certificate authority to trust, --insecure accepts any certificate",
+    "starttls_refused": "STARTTLS is not available on this server",
+    "auth_refused": "the server refused the login",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class PreflightResult:
-    """What one session found out.
+    """What the first session found.
 
-    route: the address that answered. banner, ehlo: the server's octets as they came, empty where none did.
-    trouble: what went wrong without making the run hopeless, in words; else empty.
+    Attributes:
+        route: Address that accepted the connection.
+        banner: Greeting of the server as received, octets; empty if there was none.
+        ehlo: Reply to the last EHLO, LHLO or HELO as received, octets; empty if there was none.
+        warning: An error that does not prevent the run, as a sentence; else empty.
     """
 
     route: Route
     banner: bytes
     ehlo: bytes
-    trouble: str
+    warning: str
 
 
 def setup_only(script: Script) -> Script:
-    """The script's beginning up to its first mail transaction (or anything else than a plain dialogue), then QUIT."""
+    """Return the steps of a script before its first mail transaction, its loop or its first unusual step, then QUIT."""
     steps = []
     for at, step in enumerate(script.steps):
         plain = (
@@ -62,38 +65,51 @@ def setup_only(script: Script) -> Script:
     teardown = len(steps)
     steps.append(command(b"QUIT", "QUIT", 221))
     return Script.of(
-        "preflight", tuple(steps), teardown=teardown, greeting=script.greeting, implicit_tls=script.implicit_tls,
+        "preflight",
+        tuple(steps),
+        teardown=teardown,
+        greeting=script.greeting,
+        implicit_tls=script.implicit_tls,
         lmtp=script.lmtp,
-    )  # fmt: skip
+    )
 
 
 async def preflight(
     script: Script, routes: Sequence[Route], name: str, timeout_ns: int, credentials: tuple[str, str] | None
 ) -> PreflightResult:
-    """Try the addresses in turn until one takes a connection. Raises CannotRun where the run would be hopeless.
+    """Run the first session on the first address that accepts a connection.
 
-    name: the target as messages call it, `mail.example:25`.
+    Args:
+        script: Script of the run.
+        routes: Addresses of the target, in order of preference.
+        name: URL of the target for error texts.
+        timeout_ns: Limit for one reply in the run.
+        credentials: User and password for AUTH.
+
+    Raises:
+        CannotRun: Every session of the run would fail.
     """
     opening = setup_only(script)
+    timeout_ns = min(timeout_ns, MAX_TIMEOUT_NS)
     for route in routes:
-        async with session_runner(route, min(timeout_ns, TIMEOUT_NS), credentials) as here:
-            session_result = await here.run(opening)
+        async with session_runner(route, timeout_ns, credentials) as runner:
+            session_result = await runner.run(opening)
         error = session_result.error
         if error is None or error[0] not in _TRY_NEXT_ADDRESS:
             break
-    banner, ehlo = _heard(session_result.transcript)
-    trouble = ""
+    banner, ehlo = _banner_and_ehlo(session_result.transcript)
+    warning = ""
     if error is not None:
         kind, detail = error
-        if kind in _HOPELESS:
-            raise CannotRun(f"cannot use {name}: {_HOPELESS[kind]} ({detail})")
-        waited = f" after {format_duration(min(timeout_ns, TIMEOUT_NS))}" if kind == api.TIMEOUT else ""
-        trouble = f"the first session met {kind}{waited}: {detail}"
-    return PreflightResult(route, banner, ehlo, trouble)
+        if kind in _FATAL_ERRORS:
+            raise CannotRun(f"cannot use {name}: {_FATAL_ERRORS[kind]} ({detail})")
+        waited = f" after {format_duration(timeout_ns)}" if kind == api.TIMEOUT else ""
+        warning = f"the first session failed with {kind}{waited}: {detail}"
+    return PreflightResult(route, banner, ehlo, warning)
 
 
-def _heard(transcript: Transcript) -> tuple[bytes, bytes]:
-    """The greeting, and the reply to the last EHLO, LHLO or HELO."""
+def _banner_and_ehlo(transcript: Transcript) -> tuple[bytes, bytes]:
+    """Return the greeting, and the reply to the last EHLO, LHLO or HELO."""
     dialogue = Dialogue.of(transcript)
     hellos = [
         exchange.first

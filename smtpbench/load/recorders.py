@@ -1,4 +1,4 @@
-"""Which book an arrival is counted in: that of its phase, and of its domain where that is counted apart."""
+"""The recorders of a worker: which of them counts an arrival depends on the phase of the run and on the recipient domain."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from smtpbench.measure.recorder import Recorder
 
 
 class Recorders:
-    """A worker's books.
+    """One recorder for each phase of a run.
 
-    warmup, book: what is counted before and after the warm-up's end. quiet: what would be in the book, but came before
-    the first hostile session. apart: by domain, what would be in quiet and in the book, but is looked at by itself too.
+    Args:
+        reply_count: Number of replies that the script expects (`Script.reply_count`).
+
+    Attributes:
+        warmup: Arrivals of the warm-up.
+        baseline: Arrivals after the warm-up and before the first hostile session.
+        steady: All later arrivals; without hostile sessions, all arrivals after the warm-up.
+        by_domain: Recipient domain → its recorders for the baseline and the steady phase. What they count is counted nowhere
+            else.
     """
 
     def __init__(self, reply_count: int) -> None:
@@ -23,26 +30,31 @@ class Recorders:
         self._measure_ns = 0
         self._hostile_ns = 0
 
-    def begin(self, measure_ns: int, hostile_ns: int) -> None:
-        """When the warm-up ends, and when the first hostile session may begin; of `time.monotonic_ns`."""
+    def set_phases(self, measure_ns: int, hostile_ns: int) -> None:
+        """Set the end of the warm-up and the time of the first hostile session, of `time.monotonic_ns`."""
         self._measure_ns = measure_ns
         self._hostile_ns = hostile_ns
 
     def of(self, n: int, when_ns: int) -> Recorder:
-        """The book of arrival n, meant to begin at that time."""
+        """Return the recorder of arrival n, whose intended start is when_ns."""
         if when_ns >= self._hostile_ns:
             return self.steady
         return self.baseline if when_ns >= self._measure_ns else self.warmup
 
-    def same_until_ns(self, when_ns: int) -> int:
-        """Until when every arrival has the book of one that begins at when_ns; 0 where the book depends on its number."""
+    def valid_until_ns(self, when_ns: int) -> int:
+        """Return until when arrivals have the same recorder as one at when_ns; 0 if the recorder depends on their number."""
         return next((end_ns for end_ns in (self._measure_ns, self._hostile_ns) if when_ns < end_ns), NEVER)
 
 
 class RecordersByDomain(Recorders):
-    """The same with books for some domains. domain_of: arrival number → the domain it is for.
+    """Recorders that count some recipient domains separately.
 
-    The warm-up is counted as a whole: nothing is asked of its domains.
+    The warm-up is counted as a whole, because thresholds of a domain do not apply to it.
+
+    Args:
+        reply_count: Number of replies that the script expects (`Script.reply_count`).
+        domains: Recipient domains to count separately.
+        domain_of: Returns the recipient domain of an arrival.
     """
 
     def __init__(self, reply_count: int, domains: Iterable[str], domain_of: Callable[[int], str]) -> None:
@@ -56,5 +68,5 @@ class RecordersByDomain(Recorders):
         found = self.by_domain.get(self._domain_of(n))
         return super().of(n, when_ns) if found is None else found[when_ns >= self._hostile_ns]
 
-    def same_until_ns(self, when_ns: int) -> int:
+    def valid_until_ns(self, when_ns: int) -> int:
         return self._measure_ns if when_ns < self._measure_ns else 0

@@ -1,4 +1,4 @@
-"""A run's thresholds while it goes on, and when it is over."""
+"""The thresholds of a run, during the run and at its end."""
 
 from __future__ import annotations
 
@@ -10,65 +10,88 @@ from smtpbench.errors import UsageError
 from smtpbench.load.meter import Collector
 from smtpbench.load.plan import LoadPlan
 from smtpbench.measure.result import generator_section
-from smtpbench.measure.thresholds import Figures, evaluate, failed_for_good, sentence
+from smtpbench.measure.thresholds import Figures, describe, evaluate, failed_during_run
 from smtpbench.session.script import Script
 from smtpbench.text import did_you_mean
 from smtpbench.threshold import Threshold
 from smtpbench.units import NS_PER_S
 
-#: What is timed in every script.
-_LATENCY_METRICS = ("connect", "tls", "banner", "transaction", "session")
-#: How many domains a message names.
-_SHOWN = 10
+#: Latency metrics of every script.
+_COMMON_METRICS = ("connect", "tls", "banner", "transaction", "session")
+#: Most domains that an error text names.
+_MAX_DOMAINS_NAMED = 10
 
 
 def metrics_of(script: Script) -> list[str]:
-    """Everything that is timed when this script is run."""
-    return [*_LATENCY_METRICS, *dict.fromkeys(step.metric for step in script.steps if step.metric)]
+    """Return the latency metrics of a script."""
+    return [*_COMMON_METRICS, *dict.fromkeys(step.metric for step in script.steps if step.metric)]
 
 
 @dataclass(frozen=True, slots=True)
 class ThresholdMonitor:
-    """thresholds: what must hold. grace_ns: after the warm-up, from when on a run that breaks one is ended; None: never."""
+    """The thresholds of a run.
+
+    Attributes:
+        thresholds: Conditions that the run must meet.
+        grace_ns: Time after the warm-up from which on a failed threshold ends the run; None if it never does.
+    """
 
     thresholds: Sequence[Threshold] = ()
     grace_ns: int | None = None
 
-    def check(self, script: Script) -> None:
-        """Raises UsageError for a slot that the script has not."""
-        slots = metrics_of(script)
-        for threshold in self.thresholds:
-            if threshold.latency_name and threshold.latency_name not in slots:
-                hint = did_you_mean(threshold.latency_name, slots) or f"; there are {', '.join(slots)}"
-                raise UsageError(f"{threshold.text!r}: nothing is timed as {threshold.latency_name!r}{hint}")
-
     @property
     def domains(self) -> tuple[str, ...]:
-        """The domains that they name."""
+        """Recipient domains that the thresholds name."""
         return tuple(dict.fromkeys(one.domain for one in self.thresholds if one.domain))
 
-    def check_domains(self, possible: frozenset[str] | None) -> None:
-        """Raises UsageError for a domain that is none of the possible ones, where those are known."""
-        for one in self.thresholds:
-            if possible is not None and one.domain and one.domain not in possible:
-                some = sorted(possible)
-                known = ", ".join(some[:_SHOWN]) + (" …" if len(some) > _SHOWN else "")
+    def check_metrics(self, script: Script) -> None:
+        """Raise UsageError for a latency metric that the script does not have."""
+        metrics = metrics_of(script)
+        for threshold in self.thresholds:
+            if threshold.latency_name and threshold.latency_name not in metrics:
+                hint = did_you_mean(threshold.latency_name, metrics) or f"; latencies of the scenario: {', '.join(metrics)}"
                 raise UsageError(
-                    f"{one.text!r}: no arrival's first recipient is at {one.domain}; "
-                    + (f"there are {known}" if known else "the scenario names no recipient")
+                    f"threshold {threshold.text!r}: this scenario has no latency {threshold.latency_name!r}{hint}"
                 )
 
-    def failed(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
-        """Why the run, end_s seconds old, should go no further; empty where it may."""
+    def check_domains(self, possible: frozenset[str] | None) -> None:
+        """Raise UsageError for a recipient domain that no arrival can have.
+
+        Args:
+            possible: All domains that an arrival can have; None if they are not known.
+        """
+        for one in self.thresholds:
+            if possible is not None and one.domain and one.domain not in possible:
+                ordered = sorted(possible)
+                named = ", ".join(ordered[:_MAX_DOMAINS_NAMED]) + (" …" if len(ordered) > _MAX_DOMAINS_NAMED else "")
+                raise UsageError(
+                    f"threshold {one.text!r}: no message has its first recipient at {one.domain}; "
+                    + (f"the recipient domains are {named}" if named else "the scenario names no recipient")
+                )
+
+    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
+        """Return why a run in progress must end now; empty if it may go on.
+
+        Args:
+            collector: Totals so far.
+            plan: Load of the run.
+            end_s: Age of the run, seconds.
+        """
         window_s = end_s - plan.warmup_ns / NS_PER_S
         if self.grace_ns is None or not self.thresholds or window_s < self.grace_ns / NS_PER_S:
             return ""
         return "; ".join(
-            sentence(one.to_data()) for one in failed_for_good(self.thresholds, _figures(collector, plan, window_s))
+            describe(one.to_data()) for one in failed_during_run(self.thresholds, _figures(collector, plan, window_s))
         )
 
-    def verdicts(self, collector: Collector, plan: LoadPlan, window_s: float) -> list[dict[str, Any]]:
-        """The result's `thresholds`."""
+    def results(self, collector: Collector, plan: LoadPlan, window_s: float) -> list[dict[str, Any]]:
+        """Return `thresholds` of the result.
+
+        Args:
+            collector: Totals of the run.
+            plan: Load of the run.
+            window_s: Length of the measured window, seconds.
+        """
         return [one.to_data() for one in evaluate(self.thresholds, _figures(collector, plan, window_s))]
 
 

@@ -1,10 +1,10 @@
-"""What a run writes while it goes on: `histograms.hlog` and `timeline.csv`.
+"""The files that a run writes while it goes on: `histograms.hlog` and `timeline.csv`.
 
-Both are appended to once a second, so a crash loses a second. A disk that will not take more does not end a run: the
-files go on in a temporary folder, and the trouble is told.
+Both are appended to once a second, so that a crash loses at most a second. If the disk is full, the run does not end: the
+files continue in a temporary folder, and the user is informed.
 
-`histograms.hlog` holds what the result's figures are made of: the lines of one tag, added up, are that slot's histogram
-in `result.json`, and the warm-up is not among them. A line is 1 to 3 KB for a slot that is busy and varied.
+`histograms.hlog` holds the latencies of the result: the sum of the lines of one tag is the histogram of that metric in
+`result.json`. The warm-up is not included. A line has 1 to 3 KB for a metric with many different values.
 """
 
 from __future__ import annotations
@@ -39,12 +39,19 @@ TIMELINE_COLUMNS = (
 
 @dataclass(slots=True)
 class Tick:
-    """One second of a run, over all workers.
+    """About one second of a run, over all workers.
 
-    end_s: when it ended, counted from the start of the run; length_s: how long it was. phase: one of PHASES.
-    interval: all that was counted in it. measured: what of that the result's figures count (not the warm-up's
-    arrivals), None where it is all.
-    cpu_share: of one core, summed over workers. lag_ms: the longest a timer waited.
+    Attributes:
+        end_s: End, seconds after the start of the run.
+        length_s: Length, seconds.
+        phase: One of PHASES.
+        interval: Everything that was counted.
+        connections_open: Open connections at the end.
+        busy: Connections that an arrival occupied at the end.
+        waiting: Arrivals that waited for a connection at the end.
+        cpu_share: CPU time of all workers, as a share of one core.
+        lag_ms: Longest lag of an event loop.
+        measured: The part of the interval that is not warm-up; None if that is all of it.
     """
 
     end_s: float
@@ -60,25 +67,31 @@ class Tick:
 
 
 class RunFiles:
-    """The two growing files of a run: in its folder, or, from the moment that one takes no more, in a temporary one.
+    """The two files that a run appends to: in its folder or, once that cannot be written, in a temporary folder.
 
-    folder: where they are. trouble: what the disk refused and what came of it, in words; else empty.
+    Args:
+        folder: Folder of the run.
+        started: Start of the run.
+
+    Attributes:
+        folder: Folder that holds the files.
+        errors: What could not be written and where the files continue, as a sentence; else empty.
     """
 
     def __init__(self, folder: Path, started: datetime) -> None:
         self.folder = folder
-        self.trouble = ""
-        self._heads = {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started)}
-        self._sizes_bytes = dict.fromkeys(self._heads, 0)
-        self._given_up = False
+        self.errors = ""
+        self._headers = {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started)}
+        self._sizes_bytes = dict.fromkeys(self._headers, 0)
+        self._disabled = False
         try:
-            self._begin()
+            self._create()
         except OSError as error:
-            self._move(error)
+            self._switch_folder(error)
 
     def add_steps(self, tick: Tick) -> Iterator[None]:
-        """Append a second to both, in small steps: whoever has a loop to run runs it between them."""
-        if not self._given_up:
+        """Append a second to both files in small steps, so that an event loop can run between them."""
+        if not self._disabled:
             self._append(TIMELINE, timeline_line(tick))
             yield
             lines = []
@@ -88,17 +101,17 @@ class RunFiles:
             self._append(HLOG, "".join(lines))
 
     def _append(self, name: str, text: str) -> None:
-        if self._given_up:
+        if self._disabled:
             return
         try:
             self._write(name, text)
         except OSError as error:
-            if self._move(error):
+            if self._switch_folder(error):
                 self._append(name, text)
 
-    def _begin(self) -> None:
+    def _create(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, head in self._heads.items():
+        for name, head in self._headers.items():
             (self.folder / name).write_bytes(b"")
             self._sizes_bytes[name] = 0
             self._write(name, head)
@@ -110,27 +123,27 @@ class RunFiles:
                 out.write(text.encode("ascii"))
         except OSError:
             with contextlib.suppress(OSError):
-                os.truncate(path, self._sizes_bytes[name])  # no half line is left behind
+                os.truncate(path, self._sizes_bytes[name])  # leave no incomplete line
             raise
         self._sizes_bytes[name] += len(text)
 
-    def _move(self, error: OSError) -> bool:
-        """Go on in a temporary folder with a copy of what was written, or, where that fails too, no more."""
-        moved, before, sizes_bytes = bool(self.trouble), self.folder, dict(self._sizes_bytes)
-        self.trouble += ("; " if moved else "") + _told(error, self.folder)
-        self._given_up = True
+    def _switch_folder(self, error: OSError) -> bool:
+        """Continue in a temporary folder with a copy of the files; if that fails too, stop writing and return False."""
+        moved, before, sizes_bytes = bool(self.errors), self.folder, dict(self._sizes_bytes)
+        self.errors += ("; " if moved else "") + _error_text(error, self.folder)
+        self._disabled = True
         if moved:
             return False
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="smtpbench-"))
-            self._begin()
+            self._create()
             for name, size_bytes in sizes_bytes.items():
                 self._copy(before / name, name, size_bytes)
         except OSError as another:
-            self.trouble += "; " + _told(another, self.folder)
+            self.errors += "; " + _error_text(another, self.folder)
             return False
-        self.trouble += f"; {TIMELINE} and {HLOG} go on in {self.folder}"
-        self._given_up = False
+        self.errors += f"; {TIMELINE} and {HLOG} continue in {self.folder}"
+        self._disabled = False
         return True
 
     def _copy(self, before: Path, name: str, size_bytes: int) -> None:
@@ -140,19 +153,19 @@ class RunFiles:
             self._sizes_bytes[name] = size_bytes
 
 
-def _told(error: OSError, folder: Path) -> str:
+def _error_text(error: OSError, folder: Path) -> str:
     return f"{error.filename or folder}: {error.strerror or error}"
 
 
 def csv_line(values: tuple[object, ...]) -> str:
-    """One line of CSV (RFC 4180, but with the line end that awk and diff want)."""
+    """Return one line of CSV (RFC 4180, but with LF as line end, for awk and diff)."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerow(values)
     return out.getvalue()
 
 
 def timeline_line(tick: Tick) -> str:
-    """The line of `timeline.csv` for a second."""
+    """Return the line of `timeline.csv` for a second."""
     counts, latency = tick.interval.messages, tick.interval.latencies.get(("message", True))
     if latency is None:
         times = [""] * 6
@@ -172,7 +185,7 @@ def _p50_p99_max(histogram: Histogram) -> list[str]:
 
 
 def hlog_header(started: datetime) -> str:
-    """The head of an HdrHistogram log, version 1.2: its times are seconds from the start, its values microseconds.
+    """Return the header of an HdrHistogram log, version 1.2: times are seconds from the start, values are microseconds.
 
     Source: the class comment of HdrHistogram's HistogramLogReader.
     """
@@ -186,24 +199,24 @@ def hlog_header(started: datetime) -> str:
 
 
 def hlog_lines(tick: Tick) -> Iterator[str]:
-    """A tagged line for each slot's service time and one for its response time, in every interval that has samples.
+    """Yield two lines for each metric that has samples: its service time and its response time.
 
-    Both, even where they are the same: a sum over the lines of a tag must miss nothing.
+    Both lines are written even if they are equal, so that the lines of one tag always add up to the total.
     """
     measured = tick.interval if tick.measured is None else tick.measured
     start_s = max(0.0, tick.end_s - tick.length_s)
     for (metric, ok), latency in sorted(measured.latencies.items()):
         name = tag(metric if ok else f"{metric}.failed")
-        service = _figures(latency.service)
-        response = service if latency.response is latency.service else _figures(latency.response)
+        service = _max_and_histogram(latency.service)
+        response = service if latency.response is latency.service else _max_and_histogram(latency.response)
         for kind, figures in (("service", service), ("response", response)):
             yield f"Tag={name}.{kind},{start_s:.3f},{tick.length_s:.3f},{figures}\n"
 
 
-def _figures(histogram: Histogram) -> str:
+def _max_and_histogram(histogram: Histogram) -> str:
     return f"{histogram.max_ns / NS_PER_MS:.3f},{histogram.encode()}"
 
 
 def tag(text: str) -> str:
-    """A tag as the format allows it, no comma and no white space, and ASCII for whoever reads it."""
+    """Return a text as a tag: ASCII, without the commas and the white space that the format does not allow."""
     return re.sub(r"[^A-Za-z0-9._+-]", "_", text)

@@ -1,9 +1,12 @@
-"""The generator watches itself, and says so when it was the bottleneck.
+"""The load generator monitors itself and reports when it was the bottleneck.
 
-A figure that a slow generator produced is a figure about the generator. What is watched: the CPU of this process
-against one core (a worker's loop uses one), the time it stood ready to run while others had the core (a server on the
-same machine is the usual one), how late it began arrivals that had a connection at hand, how long the event loop kept a
-timer waiting, and what the machine refused it.
+If the generator is too slow, the latencies describe the generator and not the server. It measures:
+
+- its CPU time, compared with one core (the event loop of a worker uses one);
+- the time in which it was ready to run and had no core, usually because the server runs on the same machine;
+- how late it began arrivals that had a free connection;
+- the lag of the event loop;
+- errors that are caused by the limits of this machine.
 """
 
 from __future__ import annotations
@@ -16,26 +19,33 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
+from smtpbench.text import plural
 from smtpbench.units import NS_PER_S
 
-#: A loop that is busier than this has no time left to be on time: queues form in front of it.
+#: An event loop with a higher share of CPU time is late: events queue up.
 BUSY_SHARE = 0.9
-#: A loop that stands in the queue for a core for more than this is served late so often that percentiles show it.
+#: An event loop that waits for a core for a larger share of the time is late so often that percentiles show it.
 STARVED_SHARE = 0.1
-#: Arrivals later than this (p99) distort response times that are counted in milliseconds.
+#: Arrivals that begin later than this (p99) distort response times of some milliseconds.
 LATE_P99_MS = 10.0
-#: Errors that are this machine's and not the target's.
-_OWN_ERRORS = {"no_descriptors": "file descriptors ran out", "no_ports": "local ports ran out"}
+#: Errors that are caused by this machine and not by the target.
+_LOCAL_ERRORS = {"no_descriptors": "file descriptors ran out", "no_ports": "local ports ran out"}
 
 
 @dataclass(slots=True)
 class Health:
-    """What the generator's processes used and suffered. Counts add over workers and time; peaks are peaks.
+    """What the processes of the generator used, and how late they were.
 
-    cpu_user_s, cpu_system_s: in the measured window. busiest_share: of one core, by the busiest worker;
-    starved_share: of the time, how much the worker that waited longest for a core waited for it.
-    late: how late arrivals began that had a connection at hand. loop_lag_max_ms: the longest a timer waited.
-    waited: arrivals that found no free connection. connections_peak, peak_rss_bytes: over all workers.
+    Attributes:
+        cpu_user_s: User CPU time of all workers in the measured window.
+        cpu_system_s: System CPU time of all workers in the measured window.
+        busiest_share: CPU time of the busiest worker, as a share of one core.
+        starved_share: Share of the time in which the worker that waited longest had to wait for a core.
+        late: How late arrivals began that had a free connection.
+        loop_lag_max_ms: Longest lag of an event loop.
+        waited: Arrivals that found no free connection.
+        connections_peak: Most connections open at once, summed over the workers.
+        peak_rss_bytes: Most memory in use, summed over the workers.
     """
 
     cpu_user_s: float = 0.0
@@ -50,15 +60,15 @@ class Health:
 
 
 def cpu_times_s() -> tuple[float, float]:
-    """This process's user and system time."""
+    """Return user and system CPU time of this process, seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime, usage.ru_stime
 
 
 def cpu_wait_s() -> float:
-    """How long this process's main thread, in which the loop runs, was ready to run and was not (Linux; else 0).
+    """Return how long the main thread, which runs the event loop, was ready to run and had no core (Linux; else 0).
 
-    Source: the second figure of /proc/self/schedstat (Documentation/scheduler/sched-stats.rst), nanoseconds.
+    Source: the second number in /proc/self/schedstat (Documentation/scheduler/sched-stats.rst), nanoseconds.
     """
     try:
         with open("/proc/self/schedstat", encoding="ascii") as stat:
@@ -68,8 +78,8 @@ def cpu_wait_s() -> float:
 
 
 def peak_rss_bytes() -> int:
-    """The most memory this process ever held."""
-    # not getrusage: its ru_maxrss survives exec, so a worker would be charged with what its parent held
+    """Return the most memory that this process has used."""
+    # not getrusage: its ru_maxrss survives exec, so that a worker would report the memory of its parent
     try:
         with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
             found = re.search(r"^VmHWM:\s*(\d+) kB$", status.read(), re.MULTILINE)
@@ -79,29 +89,29 @@ def peak_rss_bytes() -> int:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; the limit that holds now."""
+    """Raise the soft limit of open files to the hard limit; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 
-def limits(health: Health, errors: Counter[str], *, closed_model: bool) -> list[str]:
-    """Why the generator was the bottleneck, in words; empty where it was not."""
+def limit_reasons(health: Health, errors: Counter[str], *, closed_model: bool) -> list[str]:
+    """Return why the generator was the bottleneck, one phrase for each reason; empty if it was not."""
     reasons = []
     if health.busiest_share > BUSY_SHARE:
-        reasons.append(f"its core was {health.busiest_share:.0%} busy")
+        reasons.append(f"the busiest worker used {health.busiest_share:.0%} of its core")
     if health.starved_share > STARVED_SHARE:
-        reasons.append(f"other processes had its core {health.starved_share:.0%} of the time that it could have run")
+        reasons.append(f"a worker that was ready to run waited {health.starved_share:.0%} of the time for a core")
     late_p99_ms = health.late.percentiles_ms([99])[99]
     if not closed_model and late_p99_ms > LATE_P99_MS:
-        reasons.append(f"arrivals began late by {late_p99_ms:.1f} ms (p99)")
-    reasons += [f"{text} ({errors[kind]} times)" for kind, text in _OWN_ERRORS.items() if errors[kind]]
+        reasons.append(f"arrivals began {late_p99_ms:.1f} ms late (p99)")
+    reasons += [f"{text} ({plural(errors[kind], 'time')})" for kind, text in _LOCAL_ERRORS.items() if errors[kind]]
     return reasons
 
 
 def machine() -> dict[str, Any]:
-    """What the run ran on."""
+    """Return `machine` of a result: what this machine is."""
     kernel = os.uname()
     return {
         "cpu": _cpu_model(),

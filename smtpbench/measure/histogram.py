@@ -1,16 +1,16 @@
-"""Latency histograms that cost little to fill: HdrHistogram's buckets, counted in bulk.
+"""Latency histograms with the buckets of HdrHistogram, filled in bulk.
 
-The library spends microseconds of CPU on recording one value, which a load generator cannot afford for each of 100,000
-samples a second. So samples are counted here, by the index of their bucket in an HdrHistogram of 1 µs to 1 h with
-three significant digits, and become one of the library's histograms (`to_hdr`) where percentiles are wanted. Count,
-sum, minimum and maximum are kept exactly.
+The hdrhistogram library needs microseconds of CPU time to record one value. That is too much for 100,000 samples a second.
+This module counts samples by the index of their bucket in an HdrHistogram of 1 µs to 1 h with three significant digits.
+`to_hdr` converts the counts to a histogram of the library, which computes the percentiles. Count, sum, minimum and maximum
+are exact.
 
-A percentile p of n samples is taken as HdrHistogram takes it: of the bucket that holds the sample of rank
-p/100 · n, rounded to the nearest whole rank and at least 1, the highest value. Samples are cut to whole
-microseconds, so it is less than 1 µs below that sample, or at most 0.1 % above it, and never above the greatest.
+Percentile p of n samples is defined as in HdrHistogram: the highest value of the bucket with the sample of rank p/100 · n,
+rounded to the nearest whole rank and at least 1. Samples are truncated to whole microseconds. A percentile is therefore less
+than 1 µs below that sample, or at most 0.1 % above it, and never above the maximum.
 
-Only buckets that are in use take memory, about 0.1 KB each; a slot whose times spread over a hundredfold uses
-some 4,000, so 0.4 KB to 0.4 MB, where the library's own array takes 190 KB from the first sample on.
+Only buckets that are in use take memory, about 0.1 KB each. A metric whose values spread over two orders of magnitude uses
+some 4,000 of them. So a histogram takes 0.4 KB to 0.4 MB; the array of the library takes 190 KB from the first sample on.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _V2_COOKIE = 0x1C849303 | 0x10
 _V2_COMPRESSED_COOKIE = 0x1C849304 | 0x10
 _HEADER = ">iiiiqqd"  # cookie, size of what follows, normalizing offset, digits, lowest, highest, conversion ratio
 _HEADER_BYTES = struct.calcsize(_HEADER)
-#: What no histogram of this range goes beyond: a count is an int64, which takes ten octets at most.
-_MOST_COUNT = (1 << 63) - 1
-_MOST_SHIFT = 63
+#: Limits of an encoded histogram: a count is an int64, which takes at most ten bytes.
+_MAX_COUNT = (1 << 63) - 1
+_MAX_SHIFT = 63
 
 
 def index_of(value_us: int) -> int:
-    """The index of a value's bucket."""
+    """Return the index of the bucket of a value."""
     if value_us < _SUB_BUCKETS:
         return value_us or LOWEST_US
     value_us = min(value_us, HIGHEST_US)
@@ -51,12 +51,12 @@ def index_of(value_us: int) -> int:
     return (bucket << _HALF_BITS) + (value_us >> bucket)
 
 
-_BUCKETS = ((index_of(HIGHEST_US) >> _HALF_BITS) + 1) << _HALF_BITS  # as many as the library counts in
-_MOST_BYTES = _HEADER_BYTES + 10 * _BUCKETS
+_BUCKETS = ((index_of(HIGHEST_US) >> _HALF_BITS) + 1) << _HALF_BITS  # number of buckets of the library
+_MAX_BYTES = _HEADER_BYTES + 10 * _BUCKETS
 
 
 def _lowest_us(index: int) -> int:
-    """The least value of a bucket."""
+    """Return the lowest value of a bucket."""
     if index < _SUB_BUCKETS:
         return index
     bucket = (index >> _HALF_BITS) - 1
@@ -65,7 +65,7 @@ def _lowest_us(index: int) -> int:
 
 @cache
 def _table() -> list[int]:
-    """The indices of all values below `_TABLE_US`: with it a sample costs half as much."""
+    """Return the bucket indices of all values below `_TABLE_US`; the table halves the cost of a sample."""
     table = [LOWEST_US, *range(1, _SUB_BUCKETS)]
     while len(table) < _TABLE_US:
         width = 2 * len(table) // _SUB_BUCKETS
@@ -74,10 +74,16 @@ def _table() -> list[int]:
 
 
 class Histogram:
-    """Counts by bucket, with exact count, sum and extremes.
+    """Counts by bucket, with exact count, sum, minimum and maximum.
 
-    counts: bucket index → count. sum_ns, min_ns, max_ns: exact, in nanoseconds. out_of_range: above one hour;
-    they are in count, sum and max, and stand in the last bucket.
+    Attributes:
+        counts: Bucket index → number of samples.
+        count: Number of samples.
+        sum_ns: Sum of the samples.
+        min_ns: Smallest sample; 0 without samples.
+        max_ns: Largest sample; 0 without samples.
+        out_of_range: Number of samples above one hour. They are part of count, sum and maximum, and are counted in the last
+            bucket.
     """
 
     __slots__ = ("count", "counts", "max_ns", "min_ns", "out_of_range", "sum_ns")
@@ -92,16 +98,16 @@ class Histogram:
 
     @classmethod
     def of(cls, samples_ns: Sequence[int]) -> Histogram:
-        """A histogram of samples."""
+        """Return a histogram of samples."""
         histogram = cls()
         histogram.record(samples_ns)
         return histogram
 
     def record(self, samples_ns: Sequence[int]) -> None:
-        """Add samples; values under 1 µs stand in its bucket."""
+        """Add samples, nanoseconds; those under 1 µs are counted in the bucket of 1 µs."""
         if not samples_ns:
             return
-        self._widen(min(samples_ns), max(samples_ns))
+        self._update_extremes(min(samples_ns), max(samples_ns))
         self.count += len(samples_ns)
         self.sum_ns += sum(samples_ns)
         if self.max_ns < 1000 * _TABLE_US:
@@ -113,24 +119,24 @@ class Histogram:
                 self.out_of_range += count
             self.counts[index_of(value_us)] += count
 
-    def _widen(self, min_ns: int, max_ns: int) -> None:
+    def _update_extremes(self, min_ns: int, max_ns: int) -> None:
         self.min_ns = min(self.min_ns, min_ns) if self.count else min_ns
         self.max_ns = max(self.max_ns, max_ns)
 
     def add(self, other: Histogram) -> None:
-        """Add another's counts to these."""
+        """Add the counts of another histogram."""
         if other.count:
-            self._widen(other.min_ns, other.max_ns)
+            self._update_extremes(other.min_ns, other.max_ns)
             self.count += other.count
             self.sum_ns += other.sum_ns
             self.out_of_range += other.out_of_range
             counts = self.counts
             count_so_far = counts.get
-            for index, count in other.counts.items():  # half the time of Counter.update
+            for index, count in other.counts.items():  # takes half the time of Counter.update
                 counts[index] = count_so_far(index, 0) + count
 
     def to_hdr(self) -> Any:
-        """The same as one of the library's histograms, in microseconds."""
+        """Return this histogram as a histogram of the library, in microseconds."""
         hdr = HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS)
         for index, count in self.counts.items():
             hdr.counts[index] = count
@@ -139,21 +145,21 @@ class Histogram:
         return hdr
 
     def percentiles_ms(self, wanted: Iterable[float]) -> dict[float, float]:
-        """The values in milliseconds below or at which that many percent of the samples lie; 0 where there are none."""
+        """Return percentiles in milliseconds, by percent; 0 without samples."""
         wanted = list(wanted)
         if not self.count:
             return dict.fromkeys(wanted, 0.0)
         found = self.to_hdr().get_percentile_to_value_dict(wanted)
-        # a bucket's highest value may lie above the greatest sample, which is known exactly
+        # the highest value of a bucket may exceed the maximum, which is known exactly
         return {percent: min(found[percent] * 1000, self.max_ns) / 1e6 for percent in wanted}
 
     def encode(self) -> str:
-        """The base64 text of HdrHistogram's compressed V2 encoding, which every HdrHistogram reads."""
+        """Return HdrHistogram's compressed V2 encoding as base64, which every HdrHistogram library reads."""
         payload, last, counts = bytearray(), -1, self.counts
         for index in sorted(counts):
             gap, count = index - last - 1, counts[index]
             last = index
-            # zigzag: a run of empty buckets is a negative number, 2 · gap - 1; a count is a positive one, 2 · count
+            # zigzag: a run of empty buckets is a negative number (2 · gap - 1), a count is a positive number (2 · count)
             if gap:
                 _append_varint(payload, 2 * gap - 1)
             if count < 64:
@@ -166,20 +172,20 @@ class Histogram:
 
     @classmethod
     def decode(cls, text: str) -> Histogram:
-        """The histogram of an `encode`, or of any HdrHistogram's V2 text with the same range and digits.
+        """Return the histogram of an encoded text: from `encode`, or from another library with the same range and precision.
 
-        Of sum and extremes it knows what the buckets tell. Raises ValueError for anything else.
+        Sum, minimum and maximum are those of the buckets. Raises ValueError for any other text.
         """
-        payload = _unpacked(text)
+        payload = _decompress(text)
         try:
             inner, size, _, digits, lowest, highest, _ = struct.unpack_from(_HEADER, payload)
         except struct.error as error:
-            raise ValueError(f"no HdrHistogram text: {error}") from None
+            raise ValueError(f"not an HdrHistogram: {error}") from None
         if (inner, digits, lowest, highest) != (_V2_COOKIE, DIGITS, LOWEST_US, HIGHEST_US):
-            raise ValueError("an HdrHistogram of another encoding, range or number of digits")
+            raise ValueError("HdrHistogram with another encoding, range or number of digits")
         counts = payload[_HEADER_BYTES:]
         if not 0 <= size <= len(counts):
-            raise ValueError("an HdrHistogram text that is cut short")
+            raise ValueError("truncated HdrHistogram")
         histogram = cls()
         at = 0
         for number in _varints(counts[:size]):
@@ -190,9 +196,9 @@ class Histogram:
                     histogram.counts[at] = number >> 1
                 at += 1
             if at > _BUCKETS:
-                raise ValueError("an HdrHistogram with more buckets than its range has")
-        if histogram.counts.total() > _MOST_COUNT:
-            raise ValueError("an HdrHistogram that counts more than it can")
+                raise ValueError("HdrHistogram with more buckets than its range has")
+        if histogram.counts.total() > _MAX_COUNT:
+            raise ValueError("HdrHistogram with a count that exceeds 64 bits")
         if histogram.counts:
             lows_us = {index: _lowest_us(index) for index in histogram.counts}
             histogram.count = histogram.counts.total()
@@ -202,18 +208,18 @@ class Histogram:
         return histogram
 
     def buckets(self) -> Iterator[tuple[int, int, int]]:
-        """Lowest and highest value in microseconds and count of each bucket in use, from the lowest on."""
+        """Yield lowest value, highest value (microseconds) and count of each bucket in use, in ascending order."""
         for index in sorted(self.counts):
             yield _lowest_us(index), _lowest_us(index + 1) - 1, self.counts[index]
 
     def to_data(self) -> list[Any]:
-        """Plain data for a pipe; `from_data` reads it."""
+        """Return the histogram as data for JSON; `from_data` reads it."""
         figures = [self.count, self.sum_ns, self.min_ns, self.max_ns, self.out_of_range]
         return [*figures, list(self.counts), list(self.counts.values())]
 
     @classmethod
     def from_data(cls, data: Sequence[Any]) -> Histogram:
-        """The histogram of a `to_data`."""
+        """Return the histogram that `to_data` wrote."""
         histogram = cls()
         histogram.count, histogram.sum_ns, histogram.min_ns, histogram.max_ns, histogram.out_of_range = data[:5]
         histogram.counts = Counter(dict(zip(*data[5:], strict=True)))
@@ -227,35 +233,35 @@ def _append_varint(out: bytearray, number: int) -> None:
     out.append(number)
 
 
-def _unpacked(text: str) -> bytes:
-    """The header and counts of an encoded text, never more than the greatest histogram has. Raises ValueError."""
-    if not isinstance(text, str) or len(text) > 2 * _MOST_BYTES:
-        raise ValueError("no HdrHistogram text, or longer than any")
+def _decompress(text: str) -> bytes:
+    """Return header and counts of an encoded text; their size is limited to that of a full histogram. Raises ValueError."""
+    if not isinstance(text, str) or len(text) > 2 * _MAX_BYTES:
+        raise ValueError("not an HdrHistogram: not a text, or longer than a full histogram")
     try:
         packed = base64.b64decode(text, validate=True)
         cookie, length = struct.unpack_from(">ii", packed)
         if cookie != _V2_COMPRESSED_COOKIE or length < 0:
             raise ValueError("another encoding")
-        unpacking = zlib.decompressobj()
-        payload = unpacking.decompress(packed[8 : 8 + length], _MOST_BYTES)
+        decompressor = zlib.decompressobj()
+        payload = decompressor.decompress(packed[8 : 8 + length], _MAX_BYTES)
     except (ValueError, struct.error, zlib.error) as error:
-        raise ValueError(f"no HdrHistogram text: {error}") from None
-    if not unpacking.eof:
-        raise ValueError("no HdrHistogram text: cut short, or more than any holds")
+        raise ValueError(f"not an HdrHistogram: {error}") from None
+    if not decompressor.eof:
+        raise ValueError("not an HdrHistogram: truncated, or larger than a full histogram")
     return payload
 
 
 def _varints(octets: bytes) -> Iterator[int]:
-    """LEB128 numbers (https://en.wikipedia.org/wiki/LEB128), as HdrHistogram writes them. Raises ValueError."""
+    """Yield LEB128 numbers (https://en.wikipedia.org/wiki/LEB128), as HdrHistogram writes them. Raises ValueError."""
     number = shift = 0
     for octet in octets:
         number |= (octet & 0x7F) << shift
         if octet < 0x80:
             yield number
             number = shift = 0
-        elif shift >= _MOST_SHIFT:
-            raise ValueError("an HdrHistogram with a number too long")
+        elif shift >= _MAX_SHIFT:
+            raise ValueError("HdrHistogram with a number of more than 64 bits")
         else:
             shift += 7
     if shift:
-        raise ValueError("an HdrHistogram text that ends within a number")
+        raise ValueError("truncated HdrHistogram: it ends within a number")

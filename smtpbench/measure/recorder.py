@@ -1,15 +1,15 @@
-"""The book that sessions write into, and what is read out of it once a second.
+"""The recorder in which sessions count, and the intervals that are read from it once a second.
 
 Theory of operation
 ===================
 
-On the hot path a sample is one `list.append` of one integer, `service_ns + (late_us << LATE_SHIFT)`: late_us is how
-long after its intended start the arrival began, so that service time and response time come out of the same number.
-In the closed model no arrival has an intended start, all lateness is 0, and response time equals service time.
+A session records a sample with one `list.append` of one integer: `service_ns + (late_us << LATE_SHIFT)`. `late_us` is the
+time from the intended start of the arrival to its actual start. One number thus holds service time and response time. In
+the closed model, arrivals have no intended start: `late_us` is 0, and the response time equals the service time.
 
-Off the hot path `drain` turns the lists into histograms and empties them in place: whoever holds a list's `append`
-may go on using it. What a drain gives is an `Interval`, plain data that goes over a pipe; the totals of a run are the
-sum of its intervals, whichever process they came from, and an interval again.
+Once a second, `drain` converts the lists to histograms and clears them in place, so that a session may keep the `append` of
+a list. A drain returns an `Interval`: plain data that a pipe can carry. The totals of a run are the sum of the intervals of
+all processes, and an interval too.
 """
 
 from __future__ import annotations
@@ -27,27 +27,39 @@ from smtpbench.smtp.reply import PREFIX_BYTES, enhanced_code, first_code
 _SERVICE_MASK = (1 << LATE_SHIFT) - 1
 
 MESSAGE_COUNTS = ("accepted", "rejected", "failed", "dropped", "interrupted")
-#: How many kinds of reply are told apart. A server may give every reply an enhanced code of its own; what comes after
-#: so many is counted under its code alone.
-REPLY_KINDS = 2000
-#: What stands for the enhanced code of those.
+#: Most combinations of verb, code and enhanced code that are counted separately. A server may send a different enhanced
+#: code with every reply; further ones are counted as OTHER.
+MAX_REPLY_KINDS = 2000
+#: Enhanced code of replies beyond that limit.
 OTHER = "other"
-#: How many octets of a refusal or characters of an error are kept as an example of it.
-EXAMPLE_BYTES = 200
-#: How many samples one step of a drain takes.
-STEP_SAMPLES = 4000
-#: How many refusals are kept an example of; kinds of error are few, and each has its own.
-EXAMPLES = 200
+#: Most octets of a reply, or characters of an error, that are kept as an example.
+MAX_EXAMPLE_BYTES = 200
+#: Number of samples that one step of a drain converts.
+SAMPLES_PER_STEP = 4000
+#: Most unexpected replies that are kept as examples. The kinds of error are few, and each keeps its first detail.
+MAX_EXAMPLES = 200
 
 
 @lru_cache(maxsize=1024)
 def _codes(head: bytes) -> tuple[int, str]:
-    """Code and enhanced code of a reply that begins with these octets."""
+    """Return code and enhanced code of a reply that begins with these octets."""
     return first_code(head.partition(b"\n")[0]), enhanced_code(head)
 
 
 class Recorder:
-    """What one worker's sessions count in. `rows` is the client session's own memory, a dict for each of its asks."""
+    """Counts and samples of the sessions of one worker.
+
+    Args:
+        reply_count: Number of replies that the script expects (`Script.reply_count`).
+
+    Attributes:
+        reply_caches: One dict for each expected reply, for use by the client session.
+        accepted: Accepted messages.
+        rejected: Rejected messages.
+        failed: Failed messages.
+        dropped: Messages that found no free connection and were dropped.
+        interrupted: Messages that had not finished at the end.
+    """
 
     __slots__ = (
         "_errors", "_examples", "_replies", "_timings", "accepted", "dropped", "failed", "interrupted", "rejected",
@@ -63,26 +75,26 @@ class Recorder:
         self._examples: dict[str, str] = {}
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
-        """The list for the latencies of this verb's replies with raw's code and enhanced code.
+        """Return the list for the samples of replies to a verb that have the code and the enhanced code of `raw`.
 
-        Appending counts the reply and, where slot is not empty, records the latency under it. The list stays the
-        same one for the book's life.
+        Appending a sample counts the reply and, unless `metric` is empty, records its latency under that metric. The same
+        list is returned as long as the recorder exists.
         """
         code, enhanced = _codes(raw[:PREFIX_BYTES])
         key = (verb, code, enhanced, ok, metric)
         found = self._replies.get(key)
-        if found is None and enhanced and len(self._replies) >= REPLY_KINDS:
+        if found is None and enhanced and len(self._replies) >= MAX_REPLY_KINDS:
             key = (verb, code, OTHER, ok, metric)
             found = self._replies.get(key)
         if found is None:
             found = self._replies[key] = []
-            if not ok and len(self._examples) < EXAMPLES:
-                said = raw[:EXAMPLE_BYTES].decode("utf-8", "surrogateescape")
-                self._example(f"{verb} {code} {key[2]}".rstrip(), said)
+            if not ok and len(self._examples) < MAX_EXAMPLES:
+                example = raw[:MAX_EXAMPLE_BYTES].decode("utf-8", "surrogateescape")
+                self._keep_example(f"{verb} {code} {key[2]}".rstrip(), example)
         return found
 
     def timing(self, metric: str, ok: bool = True) -> list[int]:
-        """The list for a time that no single reply gives: connect, tls, pipeline, transaction, session."""
+        """Return the list for a time that spans more than one reply: connect, tls, pipeline, transaction, session."""
         found = self._timings.get((metric, ok))
         if found is None:
             found = self._timings[metric, ok] = []
@@ -92,33 +104,33 @@ class Recorder:
         """Count an error, and keep the first detail of its kind."""
         self._errors[kind] += count
         if detail:
-            self._example(kind, detail)
+            self._keep_example(kind, detail)
 
-    def _example(self, what: str, text: str) -> None:
-        self._examples.setdefault(what, text[:EXAMPLE_BYTES].strip("\r\n"))
+    def _keep_example(self, what: str, text: str) -> None:
+        self._examples.setdefault(what, text[:MAX_EXAMPLE_BYTES].strip("\r\n"))
 
     def drain(self) -> Interval:
-        """Take everything that was counted since the last drain."""
+        """Return what was counted since the last drain, and reset the counts."""
         interval = Interval()
         for _ in self.drain_steps(interval):
             pass
         return interval
 
     def drain_steps(self, interval: Interval) -> Iterator[None]:
-        """The same into an empty interval, in steps of a millisecond or less, so that a loop may run between them.
+        """Drain into an empty interval, in steps of at most a millisecond, so that an event loop can run between them.
 
-        What is counted while it goes on belongs to the next drain.
+        What is counted meanwhile belongs to the next drain.
         """
-        by_slot: dict[tuple[str, bool], list[int]] = {}
+        by_metric: dict[tuple[str, bool], list[int]] = {}
         for (verb, code, enhanced, ok, metric), samples in self._replies.items():
             if samples:
                 interval.replies[verb, code, enhanced, ok] += len(samples)
                 if metric:
-                    by_slot.setdefault((metric, ok), []).extend(samples)
+                    by_metric.setdefault((metric, ok), []).extend(samples)
                 samples.clear()
         for key, samples in self._timings.items():
             if samples:
-                by_slot.setdefault(key, []).extend(samples)
+                by_metric.setdefault(key, []).extend(samples)
                 samples.clear()
         for name in MESSAGE_COUNTS:
             count = getattr(self, name)
@@ -127,62 +139,73 @@ class Recorder:
                 setattr(self, name, 0)
         interval.errors, self._errors = self._errors, Counter()
         interval.examples = dict(self._examples)
-        for key, samples in by_slot.items():
+        for key, samples in by_metric.items():
             latency = interval.latencies[key] = Latency.empty()
-            for start in range(0, len(samples), STEP_SAMPLES):
-                latency.record(samples[start : start + STEP_SAMPLES])
+            for start in range(0, len(samples), SAMPLES_PER_STEP):
+                latency.record(samples[start : start + SAMPLES_PER_STEP])
                 yield
 
 
 @dataclass(slots=True)
 class Latency:
-    """Service and response time of one slot; the same object twice where no arrival was late."""
+    """Service time and response time of one metric.
+
+    Attributes:
+        service: Time from the write of the command to the reply.
+        response: Time from the intended start of the arrival to the reply; the same object as `service` if no arrival was
+            late.
+    """
 
     service: Histogram
     response: Histogram
 
     @classmethod
     def empty(cls) -> Latency:
-        """Of no samples yet."""
+        """Return a latency without samples."""
         service = Histogram()
         return cls(service, service)
 
     def record(self, samples: list[int]) -> None:
-        """Add samples of a book (see above), at least one."""
+        """Add samples of a recorder (see the theory of operation), at least one."""
         if max(samples) <= _SERVICE_MASK:
             self.service.record(samples)
             if self.response is not self.service:
                 self.response.record(samples)
             return
-        self._part()
+        self._separate_response()
         services_ns = [sample & _SERVICE_MASK for sample in samples]
         self.service.record(services_ns)
         late_us = [sample >> LATE_SHIFT for sample in samples]
         self.response.record([ns + 1000 * us for ns, us in zip(services_ns, late_us, strict=True)])
 
-    def _part(self) -> None:
+    def _separate_response(self) -> None:
         if self.response is self.service:
             self.response = Histogram()
             self.response.add(self.service)
 
     def add(self, other: Latency) -> None:
-        """Add another's samples to these."""
+        """Add the samples of another latency."""
         if other.response is not other.service:
-            self._part()
+            self._separate_response()
         self.service.add(other.service)
         if self.response is not self.service:
             self.response.add(other.response)
 
     def to_data(self) -> list[Any]:
-        """Service and response as data, the latter None where it is the same."""
+        """Return service and response time as data; the latter is None if it is the same."""
         return [self.service.to_data(), None if self.response is self.service else self.response.to_data()]
 
 
 @dataclass(slots=True)
 class Interval:
-    """What was counted in a stretch of time; plain data at heart.
+    """What was counted in an interval of time; plain data.
 
-    replies: (verb, code, enhanced code, as expected) → count. latencies: (slot, as expected) → Latency.
+    Attributes:
+        messages: Outcome (one of MESSAGE_COUNTS) → number of messages.
+        replies: (verb, code, enhanced code, expected) → number of replies.
+        latencies: (metric, expected) → latency.
+        errors: Kind of error → number of errors.
+        examples: Unexpected reply or kind of error → its first text.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
@@ -192,34 +215,34 @@ class Interval:
     examples: dict[str, str] = field(default_factory=dict)
 
     def add(self, other: Interval) -> None:
-        """Add another interval's counts to these: the one way in which workers, seconds and phases are summed."""
+        """Add another interval. Workers, seconds and phases are all summed in this way."""
         self.messages.update(other.messages)
         self.replies.update(other.replies)
         self.errors.update(other.errors)
         self.examples = {**other.examples, **self.examples}
         for key, latency in other.latencies.items():
-            mine = self.latencies.get(key)
-            if mine is None:
-                mine = self.latencies[key] = Latency.empty()
-            mine.add(latency)
+            total = self.latencies.get(key)
+            if total is None:
+                total = self.latencies[key] = Latency.empty()
+            total.add(latency)
 
     @property
-    def counted(self) -> bool:
-        """Whether there is anything in it."""
+    def has_data(self) -> bool:
+        """Whether anything was counted."""
         return bool(self.messages or self.replies or self.latencies or self.errors)
 
     @property
     def attempted(self) -> int:
-        """Messages of every outcome."""
+        """Number of messages of all outcomes."""
         return sum(self.messages.values())
 
     def recipients(self) -> tuple[int, int]:
-        """Recipients accepted and rejected, by the replies to RCPT."""
+        """Return the numbers of accepted and rejected recipients, from the replies to RCPT."""
         counts = [(code // 100 == 2, count) for (verb, code, _, _), count in self.replies.items() if verb == "RCPT"]
-        return sum(count for taken, count in counts if taken), sum(count for taken, count in counts if not taken)
+        return sum(count for accepted, count in counts if accepted), sum(count for accepted, count in counts if not accepted)
 
     def to_data(self) -> dict[str, Any]:
-        """Data that JSON holds; `from_data` reads it."""
+        """Return the interval as data for JSON; `from_data` reads it."""
         return {
             "messages": self.messages,
             "replies": [[*key, count] for key, count in self.replies.items()],
@@ -230,7 +253,7 @@ class Interval:
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> Interval:
-        """The interval of a `to_data`."""
+        """Return the interval that `to_data` wrote."""
         interval = cls(Counter(data["messages"]), errors=Counter(data["errors"]), examples=data["examples"])
         for verb, code, enhanced, ok, count in data["replies"]:
             interval.replies[verb, code, enhanced, ok] = count

@@ -1,4 +1,4 @@
-"""`result.json`: what a run measured, versioned, with a unit in every key (schema: `smtpbench schema result`)."""
+"""`result.json`: what a run measured, with a version and with a unit in every key (schema: `smtpbench schema result`)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from smtpbench import __version__
-from smtpbench.measure.health import Health, cpu_times_s, limits, machine, peak_rss_bytes
+from smtpbench.measure.health import Health, cpu_times_s, limit_reasons, machine, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
 
-#: Goes up when a program that reads results must change; `result.schema.json` describes this version.
+#: Increases when programs that read results must change; `result.schema.json` describes this version.
 VERSION = 1
 SCHEMA = f"smtpbench-result/{VERSION}"
 _PERCENTS = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p99_9_ms": 99.9}
 
 
 def summary(histogram: Histogram) -> dict[str, float | str]:
-    """`latency.<slot>.service`: count, milliseconds, and the whole histogram in HdrHistogram's own encoding."""
+    """Return `latency.<metric>.service`: count, milliseconds, and the whole histogram in the encoding of HdrHistogram."""
     found = histogram.percentiles_ms(_PERCENTS.values())
     return {
         "count": histogram.count,
@@ -42,7 +42,7 @@ def summary(histogram: Histogram) -> dict[str, float | str]:
 
 
 def latency_section(totals: Interval, ok: bool) -> dict[str, Any]:
-    """Service and response time of every slot, of what went as expected or of what did not."""
+    """Return service and response time of every metric, of the expected replies (`ok`) or of the unexpected ones."""
     return {
         metric: {"service": summary(latency.service), "response": summary(latency.response)}
         for (metric, expected), latency in sorted(totals.latencies.items())
@@ -51,13 +51,13 @@ def latency_section(totals: Interval, ok: bool) -> dict[str, Any]:
 
 
 def messages_section(totals: Interval) -> dict[str, int]:
-    """The outcomes, and `attempted`, their sum."""
+    """Return the number of messages of each outcome, and `attempted`, their sum."""
     counts = {name: totals.messages[name] for name in MESSAGE_COUNTS}
     return {"attempted": sum(counts.values()), **counts}
 
 
 def replies_section(totals: Interval) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
-    """Counts by verb and code, and by verb and code with enhanced code; `malformed` where there was no code."""
+    """Return counts by verb and code, and by verb and code with enhanced code; a reply without code is `malformed`."""
     codes: dict[str, Counter[str]] = {}
     enhanced: dict[str, Counter[str]] = {}
     for (verb, code, status, _), count in sorted(totals.replies.items()):
@@ -69,11 +69,11 @@ def replies_section(totals: Interval) -> tuple[dict[str, dict[str, int]], dict[s
 
 
 def domains_section(domains: Mapping[str, Interval], window_s: float) -> dict[str, dict[str, Any]]:
-    """What was counted of the arrivals for each of some domains."""
-    return {domain: _of_domain(counted, window_s) for domain, counted in domains.items()}
+    """Return `domains`: what was counted for each recipient domain."""
+    return {domain: _domain_section(counted, window_s) for domain, counted in domains.items()}
 
 
-def _of_domain(counted: Interval, window_s: float) -> dict[str, Any]:
+def _domain_section(counted: Interval, window_s: float) -> dict[str, Any]:
     accepted, rejected = counted.recipients()
     return {
         "messages": messages_section(counted),
@@ -87,8 +87,8 @@ def _of_domain(counted: Interval, window_s: float) -> dict[str, Any]:
 
 
 def generator_section(health: Health, totals: Interval, window_s: float, *, closed_model: bool) -> dict[str, Any]:
-    """What the generator used and suffered, and whether it was the bottleneck."""
-    reasons = limits(health, totals.errors, closed_model=closed_model)
+    """Return `generator`: what the generator used, how late it was, and whether it was the bottleneck."""
+    reasons = limit_reasons(health, totals.errors, closed_model=closed_model)
     late = health.late.percentiles_ms([50, 99])
     return {
         "cpu_s": health.cpu_user_s + health.cpu_system_s,
@@ -110,10 +110,16 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
     }
 
 
-def figures(totals: Interval, began: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
-    """What the results of `check` and `fuzz` share with those of `run`: what was heard, how fast, at which cost."""
+def common_sections(totals: Interval, started: tuple[float, float, float], connections_peak: int) -> dict[str, Any]:
+    """Return the sections that the results of `check` and `fuzz` share with those of `run`.
+
+    Args:
+        totals: What was counted.
+        started: Time (`time.monotonic`) and CPU times (`cpu_times_s`) at the start.
+        connections_peak: Most connections open at once.
+    """
     now = (time.monotonic(), *cpu_times_s())
-    window_s, user_s, system_s = (after - before for after, before in zip(now, began, strict=True))
+    window_s, user_s, system_s = (after - before for after, before in zip(now, started, strict=True))
     health = Health(user_s, system_s, connections_peak=connections_peak, peak_rss_bytes=peak_rss_bytes())
     replies, enhanced = replies_section(totals)
     return {
@@ -126,7 +132,7 @@ def figures(totals: Interval, began: tuple[float, float, float], connections_pea
 
 
 def versions() -> dict[str, str]:
-    """The programs a figure may depend on."""
+    """Return `versions`: the programs that the measurements may depend on."""
     return {
         "smtpbench": __version__,
         "python": platform.python_version(),
@@ -158,10 +164,23 @@ def build(
     window_s: float,
     notes: list[str],
 ) -> dict[str, Any]:
-    """Put a result together; `result.schema.json` says what its sections hold.
+    """Return the result of a run; `result.schema.json` describes its sections.
 
-    totals: of the measured window, window_s long; warmup: of what came before. Strings from the server must have been
-    made visible already (`text.visible`).
+    Text from the server must have been made printable before (`text.visible`).
+
+    Args:
+        run_id: Identifier of the run.
+        started: Start of the run, ISO 8601.
+        scenario: `scenario` of the result.
+        target: `target` of the result.
+        load: `load` of the result, without `window_s`.
+        seed: Random seed.
+        outcome: `outcome` of the result.
+        totals: What was counted in the measured window.
+        warmup: What was counted before the measured window.
+        health: What the generator used.
+        window_s: Length of the measured window, seconds.
+        notes: Sentences for the reader of the result.
     """
     accepted, rejected = totals.recipients()
     replies, enhanced = replies_section(totals)
@@ -194,27 +213,27 @@ def build(
 
 
 def to_text(result: dict[str, Any]) -> str:
-    """What stands in `result.json`."""
+    """Return the content of `result.json`."""
     return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
 
 
 def save(result: dict[str, Any], folder: Path) -> Path:
-    """Write `folder/result.json` whole or not at all, else the same in a new temporary folder; the file written.
+    """Write `result.json` to a folder or, if that fails, to a new temporary folder; return its path.
 
-    Raises OSError where neither can be written.
+    The file is written completely or not at all. Raises OSError if neither folder can be written.
     """
     text = to_text(result)
     try:
-        return _write_whole(text, folder)
+        return _write_atomically(text, folder)
     except OSError:
-        return _write_whole(text, Path(tempfile.mkdtemp(prefix="smtpbench-")))
+        return _write_atomically(text, Path(tempfile.mkdtemp(prefix="smtpbench-")))
 
 
-def _write_whole(text: str, folder: Path) -> Path:
+def _write_atomically(text: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path, partial = folder / "result.json", folder / ".result.json.partial"
     try:
-        # a path may hold octets that are not UTF-8: such a lone surrogate becomes JSON's own escape for it
+        # a path may contain octets that are not UTF-8: the lone surrogate for each is written as JSON escape
         with partial.open("w", encoding="utf-8", errors="backslashreplace") as out:
             out.write(text)
             out.flush()

@@ -1,8 +1,8 @@
-"""What was saved, read back: a result of any kind, its timeline and its histograms by second.
+"""Read a saved result of any kind, its timeline and its histograms by second.
 
-A run's folder may have been copied, cut short by a full disk or edited, so nothing in it is believed: what is missing
-is empty, what is no number is left out, and a file that is no result at all is one clear error. Text in it may come
-from a server, or from somebody who made the file up; whoever shows it escapes it.
+The folder of a run may have been copied, truncated by a full disk or edited. What is missing is therefore empty, what is
+not a number is left out, and a file that is not a result is one clear error. Text in a result may come from a server or
+from whoever wrote the file. The code that shows it must escape it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS
 
 RUN, CHECK, FUZZ, COMPARISON, CAPACITY = "run", "check", "fuzz", "comparison", "capacity"
-#: The schema of each kind of result, and the sections without which nothing can be made of it.
+#: The schema of each kind of result, and the sections that every result of this kind must have.
 SCHEMAS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     RUN: ("smtpbench-result/1", (
         "outcome", "scenario", "target", "load", "messages", "recipients", "throughput", "latency", "latency_failed",
@@ -36,13 +36,19 @@ SCHEMAS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     COMPARISON: ("smtpbench-comparison/1", ("outcome", "scenario", "plan", "machine", "versions")),
     CAPACITY: ("smtpbench-capacity/1", ("outcome", "scenario", "target", "plan", "capacity", "machine", "versions")),
 }  # fmt: skip
-#: The file of a result in its folder.
+#: Name of the file in the folder of a result.
 RESULT: Final = "result.json"
 _KIND_OF = {schema: kind for kind, (schema, _) in SCHEMAS.items()}
 
 
 class Second(NamedTuple):
-    """The histogram of one stretch of a run. start_s: from the run's start, warm-up included."""
+    """The histogram of about one second of a run.
+
+    Attributes:
+        start_s: Start, seconds after the start of the run, warm-up included.
+        length_s: Length, seconds.
+        histogram: Latencies.
+    """
 
     start_s: float
     length_s: float
@@ -51,9 +57,12 @@ class Second(NamedTuple):
 
 @dataclass(frozen=True)
 class Saved:
-    """One result, and the folder that it lies in.
+    """A saved result.
 
-    kind: RUN, CHECK, FUZZ, COMPARISON or CAPACITY. result: as in the file. path: of the file.
+    Attributes:
+        kind: RUN, CHECK, FUZZ, COMPARISON or CAPACITY.
+        result: Content of the file.
+        path: Path of the file.
     """
 
     kind: str
@@ -62,33 +71,36 @@ class Saved:
 
     @property
     def folder(self) -> Path:
-        """Where its other files lie."""
+        """Folder of the file."""
         return self.path.parent
 
     @property
     def label(self) -> str:
-        """What tells it from others: its folder's name."""
+        """Short name of the result: that of its folder, or of a file with another name than `result.json`."""
         return visible(self.path.resolve().parent.name) if self.path.name == RESULT else visible(self.path.stem)
 
     def timeline(self) -> list[dict[str, float | str | None]]:
-        """`timeline.csv`: a row a second, numbers where there are numbers, None where there is nothing."""
+        """Return the rows of `timeline.csv`, one for each second; None for a value that is empty or not a number."""
         try:
             with (self.folder / TIMELINE).open(encoding="utf-8", errors="replace", newline="") as lines:
-                return [
-                    {name: value if name == "phase" else _number(value) for name, value in row.items() if name is not None}
-                    for row in csv.DictReader(lines)
-                ]
+                return [_parse_timeline_row(row) for row in csv.DictReader(lines)]
         except (OSError, csv.Error):
             return []
 
     def seconds(self, metric: str, time: str = "response", *, ok: bool = True) -> Iterator[Second]:
-        """One slot's histograms out of `histograms.hlog`, in order. time: `service` or `response`."""
+        """Yield the histograms of one metric from `histograms.hlog`, in order.
+
+        Args:
+            metric: Latency metric.
+            time: `service` or `response`.
+            ok: Whether the replies were expected.
+        """
         wanted = f"Tag={tag(metric if ok else f'{metric}.failed')}.{time},"
         try:
             with (self.folder / HLOG).open(encoding="ascii", errors="replace") as lines:
                 for line in lines:
                     if line.startswith(wanted):
-                        second = _second(line[len(wanted) :])
+                        second = _parse_second(line[len(wanted) :])
                         if second is not None:
                             yield second
         except OSError:
@@ -96,9 +108,9 @@ class Saved:
 
 
 def totals_of(result: Mapping[str, Any]) -> Interval:
-    """What a run counted, out of its result: messages, replies without enhanced codes, errors, latencies.
+    """Return the totals of a run from its result: messages, replies without enhanced codes, errors and latencies.
 
-    Slots whose histogram the result does not hold are left out.
+    A metric without histogram in the result is left out.
     """
     totals = Interval(
         Counter({name: int(result["messages"].get(name, 0)) for name in MESSAGE_COUNTS}), errors=Counter(result["errors"])
@@ -109,12 +121,12 @@ def totals_of(result: Mapping[str, Any]) -> Interval:
     for section, ok in (("latency", True), ("latency_failed", False)):
         for metric, times in result[section].items():
             with suppress(KeyError, ValueError, TypeError):
-                totals.latencies[metric, ok] = Latency(*(_histogram(times[time]) for time in ("service", "response")))
+                totals.latencies[metric, ok] = Latency(*(_read_histogram(times[time]) for time in ("service", "response")))
     return totals
 
 
-def _histogram(times: Mapping[str, Any]) -> Histogram:
-    """The histogram of a slot's time, and what is known of it exactly."""
+def _read_histogram(times: Mapping[str, Any]) -> Histogram:
+    """Return a histogram of the result, with its exact sum, minimum and maximum."""
     histogram = Histogram.decode(times["histogram"])
     histogram.min_ns, histogram.max_ns = (round(float(times[name]) * NS_PER_MS) for name in ("min_ms", "max_ms"))
     histogram.sum_ns = round(float(times["mean_ms"]) * histogram.count * NS_PER_MS)
@@ -122,7 +134,12 @@ def _histogram(times: Mapping[str, Any]) -> Histogram:
     return histogram
 
 
-def _number(text: object) -> float | None:
+def _parse_timeline_row(row: Mapping[Any, Any]) -> dict[str, float | str | None]:
+    named = {name: value for name, value in row.items() if name is not None}
+    return {name: value if name == "phase" else _parse_number(value) for name, value in named.items()}
+
+
+def _parse_number(text: object) -> float | None:
     try:
         value = float(str(text))
     except ValueError:
@@ -130,7 +147,7 @@ def _number(text: object) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _second(line: str) -> Second | None:
+def _parse_second(line: str) -> Second | None:
     fields = line.rstrip("\n").split(",")
     try:
         start_s, length_s, _, encoded = fields
@@ -140,22 +157,22 @@ def _second(line: str) -> Second | None:
 
 
 def load(path: Path) -> Saved:
-    """Read a result back, from its file or its folder. Raises UsageError."""
+    """Read a result from its file or its folder. Raises UsageError."""
     file = path / RESULT if path.is_dir() else path
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, RecursionError):
-        raise UsageError(f"{file}: not a result of smtpbench, nor JSON at all") from None
+        raise UsageError(f"{file}: not a result of smtpbench: not JSON") from None
     schema = str(result.get("schema")) if isinstance(result, dict) else ""
     if not schema.startswith("smtpbench-"):
-        raise UsageError(f'{file}: not a result of smtpbench, which says "schema": "{SCHEMAS[RUN][0]}" or the like')
+        raise UsageError(f'{file}: not a result of smtpbench: its key "schema" must be "{SCHEMAS[RUN][0]}" or the like')
     kind = _KIND_OF.get(schema)
     if kind is None:
         known = ", ".join(_KIND_OF)
-        raise UsageError(f"{file}: its version is {visible(schema)}; this smtpbench reads {known} only")
+        raise UsageError(f"{file}: unknown version {visible(schema)}; this version of smtpbench reads {known}")
     missing = [name for name in SCHEMAS[kind][1] if not isinstance(result.get(name), dict)]
     if missing:
-        raise UsageError(f"{file}: incomplete, it lacks {', '.join(missing)}")
+        raise UsageError(f"{file}: incomplete; missing: {', '.join(missing)}")
     return Saved(kind, result, file)

@@ -1,6 +1,6 @@
-"""What became of a run's thresholds: each with the value that was measured, and how far that is from the limit.
+"""Evaluate thresholds: for each, the measured value and its distance from the limit.
 
-A threshold whose metric was never measured fails: nothing was shown to hold.
+A threshold without data fails.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from smtpbench.threshold import COUNT, GENERATOR_METRICS, SHARE, Metric, Thresho
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What thresholds are read from.
+    """What thresholds are evaluated on.
 
-    window_s: of the totals. generator: as in the result (`result.generator_section`). domains: the parts of the totals that
-    were counted apart, by recipient domain.
+    Attributes:
+        totals: What was counted in the measured window.
+        window_s: Length of the measured window, seconds.
+        generator: `generator` of the result (`result.generator_section`).
+        domains: Recipient domain → its part of the totals.
     """
 
     totals: Interval
@@ -31,18 +34,23 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdResult:
-    """value: in the unit of the threshold's kind; None where nothing was measured."""
+    """A threshold and what was measured.
+
+    Attributes:
+        threshold: The threshold.
+        value: Measured value, in the unit of the threshold; None without data.
+    """
 
     threshold: Threshold
     value: float | None
 
     @property
     def passed(self) -> bool:
-        """Whether it held."""
+        """Whether the condition is met; false without data."""
         return self.value is not None and self.threshold.is_met_by(self.value)
 
     def to_data(self) -> dict[str, Any]:
-        """An entry of the result's `thresholds`."""
+        """Return an entry of `thresholds` of the result."""
         threshold, value = self.threshold, self.value
         return {
             "threshold": threshold.text,
@@ -56,27 +64,27 @@ class ThresholdResult:
 
 
 def evaluate(thresholds: Sequence[Threshold], figures: Figures) -> list[ThresholdResult]:
-    """Each threshold with what was measured."""
-    return [ThresholdResult(threshold, _value(threshold, figures)) for threshold in thresholds]
+    """Return the result of each threshold."""
+    return [ThresholdResult(threshold, _value_for_domain(threshold, figures)) for threshold in thresholds]
 
 
-def failed_for_good(thresholds: Sequence[Threshold], figures: Figures) -> list[ThresholdResult]:
-    """Those that fail while a run is under way, and are not only waiting for more to come."""
+def failed_during_run(thresholds: Sequence[Threshold], figures: Figures) -> list[ThresholdResult]:
+    """Return the thresholds that have failed in a run in progress; those that can only be judged at the end are left out."""
     verdicts = evaluate([one for one in thresholds if not one.only_at_the_end], figures)
     return [verdict for verdict in verdicts if verdict.value is not None and not verdict.passed]
 
 
-def _value(threshold: Threshold, figures: Figures) -> float | None:
-    """What was measured of the whole run or of a domain; of a domain that nobody wrote to, not even a count of 0 was."""
+def _value_for_domain(threshold: Threshold, figures: Figures) -> float | None:
+    """Return the value of the whole run or of a recipient domain; None for a domain that received no message."""
     if not threshold.domain:
         return value_of(threshold, figures)
     of_domain = figures.domains.get(threshold.domain)
-    return value_of(threshold, replace(figures, totals=of_domain)) if of_domain and of_domain.counted else None
+    return value_of(threshold, replace(figures, totals=of_domain)) if of_domain and of_domain.has_data else None
 
 
-def value_of(asked: Threshold | Metric, figures: Figures) -> float | None:
-    """What the totals hold of its metric; None where nothing was measured."""
-    head, *rest = asked.path
+def value_of(metric: Threshold | Metric, figures: Figures) -> float | None:
+    """Return the value of a metric; None without data."""
+    head, *rest = metric.path
     totals = figures.totals
     if head == "throughput":
         return totals.messages["accepted"] / figures.window_s if figures.window_s else None
@@ -84,20 +92,21 @@ def value_of(asked: Threshold | Metric, figures: Figures) -> float | None:
         return float(figures.generator[GENERATOR_METRICS[rest[0]][1]])
     if head == "recipients":
         accepted, rejected = totals.recipients()
-        return _of(asked.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)
+        return _share_or_count(metric.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)
     if head == "replies":
         counts = [(str(code), count) for (verb, code, _, _), count in totals.replies.items() if verb == rest[0]]
         wanted = rest[1].rstrip("x") if len(rest) > 1 else ""
-        return _of(asked.kind, sum(n for code, n in counts if code.startswith(wanted)), sum(n for _, n in counts))
+        matching = sum(count for code, count in counts if code.startswith(wanted))
+        return _share_or_count(metric.kind, matching, sum(count for _, count in counts))
     if head == "errors":
         found = totals.errors[rest[0]] if rest else sum(totals.errors.values())
-        return _of(asked.kind, found, totals.attempted)
+        return _share_or_count(metric.kind, found, totals.attempted)
     if rest:
-        return _latency(totals, *asked.path)
-    return _of(asked.kind, totals.attempted if head == "attempted" else totals.messages[head], totals.attempted)
+        return _latency(totals, *metric.path)
+    return _share_or_count(metric.kind, totals.attempted if head == "attempted" else totals.messages[head], totals.attempted)
 
 
-def _of(kind: str, count: int, whole: int) -> float | None:
+def _share_or_count(kind: str, count: int, whole: int) -> float | None:
     if kind == SHARE:
         return count / whole if whole else None
     return float(count)
@@ -119,12 +128,12 @@ def _latency(totals: Interval, metric: str, time: str, statistic: str) -> float 
     return value_ns / 1e6
 
 
-def sentence(entry: Mapping[str, Any]) -> str:
-    """An entry of the result's `thresholds` in words: `message.p99 < 200ms: 34.1 ms, 83 % to spare`."""
+def describe(entry: Mapping[str, Any]) -> str:
+    """Return an entry of `thresholds` as text: `message.p99 < 200ms: 34.1 ms, 83% to spare`."""
     value, unit, margin = entry["value"], entry["unit"], entry["margin_share"]
     if value is None:
-        return f"{entry['threshold']}: nothing of it was measured"
-    said = f"{entry['threshold']}: {format_value(unit, value)}"
+        return f"{entry['threshold']}: no data"
+    text = f"{entry['threshold']}: {format_value(unit, value)}"
     if margin is None or math.isinf(margin):
-        return said
-    return f"{said}, {abs(margin):.0%} {'to spare' if entry['passed'] else 'beyond it'}"
+        return text
+    return f"{text}, {abs(margin):.0%} {'to spare' if entry['passed'] else 'beyond the limit'}"

@@ -1,4 +1,4 @@
-"""The sink of a test: where it listens, and the mail that it took."""
+"""The sink of a test: its address, and the messages that it accepted."""
 
 from __future__ import annotations
 
@@ -20,20 +20,25 @@ from smtpbench.sink.background import sink_in_a_thread
 from smtpbench.sink.mailbox import MAX_BYTES, MAX_MESSAGES, Mailbox
 from smtpbench.sink.serve import Sink
 from smtpbench.sink.setup import SinkOptions, sink_setup
+from smtpbench.text import plural
 
 HOST = "127.0.0.1"
-#: Options that may be given as one text, or as a list of them.
-_LISTS = ("on", "delay", "reject", "tempfail", "drop")
-#: Options of the fixture that the command has not.
-_OURS = ("keep_messages", "keep_bytes")
+#: Options that take one text or a list of them.
+_REPEATABLE_OPTIONS = ("on", "delay", "reject", "tempfail", "drop")
+#: Options of the fixture alone.
+_FIXTURE_OPTIONS = ("keep_messages", "keep_bytes")
 
 
 @dataclass(frozen=True)
 class Mail:
-    """A message that a sink took.
+    """A message that a sink accepted.
 
-    sender, recipients: the envelope's, without brackets. content: its octets as they were sent, dots unstuffed.
-    tls, authenticated: whether it came over TLS, and from somebody who had logged in.
+    Attributes:
+        sender: Envelope sender (MAIL FROM), without brackets.
+        recipients: Envelope recipients (RCPT TO), without brackets.
+        content: Octets of the message as they were sent, without dot-stuffing.
+        tls: Whether it came over TLS.
+        authenticated: Whether the client had logged in.
     """
 
     sender: str
@@ -44,13 +49,13 @@ class Mail:
 
     @classmethod
     def of(cls, envelope: Envelope) -> Mail:
-        """The mail of an envelope."""
+        """Return the message of an envelope."""
         recipients = tuple(map(_text, envelope.recipients))
         return cls(_text(envelope.sender), recipients, envelope.content, envelope.tls, envelope.authenticated)
 
     @cached_property
     def message(self) -> EmailMessage:
-        """The content, parsed."""
+        """Content, parsed."""
         return email.message_from_bytes(self.content, policy=email.policy.default)
 
 
@@ -59,9 +64,13 @@ def _text(octets: bytes) -> str:
 
 
 class ReceivingSink:
-    """A sink that runs.
+    """A running sink.
 
-    host, port, url: where it listens. certificate: what its clients must trust; None where it has no TLS.
+    Attributes:
+        host: Address on which it listens.
+        port: Its port.
+        url: Both as a URL.
+        certificate: Certificate that its clients must trust; None without TLS.
     """
 
     def __init__(self, sink: Sink, mailbox: Mailbox, scheme: str, certificate: Path | None) -> None:
@@ -77,57 +86,64 @@ class ReceivingSink:
 
     @property
     def mails(self) -> list[Mail]:
-        """What it took, oldest first."""
+        """Messages that it accepted, oldest first."""
         return [Mail.of(envelope) for envelope in self._mailbox.messages()]
 
     @property
     def forgotten(self) -> int:
-        """How many of the oldest there was no room for; see the options keep_messages and keep_bytes."""
+        """Number of oldest messages that were discarded; see the options keep_messages and keep_bytes."""
         return self._mailbox.discarded
 
     @property
     def counts(self) -> dict[str, Any]:
-        """What it did since it began, as `smtpbench sink` prints it."""
+        """Counts since its start, as `smtpbench sink` prints them."""
         return self._sink.counts.to_data()
 
     def wait_for(self, count: int = 1, timeout: float = 10.0) -> list[Mail]:
-        """Wait until it took so many messages, and return all; the test fails where they do not come in time.
+        """Wait for messages and return all that there are; fail the test where too few come in time.
 
-        timeout: in seconds.
+        Args:
+            count: Number of messages to wait for.
+            timeout: Time to wait, in seconds.
         """
         __tracebackhide__ = True
         if not self._mailbox.wait_for(count, timeout):
             counts = self._sink.counts
             pytest.fail(
-                f"{count} messages were to come within {timeout:g} s, and {len(self._mailbox.messages())} did; the sink saw "
-                f"{counts.connections} connections and refused {counts.rejected} messages"
+                f"{plural(len(self._mailbox.messages()), 'message')} came within {timeout:g} s, {count:,} expected; "
+                f"the sink had {plural(counts.connections, 'connection')} and rejected {plural(counts.rejected, 'message')}"
             )
         return self.mails
 
     def clear(self) -> None:
-        """Forget what came so far."""
+        """Discard all messages."""
         self._mailbox.clear()
 
 
 @contextmanager
 def receiving_sink(new_folder: Callable[[], Path], options: Mapping[str, Any]) -> Iterator[ReceivingSink]:
-    """A sink for as long as the context lasts. options: of `sink.setup.Options`, keep_messages and keep_bytes.
+    """Run a sink while the context lasts; fail the test for options that it does not have.
 
-    new_folder: makes the folder of a certificate of its own. The test fails for options that cannot be meant.
+    Args:
+        new_folder: Function that makes a folder for a certificate.
+        options: Fields of `sink.setup.SinkOptions`, keep_messages and keep_bytes.
     """
-    told = dict(options)
-    keep_messages, keep_bytes = told.pop("keep_messages", MAX_MESSAGES), told.pop("keep_bytes", MAX_BYTES)
+    given = dict(options)
+    keep_messages, keep_bytes = given.pop("keep_messages", MAX_MESSAGES), given.pop("keep_bytes", MAX_BYTES)
     known = [one.name for one in fields(SinkOptions) if one.name not in ("behaviour", "tls_folder")]
-    unknown = sorted(set(told) - set(known))
+    unknown = sorted(set(given) - set(known))
     if unknown:
-        pytest.fail(f"a sink has no option {unknown[0]!r}; there are {', '.join(sorted([*known, *_OURS]))}", pytrace=False)
-    for name in _LISTS:
-        if isinstance(told.get(name), str):
-            told[name] = [told[name]]
-    if told.get("self_signed"):
-        told["tls_folder"] = new_folder()
+        pytest.fail(
+            f"a sink has no option {unknown[0]!r}; allowed are {', '.join(sorted([*known, *_FIXTURE_OPTIONS]))}",
+            pytrace=False,
+        )
+    for name in _REPEATABLE_OPTIONS:
+        if isinstance(given.get(name), str):
+            given[name] = [given[name]]
+    if given.get("self_signed"):
+        given["tls_folder"] = new_folder()
     try:
-        setup = sink_setup(SinkOptions(**told))
+        setup = sink_setup(SinkOptions(**given))
     except SmtpbenchError as error:
         pytest.fail(f"smtpbench_sink: {error}", pytrace=False)
     mailbox = Mailbox(keep_messages, keep_bytes)

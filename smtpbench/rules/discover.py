@@ -1,4 +1,8 @@
-"""Finding out what a target offers before it is judged: one session in the clear, one inside TLS, some for a recipient."""
+"""Discovering what a target offers, before it is checked.
+
+One session reads the extensions before TLS, one those inside TLS, one whether MAIL requires TLS or a login, and a few look
+for a recipient that the server accepts.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import trio
 from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun
 from smtpbench.rules import probe_steps
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.target_info import TargetInfo, keywords
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
@@ -17,17 +22,25 @@ from smtpbench.session.script import Step
 from smtpbench.smtp.reply import Reply
 from smtpbench.target import Access
 
-#: Whom to try where nobody says who takes mail there. Reserved names first (RFC 2606); every host must take Postmaster.
+#: Recipients to try where the user names none: reserved names (RFC 2606), and Postmaster, which every server must accept.
 RECIPIENTS = ("user@recipient.example", "Postmaster", "postmaster@localhost", "test@example.com", "root@localhost")
-
-
-#: How long a process is given to die, before it is asked whether it is still there.
+#: Wait before a health check: a process takes a moment to exit.
 EXIT_DELAY_S = 0.3
+#: Why nothing can be said about a rule once the target is gone.
+TARGET_GONE = "the target is gone"
 
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """What the user says of a target; empty or None for what is to be found out."""
+    """What the user says about a target.
+
+    Attributes:
+        recipient: Recipient address that the target accepts; empty to discover one.
+        sender: Envelope sender; empty for the default.
+        credentials: User and password; None without a login.
+        lmtp: Whether the target speaks LMTP.
+        implicit_tls: Whether connections begin with TLS.
+    """
 
     recipient: str = ""
     sender: str = ""
@@ -37,28 +50,33 @@ class Fixture:
 
     @classmethod
     def of(cls, access: Access, recipient: str = "", sender: str = "") -> Fixture:
-        """What its address says, and these mailboxes."""
+        """Return what the URL of the target says, together with these addresses."""
         return cls(recipient, sender, access.credentials, access.target.lmtp, access.target.implicit_tls)
 
 
 async def reach(access: Access) -> Route:
-    """The first of its addresses where it greets; where it does so at none, the last. Raises CannotRun, UsageError."""
+    """Return the route to the first address of the target that greets, or to the last address if none does.
+
+    Raises:
+        CannotRun: The host name cannot be resolved.
+        UsageError: An option does not fit the target.
+    """
     *others, last = access.routes()
     target_info = TargetInfo(lmtp=access.target.lmtp, implicit_tls=access.target.implicit_tls)
     for route in others:
-        async with session_runner(route, access.timeout_ns) as here:
-            if await is_greeting(here, target_info):
+        async with session_runner(route, access.timeout_ns) as runner:
+            if await is_greeting(runner, target_info):
                 return route
     return last
 
 
 async def is_greeting(runner: SessionRunner, target_info: TargetInfo) -> bool:
-    """Whether a new connection is greeted."""
-    return (await _speak(runner, target_info)).greeted
+    """Return whether the server greets a new connection."""
+    return (await _run_steps(runner, target_info)).greeted
 
 
 async def is_alive(runner: SessionRunner, target_info: TargetInfo) -> bool:
-    """Whether it is still there after something that it may die of: asked twice, with time to die before each."""
+    """Return whether the server still greets after a session that may have crashed it. Two attempts, each after a delay."""
     for _ in range(2):
         await trio.sleep(EXIT_DELAY_S)
         if await is_greeting(runner, target_info):
@@ -67,39 +85,40 @@ async def is_alive(runner: SessionRunner, target_info: TargetInfo) -> bool:
 
 
 async def discover(runner: SessionRunner, fixture: Fixture) -> tuple[TargetInfo, Reply]:
-    """What is offered, and the greeting. Raises CannotRun where nobody answers."""
+    """Return what the target offers, and its greeting.
+
+    Raises:
+        CannotRun: The target cannot be reached, or does not greet.
+    """
     target_info = TargetInfo(
         recipient=fixture.recipient, credentials=fixture.credentials, lmtp=fixture.lmtp, implicit_tls=fixture.implicit_tls
     )
     if fixture.sender:
         target_info = replace(target_info, sender=fixture.sender)
-    first = await _speak(runner, target_info)
+    first = await _run_steps(runner, target_info)
     if first.end_reason in UNREACHABLE or first.banner is None:
-        raise CannotRun(f"the target cannot be judged: it gave no greeting ({first.end_reason})")
-    clear = _keywords(first)
-    target_info = (
-        replace(target_info, keywords_in_tls=clear)
-        if target_info.implicit_tls
-        else replace(target_info, keywords_before_tls=clear)
+        raise CannotRun(f"no greeting ({describe_end(first.end_reason)})")
+    offered = _ehlo_keywords(first)
+    if target_info.implicit_tls:
+        target_info = replace(target_info, keywords_in_tls=offered)
+    else:
+        target_info = replace(target_info, keywords_before_tls=offered)
+    if "STARTTLS" in offered:
+        in_tls = await _run_steps(runner, target_info, probe_steps.starttls(), probe_steps.hello(target_info))
+        target_info = replace(target_info, keywords_in_tls=_ehlo_keywords(in_tls))
+    target_info = await _discover_requirements(runner, target_info)
+    return await _discover_recipient(runner, target_info, first.banner), first.banner
+
+
+async def _run_steps(runner: SessionRunner, target_info: TargetInfo, *steps: Step) -> Dialogue:
+    session_result = await runner.run(
+        probe_steps.script(target_info, probe_steps.hello(target_info), *steps, quiet_period=False)
     )
-    if "STARTTLS" in clear:
-        target_info = replace(
-            target_info,
-            keywords_in_tls=_keywords(
-                await _speak(runner, target_info, probe_steps.starttls(), probe_steps.hello(target_info))
-            ),
-        )
-    target_info = await _demands(runner, target_info)
-    return await _recipient(runner, target_info, first.banner), first.banner
-
-
-async def _speak(runner: SessionRunner, target_info: TargetInfo, *steps: Step) -> Dialogue:
-    session_result = await runner.run(probe_steps.script(target_info, probe_steps.hello(target_info), *steps, listen=False))
     return Dialogue.of(session_result.transcript)
 
 
-def _keywords(dialogue: Dialogue) -> dict[str, str]:
-    """Of the last EHLO that was taken."""
+def _ehlo_keywords(dialogue: Dialogue) -> dict[str, str]:
+    """Return the keywords of the last EHLO that was accepted."""
     found: dict[str, str] = {}
     for exchange in dialogue.exchanges:
         if exchange.sent[:4].upper() in (b"EHLO", b"LHLO") and exchange.first is not None and exchange.code == 250:
@@ -107,16 +126,16 @@ def _keywords(dialogue: Dialogue) -> dict[str, str]:
     return found
 
 
-async def _demands(runner: SessionRunner, target_info: TargetInfo) -> TargetInfo:
-    """Whether MAIL wants TLS or a login first (RFC 3207 §4, RFC 4954 §6)."""
-    dialogue = await _speak(runner, target_info, probe_steps.mail(target_info))
+async def _discover_requirements(runner: SessionRunner, target_info: TargetInfo) -> TargetInfo:
+    """Find out whether MAIL requires TLS or a login (RFC 3207 §4, RFC 4954 §6)."""
+    dialogue = await _run_steps(runner, target_info, probe_steps.mail(target_info))
     exchange = dialogue.exchange_of(b"MAIL")
     if exchange is None or exchange.code != 530:
         return target_info
     if not target_info.implicit_tls and target_info.keywords_in_tls:
         secure = replace(target_info, tls=True)
         session_result = await runner.run(
-            probe_steps.script(secure, *probe_steps.opening(secure), probe_steps.mail(secure), listen=False)
+            probe_steps.script(secure, *probe_steps.opening(secure), probe_steps.mail(secure), quiet_period=False)
         )
         exchange = Dialogue.of(session_result.transcript).exchange_of(b"MAIL")
         if exchange is None or exchange.code != 530:
@@ -125,16 +144,17 @@ async def _demands(runner: SessionRunner, target_info: TargetInfo) -> TargetInfo
     return replace(target_info, login=True)
 
 
-async def _recipient(runner: SessionRunner, target_info: TargetInfo, banner: Reply) -> TargetInfo:
-    for mailbox in (target_info.recipient,) if target_info.recipient else _candidates(banner):
-        trial = replace(target_info, recipient=mailbox)
-        session_result = await runner.run(probe_steps.script(trial, *probe_steps.envelope(trial), listen=False))
+async def _discover_recipient(runner: SessionRunner, target_info: TargetInfo, banner: Reply) -> TargetInfo:
+    for mailbox in (target_info.recipient,) if target_info.recipient else _candidate_recipients(banner):
+        candidate = replace(target_info, recipient=mailbox)
+        script = probe_steps.script(candidate, *probe_steps.envelope(candidate), quiet_period=False)
+        session_result = await runner.run(script)
         if probe_steps.accepted(Dialogue.of(session_result.transcript).exchange_of(b"RCPT")):
-            return trial
+            return candidate
     return replace(target_info, recipient="")
 
 
-def _candidates(banner: Reply) -> Iterable[str]:
+def _candidate_recipients(banner: Reply) -> Iterable[str]:
     yield from RECIPIENTS[:1]
     host = banner.lines[0].decode("latin-1").partition(" ")[0]
     if host and all(character.isalnum() or character in ".-" for character in host):

@@ -1,7 +1,8 @@
-"""Findings: what was broken, as a scenario of concrete octets that anybody can say again.
+"""Findings: a violation, as a scenario file of fixed octets that `replay` can repeat.
 
-A finding's file holds the dialogue's own steps, so `run`, `validate` and `replay` read it like any scenario, and a mapping
-`finding` with the rule, what was seen, and where. Octets are written so that an editor shows each of them.
+The file of a finding holds the steps of the session, so that `run`, `validate` and `replay` read it like any scenario. Its
+mapping `finding` holds the rule, what the server did, and where and when it was found. Octets that are not printable ASCII
+are escaped, so that an editor shows every octet.
 """
 
 from __future__ import annotations
@@ -21,25 +22,35 @@ from smtpbench.session import script as s
 from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
 from smtpbench.smtp.reply import Reply
-from smtpbench.text import visible
+from smtpbench.text import plural, visible
 from smtpbench.units import NS_PER_MS
 
 #: Octets of one read or write that a dialogue shows.
-SHOWN = 300
-#: Lines of a dialogue that are shown; what is more is cut out of the middle.
-LINES = 40
-_PLAIN = re.compile(rb"[A-Z][A-Z0-9-]*(?: [\x21-\x7a|~](?:[\x20-\x7a|~]*[\x21-\x7a|~])?)?\r\n")
-#: Verbs that a scenario's line means more by than its octets.
-_MEANT = (b"AUTH", b"STARTTLS", b"EHLO", b"HELO")
-_WORDS = {s.TLS: "tls", s.CLOSE: "close", s.RESET: "reset", s.HALF_CLOSE: "half-close"}
+SHOWN_OCTETS = 300
+#: Lines that a dialogue shows; a longer one is cut in the middle.
+SHOWN_LINES = 40
+_PLAIN_COMMAND = re.compile(rb"[A-Z][A-Z0-9-]*(?: [\x21-\x7a|~](?:[\x20-\x7a|~]*[\x21-\x7a|~])?)?\r\n")
+#: Verbs for which a line in a scenario does more than send octets.
+_VERBS_WITH_MEANING = (b"AUTH", b"STARTTLS", b"EHLO", b"HELO")
+_STEP_KEYWORDS = {s.TLS: "tls", s.CLOSE: "close", s.RESET: "reset", s.HALF_CLOSE: "half-close"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong with a server, and the session that shows it.
+    """A violation of a rule, and the session that shows it.
 
-    take: which of the rule's own dialogues it is. reproducibility: `2 of 2`. hits: how often it was met. cause: what tells
-    it from others of its rule. about: what goes into the file beside it (seed, target, banner, versions …).
+    Attributes:
+        rule: Name of the rule.
+        severity: Severity of the rule.
+        actual: What the server did.
+        script: What the session sent.
+        transcript: What was sent and received.
+        by: Command that found it: `check` or `fuzz`.
+        dialogue_index: Index of the session among those of the rule's probe.
+        reproducibility: In how many attempts it showed, such as `2 of 2`.
+        hits: Cases that showed it.
+        cause: Tells it from other findings of the same rule.
+        about: Circumstances for the file: seed, target, greeting, versions and so on.
     """
 
     rule: str
@@ -48,7 +59,7 @@ class Finding:
     script: Script
     transcript: Transcript
     by: str
-    take: int = 0
+    dialogue_index: int = 0
     reproducibility: str = "1 of 1"
     hits: int = 1
     cause: str = ""
@@ -56,12 +67,12 @@ class Finding:
 
     @property
     def id(self) -> str:
-        """The rule's name and a digest of what was said and of what it showed."""
+        """Return the name of the rule with a digest of the octets sent and of the cause."""
         sent = b"".join(entry.data for entry in self.transcript.entries if entry.who == CLIENT)
         return f"{self.rule}-{hashlib.sha256(sent + self.cause.encode()).hexdigest()[:8]}"
 
     def to_data(self, repeat: str) -> dict[str, Any]:
-        """`findings[]` of a result. repeat: the command that says it again."""
+        """Return an element of `findings` in a result. `repeat` is the command that repeats the finding."""
         return {
             "id": self.id, "rule": self.rule, "severity": self.severity, "actual": self.actual, "cause": self.cause,
             "reproducibility": self.reproducibility, "hits": self.hits, "file": f"findings/{self.id}.yaml",
@@ -69,19 +80,21 @@ class Finding:
         }  # fmt: skip
 
     def to_text(self) -> str:
-        """The file."""
-        head = [f"name: {self.id}", f"about: {json.dumps(self.actual)}", "finding:", "  version: 1"]
-        told = {
+        """Return the content of the finding's file."""
+        header = [f"name: {self.id}", f"about: {json.dumps(self.actual)}", "finding:", "  version: 1"]
+        fields = {
             "rule": self.rule, "severity": self.severity, "actual": self.actual, "by": self.by, "cause": self.cause,
-            "take": self.take, "reproducibility": self.reproducibility, **self.about,
+            "take": self.dialogue_index, "reproducibility": self.reproducibility, **self.about,
         }  # fmt: skip
-        head += [f"  {key}: {json.dumps(value)}" for key, value in told.items() if value is not None]
-        head += ["  dialogue:", *(f"    - {json.dumps(text)}" for text in dialogue_lines(self.transcript))]
-        return "\n".join([*head, "session:", *(f"  - {_step(step, self.script.lmtp)}" for step in self.script.steps)]) + "\n"
+        header += [f"  {key}: {json.dumps(value)}" for key, value in fields.items() if value is not None]
+        header += ["  dialogue:", *(f"    - {json.dumps(text)}" for text in dialogue_lines(self.transcript))]
+        return (
+            "\n".join([*header, "session:", *(f"  - {_step(step, self.script.lmtp)}" for step in self.script.steps)]) + "\n"
+        )
 
 
 def _quoted(octets: bytes) -> str:
-    """Octets as `raw` has them, in YAML's single quotes: each one that is not printable ASCII is spelled out."""
+    """Return octets as the scenario key `raw` takes them, in YAML's single quotes, escaped unless printable ASCII."""
     text = "".join(
         {92: "\\\\", 13: "\\r", 10: "\\n", 9: "\\t"}.get(octet) or (chr(octet) if 32 <= octet < 127 else f"\\x{octet:02x}")
         for octet in octets
@@ -90,8 +103,8 @@ def _quoted(octets: bytes) -> str:
 
 
 def _step(step: Step, lmtp: bool) -> str:
-    if step.kind in _WORDS:
-        return _WORDS[step.kind]
+    if step.kind in _STEP_KEYWORDS:
+        return _STEP_KEYWORDS[step.kind]
     if step.kind == s.PAUSE:
         return f"pause: {step.pause_ns // 1000}us" if step.pause_ns % NS_PER_MS else f"pause: {step.pause_ns // NS_PER_MS}ms"
     if step.kind == s.AUTH:
@@ -102,12 +115,12 @@ def _step(step: Step, lmtp: bool) -> str:
     wire = step.wire if isinstance(step.wire, bytes) else b"".join(step.wire)
     if step.kind == s.STARTTLS and wire == b"STARTTLS\r\n":
         return "STARTTLS"
-    told = wire.startswith(_MEANT) and (lmtp or not wire.startswith((b"EHLO", b"HELO")))
+    has_meaning = wire.startswith(_VERBS_WITH_MEANING) and (lmtp or not wire.startswith((b"EHLO", b"HELO")))
     if (
-        _PLAIN.fullmatch(wire)
+        _PLAIN_COMMAND.fullmatch(wire)
         and len(step.expected_replies) == 1
         and not step.split
-        and not told
+        and not has_meaning
         and step.kind != s.STARTTLS
     ):
         return _quoted(wire[:-2])
@@ -121,10 +134,10 @@ def _step(step: Step, lmtp: bool) -> str:
 
 
 def target_data(url: str, target_info: TargetInfo, banner: Reply) -> dict[str, Any]:
-    """`target` of a result: what is known of it."""
+    """Return `target` of a result."""
     return {
         "url": visible(url),
-        "banner": _shown(banner),
+        "banner": _banner_text(banner),
         "extensions": [visible(keyword) for keyword in sorted(target_info.keywords_before_tls)],
         "extensions_inside_tls": [visible(keyword) for keyword in sorted(target_info.keywords_in_tls)],
         "recipient": visible(target_info.recipient),
@@ -132,19 +145,19 @@ def target_data(url: str, target_info: TargetInfo, banner: Reply) -> dict[str, A
 
 
 def circumstances(url: str, target_info: TargetInfo, banner: Reply, started: datetime) -> dict[str, Any]:
-    """`about` of a finding: where and when it was found."""
+    """Return the circumstances of a finding: where and when it was found."""
     return {
         "recipient": target_info.recipient, "sender": target_info.sender, "found": started.isoformat(timespec="seconds"),
-        "target": visible(url), "banner": _shown(banner),
+        "target": visible(url), "banner": _banner_text(banner),
     }  # fmt: skip
 
 
-def _shown(banner: Reply) -> str:
-    return visible(banner.raw.rstrip(b"\r\n"), SHOWN)
+def _banner_text(banner: Reply) -> str:
+    return visible(banner.raw.rstrip(b"\r\n"), SHOWN_OCTETS)
 
 
 def rule_data(rule: Rule, verdict: str, actual: str) -> dict[str, str]:
-    """`rules.<name>` of a result."""
+    """Return `rules.<name>` of a result."""
     return {
         "verdict": verdict, "severity": rule.severity, "id": rule.id, "section": rule.section,
         "requirement": rule.requirement, "expected": rule.expected, "actual": actual,
@@ -152,14 +165,14 @@ def rule_data(rule: Rule, verdict: str, actual: str) -> dict[str, str]:
 
 
 def plain(script: Script) -> Script:
-    """A script that is spoken to its end whatever is answered, as probes are: from a scenario or a finding."""
+    """Return a script that continues to its end whatever the server replies, as probes do."""
     steps = []
     for step in script.steps:
         kind = s.COMMAND if step.kind in (s.MAIL, s.RCPT, s.GROUP) else step.kind
         if kind == s.MESSAGE and not script.lmtp:
             kind = s.COMMAND
         expected_replies = tuple(
-            ExpectedReply(ask.verb, (220,) if kind == s.STARTTLS else s.ANY) for ask in step.expected_replies
+            ExpectedReply(reply.verb, (220,) if kind == s.STARTTLS else s.ANY) for reply in step.expected_replies
         )
         steps.append(replace(step, kind=kind, expected_replies=expected_replies, on_unexpected=s.CONTINUE))
     greeting = None if script.greeting is None else s.ANY_GREETING
@@ -169,17 +182,17 @@ def plain(script: Script) -> Script:
 
 
 def dialogue_lines(transcript: Transcript) -> list[str]:
-    """A transcript as `C:` and `S:` lines, every octet visible; what is long is cut, and says so.
+    """Return a transcript as `C:` and `S:` lines, with every octet visible and long writes cut.
 
-    Reads that follow one another are shown as one: how the server cut its octets is chance.
+    Consecutive reads form one line, because TCP decides where a read ends.
     """
     lines = []
     for who, entries in groupby(transcript.entries, key=lambda entry: entry.who):
         parts = [entry.data for entry in entries]
         for octets in [b"".join(parts)] if who == SERVER else parts:
-            more = f" {len(octets):,} octets" if len(octets) > SHOWN else ""
-            lines.append(f"({visible(octets)})" if who == EVENT else f"{who}: {visible(octets, SHOWN)}{more}")
-    if len(lines) > LINES:
-        half = LINES // 2
-        lines = [*lines[:half], f"… {len(lines) - LINES} more …", *lines[-half:]]
+            length = f" {len(octets):,} octets" if len(octets) > SHOWN_OCTETS else ""
+            lines.append(f"({visible(octets)})" if who == EVENT else f"{who}: {visible(octets, SHOWN_OCTETS)}{length}")
+    if len(lines) > SHOWN_LINES:
+        half = SHOWN_LINES // 2
+        lines = [*lines[:half], f"… {plural(len(lines) - SHOWN_LINES, 'more line')} …", *lines[-half:]]
     return lines

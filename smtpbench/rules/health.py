@@ -1,7 +1,7 @@
-"""What no client may do to a server: end it, or make it fall silent.
+"""Health: no client can crash the server or make it stop replying.
 
-RFC 5321 knows no rule "do not crash"; it knows that every command is answered (§4.2) and that only QUIT, an error that
-is told by 421, or a time-out ends a session (§3.8). These probes are of the kind that real servers have died of.
+RFC 5321 has no rule "do not crash". It requires a reply to every command (§4.2), and allows a server to end a session only
+after QUIT, with 421, or after a time-out (§3.8). Real servers have crashed on input like that of these probes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script
 
-_MANY = 10_000
-#: Parameters whose value is missing, or is not what it should be.
+_MANY_COMMANDS = 10_000
+#: Parameters of MAIL whose value is missing or malformed.
 _PARAMETERS = ("BODY", "BODY=", "SIZE", "SIZE=", "SIZE=-1", "SMTPUTF8=", "AUTH", "AUTH=", "RET", "ENVID=+", "=", "=X", "X=")
 _PATHS = ("<@>", '<"', "<>", "<a@[>", "<@,@:a@b.example>", "<a@b.example", "<" + "(" * 200 + ">", "<a@xn--\u00fc.example>")
 
 
-def _ordeals(target_info: TargetInfo) -> Sequence[Script]:
-    scripts = [script(target_info, *opening(target_info), raw(b"NOOP\r\n" * _MANY, _MANY), NOOP)]
+def _crash_scripts(target_info: TargetInfo) -> Sequence[Script]:
+    scripts = [script(target_info, *opening(target_info), raw(b"NOOP\r\n" * _MANY_COMMANDS, _MANY_COMMANDS), NOOP)]
     scripts += [script(target_info, *opening(target_info), mail(target_info, parameter), NOOP) for parameter in _PARAMETERS]
     scripts += [script(target_info, *opening(target_info), line(f"MAIL FROM:{path}"), NOOP) for path in _PATHS]
     if target_info.recipient:
@@ -34,24 +34,29 @@ def _ordeals(target_info: TargetInfo) -> Sequence[Script]:
     return scripts
 
 
-def _lived(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_still_replying(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
         if dialogue.end_reason != api.TIMEOUT:
             continue
         last = dialogue.exchanges[-1]
         if not last.codes and last.sent in (b"NOOP\r\n", b".\r\n"):
-            what = "a message without an octet" if last.sent == b".\r\n" else "NOOP"
-            before = dialogue.exchanges[-2]
-            came = f", after {before.codes[-1]}," if before.codes else ""
-            return r.violated(f"{what}{came} got no reply", dialogue_index)
+            what = "an empty message" if last.sent == b".\r\n" else "NOOP"
+            previous = dialogue.exchanges[-2]
+            where = f" after a reply of {previous.codes[-1]}" if previous.codes else ""
+            return r.violated(f"the server did not reply to {what}{where}", dialogue_index)
     return r.PASSED
 
 
 RULES = (
     Rule(
-        "R81", "health", "RFC 5321 §3.8", r.SECURITY,
-        "A server outlives every session: whatever one client says, it answers or closes, and goes on serving others.",
+        "R81",
+        "health",
+        "RFC 5321 §3.8",
+        r.SECURITY,
+        "Whatever a client sends, the server replies or closes the connection, and continues to serve other clients.",
         "a reply to every command, and a greeting for the next client",
-        probe=_ordeals, evaluate=_lived, exclusive=True,
+        probe=_crash_scripts,
+        evaluate=_evaluate_still_replying,
+        exclusive=True,
     ),
-)  # fmt: skip
+)

@@ -1,8 +1,8 @@
 """Commands in and out of order: RFC 5321 §3.3, §3.8, §4.1.1.5 to §4.1.1.10 and §4.1.4.
 
-What is in order where stands in one table (`smtp.state`); these probes try its edges one at a time. A refusal for any other
-reason than order (a policy, a limit, 421) is no violation here: only the success that must not be is, or the 503 that
-must not be.
+The table in `smtp.state` defines which command is in order in which state. Each probe tests one entry of the table. An
+error reply for another reason than the order (a policy, a limit, 421) is not a violation here. Violations are a success out
+of order and a 503 in order.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from smtpbench.rules.probe_steps import (
     message,
     opening,
     pause,
-    probing,
+    probe_of,
     raw,
     rcpt,
     refused,
-    said_of,
+    reply_text,
     script,
 )  # fmt: skip
 from smtpbench.rules.rule import Rule, Verdict
@@ -35,108 +35,114 @@ from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue, Exchange
 from smtpbench.session.script import Script, Step
 
-_RESET = line("RSET")
+_RSET = line("RSET")
 
 
-def _turns(dialogue: Dialogue, sent: bytes) -> list[Exchange]:
-    return [exchange for exchange in dialogue.exchanges if exchange.sent.upper().startswith(sent)]
+def _exchanges_of(dialogue: Dialogue, verb: bytes) -> list[Exchange]:
+    return [exchange for exchange in dialogue.exchanges if exchange.sent.upper().startswith(verb)]
 
 
-def _always_250(verb: bytes) -> r.Evaluate:
-    """Wherever it was said, the reply is 250 (421 and 530 are another matter)."""
+def _must_reply_250(verb: bytes) -> r.Evaluate:
+    """Return an evaluation: the reply to the command is 250 in every state. 421 and 530 have other reasons."""
 
-    def judge(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    def evaluate(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
         for dialogue_index, dialogue in enumerate(dialogues):
-            for exchange in _turns(dialogue, verb):
+            for exchange in _exchanges_of(dialogue, verb):
                 if exchange.codes and exchange.code not in (250, 421, 530):
                     return r.violated(
-                        f"{verb.decode()} {_where(dialogue, exchange)} was answered {exchange.code}", dialogue_index
+                        reply_text(f"{verb.decode()} {_position(dialogue, exchange)}", exchange), dialogue_index
                     )
         return r.PASSED
 
-    return judge
+    return evaluate
 
 
-def _where(dialogue: Dialogue, exchange: Exchange) -> str:
+def _position(dialogue: Dialogue, exchange: Exchange) -> str:
     before = dialogue.exchanges[dialogue.exchanges.index(exchange) - 1].sent[:4].decode("latin-1").upper()
     return f"after {before}" if before else "before EHLO"
 
 
-def _must_fail(sent: bytes, after: str, *, given: bytes = b"", nth: int = 0) -> r.Evaluate:
-    """The command may not succeed. given: a command that must have been taken before, for this to say anything."""
+def _must_fail(command: bytes, after: str, *, given: bytes = b"", nth: int = 0) -> r.Evaluate:
+    """Return an evaluation: the server must reject the command.
 
-    def judge(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    Args:
+        command: The command.
+        after: Where it is sent, for the text of a violation.
+        given: A command that the server must have accepted before; otherwise the rule is inconclusive.
+        nth: Which occurrence of the command is evaluated, from 0.
+    """
+
+    def evaluate(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
         for dialogue_index, dialogue in enumerate(dialogues):
             if given and not accepted(dialogue.exchange_of(given)):
-                return r.inconclusive(
-                    f"{given.decode()} was not taken: {said_of(dialogue.exchange_of(given))}", dialogue_index
-                )
-            exchange = dialogue.exchange_of(sent, nth)
+                return r.inconclusive(reply_text(given.decode(), dialogue.exchange_of(given)), dialogue_index)
+            exchange = dialogue.exchange_of(command, nth)
+            actual = reply_text(f"{command.decode()} {after}", exchange)
             if exchange is None or not exchange.codes:
-                return r.inconclusive(f"{sent.decode()} got no reply", dialogue_index)
+                return r.inconclusive(actual, dialogue_index)
             if exchange.code // 100 in (2, 3):
-                return r.violated(f"{sent.decode()} {after} was answered {exchange.code}", dialogue_index)
+                return r.violated(actual, dialogue_index)
         return r.PASSED
 
-    return judge
+    return evaluate
 
 
-# -- RSET, NOOP, QUIT and the verbs that change nothing -----------------------------------------------------------
+# -- RSET, NOOP, QUIT and verbs without side effects -------------------------------------------------------------
 
 
-def _rsets(target_info: TargetInfo) -> Sequence[Script]:
-    scripts = [script(target_info, *opening(target_info), _RESET, mail(target_info), _RESET)]
-    if not target_info.tls:  # before STARTTLS a server that demands it may refuse all but a few verbs (RFC 3207 §4)
-        scripts.append(script(target_info, _RESET))
+def _rset_scripts(target_info: TargetInfo) -> Sequence[Script]:
+    scripts = [script(target_info, *opening(target_info), _RSET, mail(target_info), _RSET)]
+    if not target_info.tls:  # before STARTTLS, a server that requires TLS may reject all but a few verbs (RFC 3207 §4)
+        scripts.append(script(target_info, _RSET))
     return scripts
 
 
-def _noops(target_info: TargetInfo) -> Sequence[Script]:
+def _noop_scripts(target_info: TargetInfo) -> Sequence[Script]:
     return [script(target_info, NOOP, *opening(target_info), NOOP, mail(target_info), NOOP)]
 
 
-def _stays_open(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_open_after_rset(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     reset, after = dialogues[0].exchange_of(b"RSET"), dialogues[0].exchange_of(b"NOOP")
-    gone = reset is not None and 421 not in reset.codes and dialogues[0].closed_without_221
-    return r.passed_unless(gone and (after is None or not after.codes), "the connection was closed after RSET")
+    closed = reset is not None and 421 not in reset.codes and dialogues[0].closed_without_221
+    return r.violated_if(closed and (after is None or not after.codes), "the server closed the connection after RSET")
 
 
-def _quits(target_info: TargetInfo) -> Sequence[Script]:
-    # what is waited for is the close: a server that does not close is given time
+def _quit_scripts(target_info: TargetInfo) -> Sequence[Script]:
+    # wait for the server to close the connection
     steps = ((), (hello(target_info),), (*opening(target_info), mail(target_info)))
-    return [script(target_info, *each, line("QUIT"), pause(_CLOSE_MS), listen=False) for each in steps]
+    return [script(target_info, *each, line("QUIT"), pause(_CLOSE_MS), quiet_period=False) for each in steps]
 
 
 _CLOSE_MS = 2000
 
 
-def _says_goodbye(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_quit(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
         exchange = dialogue.exchange_of(b"QUIT")
         if exchange is not None and exchange.codes and exchange.code not in (221, 421):
-            return r.violated(f"QUIT was answered {exchange.code}", dialogue_index)
+            return r.violated(reply_text("QUIT", exchange), dialogue_index)
         if exchange is not None and exchange.code == 221 and not dialogue.closed_by_server:
-            return r.violated("the connection stayed open after 221", dialogue_index)
+            return r.violated("the server did not close the connection after 221", dialogue_index)
     return r.PASSED
 
 
-def _no_effect(target_info: TargetInfo) -> Sequence[Script]:
+def _no_side_effect_scripts(target_info: TargetInfo) -> Sequence[Script]:
     texts = ("VRFY postmaster", "EXPN staff", "HELP", "NOOP")
     return [script(target_info, *opening(target_info), mail(target_info), line(text), rcpt(target_info)) for text in texts]
 
 
-def _envelope_kept(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_no_side_effect(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
         if not accepted(dialogue.exchange_of(b"MAIL")):
-            return r.inconclusive(f"MAIL was not taken: {said_of(dialogue.exchange_of(b'MAIL'))}", dialogue_index)
+            return r.inconclusive(reply_text("MAIL", dialogue.exchange_of(b"MAIL")), dialogue_index)
         exchange = dialogue.exchange_of(b"RCPT")
         if exchange is not None and exchange.code == 503:
             verb = dialogue.exchanges[dialogue.exchanges.index(exchange) - 1].sent[:4].decode("latin-1")
-            return r.violated(f"RCPT after MAIL and {verb} was answered 503", dialogue_index)
+            return r.violated(reply_text(f"RCPT after MAIL and {verb}", exchange), dialogue_index)
     return r.PASSED
 
 
-def _bare_verbs(target_info: TargetInfo) -> Sequence[Script]:
+def _required_verb_scripts(target_info: TargetInfo) -> Sequence[Script]:
     hello_verbs = (b"LHLO",) if target_info.lmtp else (b"EHLO", b"HELO")
     texts = [verb + b" " + target_info.client.encode() for verb in hello_verbs]
     texts += [
@@ -150,61 +156,64 @@ def _bare_verbs(target_info: TargetInfo) -> Sequence[Script]:
     return [script(target_info, *opening(target_info), *map(line, texts), raw(b".\r\n"))]
 
 
-def _verbs_known(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_required_verbs(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for exchange in dialogues[0].exchanges[1:]:
         verb = exchange.sent[:4].decode("latin-1")
-        unknown = (500,) if verb == "VRFY" else (500, 502)  # VRFY may be switched off (§7.3)
+        unknown = (500,) if verb == "VRFY" else (500, 502)  # VRFY may be disabled (§7.3)
         if exchange.code in unknown and verb.isalpha() and verb.isupper():
-            return r.violated(f"{verb} was answered {exchange.code}")
+            return r.violated(reply_text(verb, exchange))
     return r.PASSED
 
 
-def _odd_case(target_info: TargetInfo) -> Sequence[Script]:
+def _mixed_case_scripts(target_info: TargetInfo) -> Sequence[Script]:
     texts = ("nOoP", "rSeT", f"mAiL fRoM:<{target_info.sender}>", "rSeT", "qUiT")
-    return [script(target_info, *opening(target_info), *map(line, texts), listen=False)]
+    return [script(target_info, *opening(target_info), *map(line, texts), quiet_period=False)]
 
 
-def _case_ignored(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_mixed_case(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for exchange in dialogues[0].exchanges:
         if exchange.sent[:1].islower() and exchange.code in (500, 501, 502):
-            return r.violated(f"{exchange.sent[:4].decode('latin-1')} was answered {exchange.code}")
+            return r.violated(reply_text(exchange.sent[:4].decode("latin-1"), exchange))
     return r.PASSED
 
 
-def _unknown(target_info: TargetInfo) -> Sequence[Script]:
+def _unknown_command_scripts(target_info: TargetInfo) -> Sequence[Script]:
     return [script(target_info, *opening(target_info), line("XYZZY"), NOOP)]
 
 
-def _unknown_survived(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_unknown_command(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     exchange, after = dialogues[0].exchange_of(b"XYZZY"), dialogues[0].exchange_of(b"NOOP")
     if exchange is not None and exchange.code // 100 in (2, 3):
-        return r.violated(f"an unknown command was answered {exchange.code}")
-    gone = dialogues[0].closed_without_221 and (after is None or not after.codes)
-    return r.passed_unless(gone and 421 not in (exchange.codes if exchange else ()), "an unknown command ended the session")
+        return r.violated(reply_text("an unknown command", exchange))
+    closed = dialogues[0].closed_without_221 and (after is None or not after.codes)
+    return r.violated_if(
+        closed and 421 not in (exchange.codes if exchange else ()),
+        "the server closed the connection after an unknown command",
+    )
 
 
-# -- EHLO again ---------------------------------------------------------------------------------------------------
+# -- repeated EHLO ------------------------------------------------------------------------------------------------
 
 
-def _again(target_info: TargetInfo) -> Sequence[Script]:
+def _repeated_ehlo_scripts(target_info: TargetInfo) -> Sequence[Script]:
     twice = script(target_info, *opening(target_info), hello(target_info), hello(target_info))
     in_mail = script(target_info, *opening(target_info), mail(target_info), hello(target_info), rcpt(target_info))
     return [twice, in_mail]
 
 
-def _greeted_again(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_repeated_ehlo(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     verb = b"LHLO" if target_info.lmtp else b"EHLO"
     for dialogue_index, dialogue in enumerate(dialogues):
-        exchange = _turns(dialogue, verb)[-1:]
+        exchange = _exchanges_of(dialogue, verb)[-1:]
         if exchange and exchange[0].code in (500, 501, 502, 503):
-            return r.violated(f"{verb.decode()} said again was answered {exchange[0].code}", dialogue_index)
+            return r.violated(reply_text(f"a repeated {verb.decode()}", exchange[0]), dialogue_index)
         if exchange and exchange[0].code // 100 != 2:
-            return r.inconclusive(f"{verb.decode()} said again was answered {exchange[0].code}", dialogue_index)
+            return r.inconclusive(reply_text(f"a repeated {verb.decode()}", exchange[0]), dialogue_index)
     after = dialogues[1].exchange_of(b"RCPT")
-    return r.passed_unless(accepted(after), f"RCPT was taken after MAIL and {verb.decode()}", 1)
+    return r.violated_if(accepted(after), f"the server accepted RCPT after MAIL and {verb.decode()}", 1)
 
 
-def _refused_hello(target_info: TargetInfo) -> Sequence[Script]:
+def _rejected_ehlo_scripts(target_info: TargetInfo) -> Sequence[Script]:
     return [
         script(
             target_info,
@@ -216,66 +225,66 @@ def _refused_hello(target_info: TargetInfo) -> Sequence[Script]:
     ]
 
 
-def _state_kept(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_rejected_ehlo(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     dialogue = dialogues[0]
     again = next((exchange for exchange in dialogue.exchanges if exchange.sent.upper() in (b"EHLO\r\n", b"LHLO\r\n")), None)
     if not accepted(dialogue.exchange_of(b"MAIL")) or not refused(again):
-        return r.inconclusive(f"EHLO without a name was {said_of(again)}")
+        return r.inconclusive(reply_text("EHLO without an argument", again))
     exchange = dialogue.exchange_of(b"RCPT")
-    return r.passed_unless(
-        exchange is not None and exchange.code == 503, "RCPT was answered 503 after MAIL and an EHLO that was refused"
+    return r.violated_if(
+        exchange is not None and exchange.code == 503, "the server replied 503 to RCPT after MAIL and a rejected EHLO"
     )
 
 
-def _no_503(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_before_ehlo(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for exchange in dialogues[0].exchanges:
         if exchange.code == 503:
-            return r.violated(f"{exchange.sent[:4].decode('latin-1')} before EHLO was answered 503")
+            return r.violated(reply_text(f"{exchange.sent[:4].decode('latin-1')} before EHLO", exchange))
     return r.PASSED
 
 
 # -- the mail transaction -----------------------------------------------------------------------------------------
 
 
-def _no_recipient(target_info: TargetInfo) -> tuple[Step, ...]:
+def _message_without_recipient(target_info: TargetInfo) -> tuple[Step, ...]:
     return (*opening(target_info), mail(target_info), line("DATA"), raw(b".\r\n"))
 
 
-def _nothing_sent(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_no_recipient(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     end, ready = dialogues[0].exchange_of(b".\r\n"), dialogues[0].exchange_of(b"DATA")
     if not accepted(dialogues[0].exchange_of(b"MAIL")):
-        return r.inconclusive(f"MAIL was not taken: {said_of(dialogues[0].exchange_of(b'MAIL'))}")
-    wrong = ready is not None and ready.code == 354 and accepted(end)
-    return r.passed_unless(wrong, "a message without a recipient was taken")
+        return r.inconclusive(reply_text("MAIL", dialogues[0].exchange_of(b"MAIL")))
+    message_accepted = ready is not None and ready.code == 354 and accepted(end)
+    return r.violated_if(message_accepted, "the server accepted a message without a recipient")
 
 
-def _after_message(target_info: TargetInfo) -> tuple[Step, ...]:
+def _rcpt_after_message(target_info: TargetInfo) -> tuple[Step, ...]:
     return (*envelope(target_info), line("DATA"), message(), rcpt(target_info))
 
 
-def _cleared(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_envelope_discarded(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     if not accepted(dialogues[0].exchange_of(HEADER[:5])):
-        return r.inconclusive("the message was not taken")
-    return r.passed_unless(
-        accepted(dialogues[0].exchange_of(b"RCPT", 1)), "RCPT was taken after the end of a message, without MAIL"
+        return r.inconclusive(reply_text("the message", dialogues[0].exchange_of(HEADER[:5])))
+    return r.violated_if(
+        accepted(dialogues[0].exchange_of(b"RCPT", 1)), "the server accepted RCPT after the end of a message, without MAIL"
     )
 
 
-def _bad_mail(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_rejected_mail(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
         if not refused(dialogue.exchange_of(b"MAIL")):
-            return r.inconclusive(f"a malformed MAIL was {said_of(dialogue.exchange_of(b'MAIL'))}", dialogue_index)
+            return r.inconclusive(reply_text("a malformed MAIL", dialogue.exchange_of(b"MAIL")), dialogue_index)
         if accepted(dialogue.exchange_of(b"RCPT")):
-            return r.violated("RCPT was taken after a MAIL that was refused", dialogue_index)
+            return r.violated("the server accepted RCPT after it rejected MAIL", dialogue_index)
     return r.PASSED
 
 
 # -- the end of a session -----------------------------------------------------------------------------------------
 
-#: A session with more refusals than this is one that a server may defend itself against (§7.8).
-_TOLERATED = 2
-_SHORT_BYTES = 512
-_ODD = (
+#: After more error replies than this a server may close the connection, to defend itself (§7.8).
+_TOLERATED_ERRORS = 2
+_SHORT_COMMAND_BYTES = 512
+_MALFORMED_LINES = (
     b"NOOP \xff\xfe",
     b"\xff\xfe\xfd",
     b"MAIL FROM:<@>",
@@ -286,16 +295,16 @@ _ODD = (
 )
 
 
-def _odd_lines(target_info: TargetInfo) -> Sequence[Script]:
-    scripts = [script(target_info, *opening(target_info), line(text), NOOP) for text in _ODD]
+def _malformed_line_scripts(target_info: TargetInfo) -> Sequence[Script]:
+    scripts = [script(target_info, *opening(target_info), line(text), NOOP) for text in _MALFORMED_LINES]
     if target_info.recipient:
         text = raw(HEADER + b"caf\xe9 \xff" + END)
         scripts.append(script(target_info, *envelope(target_info), line("DATA"), text, NOOP))
     return scripts
 
 
-def _slammed(target_info: TargetInfo, dialogue: Dialogue) -> str:
-    """A close that answers one short command, with no 221 or 421 anywhere near."""
+def _find_close_without_421(target_info: TargetInfo, dialogue: Dialogue) -> str:
+    """Return a violation if the server closed the connection without 221 or 421 instead of replying to a short command."""
     last = dialogue.exchanges[-1]
     if (
         not dialogue.closed_by_server
@@ -306,25 +315,31 @@ def _slammed(target_info: TargetInfo, dialogue: Dialogue) -> str:
     ):
         return ""
     if any(exchange.sent.upper() == b"RSET\r\n" for exchange in dialogue.exchanges[-2:]):
-        return ""  # a rule of its own
+        return ""  # the rule rset-open covers this
     if dialogue.end_reason == api.CONNECTION_RESET and any(
         exchange.sent.count(b"\n") > 1 for exchange in dialogue.exchanges
     ):
-        return ""  # a reset throws away what was said before it, 421 too
-    asked = next((at for at, exchange in enumerate(dialogue.exchanges) if exchange.code == 220 and at), None)
-    if asked is not None and not any(exchange.tls for exchange in dialogue.exchanges[asked + 1 :]):
-        return ""  # a handshake was due, and something else came
-    refusals = sum(one.reply.code // 100 in (4, 5) for one in dialogue.replies())
-    tls_asked = any(
+        return ""  # a TCP reset may discard a 421 that was sent before it
+    starttls = next((index for index, exchange in enumerate(dialogue.exchanges) if exchange.code == 220 and index), None)
+    if starttls is not None and not any(exchange.tls for exchange in dialogue.exchanges[starttls + 1 :]):
+        return ""  # the client did not begin the TLS handshake
+    errors = sum(received.reply.code // 100 in (4, 5) for received in dialogue.replies())
+    starttls_with_octets = any(
         exchange.sent.upper().startswith(b"STARTTLS") and exchange.sent.upper() != b"STARTTLS\r\n"
         for exchange in dialogue.exchanges
     )
-    long = sum(len(exchange.sent) for exchange in dialogue.exchanges) > 64 * _SHORT_BYTES
-    if refusals > _TOLERATED or tls_asked or long or not last.sent or last.sent.upper().startswith(b"STARTTLS"):
+    long = sum(len(exchange.sent) for exchange in dialogue.exchanges) > 64 * _SHORT_COMMAND_BYTES
+    if (
+        errors > _TOLERATED_ERRORS
+        or starttls_with_octets
+        or long
+        or not last.sent
+        or last.sent.upper().startswith(b"STARTTLS")
+    ):
         return ""
     if any(exchange.code == 334 for exchange in dialogue.exchanges[-3:]):
         return ""
-    return "the connection was closed without 421, in place of a reply"
+    return "the server closed the connection without 421, instead of sending a reply"
 
 
 RULES = (
@@ -333,20 +348,20 @@ RULES = (
         "rset-250",
         "RFC 5321 §4.1.1.5",
         r.VIOLATION,
-        "RSET, at any time, does what it is for and is answered 250.",
-        "250",
-        probe=_rsets,
-        evaluate=_always_250(b"RSET"),
+        "The server must reply 250 to RSET in every state.",
+        "250 to RSET",
+        probe=_rset_scripts,
+        evaluate=_must_reply_250(b"RSET"),
     ),
     Rule(
         "R17",
         "rset-clears",
         "RFC 5321 §4.1.1.5",
         r.VIOLATION,
-        "RSET throws away the sender and all recipients.",
-        "RCPT is refused after MAIL and RSET",
+        "RSET must discard the sender and all recipients.",
+        "503 to RCPT after MAIL and RSET",
         needs=("recipient",),
-        probe=probing(lambda target_info: (*opening(target_info), mail(target_info), _RESET, rcpt(target_info))),
+        probe=probe_of(lambda target_info: (*opening(target_info), mail(target_info), _RSET, rcpt(target_info))),
         evaluate=_must_fail(b"RCPT", "after MAIL and RSET", given=b"RSET"),
     ),
     Rule(
@@ -354,72 +369,72 @@ RULES = (
         "rset-open",
         "RFC 5321 §4.1.1.5",
         r.VIOLATION,
-        "No server closes the connection because of RSET.",
+        "The server must not close the connection because of RSET.",
         "a reply to the next command",
-        probe=probing(lambda target_info: (*opening(target_info), _RESET, NOOP)),
-        evaluate=_stays_open,
+        probe=probe_of(lambda target_info: (*opening(target_info), _RSET, NOOP)),
+        evaluate=_evaluate_open_after_rset,
     ),
     Rule(
         "R19",
         "re-ehlo",
         "RFC 5321 §4.1.4",
         r.VIOLATION,
-        "EHLO may be said again at any time: it is answered as before, and does what RSET does.",
-        "250, and the mail transaction is gone",
+        "The server must accept EHLO at any time. A repeated EHLO has the effect of RSET.",
+        "250 to EHLO, and no mail transaction afterwards",
         needs=("recipient",),
-        probe=_again,
-        evaluate=_greeted_again,
+        probe=_repeated_ehlo_scripts,
+        evaluate=_evaluate_repeated_ehlo,
     ),
     Rule(
         "R20",
         "ehlo-refused-state",
         "RFC 5321 §4.1.4",
         r.VIOLATION,
-        "An EHLO that is refused changes nothing.",
-        "a mail transaction goes on",
+        "An EHLO that the server rejects must not change the state of the session.",
+        "any reply to RCPT except 503",
         needs=("recipient",),
-        probe=_refused_hello,
-        evaluate=_state_kept,
+        probe=_rejected_ehlo_scripts,
+        evaluate=_evaluate_rejected_ehlo,
     ),
     Rule(
         "R21",
         "noop-250",
         "RFC 5321 §4.1.1.9",
         r.VIOLATION,
-        "NOOP is answered 250, at any time.",
-        "250",
-        probe=_noops,
-        evaluate=_always_250(b"NOOP"),
+        "The server must reply 250 to NOOP in every state.",
+        "250 to NOOP",
+        probe=_noop_scripts,
+        evaluate=_must_reply_250(b"NOOP"),
     ),
     Rule(
         "R22",
         "noop-arg",
         "RFC 5321 §4.1.1.9",
         r.ADVICE,
-        "What is said behind NOOP is ignored.",
-        "250",
-        probe=probing(lambda target_info: (*opening(target_info), line("NOOP some words"))),
-        evaluate=_always_250(b"NOOP"),
+        "The server should ignore the argument of NOOP.",
+        "250 to NOOP",
+        probe=probe_of(lambda target_info: (*opening(target_info), line("NOOP some words"))),
+        evaluate=_must_reply_250(b"NOOP"),
     ),
     Rule(
         "R23",
         "quit",
         "RFC 5321 §4.1.1.10",
         r.VIOLATION,
-        "QUIT is answered 221, and then the server closes the connection.",
-        "221 and the end of the connection",
-        probe=_quits,
-        evaluate=_says_goodbye,
+        "The server must reply 221 to QUIT and then close the connection.",
+        "221 and a closed connection",
+        probe=_quit_scripts,
+        evaluate=_evaluate_quit,
     ),
     Rule(
         "R24",
         "rcpt-first",
         "RFC 5321 §3.3",
         r.VIOLATION,
-        "RCPT without a MAIL before it is refused.",
-        "503",
+        "The server must reject RCPT without MAIL before it.",
+        "503 to RCPT",
         needs=("recipient",),
-        probe=probing(lambda target_info: (*opening(target_info), rcpt(target_info))),
+        probe=probe_of(lambda target_info: (*opening(target_info), rcpt(target_info))),
         evaluate=_must_fail(b"RCPT", "before MAIL"),
     ),
     Rule(
@@ -427,19 +442,19 @@ RULES = (
         "no-rcpt",
         "RFC 5321 §3.3",
         r.VIOLATION,
-        "A message is for somebody: without a recipient none is taken.",
-        "503 or 554 to DATA, or to the end of the data",
-        probe=probing(_no_recipient),
-        evaluate=_nothing_sent,
+        "The server must not accept a message without a recipient.",
+        "503 or 554 to DATA or to the end of the data",
+        probe=probe_of(_message_without_recipient),
+        evaluate=_evaluate_no_recipient,
     ),
     Rule(
         "R26",
         "nested-mail",
         "RFC 5321 §4.1.4",
         r.ADVICE,
-        "MAIL inside a mail transaction is refused.",
-        "503",
-        probe=probing(lambda target_info: (*opening(target_info), mail(target_info), mail(target_info))),
+        "The server should reject MAIL during a mail transaction.",
+        "503 to the second MAIL",
+        probe=probe_of(lambda target_info: (*opening(target_info), mail(target_info), mail(target_info))),
         evaluate=_must_fail(b"MAIL", "after MAIL", given=b"MAIL", nth=1),
     ),
     Rule(
@@ -447,77 +462,79 @@ RULES = (
         "bad-mail-state",
         "RFC 5321 §4.1.4",
         r.VIOLATION,
-        "A MAIL that is refused begins no transaction.",
-        "RCPT is refused",
+        "MAIL that the server rejects must not begin a mail transaction.",
+        "503 to RCPT",
         needs=("recipient",),
-        probe=probing(
+        probe=probe_of(
             *(
                 (lambda target_info, text=text: (*opening(target_info), line(text), rcpt(target_info)))
                 for text in ("MAIL FROM:<", "MAIL", "MAIL FROM:<a@b.example> NO@SUCH=1")
             )
         ),
-        evaluate=_bad_mail,
+        evaluate=_evaluate_rejected_mail,
     ),
     Rule(
         "R28",
         "required-verbs",
         "RFC 5321 §4.5.1",
         r.VIOLATION,
-        "Every server knows EHLO, HELO, MAIL, RCPT, DATA, RSET, NOOP, QUIT and VRFY.",
-        "any reply but 500 and 502",
-        probe=_bare_verbs,
-        evaluate=_verbs_known,
+        "The server must implement EHLO, HELO, MAIL, RCPT, DATA, RSET, NOOP, QUIT and VRFY.",
+        "any reply except 500 and 502",
+        probe=_required_verb_scripts,
+        evaluate=_evaluate_required_verbs,
     ),
     Rule(
         "R29",
         "no-side-effect",
         "RFC 5321 §4.1.1.6",
         r.VIOLATION,
-        "VRFY, EXPN, HELP and NOOP leave a mail transaction as it is.",
-        "RCPT is not answered 503",
+        "VRFY, EXPN, HELP and NOOP must not change a mail transaction.",
+        "any reply to RCPT except 503",
         needs=("recipient",),
-        probe=_no_effect,
-        evaluate=_envelope_kept,
+        probe=_no_side_effect_scripts,
+        evaluate=_evaluate_no_side_effect,
     ),
     Rule(
         "R30",
         "verb-case",
         "RFC 5321 §2.4",
         r.VIOLATION,
-        "Verbs and keywords may be written in any case.",
-        "the reply that upper case gets",
-        probe=_odd_case,
-        evaluate=_case_ignored,
+        "The server must accept verbs and keywords in upper, lower and mixed case.",
+        "the same reply as to upper case",
+        probe=_mixed_case_scripts,
+        evaluate=_evaluate_mixed_case,
     ),
     Rule(
         "R31",
         "unknown-500",
         "RFC 5321 §3.8",
         r.VIOLATION,
-        "A command that is not known is refused, and the session goes on.",
+        "The server must reject an unknown command and continue the session.",
         "500, and a reply to the next command",
-        probe=_unknown,
-        evaluate=_unknown_survived,
+        probe=_unknown_command_scripts,
+        evaluate=_evaluate_unknown_command,
     ),
     Rule(
         "R32",
         "close-without-421",
         "RFC 5321 §3.8",
         r.VIOLATION,
-        "A server closes a connection after QUIT, after 421, or when it waited too long; never in place of a reply.",
-        "a reply, or 421 and the end of the connection",
-        probe=_odd_lines,
-        evaluate=r.provokes_only,
-        invariant=_slammed,
+        "The server may close the connection only after QUIT, after 421 or after a time-out. It must not close it instead "
+        "of sending "
+        "a reply.",
+        "a reply, or 421 and a closed connection",
+        probe=_malformed_line_scripts,
+        evaluate=r.always_passed,
+        invariant=_find_close_without_421,
     ),
     Rule(
         "R33",
         "arg-501",
         "RFC 5321 §4.3.2",
         r.ADVICE,
-        "An argument where none may be is refused.",
-        "501",
-        probe=probing(lambda target_info: (*opening(target_info), line("RSET now"))),
+        "The server should reject an argument of a command that takes none.",
+        "501 to RSET with an argument",
+        probe=probe_of(lambda target_info: (*opening(target_info), line("RSET now"))),
         evaluate=_must_fail(b"RSET", "with an argument"),
     ),
     Rule(
@@ -525,21 +542,21 @@ RULES = (
         "pre-ehlo",
         "RFC 5321 §4.1.4",
         r.ADVICE,
-        "NOOP, HELP, VRFY and EXPN are taken before EHLO.",
-        "any reply but 503",
+        "The server should accept NOOP, HELP, VRFY and EXPN before EHLO.",
+        "any reply except 503",
         needs=("clear",),
-        probe=probing(lambda target_info: (NOOP, line("HELP"), line("VRFY postmaster"), line("EXPN staff"))),
-        evaluate=_no_503,
+        probe=probe_of(lambda target_info: (NOOP, line("HELP"), line("VRFY postmaster"), line("EXPN staff"))),
+        evaluate=_evaluate_before_ehlo,
     ),
     Rule(
         "R35",
         "post-data-clear",
         "RFC 5321 §4.1.1.4",
         r.VIOLATION,
-        "With the end of a message its envelope is gone.",
-        "RCPT is refused",
+        "The server must discard the envelope after the end of the message.",
+        "503 to RCPT",
         needs=("recipient",),
-        probe=probing(_after_message),
-        evaluate=_cleared,
+        probe=probe_of(_rcpt_after_message),
+        evaluate=_evaluate_envelope_discarded,
     ),
 )

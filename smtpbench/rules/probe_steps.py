@@ -1,6 +1,6 @@
-"""Steps that probes are made of, and judgements that many of them share.
+"""Steps that probes are made of, and checks that several rules share.
 
-Every step goes on whatever is answered: a probe says its dialogue to the end, and what came of it is judged afterwards.
+Every step continues whatever the server replies: a probe runs to its end, and its dialogue is evaluated afterwards.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ from smtpbench.units import NS_PER_MS
 
 HEADER = b"From: <probe@sender.example>\r\nSubject: probe\r\n\r\n"
 END = b"\r\n.\r\n"
-#: A message beyond the limit is tried where the limit is no more than this.
-OVERSIZE_TRY_BYTES = 4 * 1024 * 1024
-#: How long a probe listens for what it did not ask for, once all is said.
-LISTEN_MS = 400
+#: A message above the size limit is sent only if the limit is at most this.
+MAX_OVERSIZE_LIMIT_BYTES = 4 * 1024 * 1024
+#: Wait for unsolicited replies after the last step, milliseconds.
+QUIET_PERIOD_MS = 400
 
 
 def raw(octets: bytes, replies: int = 1, *, split: tuple[bytes, ...] = ()) -> Step:
-    """Any octets, and how many replies to wait for. split: write them in these segments instead."""
+    """Return a step that sends octets.
+
+    Args:
+        octets: What to send.
+        replies: Number of replies to wait for.
+        split: TCP segments to send instead, which together are the octets.
+    """
     verb = _verb(octets)
     expected_replies = (ExpectedReply(verb, s.ANY),) * replies
     return Step(
@@ -32,7 +38,7 @@ def raw(octets: bytes, replies: int = 1, *, split: tuple[bytes, ...] = ()) -> St
 
 
 def _verb(octets: bytes) -> str:
-    """What its replies are counted under: a verb, `message`, or `other`."""
+    """Return the metric of its replies: a verb, `message`, or `other`."""
     if octets.startswith(HEADER) or octets.endswith(END):
         return "message"
     verb = verb_of(octets)
@@ -40,34 +46,34 @@ def _verb(octets: bytes) -> str:
 
 
 def line(text: str | bytes, replies: int = 1) -> Step:
-    """One command line."""
+    """Return a step that sends one command line."""
     return raw((text.encode() if isinstance(text, str) else text) + b"\r\n", replies)
 
 
 def pause(ms: int) -> Step:
-    """Say nothing for a while; what comes meanwhile stands in the dialogue."""
+    """Return a step that sends nothing for a while. Replies that arrive meanwhile are part of the dialogue."""
     return Step(s.PAUSE, pause_ns=ms * NS_PER_MS)
 
 
 def hello(target_info: TargetInfo) -> Step:
-    """EHLO, or LHLO in LMTP (RFC 2033 §4.1)."""
+    """Return EHLO, or LHLO in LMTP (RFC 2033 §4.1)."""
     return line(f"{'LHLO' if target_info.lmtp else 'EHLO'} {target_info.client}")
 
 
 def starttls(wire: bytes = b"STARTTLS\r\n") -> Step:
-    """STARTTLS, with whatever is to go with it, and the handshake if it is answered 220."""
+    """Return STARTTLS, with further octets if `wire` has some, and the TLS handshake after a reply of 220."""
     return Step(s.STARTTLS, wire, expected_replies=(ExpectedReply("STARTTLS", (220,)),), metric="STARTTLS")
 
 
 def login(mechanism: str, credentials: tuple[str, str] | None = None) -> Step:
-    """A whole SASL exchange, with the target's credentials or with others."""
+    """Return a complete SASL exchange, with the target's credentials or with others."""
     return Step(
         s.AUTH, expected_replies=(ExpectedReply("AUTH", (2,)),), metric="AUTH", mechanism=mechanism, credentials=credentials
     )
 
 
 def opening(target_info: TargetInfo) -> tuple[Step, ...]:
-    """All that must come before MAIL: EHLO, and TLS and a login where they are demanded."""
+    """Return what must come before MAIL: EHLO, and TLS and a login where the server requires them."""
     steps = [hello(target_info)]
     if target_info.tls and not target_info.implicit_tls:
         steps += [starttls(), hello(target_info)]
@@ -77,83 +83,96 @@ def opening(target_info: TargetInfo) -> tuple[Step, ...]:
 
 
 def mechanism_of(target_info: TargetInfo) -> str:
-    """A mechanism that is offered and can be spoken, PLAIN before others."""
+    """Return the SASL mechanism to use: an offered one, preferably PLAIN."""
     offered = target_info.login_keywords.upper().split()
     return next((one for one in ("PLAIN", "LOGIN", "CRAM-MD5") if one in offered), "PLAIN")
 
 
 def mail(target_info: TargetInfo, parameters: str = "") -> Step:
-    """MAIL."""
+    """Return MAIL from the known sender."""
     return line(f"MAIL FROM:<{target_info.sender}>{' ' if parameters else ''}{parameters}")
 
 
 def rcpt(target_info: TargetInfo) -> Step:
-    """RCPT to the known recipient."""
+    """Return RCPT to the known recipient."""
     return line(f"RCPT TO:<{target_info.recipient}>")
 
 
 def envelope(target_info: TargetInfo) -> tuple[Step, ...]:
-    """The opening, MAIL and RCPT."""
+    """Return the steps up to and including MAIL and RCPT."""
     return (*opening(target_info), mail(target_info), rcpt(target_info))
 
 
 def message(body: bytes = b"text", replies: int = 1) -> Step:
-    """A whole message behind DATA, its end included."""
+    """Return a complete message for after DATA, including the end of data."""
     return raw(HEADER + body + END, replies)
 
 
 def oversize(target_info: TargetInfo) -> bytes:
-    """A text beyond the limit that is offered, without its end; nothing where it names no limit or one too high to try."""
+    """Return a message text above the announced size limit, without its end; empty without a limit or if it is too high."""
     limit_bytes = target_info.limit_bytes
-    return HEADER + (b"x" * 70 + b"\r\n") * (limit_bytes // 72 + 1000) if 0 < limit_bytes <= OVERSIZE_TRY_BYTES else b""
+    return (
+        HEADER + (b"x" * 70 + b"\r\n") * (limit_bytes // 72 + 1000) if 0 < limit_bytes <= MAX_OVERSIZE_LIMIT_BYTES else b""
+    )
 
 
 NOOP = line("NOOP")
 QUIT = line("QUIT")
-LISTEN = pause(LISTEN_MS)
+QUIET_PERIOD = pause(QUIET_PERIOD_MS)
 
 
-def script(target_info: TargetInfo, *steps: Step, listen: bool = True) -> Script:
-    """A probe's script. listen: after QUIT, hear what else comes until the server closes (or `LISTEN_MS` are over)."""
+def script(target_info: TargetInfo, *steps: Step, quiet_period: bool = True) -> Script:
+    """Return the script of a probe: these steps and QUIT.
+
+    Args:
+        target_info: What is known of the target.
+        steps: What to send before QUIT.
+        quiet_period: Whether to wait for further replies after QUIT, until the server closes or `QUIET_PERIOD_MS` have
+            passed.
+    """
     return Script.of(
         "probe",
-        (*steps, QUIT, *((LISTEN,) if listen else ())),
+        (*steps, QUIT, *((QUIET_PERIOD,) if quiet_period else ())),
         greeting=s.ANY_GREETING,
         implicit_tls=target_info.implicit_tls,
         lmtp=target_info.lmtp,
     )
 
 
-def probing(*dialogues: Callable[[TargetInfo], tuple[Step, ...]]) -> Callable[[TargetInfo], list[Script]]:
-    """A probe that is a script for each of these."""
-    return lambda target_info: [script(target_info, *steps(target_info)) for steps in dialogues]
+def probe_of(*sessions: Callable[[TargetInfo], tuple[Step, ...]]) -> Callable[[TargetInfo], list[Script]]:
+    """Return a probe of one session for each of these functions, which return its steps."""
+    return lambda target_info: [script(target_info, *steps(target_info)) for steps in sessions]
 
 
-# -- judging -----------------------------------------------------------------------------------------------------
+# -- evaluating --------------------------------------------------------------------------------------------------
 
 
 def accepted(exchange: Exchange | None) -> bool:
-    """Whether its first reply is 2yz."""
+    """Return whether the first reply is 2yz."""
     return exchange is not None and exchange.code // 100 == 2
 
 
 def refused(exchange: Exchange | None) -> bool:
-    """Whether its first reply is 4yz or 5yz."""
+    """Return whether the first reply is 4yz or 5yz."""
     return exchange is not None and exchange.code // 100 in (4, 5)
 
 
-def ready_for_text(dialogue: Dialogue) -> bool:
-    """Whether DATA was answered 354."""
+def data_accepted(dialogue: Dialogue) -> bool:
+    """Return whether the reply to DATA is 354."""
     exchange = dialogue.exchange_of(b"DATA")
     return exchange is not None and exchange.code == 354
 
 
-def said_of(exchange: Exchange | None) -> str:
-    """What a turn was answered, for `actual`: codes only, never the server's words."""
+def reply_text(what: str, exchange: Exchange | None) -> str:
+    """Return what the server replied, for `Verdict.actual`: codes only, never the text of its replies.
+
+    Args:
+        what: What was sent, such as `a second EHLO`.
+        exchange: The exchange in which it was sent; None if it was not.
+    """
     if exchange is None:
-        return "it was never said"
-    return (
-        "no reply"
-        if not exchange.codes
-        else "answered " + ", ".join(str(code or "without a code") for code in exchange.codes)
-    )
+        return f"{what} was not sent"
+    if not exchange.codes:
+        return f"the server did not reply to {what}"
+    codes = ", ".join(str(code) if code else "without a code" for code in exchange.codes)
+    return f"the server replied {codes} to {what}"

@@ -1,4 +1,4 @@
-"""The register: every rule that is known, by name and by number."""
+"""The register: all rules, by name and by number."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ _BY_ID = {rule.id: rule for rule in RULES}
 
 
 def find(names: Iterable[str]) -> tuple[Rule, ...]:
-    """The rules of these names or numbers, all of them where none is named. Raises UsageError."""
-    wanted = []
+    """Return the rules with these names or numbers; all rules if there are no names.
+
+    Raises:
+        UsageError: There is no such rule.
+    """
+    found = []
     for name in names:
         rule = BY_NAME.get(name.lower()) or _BY_ID.get(name.upper())
         if rule is None:
             hint = did_you_mean(name, (*BY_NAME, *_BY_ID)) or "; `smtpbench rules` lists them"
             raise UsageError(f"there is no rule {name!r}{hint}")
-        wanted.append(rule)
-    return tuple(wanted) or RULES
+        found.append(rule)
+    return tuple(found) or RULES

@@ -1,10 +1,10 @@
-"""What a rule is: a requirement of an RFC, the dialogue that tries it, and what is judged of the answer.
+"""Rules: a requirement of an RFC, the dialogues that test it, and how they are evaluated.
 
-A rule is one of two kinds. A *probe* brings its own scripts, spoken on a connection each, and judges them together. An
-*invariant* judges any dialogue at all, whoever wrote it: those of probes, of a fuzzer, of a load test.
+There are two kinds of rules, and a rule can be both. A rule with a *probe* brings its own scripts, which run on a connection
+each, and evaluates their dialogues together. A rule with an *invariant* evaluates any dialogue, whether it comes from a
+probe, from a fuzzing campaign or from a load test.
 
-What cannot be tried (an extension that is not offered, a login that nobody gave) is inconclusive with its reason, and
-never a pass.
+A rule that cannot be tested (an extension is not offered, no credentials are given) is inconclusive. It never passes.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script
 
-# Severities.
+# Severities, the most severe first.
 SECURITY: Final = "security"
 VIOLATION: Final = "violation"  #: a MUST
-WARNING: Final = "warning"  #: a MUST that the field widely relaxes
+WARNING: Final = "warning"  #: a MUST that many servers relax
 ADVICE: Final = "advice"  #: a SHOULD
 #: Severity → what it says of a rule; the gravest first.
 SEVERITY_MEANINGS: Final[Mapping[str, str]] = {
@@ -31,7 +31,7 @@ SEVERITY_MEANINGS: Final[Mapping[str, str]] = {
 }
 SEVERITIES: Final = tuple(SEVERITY_MEANINGS)
 
-# Verdicts; these are the words of `rules.<name>.verdict`.
+# Statuses of a verdict, as in `rules.<name>.verdict` of a result.
 PASS: Final = "pass"
 VIOLATED: Final = "violation"
 INCONCLUSIVE: Final = "inconclusive"
@@ -39,7 +39,13 @@ NOT_RUN: Final = "not-run"
 
 
 class Verdict(NamedTuple):
-    """What came of a rule. actual: what the server did, or why nothing can be told. take: the dialogue that shows it."""
+    """Result of evaluating a rule.
+
+    Attributes:
+        status: PASS, VIOLATED, INCONCLUSIVE or NOT_RUN.
+        actual: What the server did, or why the rule is inconclusive.
+        dialogue_index: Index of the dialogue that shows it.
+    """
 
     status: str
     actual: str = ""
@@ -50,22 +56,27 @@ PASSED: Final = Verdict(PASS)
 
 
 def violated(actual: str, dialogue_index: int = 0) -> Verdict:
-    """The requirement is not met; `actual` says what was done instead, and holds no octets of the server's but codes."""
+    """Return the verdict of a violation.
+
+    Args:
+        actual: What the server did. Of its octets, only reply codes may appear in it.
+        dialogue_index: Index of the dialogue that shows it.
+    """
     return Verdict(VIOLATED, actual, dialogue_index)
 
 
 def inconclusive(reason: str, dialogue_index: int = 0) -> Verdict:
-    """Nothing can be told."""
+    """Return the verdict of a rule that could not be tested, with the reason."""
     return Verdict(INCONCLUSIVE, reason, dialogue_index)
 
 
-def passed_unless(wrong: bool, actual: str, dialogue_index: int = 0) -> Verdict:
-    """PASS, or the violation."""
-    return violated(actual, dialogue_index) if wrong else PASSED
+def violated_if(condition: bool, actual: str, dialogue_index: int = 0) -> Verdict:
+    """Return a violation if the condition is true, else PASSED."""
+    return violated(actual, dialogue_index) if condition else PASSED
 
 
-def provokes_only(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
-    """What an invariant's own probe judges: nothing, for it only provokes."""
+def always_passed(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    """Return PASSED: for a probe whose dialogues only the invariant of the rule evaluates."""
     return PASSED
 
 
@@ -76,13 +87,23 @@ Invariant = Callable[[TargetInfo, Dialogue], str]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One entry of the register.
+    """One entry of the rule register.
 
-    id, name: `R51`, `eod-lf-lf`. section: `RFC 5321 §4.1.1.4`. requirement: in our own words. expected: what a server that
-    keeps it does. needs: what the target must offer, see `Offer.lacks`. probe, judge: of a probe. invariant: what is wrong
-    with a dialogue, in words, or nothing. alone: it may end the server or take long, so nothing else is tried meanwhile.
-    turned_away: it can be judged of a server that greets with a refusal. by_turn: its invariant judges each write and the
-    replies to it by themselves, but for whether EHLO or HELO was taken before, and whether anything asked for SMTPUTF8.
+    Attributes:
+        id: Number, such as `R51`.
+        name: Name, such as `eod-lf-lf`.
+        section: Where the requirement stands, such as `RFC 5321 §4.1.1.4`.
+        severity: SECURITY, VIOLATION, WARNING or ADVICE.
+        requirement: The requirement in other words than the RFC's.
+        expected: What a correct server does in the probe.
+        needs: What the target must offer, see `TargetInfo.missing`.
+        probe: Returns the scripts of the probe, one for each session.
+        evaluate: Evaluates the dialogues of the probe.
+        invariant: Returns what is wrong with a dialogue; empty if nothing is.
+        exclusive: The probe may crash the server or take long, so no other session runs at the same time.
+        allows_refused_greeting: The rule can be tested on a server that greets with 4yz or 5yz.
+        by_exchange: The invariant evaluates each exchange by itself. It may depend on whether EHLO or HELO was accepted
+            before, and on whether the session uses SMTPUTF8.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What a target offers: its extensions in the clear and inside TLS, and what the user says of it."""
+"""What is known of a target: its extensions before and inside TLS, and what the user says about it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from smtpbench.smtp.reply import Reply
 
 
 def keywords(reply: Reply) -> dict[str, str]:
-    """The extensions of a reply to EHLO: upper-case keyword → its parameters, as they stand (RFC 5321 §4.1.1.1)."""
+    """Return the extensions in a reply to EHLO: keyword in upper case → its parameters (RFC 5321 §4.1.1.1)."""
     found: dict[str, str] = {}
     for line in reply.lines[1:]:
         keyword, _, parameters = line.decode("latin-1").strip().partition(" ")
-        # `AUTH=LOGIN`: an old way to write it, which some servers add for old clients
+        # `AUTH=LOGIN` is an obsolete form that some servers add for old clients
         keyword, equals, first = keyword.partition("=")
         if keyword and not (equals and keyword.upper() in found):
             found[keyword.upper()] = f"{first} {parameters}".strip() if equals else parameters
@@ -25,7 +25,7 @@ def keywords(reply: Reply) -> dict[str, str]:
 NEEDS: Final[Mapping[str, str]] = {
     "recipient": "a recipient that the server accepts (`--recipient`)",
     "credentials": "a login (a user in the URL of the target, and a password)",
-    "smtp": "SMTP; the rule does not hold for LMTP",
+    "smtp": "SMTP; the rule does not apply to LMTP",
     "lmtp": "LMTP",
     "starttls": "`STARTTLS` offered by the server, and a connection that begins without TLS",
     "auth": "`AUTH` offered by the server, before or inside TLS",
@@ -35,12 +35,19 @@ NEEDS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class TargetInfo:
-    """What is known of a target before it is tried.
+    """What is known of a target.
 
-    recipient: a mailbox that it takes mail for, without brackets; empty where none was found. sender: whom mail comes from.
-    client: what EHLO says. clear, inside: the keywords of EHLO in the clear and inside TLS (empty where there is none).
-    credentials: (user, password), or None. lmtp: LMTP is spoken. tls: the connection begins with TLS, or TLS is demanded
-    before MAIL, so that every probe begins with STARTTLS. login: AUTH is demanded before MAIL.
+    Attributes:
+        recipient: Recipient address that the target accepts, without brackets; empty if none is known.
+        sender: Envelope sender.
+        client: Argument of EHLO.
+        keywords_before_tls: Keywords of EHLO before TLS → their parameters; empty with implicit TLS.
+        keywords_in_tls: Keywords of EHLO inside TLS → their parameters; empty without TLS.
+        credentials: User and password; None without a login.
+        lmtp: Whether the target speaks LMTP.
+        implicit_tls: Whether connections begin with TLS.
+        tls: Whether MAIL requires TLS, so that every probe begins with STARTTLS.
+        login: Whether MAIL requires a login.
     """
 
     recipient: str = ""
@@ -56,38 +63,38 @@ class TargetInfo:
 
     @property
     def extensions(self) -> Mapping[str, str]:
-        """The keywords that hold where probes are spoken."""
+        """Return the keywords that apply where a probe sends MAIL."""
         return self.keywords_in_tls if self.tls or self.implicit_tls else self.keywords_before_tls
 
     @property
     def login_keywords(self) -> str:
-        """The mechanisms of AUTH, where it is offered: inside TLS first, for some offer it only there."""
+        """Return the mechanisms of AUTH, preferably those inside TLS: some servers offer AUTH only there."""
         return self.keywords_in_tls.get("AUTH", "") or self.keywords_before_tls.get("AUTH", "")
 
     @property
     def limit_bytes(self) -> int:
-        """The largest message it says it takes (RFC 1870 §3), 0 where it names no limit."""
+        """Return the maximum message size that the target announces (RFC 1870 §3), 0 without one."""
         text = self.extensions.get("SIZE", "").strip()
         return int(text) if text.isdecimal() else 0
 
     def missing(self, needs: tuple[str, ...]) -> str:
-        """Why a rule with these needs cannot be tried; nothing where it can.
+        """Return why a rule with these needs cannot be tested; empty if it can.
 
         A need is the keyword of an extension, or one of `NEEDS`.
         """
         for need in needs:
-            reason = self._lacks(need)
+            reason = self._missing_reason(need)
             if reason:
                 return reason
         return ""
 
-    def _lacks(self, need: str) -> str:
+    def _missing_reason(self, need: str) -> str:
         if need == "recipient":
-            return "" if self.recipient else "no recipient is known that it takes mail for; name one with --recipient"
+            return "" if self.recipient else "no recipient is known that the server accepts; give one with --recipient"
         if need == "credentials":
-            return "" if self.credentials else "no login was given"
+            return "" if self.credentials else "no credentials were given"
         if need in ("smtp", "lmtp"):
-            return "" if self.lmtp == (need == "lmtp") else f"for {need.upper()} only"
+            return "" if self.lmtp == (need == "lmtp") else f"the rule applies to {need.upper()} only"
         if need == "clear":
             return "the connection begins with TLS" if self.implicit_tls else ""
         if need == "starttls":

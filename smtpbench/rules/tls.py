@@ -1,7 +1,8 @@
-"""STARTTLS: RFC 3207. What was said in the clear, by anybody, is gone once TLS has begun.
+"""STARTTLS: RFC 3207. A server must discard everything that it received before TLS.
 
-Whoever sits between a client and its server can add octets to the clear part of the session, and cannot change the part
-inside TLS. So a server that takes octets from behind STARTTLS with it into TLS lets a stranger speak in the client's name.
+An attacker between a client and a server can add octets to the part of a session before TLS, but cannot change the part
+inside TLS. A server that keeps octets sent after STARTTLS and reads them inside TLS executes commands of the attacker as if
+the client had sent them.
 """
 
 from __future__ import annotations
@@ -10,24 +11,26 @@ from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
-from smtpbench.rules.probe_steps import accepted, hello, line, mail, pause, rcpt, said_of, script, starttls
+from smtpbench.rules.end_reason import describe_end
+from smtpbench.rules.probe_steps import accepted, hello, line, mail, pause, rcpt, reply_text, script, starttls
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue, Exchange
 from smtpbench.session.script import Script
+from smtpbench.text import plural
 
 _WAIT_MS = 300
-_MANY = 300
-_INJECTED = (b"NOOP\r\n", b"NOOP\r\n" * _MANY, b"EHLO stranger.example\r\n", b"\r\n")
-_UNFINISHED = (b"NOOP ", b"XYZZY ", b"NOOP\r\n" * _MANY + b"XYZZY ")
+_MANY_COMMANDS = 300
+_COMMANDS_AFTER_STARTTLS = (b"NOOP\r\n", b"NOOP\r\n" * _MANY_COMMANDS, b"EHLO stranger.example\r\n", b"\r\n")
+_INCOMPLETE_LINES = (b"NOOP ", b"XYZZY ", b"NOOP\r\n" * _MANY_COMMANDS + b"XYZZY ")
 
 
-def _inside(dialogue: Dialogue) -> bool:
-    """Whether the handshake was done."""
-    return any(exchange.tls for exchange in dialogue.exchanges) or any(one.tls for one in dialogue.replies())
+def _tls_completed(dialogue: Dialogue) -> bool:
+    """Return whether the TLS handshake was completed."""
+    return any(exchange.tls for exchange in dialogue.exchanges) or any(received.tls for received in dialogue.replies())
 
 
-def _injections(target_info: TargetInfo) -> Sequence[Script]:
+def _injected_command_scripts(target_info: TargetInfo) -> Sequence[Script]:
     return [
         script(
             target_info,
@@ -37,15 +40,16 @@ def _injections(target_info: TargetInfo) -> Sequence[Script]:
             hello(target_info),
             line("NOOP"),
         )
-        for octets in _INJECTED
+        for octets in _COMMANDS_AFTER_STARTTLS
     ]
 
 
-def _nothing_injected(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_commands_discarded(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
-        early = [one for exchange in dialogue.exchanges if not exchange.tls for one in exchange.replies if one.tls]
+        early = sum(received.tls for exchange in dialogue.exchanges if not exchange.tls for received in exchange.replies)
         if early:
-            return r.violated(f"{len(early)} replies came inside TLS before anything was said there", dialogue_index)
+            actual = f"the server sent {plural(early, 'reply')} inside TLS before any command was sent there"
+            return r.violated(actual, dialogue_index)
         late = next(
             (
                 exchange
@@ -55,12 +59,13 @@ def _nothing_injected(target_info: TargetInfo, dialogues: Sequence[Dialogue]) ->
             None,
         )
         if late is not None:
-            return r.violated(f"{len(late.replies)} replies came inside TLS where one was due", dialogue_index)
-    return r.PASSED if any(map(_inside, dialogues)) else _no_handshake(dialogues[0])
+            actual = f"the server sent {plural(len(late.replies), 'reply')} to one command inside TLS"
+            return r.violated(actual, dialogue_index)
+    return r.PASSED if any(map(_tls_completed, dialogues)) else _evaluate_no_handshake(dialogues[0])
 
 
-def _no_handshake(dialogue: Dialogue) -> Verdict:
-    """It hung up on what was behind STARTTLS, which it may; or TLS could not be had at all."""
+def _evaluate_no_handshake(dialogue: Dialogue) -> Verdict:
+    """Return PASSED if the server rejected STARTTLS with octets after it, or closed the connection; else inconclusive."""
     exchange = dialogue.exchange_of(b"STARTTLS")
     if (
         dialogue.end_reason == api.TLS_FAILED
@@ -68,10 +73,10 @@ def _no_handshake(dialogue: Dialogue) -> Verdict:
         or dialogue.closed_by_server
     ):
         return r.PASSED
-    return r.inconclusive(f"STARTTLS was {said_of(exchange)}, and no handshake followed ({dialogue.end_reason})")
+    return _tls_not_started(dialogue)
 
 
-def _halves(target_info: TargetInfo) -> Sequence[Script]:
+def _incomplete_line_scripts(target_info: TargetInfo) -> Sequence[Script]:
     return [
         script(
             target_info,
@@ -81,26 +86,26 @@ def _halves(target_info: TargetInfo) -> Sequence[Script]:
             hello(target_info),
             line("NOOP"),
         )
-        for octets in _UNFINISHED
+        for octets in _INCOMPLETE_LINES
     ]
 
 
-def _nothing_joined(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_incomplete_line_discarded(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
-        greeted = next(
+        hello_in_tls = next(
             (exchange for exchange in dialogue.exchanges if exchange.tls and exchange.sent[:4] in (b"EHLO", b"LHLO")), None
         )
-        if greeted is None or not greeted.codes or greeted.code in (421, 454):
+        if hello_in_tls is None or not hello_in_tls.codes or hello_in_tls.code in (421, 454):
             continue
-        plain = greeted.first is not None and len(greeted.first.lines) == 1 and bool(target_info.keywords_in_tls)
-        if greeted.code != 250 or plain:
-            return r.violated(
-                f"an unfinished line from before TLS was put before EHLO, which was {said_of(greeted)}", dialogue_index
-            )
-    return r.PASSED if any(map(_inside, dialogues)) else _no_handshake(dialogues[0])
+        first = hello_in_tls.first
+        without_extensions = first is not None and len(first.lines) == 1 and bool(target_info.keywords_in_tls)
+        if hello_in_tls.code != 250 or without_extensions:
+            actual = f"the server joined an incomplete line from before TLS with EHLO: {reply_text('EHLO', hello_in_tls)}"
+            return r.violated(actual, dialogue_index)
+    return r.PASSED if any(map(_tls_completed, dialogues)) else _evaluate_no_handshake(dialogues[0])
 
 
-def _forgotten(target_info: TargetInfo) -> Sequence[Script]:
+def _state_before_tls_scripts(target_info: TargetInfo) -> Sequence[Script]:
     return [
         script(target_info, mail(target_info)),
         script(target_info, hello(target_info), starttls(), mail(target_info)),
@@ -108,76 +113,103 @@ def _forgotten(target_info: TargetInfo) -> Sequence[Script]:
     ]
 
 
-def _all_forgotten(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_state_discarded(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     before, after = dialogues[0].exchange_of(b"MAIL"), dialogues[1].exchange_of(b"MAIL")
     if accepted(dialogues[2].exchange_of(b"RCPT")) and _in_tls(dialogues[2].exchange_of(b"RCPT")):
-        return r.violated("RCPT was taken inside TLS, for a MAIL from before it", 2)
+        return r.violated("the server accepted RCPT inside TLS for a MAIL from before TLS", 2)
     if before is not None and before.code == 503 and _in_tls(after):
-        return r.passed_unless(
-            accepted(after), "MAIL was taken inside TLS without an EHLO there, and without TLS only after EHLO", 1
-        )
-    if not any(map(_inside, dialogues)):
-        return _unclear_handshake(dialogues[1])
-    return r.PASSED if accepted(before) else r.inconclusive(f"MAIL before EHLO was {said_of(before)}, not answered 503")
+        actual = "the server accepted MAIL inside TLS without EHLO there, although it requires EHLO before MAIL"
+        return r.violated_if(accepted(after), actual, 1)
+    if not any(map(_tls_completed, dialogues)):
+        return _tls_not_started(dialogues[1])
+    return r.PASSED if accepted(before) else r.inconclusive(reply_text("MAIL before EHLO", before))
 
 
-def _unclear_handshake(dialogue: Dialogue) -> Verdict:
-    return r.inconclusive(
-        f"no TLS was to be had: STARTTLS was {said_of(dialogue.exchange_of(b'STARTTLS'))} ({dialogue.end_reason})"
-    )
+def _tls_not_started(dialogue: Dialogue) -> Verdict:
+    reply = reply_text("STARTTLS", dialogue.exchange_of(b"STARTTLS"))
+    return r.inconclusive(f"TLS was not started: {reply} ({describe_end(dialogue.end_reason)})")
 
 
 def _in_tls(exchange: Exchange | None) -> bool:
     return exchange is not None and exchange.tls
 
 
-def _twice(target_info: TargetInfo) -> Sequence[Script]:
+def _ehlo_in_tls_scripts(target_info: TargetInfo) -> Sequence[Script]:
     return [script(target_info, hello(target_info), starttls(), hello(target_info))]
 
 
-def _not_again(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_starttls_not_offered(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     exchange = next((exchange for exchange in dialogues[0].exchanges if exchange.tls and exchange.code == 250), None)
     if exchange is None or exchange.first is None:
-        return _unclear_handshake(dialogues[0])
-    words = {text.split(b" ")[0].upper() for text in exchange.first.lines[1:]}
-    return r.passed_unless(b"STARTTLS" in words, "STARTTLS is offered inside TLS")
+        return _tls_not_started(dialogues[0])
+    keywords = {text.split(b" ")[0].upper() for text in exchange.first.lines[1:]}
+    return r.violated_if(b"STARTTLS" in keywords, "the server offers STARTTLS inside TLS")
 
 
-def _with_argument(target_info: TargetInfo) -> Sequence[Script]:
-    return [script(target_info, hello(target_info), line("STARTTLS now"), listen=False)]
+def _starttls_argument_scripts(target_info: TargetInfo) -> Sequence[Script]:
+    return [script(target_info, hello(target_info), line("STARTTLS now"), quiet_period=False)]
 
 
-def _argument_refused(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+def _evaluate_starttls_argument(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     exchange = dialogues[0].exchange_of(b"STARTTLS")
-    return r.passed_unless(accepted(exchange), "STARTTLS with an argument was answered 220")
+    return r.violated_if(accepted(exchange), reply_text("STARTTLS with an argument", exchange))
 
 
 RULES = (
     Rule(
-        "R70", "tls-inject", "RFC 3207 §4.2", r.SECURITY,
-        "Commands that came in the clear behind STARTTLS are never carried out inside TLS.",
-        "no reply inside TLS before a command there, or the end of the connection",
-        needs=("starttls",), probe=_injections, evaluate=_nothing_injected,
+        "R70",
+        "tls-inject",
+        "RFC 3207 §4.2",
+        r.SECURITY,
+        "The server must discard commands that it received before TLS together with STARTTLS.",
+        "no reply inside TLS before a command was sent there, or a closed connection",
+        needs=("starttls",),
+        probe=_injected_command_scripts,
+        evaluate=_evaluate_commands_discarded,
     ),
     Rule(
-        "R71", "tls-partial", "RFC 3207 §4.2", r.SECURITY,
-        "An unfinished line that came in the clear behind STARTTLS does not become the beginning of the first command "
-        "inside TLS.",
-        "the first EHLO inside TLS is answered as ever, or the connection ends",
-        needs=("starttls",), probe=_halves, evaluate=_nothing_joined,
+        "R71",
+        "tls-partial",
+        "RFC 3207 §4.2",
+        r.SECURITY,
+        "The server must discard an incomplete line that it received together with STARTTLS. The line must not become the "
+        "beginning of the first command inside TLS.",
+        "the usual reply to the first EHLO inside TLS, or a closed connection",
+        needs=("starttls",),
+        probe=_incomplete_line_scripts,
+        evaluate=_evaluate_incomplete_line_discarded,
     ),
     Rule(
-        "R72", "tls-reset", "RFC 3207 §4.2", r.VIOLATION,
-        "TLS begins a new session: EHLO and the envelope from before it are forgotten.",
-        "503 to MAIL and RCPT", needs=("starttls", "recipient"), probe=_forgotten, evaluate=_all_forgotten,
+        "R72",
+        "tls-reset",
+        "RFC 3207 §4.2",
+        r.VIOLATION,
+        "The server must discard the session state when TLS starts: EHLO and the envelope from before TLS no longer count.",
+        "503 to MAIL and RCPT inside TLS",
+        needs=("starttls", "recipient"),
+        probe=_state_before_tls_scripts,
+        evaluate=_evaluate_state_discarded,
     ),
     Rule(
-        "R73", "tls-readvertise", "RFC 3207 §4.2", r.VIOLATION, "Inside TLS, STARTTLS is not offered.",
-        "EHLO without STARTTLS",
-        needs=("starttls",), probe=_twice, evaluate=_not_again,
+        "R73",
+        "tls-readvertise",
+        "RFC 3207 §4.2",
+        r.VIOLATION,
+        "The server must not offer STARTTLS inside TLS.",
+        "a reply to EHLO inside TLS without STARTTLS",
+        needs=("starttls",),
+        probe=_ehlo_in_tls_scripts,
+        evaluate=_evaluate_starttls_not_offered,
     ),
     Rule(
-        "R74", "tls-syntax", "RFC 3207 §4", r.VIOLATION, "STARTTLS has no argument.", "501",
-        needs=("starttls",), probe=_with_argument, evaluate=_argument_refused,
+        "R74",
+        "tls-syntax",
+        "RFC 3207 §4",
+        r.VIOLATION,
+        "STARTTLS has no argument. The server must reject one.",
+        "501 to STARTTLS with an argument",
+        needs=("starttls",),
+        probe=_starttls_argument_scripts,
+        evaluate=_evaluate_starttls_argument,
     ),
-)  # fmt: skip
+)

@@ -107,7 +107,7 @@ def validate_comparison(document: Document, folder: Path) -> Comparison:
     comparison = validate_document(
         document,
         Comparison,
-        "the document is not a mapping; a comparison needs the keys `scenario` and `candidates`",
+        "a comparison needs the keys `scenario` and `candidates`",
         model_by_key,
     )
     candidates = {name: one.with_absolute_paths(folder) for name, one in comparison.candidates.items()}

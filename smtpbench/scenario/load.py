@@ -98,7 +98,7 @@ def load_text(text: str, path: Path) -> ScenarioFile:
     return ScenarioFile(
         path,
         text,
-        validate_document(document, Scenario, "the document is not a mapping; a scenario needs at least the key `session`"),
+        validate_document(document, Scenario, "a scenario needs at least the key `session`"),
         document,
     )
 
@@ -106,9 +106,7 @@ def load_text(text: str, path: Path) -> ScenarioFile:
 def load_fixture(path: Path) -> FixtureFile:
     """Load a fixture file and make its paths absolute. Raises ScenarioError with every mistake in it."""
     document = parse(read_text(path), str(path))
-    fixture = validate_document(
-        document, FixtureFile, "the document is not a mapping; a fixture file has keys like `recipient`"
-    )
+    fixture = validate_document(document, FixtureFile, "a fixture file has keys like `recipient`")
     return fixture.with_absolute_paths(path.resolve().parent)
 
 
@@ -116,14 +114,14 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 def validate_document(
-    document: Document, model: type[ModelT], not_a_mapping: str, model_by_key: Mapping[str, type[BaseModel]] = _MODEL_BY_KEY
+    document: Document, model: type[ModelT], expected_keys: str, model_by_key: Mapping[str, type[BaseModel]] = _MODEL_BY_KEY
 ) -> ModelT:
     """Return the content of a document as a model.
 
     Args:
         document: The document.
         model: Model of the whole document.
-        not_a_mapping: Error text for a document that is not a mapping.
+        expected_keys: What the error text for a document that is not a mapping adds, like `a scenario has the key session`.
         model_by_key: Models below certain keys, for the error texts about unknown keys.
 
     Raises:
@@ -131,7 +129,7 @@ def validate_document(
     """
     found = None
     if not isinstance(document.data, dict):
-        document.problem((), not_a_mapping)
+        document.problem((), f"the document is not a mapping; {expected_keys}")
     else:
         try:
             found = model.model_validate(document.data)

@@ -20,7 +20,7 @@ from smtpbench.scenario.load import validate_document
 from smtpbench.scenario.reader import parse, read_text
 from smtpbench.units import parse_duration_ns, parse_range
 
-_KEYS = "a sink configuration is a mapping with the keys `on`, `stall`, `greylist` and `seed`"
+_KEYS = "a sink configuration has the keys `on`, `stall`, `greylist` and `seed`"
 
 
 def _text_of(parse_text: Callable[[str], object]) -> BeforeValidator:
@@ -36,14 +36,14 @@ def _text_of(parse_text: Callable[[str], object]) -> BeforeValidator:
 class SinkConfig(Model):
     """What a configuration file of the sink may contain. Times stay text, as the options of `smtpbench sink` are."""
 
-    on: list[str] = Field(default=[], description="rules, VERB=ACTION[@SHARE], tried in order")
+    on: list[str] = Field(default=[], description="Rules, VERB=ACTION[@SHARE], tried in order.")
     stall: Annotated[str, _text_of(lambda text: parse_range(text, parse_duration_ns))] | None = Field(
-        None, description="no reply in this window after the first MAIL, such as 4s..5s"
+        None, description="Window after the first MAIL in which there are no replies, such as 4s..5s."
     )
     greylist: Annotated[str, _text_of(parse_duration_ns)] | None = Field(
-        None, description="how long a new pair of sender and recipient gets 450, such as 30s"
+        None, description="Time for which a new pair of sender and recipient gets 450, such as 30s."
     )
-    seed: int = Field(0, ge=0, description="seed of shares and delays")
+    seed: int = Field(0, ge=0, description="Random seed of shares and delays.")
 
 
 def load_sink_config(path: Path, check_rule: Callable[[str], object]) -> dict[str, Any]:

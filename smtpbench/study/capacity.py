@@ -16,7 +16,7 @@ Whatever ends the search, the completed steps are its result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,7 @@ from smtpbench.measure.recorder import Interval
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CAPACITY
 from smtpbench.scenario.load import ScenarioFile
-from smtpbench.study.progress import COMPLETED, ReportProgress, StudyProgress
+from smtpbench.study.progress import COMPLETED, ReportProgress, RunObserver, StudyProgress, StudyUpdate
 from smtpbench.study.search import (
     NOTHING,
     NextStep,
@@ -43,6 +43,7 @@ from smtpbench.study.search import (
     SearchResult,
     SearchStep,
     decide,
+    remaining_s,
     rounded,
     search_result,
     step_length_s,
@@ -175,7 +176,7 @@ class CapacitySearch(StudyProgress):
         lowest_per_s = rounded(first_per_s * _LOWEST_RATE_SHARE) if request.first_per_s is None else first_per_s
         self._limits = replace(self._limits, first_per_s=first_per_s, lowest_per_s=lowest_per_s)
         measured = "" if baseline.rate_per_s is None else f"a single connection does {baseline.rate_per_s:,.1f} messages/s; "
-        self._report_progress(f"{measured}the search starts at {first_per_s:g}/s")
+        self._notify(f"{measured}the search starts at {first_per_s:g}/s")
 
     async def _run_baseline(self, name: str, arrivals: int) -> _Baseline | None:
         """Send some messages over a single connection, closed model; return None if a signal ended the run."""
@@ -183,7 +184,7 @@ class CapacitySearch(StudyProgress):
             self._request.plan, connections=1, workers=1, arrivals=arrivals, duration_ns=_BASELINE_NS, stages=(), warmup_ns=0
         )
         request = self._run_request(plan, name, ThresholdMonitor(self._objectives))
-        done = await loading.run(request, SilentObserver(self._report_progress))
+        done = await loading.run(request, SilentObserver(self._notify))
         if self._note_interruption(done):
             return None
         result = done.result
@@ -205,7 +206,15 @@ class CapacitySearch(StudyProgress):
         measurement = StepMeasurement(rate_per_s, plan, self._objectives)
         name = f"step-{number:02}-{rate_per_s:g}"
         monitor = StepMonitor(self._objectives, measurement=measurement)
-        done = await loading.run(self._run_request(plan, name, monitor), _StepObserver(self._report_progress, measurement))
+        now = f"step {number}, {rate_per_s:g}/s"
+        left_s = remaining_s(self._limits, self.steps, request.step_s, plan.warmup_ns / NS_PER_S)
+
+        def report_run(elapsed_s: float, _: float) -> None:
+            left_now_s = None if left_s is None else max(0.0, left_s - elapsed_s)
+            self._report_progress(StudyUpdate(now, remaining_s=left_now_s))
+
+        observer = _StepObserver(plan, self._notify, report_run, measurement)
+        done = await loading.run(self._run_request(plan, name, monitor), observer)
         if self._note_interruption(done):
             return False
         step, entry = evaluate_step(measurement, next_step.purpose, done.result, self._unloaded)
@@ -215,7 +224,8 @@ class CapacitySearch(StudyProgress):
         verdict = "passed" if step.passed else "FAILED" if not step.limited_by else "inconclusive"
         p99 = "" if entry["p99_ms"] is None else f", message p99 {format_value('ms', entry['p99_ms'])}"
         reason = "" if step.passed else f" ({entry['why']})"
-        self._report_progress(f"step {number}, {rate_per_s:g}/s: {verdict}{p99}{reason}")
+        left_s = remaining_s(self._limits, self.steps, request.step_s, plan.warmup_ns / NS_PER_S)
+        self._report_progress(StudyUpdate(f"{now}: {verdict}{p99}{reason}", remaining_s=left_s, milestone=True))
         return True
 
     async def _wait_for_recovery(self) -> bool:
@@ -237,15 +247,15 @@ class CapacitySearch(StudyProgress):
             if baseline.service_ms is not None and baseline.service_ms <= limit_ms:
                 return True
             await trio.sleep(_RECOVERY_PAUSE_S * 2**check)
-        self._report_progress("the server is still slower than without load; the search goes on nevertheless")
+        self._notify("the server is still slower than without load; the search goes on nevertheless")
         return True
 
-    def _run_request(self, plan: LoadPlan, name: str, watch: ThresholdMonitor) -> loading.RunRequest:
+    def _run_request(self, plan: LoadPlan, name: str, monitor: ThresholdMonitor) -> loading.RunRequest:
         request = self._request
         access = request.access
         return loading.RunRequest(
             request.file, access.target, plan, request.folder / name, access.trust, access.password, access.authorized,
-            request.message_bytes, watch=watch,
+            request.message_bytes, monitor=monitor,
         )  # fmt: skip
 
     def _note_interruption(self, done: loading.RunResult) -> bool:
@@ -303,16 +313,23 @@ def objectives_of(given: Sequence[Threshold], *, server_rejects: bool) -> list[T
     return [*given, *(one for one in defaults if one.path not in given_paths)]
 
 
-class _StepObserver(SilentObserver):
-    """Passes each second of a step to its measurement."""
+class _StepObserver(RunObserver):
+    """Passes each second of a step to its measurement too."""
 
-    def __init__(self, notify: ReportProgress, measurement: StepMeasurement) -> None:
-        super().__init__(notify)
+    def __init__(
+        self,
+        plan: LoadPlan,
+        notify: Callable[[str], None],
+        report_run: Callable[[float, float], None],
+        measurement: StepMeasurement,
+    ) -> None:
+        super().__init__(plan, notify, report_run)
         self._measurement = measurement
 
     def tick(self, tick: Tick, totals: Interval) -> None:
-        """Record a second of the run."""
+        """Record and report a second of the run."""
         self._measurement.tick(tick, totals)
+        super().tick(tick, totals)
 
     def notify(self, text: str) -> None:
         """Forward a notification, except that the step was ended early: the search reports the step itself."""

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from smtpbench.check import run as check_run
 from smtpbench.load import run as loading
-from smtpbench.load.silent_observer import SilentObserver
 from smtpbench.measure.comparison import Series, compare_series
 from smtpbench.measure.health import machine
 from smtpbench.measure.result import versions
@@ -29,7 +28,7 @@ from smtpbench.measure.thresholds import Figures, value_of
 from smtpbench.rules import rule as r
 from smtpbench.rules.register import RULES
 from smtpbench.study.candidates import Candidate, CompareRequest
-from smtpbench.study.progress import ReportProgress, StudyProgress
+from smtpbench.study.progress import ReportProgress, RunObserver, StudyProgress, StudyUpdate
 from smtpbench.study.servers import server_running
 from smtpbench.text import plural
 from smtpbench.threshold import Metric, format_value
@@ -75,37 +74,51 @@ class ComparisonStudy(StudyProgress):
     async def _run(self, candidate: Candidate, number: int) -> bool:
         """Run a candidate once; return whether the comparison goes on."""
         request = self._request
+        plan = replace(candidate.plan, seed=request.seed + number)
+        now = f"round {number + 1} of {request.comparison.repeats}, {candidate.name}"
         done = await loading.run(
             loading.RunRequest(
                 file=request.file,
                 target=candidate.access.target,
-                plan=replace(candidate.plan, seed=request.seed + number),
+                plan=plan,
                 out=request.folder / run_name(candidate.name, number),
                 trust=candidate.access.trust,
                 password=candidate.access.password,
                 authorized=candidate.access.authorized,
                 message_bytes=candidate.message_bytes,
             ),
-            SilentObserver(self._report_progress),
+            RunObserver(plan, self._notify, lambda _, share: self._report(now, share)),
         )
         if done.interrupted:
             self._mark_interrupted()
             return False
         self.runs[candidate.name].append(done.result)
         values = [f"{metric.text} {_format_metric(metric, done.result)}" for metric in request.metrics[:3]]
-        self._report_progress(f"round {number + 1} of {request.comparison.repeats}, {candidate.name}: {', '.join(values)}")
+        self._report(f"{now}: {', '.join(values)}", milestone=True)
         return True
 
     async def _check(self, candidate: Candidate) -> None:
-        self._report_progress(f"checking {candidate.name} against the protocol rules")
+        now = f"checking {candidate.name} against the protocol rules"
+        self._report(now, milestone=True)
+
+        def report_rule(update: check_run.CheckProgress) -> None:
+            self._report(f"{now}, {update.done} of {plural(update.total, 'rule')}", update.done / max(1, update.total))
+
         rules = [rule for rule in RULES if rule.severity != r.ADVICE]
         done = await check_run.run_check(
-            check_run.CheckRequest(candidate.access, rules, candidate.recipient, candidate.sender)
+            check_run.CheckRequest(candidate.access, rules, candidate.recipient, candidate.sender), report_rule
         )
         if done.stopped:
             self._mark_interrupted()
         else:
             self.verdicts[candidate.name] = {name: rule["verdict"] for name, rule in done.result["rules"].items()}
+
+    def _report(self, text: str, share_of_part: float = 0.0, *, milestone: bool = False) -> None:
+        """Report progress; all runs and all checks count alike."""
+        comparison = self._request.comparison
+        parts = len(self._request.candidates) * (comparison.repeats + comparison.check)
+        done = sum(map(len, self.runs.values())) + len(self.verdicts)
+        self._report_progress(StudyUpdate(text, (done + share_of_part) / parts, milestone=milestone))
 
     def result(self) -> dict[str, Any]:
         """Return the content of `result.json` (`compared.schema.json`), from the completed rounds."""
@@ -202,7 +215,7 @@ def compare_figures(
             }
             for metric, by_name in figures
         ],
-        "differences": compare_series(figures, paired=paired, confidence=confidence, least=least, seed=seed),
+        "differences": compare_series(figures, paired=paired, confidence=confidence, min_change=least, seed=seed),
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smtpbench.errors import UsageError
-from smtpbench.measure.comparison import LEAST_REPEATS, Series
+from smtpbench.measure.comparison import MIN_REPEATS, Series
 from smtpbench.measure.health import machine
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
@@ -245,8 +245,8 @@ def _figures(
     if any(len(one.results) > 1 for one in candidates):
         runs = _results_by_name(candidates)
         fewest = min(map(len, runs.values()))
-        too_few = f" At least {plural(LEAST_REPEATS, 'run')} of each candidate are needed; one has {fewest}."
-        method = _METHODS["runs"] + ("" if fewest >= LEAST_REPEATS else too_few)
+        too_few = f" At least {plural(MIN_REPEATS, 'run')} of each candidate are needed; one has {fewest}."
+        method = _METHODS["runs"] + ("" if fewest >= MIN_REPEATS else too_few)
         return [(metric, series_of(metric, runs)) for metric in metrics], method
     parts = min(_parts(one.results[0]) for one in candidates)
     figures = []
@@ -256,8 +256,8 @@ def _figures(
             values = part_values(one.results[0], metric, parts)
             by_name[one.name] = Series(values, [bool(one.results[0].result["generator"]["limited"])] * len(values))
         figures.append((metric, by_name))
-    too_short = f" These runs are too short: at least {LEAST_REPEATS} s are needed."
-    method = _METHODS["parts"].format(parts=plural(parts, "part")) + ("" if parts >= LEAST_REPEATS else too_short)
+    too_short = f" These runs are too short: at least {MIN_REPEATS} s are needed."
+    method = _METHODS["parts"].format(parts=plural(parts, "part")) + ("" if parts >= MIN_REPEATS else too_short)
     return figures, method
 
 

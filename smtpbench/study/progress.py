@@ -1,19 +1,44 @@
-"""Base of a study of many runs: how it ends (complete, by a signal, or because a run was not possible), and its report."""
+"""Base of a study of many runs: its progress, how it ends, and the first keys of its result.
+
+A study ends when it is complete, by a signal, or because a run was not possible.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from smtpbench.errors import CannotRun
+from smtpbench.load.plan import UNBOUNDED_NS, LoadPlan
+from smtpbench.load.silent_observer import SilentObserver
+from smtpbench.measure.files import Tick
+from smtpbench.measure.recorder import Interval
 from smtpbench.measure.saved import SCHEMAS
 from smtpbench.session.runner import interruptible
 from smtpbench.text import visible
+from smtpbench.units import NS_PER_S
 
 COMPLETED, INTERRUPTED, COULD_NOT_RUN = "completed", "interrupted", "could-not-run"
 
-ReportProgress = Callable[[str], None]
+
+class StudyUpdate(NamedTuple):
+    """How far a study has come.
+
+    Attributes:
+        text: What it does now, or what a run measured.
+        share: Part of the work that is done, 0 to 1; None where the whole is not known.
+        remaining_s: Time left, seconds; None where it follows from the share, or is not known.
+        milestone: Whether a part of the work is complete.
+    """
+
+    text: str
+    share: float | None = None
+    remaining_s: float | None = None
+    milestone: bool = False
+
+
+ReportProgress = Callable[[StudyUpdate], None]
 
 
 class StudyProgress:
@@ -28,6 +53,10 @@ class StudyProgress:
         self._report_progress = report_progress
         self._started = datetime.now(UTC)
         self.status, self.reason = COMPLETED, ""
+
+    def _notify(self, text: str) -> None:
+        """Report what the user should know now."""
+        self._report_progress(StudyUpdate(text, milestone=True))
 
     async def _run_work(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do the work until its end, a signal or an error; set `status` and `reason`. Raises UsageError."""
@@ -59,3 +88,27 @@ def _single_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+class RunObserver(SilentObserver):
+    """Reports how much of one run of a study is over, once a second.
+
+    Args:
+        plan: Load of the run.
+        notify: Function that receives the run's notifications.
+        report_run: Function that receives the time since the run's start in seconds, and the part of it that is over.
+    """
+
+    def __init__(self, plan: LoadPlan, notify: Callable[[str], None], report_run: Callable[[float, float], None]) -> None:
+        super().__init__(notify)
+        self._plan = plan
+        self._report_run = report_run
+
+    def tick(self, tick: Tick, totals: Interval) -> None:
+        """Report a second of the run."""
+        shares = [0.0]
+        if self._plan.issuing_ns < UNBOUNDED_NS:
+            shares.append(tick.end_s * NS_PER_S / self._plan.issuing_ns)
+        if self._plan.arrivals:
+            shares.append(totals.attempted / self._plan.arrivals)
+        self._report_run(tick.end_s, min(1.0, max(shares)))

@@ -162,6 +162,29 @@ def decide(limits: SearchLimits, steps: Sequence[SearchStep]) -> NextStep | Sear
     return NextStep(between, NEAR)
 
 
+def remaining_s(limits: SearchLimits, steps: Sequence[SearchStep], step_s: float, warmup_s: float) -> float | None:
+    """Return the time that the steps to come will take, in seconds; None while only one bound of the rate is known.
+
+    Each step between the bounds halves the gap between them, as a ratio of rates. One longer step confirms the result. Steps
+    that have to be repeated are not foreseen.
+
+    Args:
+        limits: Bounds of the search.
+        steps: Completed steps.
+        step_s: Length of a step that was asked for, seconds.
+        warmup_s: Warm-up of each step, seconds.
+    """
+    following = decide(limits, steps)
+    if isinstance(following, SearchResult):
+        return 0.0
+    passed, failed = _bounds(_rate_verdicts(steps))
+    if passed is None or failed is None:
+        return None
+    halvings = math.ceil(max(0.0, math.log2(math.log(failed / passed) / math.log1p(limits.precision_share))))
+    purposes = [CONFIRM] if following.purpose == CONFIRM else [*[NEAR] * max(1, halvings), CONFIRM]
+    return sum(warmup_s + step_length_s(one, passed, step_s, limits.precision_share) for one in purposes)
+
+
 def search_result(limits: SearchLimits, steps: Sequence[SearchStep]) -> SearchResult:
     """Return what these steps show, whether the search is over or not."""
     verdicts = _rate_verdicts(steps)

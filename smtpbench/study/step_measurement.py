@@ -34,7 +34,7 @@ from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import BUSY_SHARE
 from smtpbench.measure.recorder import Interval
-from smtpbench.measure.thresholds import Figures, evaluate, sentence
+from smtpbench.measure.thresholds import Figures, describe, evaluate
 from smtpbench.study.search import CONNECTIONS, GENERATOR, SearchStep
 from smtpbench.text import plural
 from smtpbench.threshold import TIME, Threshold
@@ -121,7 +121,7 @@ class StepMonitor(ThresholdMonitor):
 
     measurement: StepMeasurement | None = None
 
-    def failed(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
+    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
         """Return why the step should end early; an empty string if it should not."""
         return self.measurement.abort_reason if self.measurement else ""
 
@@ -282,7 +282,7 @@ def _explanation(
     reasons = [measurement.abort_reason] if measurement.abort_reason else []
     if growing and not measurement.abort_reason:
         reasons.append(f"the backlog grew by {backlog_growth_per_s(measurement.seconds):,.1f} arrivals/s")
-    reasons += [sentence(one) for one in failed]
+    reasons += [describe(one) for one in failed]
     if limited_by == GENERATOR:
         causes = "; ".join(result["generator"]["limited_reasons"]) or "its core was fully used"
         reasons.append(f"the generator was the bottleneck ({causes})")

@@ -12,7 +12,7 @@ from runner import finish, sink, smtpbench, start
 QUICK = ("--step", "500ms", "--warmup", "0s", "--precision", "30%")
 
 
-def test_a_search_is_shown_and_saved_with_each_of_its_steps(tmp_path: Path) -> None:
+def test_search_is_shown_and_saved_with_its_steps(tmp_path: Path) -> None:
     with sink("--on", "message=serve:1ms/4") as (port, _):
         argv = ("capacity", "relay", "--target", f"smtp://127.0.0.1:{port}", "--slo", "message.p99<20s", "--from", "50/s",
                 "--max-rate", "60/s", "--seed", "1", "--out", str(tmp_path))  # fmt: skip
@@ -28,7 +28,7 @@ def test_a_search_is_shown_and_saved_with_each_of_its_steps(tmp_path: Path) -> N
     Draft202012Validator(schema).validate(done.result)
 
 
-def test_where_nothing_holds_the_exit_code_says_so(tmp_path: Path) -> None:
+def test_exit_code_is_99_when_no_rate_holds(tmp_path: Path) -> None:
     with sink("--on", "message=drop@50%") as (port, _):
         argv = ("capacity", "relay", "-t", f"smtp://127.0.0.1:{port}", "--from", "30/s", "--out", str(tmp_path))
         done = finish(start(*argv, *QUICK), tmp_path)
@@ -37,7 +37,7 @@ def test_where_nothing_holds_the_exit_code_says_so(tmp_path: Path) -> None:
     assert "no rate held" in done.out
 
 
-def test_ctrl_c_keeps_the_steps_so_far(tmp_path: Path) -> None:
+def test_interrupted_search_keeps_its_steps(tmp_path: Path) -> None:
     with sink() as (port, _):
         process = start("capacity", "relay", "-t", f"smtp://127.0.0.1:{port}", "--from", "10/s", "--step", "1s", "--warmup",
                         "0s", "--out", str(tmp_path))  # fmt: skip
@@ -51,16 +51,16 @@ def test_ctrl_c_keeps_the_steps_so_far(tmp_path: Path) -> None:
     assert done.result["steps"]
 
 
-def test_what_cannot_be_meant_is_one_message(tmp_path: Path) -> None:
-    for argv, code, words in (
+def test_invalid_options_give_one_message(tmp_path: Path) -> None:
+    for argv, code, expected_texts in (
         (("relay", "-t", "smtp://127.0.0.1:1", "--slo", "throughput>5/s"), 2, "is about the rate"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--precision", "0.1%"), 2, "allowed is 0.5% to 100%"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--step", "0s"), 2, "--step"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--from", "0/s"), 2, "--from"),
-        (("relay", "-t", "smtp://127.0.0.1:1", "--slo", "nosuch.p99<5ms"), 2, "nothing is timed"),
+        (("relay", "-t", "smtp://127.0.0.1:1", "--slo", "nosuch.p99<5ms"), 2, "no latency"),
         (("relay", "-t", "smtp://127.0.0.1:1", "--out", str(tmp_path)), 3, "nothing listens there"),
     ):
         done = smtpbench("capacity", *argv)
         assert done.code == code, done.err
-        assert words in done.err
+        assert expected_texts in done.err
         assert code == 3 or len(done.err.strip().splitlines()) == 1

@@ -9,7 +9,7 @@ import servers
 from runner import sink, smtpbench
 
 
-def test_a_clean_server_passes(tmp_path: Path) -> None:
+def test_conforming_server_passes(tmp_path: Path) -> None:
     with sink() as (port, _):
         done = smtpbench("check", "--target", f"smtp://127.0.0.1:{port}", "eod-lf-lf", "R52", "--out", str(tmp_path))
     assert done.code == 0, done.out
@@ -23,7 +23,7 @@ def test_a_clean_server_passes(tmp_path: Path) -> None:
     assert result["target"]["recipient"] == "user@recipient.example"
 
 
-def test_a_violation_is_shown_with_its_dialogue_and_the_command_that_repeats_it(tmp_path: Path) -> None:
+def test_violation_is_shown_with_its_dialogue_and_the_command_that_repeats_it(tmp_path: Path) -> None:
     with sink("--mutant", "eod-lf-crlf") as (port, _):
         url = f"smtp://127.0.0.1:{port}"
         done = smtpbench("check", "-t", url, "eod-lf-lf", "eod-lf-crlf", "--out", str(tmp_path))
@@ -31,14 +31,14 @@ def test_a_violation_is_shown_with_its_dialogue_and_the_command_that_repeats_it(
     assert r"text\n.\r\nNOOP\r\n" in done.out
     assert f"smtpbench check --target {url} eod-lf-crlf" in done.out
     result = json.loads((tmp_path / "result.json").read_text())
-    told = result["rules"]["eod-lf-crlf"]
-    assert (told["verdict"], told["severity"]) == ("violation", "security")
+    rule = result["rules"]["eod-lf-crlf"]
+    assert (rule["verdict"], rule["severity"]) == ("violation", "security")
     (finding,) = result["findings"]
     assert finding["id"].startswith("eod-lf-crlf-")
     assert finding["reproducibility"] == "2 of 2"
 
 
-def test_several_targets_make_a_matrix() -> None:
+def test_several_targets_give_a_matrix() -> None:
     with sink() as (clean, _), sink("--mutant", "eod-cr") as (mutant, _):
         targets = ["-t", f"smtp://127.0.0.1:{clean}", "-t", f"smtp://127.0.0.1:{mutant}"]
         done = smtpbench("check", *targets, "eod-cr")
@@ -55,7 +55,7 @@ def test_server_text_is_escaped() -> None:
     assert r"220 \x1b[2J<b>" in done.out
 
 
-def test_a_fixture_file_says_what_the_options_leave_out(tmp_path: Path) -> None:
+def test_fixture_file_completes_the_options(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("secret\n")
     with sink("--user", "me", "--require-auth", SMTPBENCH_SINK_PASSWORD="secret") as (port, _):
         file = tmp_path / "target.yaml"
@@ -66,27 +66,27 @@ def test_a_fixture_file_says_what_the_options_leave_out(tmp_path: Path) -> None:
         result = json.loads((tmp_path / "out" / "result.json").read_text())
         assert result["target"]["recipient"] == "b@recipient.example"
         assert result["rules"]["postmaster"]["verdict"] == result["rules"]["auth-order"]["verdict"] == "pass"
-        unnamed = smtpbench("check", "postmaster")
+        without_target = smtpbench("check", "postmaster")
         misspelt = tmp_path / "misspelt.yaml"
         misspelt.write_text("targets: x\n")
-        wrong = smtpbench("check", "--fixture", str(misspelt))
-    assert (unnamed.code, wrong.code) == (2, 2)
-    assert "--target URL" in unnamed.err
-    assert "misspelt.yaml:1:1" in wrong.err
+        misspelled_key = smtpbench("check", "--fixture", str(misspelt))
+    assert (without_target.code, misspelled_key.code) == (2, 2)
+    assert "--target URL" in without_target.err
+    assert "misspelt.yaml:1:1" in misspelled_key.err
     assert "secret" not in done.out + json.dumps(result)
 
 
-def test_mistakes() -> None:
+def test_invalid_options_and_unreachable_targets() -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
-    for argv, code, words in (
-        (("-t", unheard), 3, "connect_refused"),
+    for argv, code, expected_texts in (
+        (("-t", unheard), 3, "no greeting (connection refused)"),
         (("-t", unheard, "eod-lf"), 2, "did you mean eod-lf-lf"),
         (("-t", unheard, "nonsense"), 2, "`smtpbench rules` lists them"),
         (("-t", "smtp://192.0.2.1"), 2, "--authorized"),
     ):
         done = smtpbench("check", *argv)
         assert done.code == code
-        assert words in done.err
+        assert expected_texts in done.err
         assert "Traceback" not in done.err
     assert "eod-cr" in smtpbench("sink", "--mutant", "nonsense").err
 

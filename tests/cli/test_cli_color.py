@@ -17,7 +17,7 @@ import smtpbench as package
 PLAIN = {"NO_COLOR": "", "FORCE_COLOR": "", "TERM": "xterm"}
 
 
-def test_every_colour_is_asked_for_in_one_place() -> None:
+def test_one_function_decides_on_colours() -> None:
     root = Path(package.__file__).parent
     asked = 0
     for path in sorted((root / "cli").glob("*.py")):
@@ -32,7 +32,7 @@ def test_every_colour_is_asked_for_in_one_place() -> None:
     assert deciding == ["tables.py"]
 
 
-def test_each_command_that_has_colours(tmp_path: Path) -> None:
+def test_environment_decides_on_colours_of_every_command(tmp_path: Path) -> None:
     with sink("--mutant", "eod-lf-crlf") as (port, _):
         target = ("-t", f"smtp://127.0.0.1:{port}")
         for name in ("a", "b"):
@@ -62,7 +62,7 @@ def test_each_command_that_has_colours(tmp_path: Path) -> None:
         ({"TERM": "dumb", "FORCE_COLOR": "1"}, True),
     ],
 )
-def test_a_terminal(environment: dict[str, str], wanted: bool) -> None:
+def test_environment_decides_on_colours_of_a_terminal(environment: dict[str, str], wanted: bool) -> None:
     with sink("--mutant", "eod-lf-crlf") as (port, _):
         ours, theirs = pty.openpty()
         process = subprocess.run(

@@ -23,7 +23,7 @@ def test_help_has_examples(command: str) -> None:
     assert f"smtpbench {command}" in done.out.replace("python -m smtpbench.cli.main", "")
 
 
-def test_the_list_of_commands_and_the_version() -> None:
+def test_help_lists_every_command_and_version_is_printed() -> None:
     done = smtpbench("--help")
     assert all(f"  {command} " in done.out for command in COMMANDS)
     assert all(about in " ".join(done.out.split()) for about in COMMANDS.values()), "a summary is cut off"
@@ -42,7 +42,7 @@ def test_demo_and_sink_agree(here: Path) -> None:
     assert names == ["histograms.hlog", "report.html", "result.json", "timeline.csv"]
 
 
-def test_validate(here: Path) -> None:
+def test_validate_reports_every_file(here: Path) -> None:
     (here / "bad.yaml").write_text("session: [noop]\nfoo: 1\n")
     done = smtpbench("validate", *shipped_scenarios(), "bad.yaml", "none.yaml")
     assert done.code == 2
@@ -51,18 +51,18 @@ def test_validate(here: Path) -> None:
     assert smtpbench("validate", "relay").code == 0
 
 
-def test_the_scenario_schema_takes_the_shipped_ones_and_refuses_others() -> None:
+def test_scenario_schema_accepts_the_shipped_scenarios_alone() -> None:
     schema = json.loads(smtpbench("schema").out)
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
     for path in shipped_scenarios().values():
         validator.validate(parse(read_text(path), str(path)).data)
-    for wrong in ({}, {"session": ["noop"]}, {"session": ["NOOP"], "load": {"rate": "5"}}, {"session": ["NOOP"], "x": 1}):
-        assert not validator.is_valid(wrong)
+    for invalid in ({}, {"session": ["noop"]}, {"session": ["NOOP"], "load": {"rate": "5"}}, {"session": ["NOOP"], "x": 1}):
+        assert not validator.is_valid(invalid)
 
 
 @pytest.mark.parametrize(
-    ("target", "code", "words"),
+    ("target", "code", "expected_texts"),
     [
         ("127.0.0.1:25", 2, "use smtp://127.0.0.1:25"),
         ("u:secret@[::1]:465", 2, "use smtps://u@[::1]:465"),
@@ -89,24 +89,24 @@ def test_the_scenario_schema_takes_the_shipped_ones_and_refuses_others() -> None
         ("smtp://192.0.2.1", 2, "--authorized"),
     ],
 )
-def test_targets_that_cannot_be_used(tmp_path: Path, target: str, code: int, words: str) -> None:
+def test_unusable_targets_give_one_message(tmp_path: Path, target: str, code: int, expected_texts: str) -> None:
     done = run("relay", target, tmp_path, "-n", "1", "-c", "1")
     assert done.code == code
-    assert words in done.err
+    assert expected_texts in done.err
     assert "secret" not in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "expected_texts"),
     [
         (("-d", "soon"), "not a duration"),
         (("-r", "500"), "not a rate"),
-        (("-r", "0/s"), "nothing would ever be sent"),
+        (("-r", "0/s"), "no message is ever sent"),
         (("-r", "1/s..5/s", "-n", "5"), "needs a duration"),
         (("-d", "0s"), "more than 0"),
         (("--size", "big"), "not a size"),
-        (("--when-busy", "wait"), "give a --rate too"),
+        (("--when-busy", "wait"), "add --rate"),
         (("--when-busy", "panic"), "wait, drop"),
         (("-c", "2", "--workers", "3"), "cannot share"),
         (("--progress", "loud"), "auto, live, plain, none"),
@@ -114,19 +114,19 @@ def test_targets_that_cannot_be_used(tmp_path: Path, target: str, code: int, wor
         (("--timeout", "0s"), "more than 0"),
         (("--threshold", "message.p99 is low"), "is not a threshold"),
         (("--threshold", "message.p99 < 5"), "must be a time, like 200ms"),
-        (("--threshold", "mesage.p99 < 5ms"), "nothing is timed as 'mesage'; did you mean message?"),
+        (("--threshold", "mesage.p99 < 5ms"), "this scenario has no latency 'mesage'; did you mean message?"),
         (("--abort-on-fail", "--abort-grace", "soon"), "not a duration"),
     ],
 )
-def test_options_that_cannot_be_meant(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+def test_invalid_options_give_one_message(tmp_path: Path, options: tuple[str, ...], expected_texts: str) -> None:
     scenario = "submission" if "--ca" in options else "relay"
     done = run(scenario, f"smtp://u@127.0.0.1:{servers.free_port()}", tmp_path, *options, SMTPBENCH_PASSWORD="x")
     assert done.code == 2, done.err
-    assert words in done.err
+    assert expected_texts in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 
-def test_a_scenario_with_mistakes_shows_them_all(here: Path) -> None:
+def test_all_errors_of_a_scenario_are_shown(here: Path) -> None:
     (here / "f.yaml").write_text("session: [noop]\nfoo: 1\n")
     done = run("f.yaml", "smtp://127.0.0.1:1", here / "out")
     assert done.code == 2
@@ -135,14 +135,14 @@ def test_a_scenario_with_mistakes_shows_them_all(here: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "\n", b"\xff"])
-def test_password_files(here: Path, content: str | bytes) -> None:
+def test_unusable_password_files_are_reported(here: Path, content: str | bytes) -> None:
     (here / "p").write_bytes(content if isinstance(content, bytes) else content.encode())
     done = run("submission", "smtp://u@127.0.0.1:1", here / "out", "--password-file", "p")
     assert done.code == 2
     assert "password file p" in done.err
 
 
-def test_hostile_text_is_shown_and_saved_as_text(here: Path) -> None:
+def test_hostile_text_is_escaped_on_the_console_and_in_the_result(here: Path) -> None:
     with sink("--on", "RCPT=550 \x1b[31m</script>\u202e") as (port, _):
         done = run("relay", f"smtp://127.0.0.1:{port}", here / "out", "-n", "5", "-c", "1")
     assert done.messages == {"rejected": 5}

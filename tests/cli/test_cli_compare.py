@@ -18,13 +18,13 @@ from smtpbench.scenario.reader import parse
 QUICK = ("-c", "2", "-n", "30", "--warmup", "0s")
 
 
-def sides(*ports: int) -> list[str]:
+def candidates(*ports: int) -> list[str]:
     return [word for name, port in zip("ab", ports, strict=True) for word in ("--target", f"{name}=smtp://127.0.0.1:{port}")]
 
 
-def test_two_sinks_and_the_same_again_by_diff(tmp_path: Path) -> None:
+def test_compare_and_diff_report_the_same_change(tmp_path: Path) -> None:
     with sink() as (one, counts), sink("--delay", "message=30ms") as (other, _):
-        done = smtpbench("compare", "relay", *sides(one, other), *QUICK, "--repeats", "5", "--out", str(tmp_path / "c"),
+        done = smtpbench("compare", "relay", *candidates(one, other), *QUICK, "--repeats", "5", "--out", str(tmp_path / "c"),
                          "--metric", "message.p50", "--metric", "throughput", "--fail-if-worse")  # fmt: skip
     assert counts["messages"]["accepted"] == 150
     result: dict[str, Any] = json.loads((tmp_path / "c" / "result.json").read_text())
@@ -48,7 +48,7 @@ def test_two_sinks_and_the_same_again_by_diff(tmp_path: Path) -> None:
     assert smtpbench("diff", str(tmp_path / "a")).code == 2
 
 
-def test_configurations_on_one_port_from_a_file(tmp_path: Path) -> None:
+def test_comparison_file_starts_two_servers_on_one_port(tmp_path: Path) -> None:
     port = servers.free_port()
     command = f"exec {sys.executable} -m smtpbench.cli.main sink --listen 127.0.0.1:{port}"
     (tmp_path / "c.yaml").write_text(f"""\
@@ -71,10 +71,10 @@ candidates:
     assert not Draft202012Validator(schema).is_valid({"scenario": "relay"})
 
 
-def test_ctrl_c_saves_what_there_was(tmp_path: Path) -> None:
+def test_interrupted_comparison_is_saved(tmp_path: Path) -> None:
     with sink() as (port, _):
-        process = start("compare", "relay", *sides(port, port), "-c", "2", "-d", "1s", "--warmup", "0s", "--repeats", "50",
-                        "--out", str(tmp_path))  # fmt: skip
+        options = ("-c", "2", "-d", "1s", "--warmup", "0s", "--repeats", "50", "--out", str(tmp_path))
+        process = start("compare", "relay", *candidates(port, port), *options)
         assert process.stderr is not None
         for _ in range(3):
             process.stderr.readline()
@@ -86,7 +86,7 @@ def test_ctrl_c_saves_what_there_was(tmp_path: Path) -> None:
     assert "INTERRUPTED" in done.out
 
 
-def test_a_target_that_dies_ends_it_with_what_there_was(tmp_path: Path) -> None:
+def test_comparison_is_saved_when_a_target_ends(tmp_path: Path) -> None:
     with sink() as (port, _):
         doomed = subprocess.Popen(
             [sys.executable, "-m", "smtpbench.cli.main", "sink", "--listen", "127.0.0.1:0", "--ready-json"],
@@ -94,7 +94,7 @@ def test_a_target_that_dies_ends_it_with_what_there_was(tmp_path: Path) -> None:
         )  # fmt: skip
         assert doomed.stdout is not None
         other = int(json.loads(doomed.stdout.readline())["listening"][0].rpartition(":")[2])
-        process = start("compare", "relay", *sides(port, other), *QUICK, "--repeats", "100", "--out", str(tmp_path))
+        process = start("compare", "relay", *candidates(port, other), *QUICK, "--repeats", "100", "--out", str(tmp_path))
         assert process.stderr is not None
         for _ in range(4):
             process.stderr.readline()
@@ -107,8 +107,8 @@ def test_a_target_that_dies_ends_it_with_what_there_was(tmp_path: Path) -> None:
     assert "nothing listens there" in done.err
 
 
-def test_what_cannot_be_meant_is_one_message() -> None:
-    for argv, words in (
+def test_invalid_options_give_one_message() -> None:
+    for argv, expected_texts in (
         (("relay",), "no candidates to compare"),
         (
             ("relay", "--target", "a=smtp://127.0.0.1:1", "--target", "b=smtp://127.0.0.1:1", "--confidence", "lots"),
@@ -118,4 +118,4 @@ def test_what_cannot_be_meant_is_one_message() -> None:
     ):
         done = smtpbench("compare", *argv)
         assert (done.code, len(done.err.strip().splitlines())) == (2, 1), done.err
-        assert words in done.err
+        assert expected_texts in done.err

@@ -35,7 +35,7 @@ HEAVY = {"trio", "hypothesis", "pydantic", "yaml", "rich", "jinja2", "hdrh"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_is_read_of_a_command_is_what_typer_makes_of_it(command: str) -> None:
+def test_options_are_offered_once_unless_repeatable_read_from_the_source_are_those_of_typer(command: str) -> None:
     found = {(one.name, one.kind == "flag", one.repeatable, one.help): set(one.names) for one in declared_options(command)}
     wanted: dict[Any, set[str]] = {}
     for parameter in load(command).params:
@@ -46,7 +46,7 @@ def test_what_is_read_of_a_command_is_what_typer_makes_of_it(command: str) -> No
     assert found == wanted
 
 
-def test_a_command_whose_source_is_not_at_hand_has_no_options() -> None:
+def test_command_without_a_source_has_no_options() -> None:
     assert declared_options("nonsense") == []
 
 
@@ -57,7 +57,7 @@ def texts(line: str) -> list[str] | None:
     return None if found is None else [word.text for word in found]
 
 
-def test_names() -> None:
+def test_commands_rules_and_mutants_are_offered() -> None:
     assert texts("") == [*COMMANDS, "help"]
     assert texts("ru") == ["run", "rules"]
     assert texts("help ru") == ["run", "rules"]
@@ -72,7 +72,7 @@ def test_names() -> None:
     assert texts("nonsense ") == []
 
 
-def test_options() -> None:
+def test_options_are_offered_once_unless_repeatable() -> None:
     everything = texts("run relay --")
     assert everything is not None
     assert {"--target", "--progress", "--help"} < set(everything)
@@ -83,7 +83,7 @@ def test_options() -> None:
     assert texts("compare relay --no-c") == ["--no-check"]
 
 
-def test_values() -> None:
+def test_values_of_options_are_offered() -> None:
     assert texts("run relay --progress ") == list(PROGRESS)
     assert texts("run relay --progress=l") == ["--progress=live"]
     assert texts("run relay --nonsense=l") == []
@@ -111,7 +111,7 @@ def test_metric_names_are_metrics() -> None:
     assert [parse_metric(name).text for name in METRIC_NAMES] == list(METRIC_NAMES)
 
 
-def test_scenarios_and_files(here: Path) -> None:
+def test_scenarios_and_their_files_are_offered(here: Path) -> None:
     (here / "mine.yaml").touch()
     (here / "mail.txt").touch()
     (here / ".hidden.yaml").touch()
@@ -124,9 +124,9 @@ def test_scenarios_and_files(here: Path) -> None:
     assert texts("run more/") == ["more/deep/", "more/other one.yml"]
     assert texts("run .h") == [".hidden.yaml"]
     assert texts("run none/") == []
-    told = completion_values(["run"], "relay", COMMANDS)
-    assert told is not None
-    assert "lockstep" in told[0].description
+    command_output = completion_values(["run"], "relay", COMMANDS)
+    assert command_output is not None
+    assert "as a relay does" in command_output[0].description
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_scenarios_and_files(here: Path) -> None:
         ("", CommandLine([], "", False)),
     ],
 )
-def test_lines_are_read_as_far_as_they_go(line: str, parsed: CommandLine) -> None:
+def test_unfinished_lines_are_parsed(line: str, parsed: CommandLine) -> None:
     assert parse_line(line) == parsed
 
 
@@ -159,7 +159,7 @@ def test_lines_are_read_as_far_as_they_go(line: str, parsed: CommandLine) -> Non
         ("a b$.yaml", "a", True, "a\\ b\\$.yaml "),
     ],
 )
-def test_lines_for_bash_begin_behind_its_breaks(text: str, incomplete: str, finished: bool, bash: str) -> None:
+def test_bash_gets_the_part_after_the_last_break(text: str, incomplete: str, finished: bool, bash: str) -> None:
     word = CompletionValue(text, "x\ny", finished)
     assert answer_line(word, CommandLine([], incomplete, False), "bash", BREAKS) == bash
     assert answer_line(word, CommandLine([], incomplete, True), "bash", BREAKS) == text
@@ -170,12 +170,12 @@ def test_lines_for_bash_begin_behind_its_breaks(text: str, incomplete: str, fini
 @pytest.mark.parametrize(
     "line", ["smtpbench ", "smtpbench run re", "smtpbench run relay --t", "smtpbench rules ", "smtpbench fuzz relay --only "]
 )
-def test_a_tab_imports_nothing_that_takes_long(line: str) -> None:
+def test_completion_imports_no_slow_module(line: str) -> None:
     assert imported(line, _SMTPBENCH_COMPLETE="zsh") & HEAVY == set()
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("--version",), ("help",), ("--show-completion", "zsh")])
-def test_help_imports_nothing_that_takes_long(arguments: tuple[str, ...]) -> None:
+def test_help_imports_no_slow_module(arguments: tuple[str, ...]) -> None:
     modules = imported(*arguments)
     assert modules & HEAVY == set()
     assert {name for name in modules if name.startswith("smtpbench.")} <= {
@@ -197,7 +197,7 @@ def imported(*arguments: str, **env: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-def test_the_shell_that_asks(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_script_is_that_of_the_users_shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for shell in SHELLS:
         monkeypatch.setattr(completion, "_users_shell", lambda shell=shell: shell)
         assert exit_codes.exit_code_of(lambda: call(["--show-completion"])) == 0
@@ -217,7 +217,7 @@ def test_the_shell_that_asks(capsys: pytest.CaptureFixture[str], monkeypatch: py
         ("fish", ".config/fish/completions/smtpbench.fish", ""),
     ],
 )
-def test_installing_it_twice(
+def test_installing_twice_adds_one_line(
     shell: str, script: str, settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "ZDOTDIR"):
@@ -237,7 +237,7 @@ def test_installing_it_twice(
         assert subprocess.run([shell, "-c", line], check=True, capture_output=True).stderr == b""
 
 
-def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_home_is_reported(tmp_path: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(CannotRun, match=r"the completion cannot be installed: .*home"):
         install("fish", tmp_path / "home")
@@ -316,14 +316,14 @@ TYPED = [
 ]
 
 
-def test_bash(bench: Path) -> None:
+def test_bash_completes(bench: Path) -> None:
     with terminal("bash", "--norc", "--noprofile", "-i") as shell:
         shell.line("bind 'set enable-bracketed-paste off'; . ./completion.bash")
         for typed, called in TYPED:
             assert f"called:{called}" in shell.line(typed)
 
 
-def test_zsh(bench: Path) -> None:
+def test_zsh_completes(bench: Path) -> None:
     servers.need("zsh")
     with terminal("zsh", "-f", "-i") as shell:
         shell.line("unsetopt zle_bracketed_paste; autoload -Uz compinit; compinit -u -d ./dump; . ./completion.zsh")
@@ -331,7 +331,7 @@ def test_zsh(bench: Path) -> None:
             assert f"called:{called}" in shell.line(typed)
 
 
-def test_fish(bench: Path) -> None:
+def test_fish_completes(bench: Path) -> None:
     servers.need("fish")
 
     def offered(line: str) -> list[str]:

@@ -16,7 +16,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def test_this_machine_and_a_target(tmp_path: Path) -> None:
+def test_machine_and_target_are_examined(tmp_path: Path) -> None:
     with sink() as (port, counts):
         done = smtpbench("doctor", "--json", "-t", f"smtp://127.0.0.1:{port}", "-o", str(tmp_path / "results"),
                          "--progress", "none")  # fmt: skip
@@ -36,7 +36,7 @@ def test_this_machine_and_a_target(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_target_that_is_not_there_is_bad() -> None:
+def test_unreachable_target_is_bad() -> None:
     done = smtpbench("doctor", "-t", f"smtp://127.0.0.1:{servers.free_port()}")
     assert done.code == 1
     assert "  bad   target" in done.out
@@ -44,7 +44,7 @@ def test_a_target_that_is_not_there_is_bad() -> None:
     assert "\x1b" not in done.out
 
 
-def test_a_signal_ends_it(tmp_path: Path) -> None:
+def test_signal_ends_the_examination(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it waits for a greeting that never comes
         process = start("doctor", "-t", f"smtp://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "60s")
         client, _ = silent.accept()
@@ -54,11 +54,11 @@ def test_a_signal_ends_it(tmp_path: Path) -> None:
     assert (done.code, done.out) == (130, "")
 
 
-def test_mistakes() -> None:
-    for options, words in (
+def test_invalid_options_are_reported() -> None:
+    for options, expected_texts in (
         (("-t", "nonsense"), "is not a target URL"),
         (("-t", "smtp://192.0.2.1"), "--authorized"),
         (("--timeout", "soon"), "is not a duration"),
     ):
         done = smtpbench("doctor", *options)
-        assert (done.code, words in done.err) == (2, True), done.err
+        assert (done.code, expected_texts in done.err) == (2, True), done.err

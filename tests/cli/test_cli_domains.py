@@ -37,7 +37,7 @@ def scenario(folder: Path) -> Path:
 @pytest.mark.parametrize(
     "options", [("-c", "6"), ("-c", "6", "--workers", "2"), ("-c", "6", "-r", "300/s", "--workers", "2")]
 )
-def test_a_domain_is_judged_by_itself(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_threshold_of_a_domain_counts_its_messages_alone(tmp_path: Path, options: tuple[str, ...]) -> None:
     file, folder = scenario(tmp_path), tmp_path / "run"
     more = ("-n", "300", *options, "--threshold", "throughput@bad.example < 1/s", "--threshold", "rejected == 100")
     with sink() as (port, counts):
@@ -63,15 +63,15 @@ def test_a_domain_is_judged_by_itself(tmp_path: Path, options: tuple[str, ...]) 
     assert good["replies"]["RCPT"] == {"250": 200}
     # what a session says before its first arrival is counted with it
     assert good["replies"]["EHLO"]["250"] + bad["replies"]["EHLO"]["250"] == result["replies"]["EHLO"]["250"]
-    for slot in ("MAIL", "transaction"):
-        parts = [part["latency"].get(slot, {"response": {"count": 0}})["response"]["count"] for part in (good, bad)]
-        assert sum(parts) == result["latency"][slot]["response"]["count"] > 0
+    for metric in ("MAIL", "transaction"):
+        parts = [part["latency"].get(metric, {"response": {"count": 0}})["response"]["count"] for part in (good, bad)]
+        assert sum(parts) == result["latency"][metric]["response"]["count"] > 0
     saved = load(folder)
     assert sum(second.histogram.count for second in saved.seconds("MAIL")) == 300
     assert sum(float(row["rejected"] or 0) for row in saved.timeline()) == 100
 
 
-def test_a_domain_whose_threshold_fails_ends_the_run(tmp_path: Path) -> None:
+def test_failed_threshold_of_a_domain_ends_the_run(tmp_path: Path) -> None:
     options = ("-c", "3", "-d", "60s", "--abort-on-fail", "--abort-grace", "0s")
     file = scenario(tmp_path)
     file.write_text(SCENARIO.replace(', "accepted@Good.Example == 200"', ""))
@@ -83,7 +83,7 @@ def test_a_domain_whose_threshold_fails_ends_the_run(tmp_path: Path) -> None:
     assert done.result["load"]["window_s"] < 50
 
 
-def test_honest_and_hostile_halves_stay_whole(tmp_path: Path) -> None:
+def test_halves_of_a_hostile_run_add_up(tmp_path: Path) -> None:
     options = ("-c", "6", "-r", "100/s", "-d", "3s", "--warmup", "1s", "--hostile", "10%", "--seed", "1")
     with sink() as (port, _):
         done = run(scenario(tmp_path), f"smtp://127.0.0.1:{port}", tmp_path / "run", *options)
@@ -97,11 +97,11 @@ def test_honest_and_hostile_halves_stay_whole(tmp_path: Path) -> None:
         assert sum(half[name] for half in halves) == sum(part[name] for part in parts) == count
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_unknown_domains_are_reported(tmp_path: Path) -> None:
     file = scenario(tmp_path)
-    for text, words in (
-        ("failed@nosuch.example < 1%", "there are bad.example, good.example"),
+    for text, expected_texts in (
+        ("failed@nosuch.example < 1%", "the recipient domains are bad.example, good.example"),
         ("generator.cpu@good.example < 1%", "for the whole run only"),
     ):
         done = run(file, "smtp://127.0.0.1:1", tmp_path / "run", "--threshold", text)
-        assert (done.code, words in done.err) == (2, True), done.err
+        assert (done.code, expected_texts in done.err) == (2, True), done.err

@@ -22,13 +22,13 @@ COMMAND = [sys.executable, "-m", "smtpbench.cli.main"]
 
 
 def done(shell: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """A line of bash, where `$smtpbench` is the command, to its end."""
+    """Run a line of bash, in which `$smtpbench` is the command."""
     environment = {**os.environ, "smtpbench": " ".join(COMMAND), **env}
     return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, env=environment, check=False, timeout=60)
 
 
 def raising(error: BaseException) -> int:
-    """The exit code of a command that raises it."""
+    """Return the exit code of a command that raises an error."""
 
     def command() -> None:
         raise error
@@ -37,7 +37,7 @@ def raising(error: BaseException) -> int:
 
 
 @pytest.mark.parametrize("arguments", ["rules", "--help", "schema result", "run --help", "validate relay"])
-def test_a_reader_that_has_gone(arguments: str) -> None:
+def test_closed_output_pipe_is_141(arguments: str) -> None:
     read, write = os.pipe()
     os.close(read)
     process = subprocess.run(
@@ -48,55 +48,55 @@ def test_a_reader_that_has_gone(arguments: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", ["rules", "--help", "schema", "validate relay"])
-def test_a_full_disk(arguments: str) -> None:
-    ended = done(f"$smtpbench {arguments} > /dev/full")
-    assert ended.returncode == 3
-    assert ended.stderr == "smtpbench: the output cannot be written: no space left on device\n"
+def test_full_disk_is_3(arguments: str) -> None:
+    process = done(f"$smtpbench {arguments} > /dev/full")
+    assert process.returncode == 3
+    assert process.stderr == "smtpbench: the output cannot be written: no space left on device\n"
 
 
-def test_what_was_measured_is_saved_whatever_becomes_of_the_output(tmp_path: Path) -> None:
+def test_result_is_saved_when_output_fails(tmp_path: Path) -> None:
     with runner.sink("--mutant", "eod-lf-crlf") as (port, _):
         target = f"-t smtp://127.0.0.1:{port}"
         for progress in ("plain", "live"):
             folder = tmp_path / progress
-            ended = done(f"$smtpbench run relay {target} -n 20 -o {folder} --progress {progress} >/dev/full 2>/dev/full")
-            assert ended.returncode == 3
+            process = done(f"$smtpbench run relay {target} -n 20 -o {folder} --progress {progress} >/dev/full 2>/dev/full")
+            assert process.returncode == 3
             assert json.loads((folder / "result.json").read_text())["messages"]["accepted"] == 20
         failed = f"--threshold 'rejected>5' -o {tmp_path / 'failed'}"
         assert done(f"$smtpbench run relay {target} -n 20 {failed} >/dev/full 2>&1").returncode == 99
-        ended = done(f"$smtpbench check eod-lf-crlf {target} --out {tmp_path / 'check'} >/dev/full")
-        assert ended.returncode == 1
+        process = done(f"$smtpbench check eod-lf-crlf {target} --out {tmp_path / 'check'} >/dev/full")
+        assert process.returncode == 1
         assert (tmp_path / "check" / "result.json").exists()
 
 
-def test_errors_onto_a_full_disk() -> None:
+def test_error_that_cannot_be_printed_keeps_its_exit_code() -> None:
     assert done("$smtpbench rnu 2> /dev/full").returncode == 2
     assert done("$smtpbench rnu > /dev/full 2>&1").returncode == 2
 
 
 @pytest.mark.parametrize(("closed", "code"), [(">&-", 0), ("2>&-", 0), ("<&-", 0), (">&- 2>&- <&-", 0)])
-def test_closed_descriptors(closed: str, code: int, tmp_path: Path) -> None:
-    ended = done(f"cd {tmp_path} && $smtpbench demo -d 1s -r 20/s --out out {closed}", PYTHONPATH=os.getcwd())
-    assert (ended.returncode, ended.stderr if "2" not in closed else "") == (code, ended.stderr)
-    assert "Traceback" not in ended.stderr
+def test_closed_descriptors_do_not_fail_a_run(closed: str, code: int, tmp_path: Path) -> None:
+    process = done(f"cd {tmp_path} && $smtpbench demo -d 1s -r 20/s --out out {closed}", PYTHONPATH=os.getcwd())
+    assert process.returncode == code
+    assert "Traceback" not in process.stderr
     assert json.loads((tmp_path / "out" / "result.json").read_text())["messages"]["accepted"] == 20
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
-def test_a_narrow_encoding(encoding: str, tmp_path: Path) -> None:
+def test_encoding_without_all_characters(encoding: str, tmp_path: Path) -> None:
     scenario = tmp_path / "Ω→.yaml"
     scenario.write_text("session: [NOOP]\nabout: 'α…'\n", encoding="utf-8")
     for arguments in ("run --help", f"validate {scenario}", f"run '{scenario}x' -t smtp://127.0.0.1:1"):
-        ended = subprocess.run(
+        process = subprocess.run(
             ["bash", "-c", f"{' '.join(COMMAND)} {arguments}"],
             capture_output=True, check=False, timeout=60,
             env={**os.environ, "PYTHONIOENCODING": f"{encoding}:strict", "LC_ALL": "C"},
         )  # fmt: skip
-        assert ended.returncode == (2 if "yamlx" in arguments else 0), ended.stderr
-        assert b"Traceback" not in ended.stderr
+        assert process.returncode == (2 if "yamlx" in arguments else 0), process.stderr
+        assert b"Traceback" not in process.stderr
 
 
-def test_what_an_encoding_cannot_hold_is_spelled_out() -> None:
+def test_missing_characters_are_replaced_or_escaped_as_in_json() -> None:
     out = io.TextIOWrapper(io.BytesIO(), "ascii", exit_codes.ASCII_ERRORS)
     text = json.dumps({"a → b…": "é 😀 \udcff ×"}, ensure_ascii=False)
     out.write(text)
@@ -105,18 +105,18 @@ def test_what_an_encoding_cannot_hold_is_spelled_out() -> None:
     assert json.loads(written) == {"a -> b...": "é 😀 \udcff x"}
 
 
-def test_ctrl_c_outside_a_run(tmp_path: Path) -> None:
+def test_interrupt_outside_a_run_is_130(tmp_path: Path) -> None:
     fifo = tmp_path / "f.yaml"
     os.mkfifo(fifo)
     process = runner.start("validate", str(fifo))
     with fifo.open("w"):  # opened: it is reading
         process.send_signal(signal.SIGINT)
-        ended = runner.finish(process)
-    assert (ended.code, ended.out, ended.err) == (130, "", "")
+        interrupted = runner.finish(process)
+    assert (interrupted.code, interrupted.out, interrupted.err) == (130, "", "")
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "words"),
+    ("error", "code", "message"),
     [
         (UsageError("use smtp://"), 2, "smtpbench: use smtp://\n"),
         (CannotRun("no route"), 3, "smtpbench: no route\n"),
@@ -129,22 +129,22 @@ def test_ctrl_c_outside_a_run(tmp_path: Path) -> None:
         (SystemExit(), 0, ""),
     ],
 )
-def test_what_is_raised_and_what_is_said(
-    error: BaseException, code: int, words: str, capsys: pytest.CaptureFixture[str]
+def test_errors_give_their_exit_code_and_message(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert raising(error) == code
-    assert capsys.readouterr().err == words
+    assert capsys.readouterr().err == message
 
 
-def test_a_bug_says_that_it_is_one(
+def test_bug_writes_its_traceback_into_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv(exit_codes.DEBUG_VARIABLE, raising=False)
     assert raising(ZeroDivisionError("of \x1b[31m")) == exit_codes.BUG == 70
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     (file,) = tmp_path.iterdir()
-    assert told.splitlines() == [
+    assert message.splitlines() == [
         "smtpbench: this is a bug in smtpbench, not a mistake of yours: ZeroDivisionError: of \\x1b[31m",
         f"the traceback is in {file}; please attach it to a report",
     ]
@@ -152,7 +152,7 @@ def test_a_bug_says_that_it_is_one(
     assert file.stat().st_mode & 0o077 == 0
 
 
-def test_a_bug_shows_its_traceback_where_that_is_asked_for(
+def test_bug_prints_its_traceback_on_request(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -162,7 +162,7 @@ def test_a_bug_shows_its_traceback_where_that_is_asked_for(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bug_where_no_file_can_be_written(
+def test_bug_without_a_writable_folder_names_the_variable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))

@@ -16,8 +16,8 @@ def validate(result: object) -> None:
     Draft202012Validator(schema | {"additionalProperties": False}).validate(result)
 
 
-def test_a_bug_is_found_kept_and_replayed_until_it_is_fixed(tmp_path: Path) -> None:
-    out = tmp_path / "hunt"
+def test_finding_is_saved_and_replayed_until_it_is_fixed(tmp_path: Path) -> None:
+    out = tmp_path / "fuzz"
     options = ["--only", "end", "--cases", "150", "--out", str(out)]
     with sink("--mutant", "eod-lf-crlf") as (port, _):
         url = f"smtp://127.0.0.1:{port}"
@@ -45,14 +45,14 @@ def test_a_bug_is_found_kept_and_replayed_until_it_is_fixed(tmp_path: Path) -> N
     assert fixed.out.startswith("FIXED")
 
 
-def test_a_finding_of_check_is_replayed_with_its_rule(tmp_path: Path) -> None:
+def test_finding_of_check_is_replayed_with_its_rule(tmp_path: Path) -> None:
     with sink("--mutant", "postmaster") as (port, _):
         url = f"smtp://127.0.0.1:{port}"
         assert smtpbench("check", "-t", url, "postmaster", "noop-250", "--out", str(tmp_path)).code == 1
         validate(json.loads((tmp_path / "result.json").read_text()))
         again = smtpbench("replay", str(tmp_path / "findings"), "-t", url)
         assert again.code == 1
-        assert "RCPT TO:<Postmaster> was answered 501" in again.out
+        assert "the server replied 501 to RCPT TO:<Postmaster>" in again.out
     with sink() as (port, _):
         assert smtpbench("replay", str(tmp_path / "findings"), "-t", f"smtp://127.0.0.1:{port}").code == 0
     with sink("--on", "RCPT=450 later") as (port, _):
@@ -61,18 +61,18 @@ def test_a_finding_of_check_is_replayed_with_its_rule(tmp_path: Path) -> None:
     assert unknown.out.startswith("CANNOT TELL")
 
 
-def test_mistakes(tmp_path: Path) -> None:
+def test_invalid_options_and_files_are_reported(tmp_path: Path) -> None:
     unheard = f"smtp://127.0.0.1:{servers.free_port()}"
     plain = tmp_path / "plain.yaml"
     plain.write_text("session: [NOOP]\n")
-    for argv, code, words in (
-        (["fuzz", "relay", "-t", unheard], 3, "it gave no greeting"),
+    for argv, code, expected_texts in (
+        (["fuzz", "relay", "-t", unheard], 3, "no greeting (connection refused)"),
         (["fuzz", "relay", "-t", unheard, "--only", "nothing"], 2, "there is no mutation family 'nothing'"),
         (["fuzz", "relay", "-t", unheard, "--profile", "huge"], 2, "allowed are quick, ci, deep"),
         (["fuzz", "relay", "-t", unheard, "--baseline", "/no/such"], 2, "there is no such folder"),
-        (["replay", str(plain), "-t", unheard], 2, "a scenario, but no finding"),
+        (["replay", str(plain), "-t", unheard], 2, "this scenario is not a finding"),
         (["replay", str(tmp_path / "none"), "-t", unheard], 2, "cannot be read"),
     ):
         done = smtpbench(*argv)
         assert done.code == code, (argv, done.err)
-        assert words in done.err
+        assert expected_texts in done.err

@@ -8,7 +8,7 @@ from pathlib import Path
 from runner import finish, run, sink, smtpbench, start
 
 
-def test_every_command_that_saves_writes_the_page_beside(tmp_path: Path) -> None:
+def test_commands_write_the_page_beside_the_result(tmp_path: Path) -> None:
     with sink() as (port, _):
         url = f"smtp://127.0.0.1:{port}"
         many = ("-n", "40", "-c", "2")
@@ -25,14 +25,14 @@ def test_every_command_that_saves_writes_the_page_beside(tmp_path: Path) -> None
         }  # fmt: skip
     for name, one in done.items():
         folder = tmp_path / name
-        words = f"saved: {folder}/result.json" + (", report.html" if name != "again" else "")
-        assert one.out.rstrip().endswith(words), (name, one.out, one.err)
+        expected_texts = f"saved: {folder}/result.json" + (", report.html" if name != "again" else "")
+        assert one.out.rstrip().endswith(expected_texts), (name, one.out, one.err)
         assert (folder / "report.html").exists() is (name != "again")
     for name in ("run", "check", "fuzz", "compare", "diff"):
         assert f"127.0.0.1:{port}" in (tmp_path / name / "report.html").read_text()
 
 
-def test_an_interrupted_run_has_its_page_too(tmp_path: Path) -> None:
+def test_interrupted_run_has_a_page(tmp_path: Path) -> None:
     with sink() as (port, _):
         process = start(
             "run", "relay", "-t", f"smtp://127.0.0.1:{port}", "-d", "60s", "-o", str(tmp_path), "--progress", "plain"

@@ -11,7 +11,7 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "expected_texts"),
     [
         (("rnu",), "there is no command 'rnu'; did you mean run?"),
         (("help", "rnu"), "did you mean run?"),
@@ -42,10 +42,12 @@ RUN = ("run", "relay", "-t", "smtp://127.0.0.1:1")
         (("schema", "rseult"), "; did you mean result? `smtpbench schema --help`"),
     ],
 )
-def test_one_line_says_what_is_meant(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistyped_names_give_one_line_with_a_suggestion(
+    arguments: tuple[str, ...], expected_texts: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     code = exit_codes.exit_code_of(lambda: call(arguments))
-    told = capsys.readouterr()
-    assert (code, told.out) == (2, "")
-    assert words in told.err
-    assert told.err.startswith("smtpbench: ")
-    assert len(told.err.splitlines()) == 1
+    printed = capsys.readouterr()
+    assert (code, printed.out) == (2, "")
+    assert expected_texts in printed.err
+    assert printed.err.startswith("smtpbench: ")
+    assert len(printed.err.splitlines()) == 1

@@ -28,7 +28,7 @@ def mine(tmp_path: Path) -> str:
     return put(tmp_path / "mine", run_result("x"))
 
 
-def test_a_hostile_server_in_every_format(tmp_path: Path) -> None:
+def test_hostile_server_text_in_every_format(tmp_path: Path) -> None:
     reply = f"550 5.7.1 {HOSTILE.replace('@', '')}"  # which the sink takes for a share
     with sink("--on", f"RCPT={reply}") as (port, _):
         target = f"smtp://127.0.0.1:{port}"
@@ -47,7 +47,7 @@ def test_a_hostile_server_in_every_format(tmp_path: Path) -> None:
     assert "<script>" not in (tmp_path / "report.junit").read_text()
 
 
-def test_without_a_format_it_is_shown(mine: str, tmp_path: Path) -> None:
+def test_results_are_shown_without_a_format(mine: str, tmp_path: Path) -> None:
     assert "no such file" in smtpbench("report", str(tmp_path / "nosuch")).err
     (tmp_path / "other").mkdir()
     shown = smtpbench("report", put(tmp_path / "checked", check_result("it went on")))
@@ -56,7 +56,7 @@ def test_without_a_format_it_is_shown(mine: str, tmp_path: Path) -> None:
     assert smtpbench("report", mine, "--fail", "--junit", "-").code == 99
 
 
-def test_what_cannot_be_written_is_one_error_and_the_rest_is_written(mine: str, tmp_path: Path) -> None:
+def test_unwritable_file_is_one_error_and_the_others_are_written(mine: str, tmp_path: Path) -> None:
     done = smtpbench("report", mine, "--junit", str(tmp_path / "no" / "j.xml"), "--csv", "-", "--hgrm", str(tmp_path / "h"))
     assert done.code == 3
     assert done.err == f"smtpbench: the junit was not written: {tmp_path}/no/j.xml: no such file or directory\n"
@@ -64,7 +64,7 @@ def test_what_cannot_be_written_is_one_error_and_the_rest_is_written(mine: str, 
     assert (tmp_path / "h").exists()
 
 
-def test_a_fifo_is_no_file(mine: str, tmp_path: Path) -> None:
+def test_fifo_is_written_and_kept(mine: str, tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     with subprocess.Popen([sys.executable, "-m", "smtpbench.cli.main", "report", mine, "--junit", str(fifo)]) as process:
@@ -73,7 +73,7 @@ def test_a_fifo_is_no_file(mine: str, tmp_path: Path) -> None:
     assert stat.S_ISFIFO(fifo.lstat().st_mode)
 
 
-def test_github(mine: str, tmp_path: Path) -> None:
+def test_github_annotations_and_summary(mine: str, tmp_path: Path) -> None:
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
     done = smtpbench("report", mine, "--github", "--fail", GITHUB_STEP_SUMMARY=str(summary))
@@ -84,7 +84,7 @@ def test_github(mine: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "words"),
+    ("argv", "expected_texts"),
     [
         (("--junit", "-", "--csv", "-"), "--junit and --csv cannot both go to standard output"),
         (("--junit", "-", "--github"), "--junit and --github cannot"),
@@ -92,13 +92,13 @@ def test_github(mine: str, tmp_path: Path) -> None:
         (("--hgrm", "-", "--slot", "NOSUCH"), "no histogram of NOSUCH"),
     ],
 )
-def test_what_cannot_be_meant_is_one_message(mine: str, argv: tuple[str, ...], words: str) -> None:
+def test_invalid_options_give_one_message(mine: str, argv: tuple[str, ...], expected_texts: str) -> None:
     done = smtpbench("report", mine, *argv)
     assert (done.code, len(done.err.splitlines())) == (2, 1), done.err
-    assert words in done.err
+    assert expected_texts in done.err
 
 
-def test_a_full_disk(mine: str) -> None:
+def test_full_disk_is_3(mine: str) -> None:
     command = [sys.executable, "-m", "smtpbench.cli.main", "report", mine, "--markdown", "-"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

@@ -19,7 +19,7 @@ thresholds: ["message.p99 < 30s", "%s"]
 """
 
 
-def test_a_threshold_that_failed_is_99_and_each_is_shown(tmp_path: Path) -> None:
+def test_failed_threshold_is_99_and_each_is_shown(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO % "accepted == 11")
     with sink() as (port, _):
         done = run(tmp_path / "scenario.yaml", f"smtp://127.0.0.1:{port}", tmp_path, "--threshold", "failed<1%")
@@ -30,20 +30,20 @@ def test_a_threshold_that_failed_is_99_and_each_is_shown(tmp_path: Path) -> None
     assert "held: failed < 1%: 0 %, 100% to spare" in done.out
 
 
-def test_thresholds_that_hold_are_0(tmp_path: Path) -> None:
+def test_exit_code_is_0_when_thresholds_hold(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO % "accepted == 10")
     with sink() as (port, _):
         assert run(tmp_path / "scenario.yaml", f"smtp://127.0.0.1:{port}", tmp_path).code == 0
 
 
-def test_a_mistake_in_the_scenario_has_its_place(tmp_path: Path) -> None:
+def test_invalid_threshold_in_a_scenario_has_its_line(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO % "accepted == lots")
     done = run(tmp_path / "scenario.yaml", "smtp://127.0.0.1:1", tmp_path)
     assert done.code == 2
     assert "scenario.yaml:9:" in done.err
 
 
-def test_a_run_that_fails_is_ended_where_that_is_wanted(tmp_path: Path) -> None:
+def test_abort_on_fail_ends_the_run(tmp_path: Path) -> None:
     options = ("-c", "2", "-d", "60s", "--threshold", "rejected < 1%", "--abort-on-fail", "--abort-grace", "0s")
     with sink("--on", "RCPT=550") as (port, _):
         done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path, *options)

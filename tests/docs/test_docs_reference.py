@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from docs_build.layers import LAYERS
 from docs_build.schema import SchemaDocument
 from smtpbench.cli.exit_codes import EXIT_CODES
 from smtpbench.cli.main import COMMANDS, load
+from smtpbench.measure.schema import schema_text
 from smtpbench.rules.register import RULES
 from smtpbench.scenario.comparison import Comparison
 from smtpbench.scenario.model import Scenario
@@ -50,13 +50,13 @@ def test_every_parameter_of_a_command_has_its_row(name: str) -> None:
 
 
 def test_a_row_says_value_default_and_bounds() -> None:
-    rows = dict(re.findall(r"^\| <a id=\"(.*?)\".*?\) \| (.*) \|$", body("command-line/run"), re.MULTILINE))
-    assert rows["--target"].startswith("`URL` | **required** | ")
-    assert rows["--workers"].startswith("`COUNT`, 1..256 | `1` | ")
-    assert rows["--drain"].startswith("`DURATION` | `5s` | ")
-    assert rows["--insecure"].startswith(" |  | ")
-    assert rows["--threshold"].startswith("`EXPRESSION`, repeatable | ")
-    assert rows["SCENARIO"].startswith(" | **required** | ")
+    table_rows = dict(re.findall(r"^\| <a id=\"(.*?)\".*?\) \| (.*) \|$", body("command-line/run"), re.MULTILINE))
+    assert table_rows["--target"].startswith("`URL` | **required** | ")
+    assert table_rows["--workers"].startswith("`COUNT`, 1..256 | `1` | ")
+    assert table_rows["--drain"].startswith("`DURATION` | `5s` | ")
+    assert table_rows["--insecure"].startswith(" |  | ")
+    assert table_rows["--threshold"].startswith("`EXPRESSION`, repeatable | ")
+    assert table_rows["SCENARIO"].startswith(" | **required** | ")
 
 
 @pytest.mark.parametrize(("page", "model"), [("scenario-file", Scenario), ("comparison-file", Comparison)])
@@ -81,7 +81,7 @@ def test_every_key_of_a_file_is_described(model: type[Scenario] | type[Compariso
     [("run", "result"), ("check-and-fuzz", "judgement"), ("compare", "compared"), ("capacity", "capacity")],
 )
 def test_every_key_of_a_result_is_there(page: str, schema: str) -> None:
-    known = property_names(json.loads(files("smtpbench.measure").joinpath(f"{schema}.schema.json").read_text()))
+    known = property_names(json.loads(schema_text(schema)))
     shown = {key for path in re.findall(r"\[`([^`]+)`\]\(#", body(f"results/{page}")) for key in re.split(r"[.\[\]]+", path)}
     assert known - shown == set()
 
@@ -142,7 +142,7 @@ def test_a_piece_that_nobody_generates_is_an_error() -> None:
     [("a_b <c> [d] `e|f_g`", r"a\_b &lt;c&gt; \[d\] `e|f_g`"), ("two\nlines", "two lines")],
 )
 def test_text_is_shown_as_it_stands(text: str, markdown: str) -> None:
-    assert markup.escape(text) == markdown
+    assert markup.escape_markdown(text) == markdown
 
 
 @pytest.mark.parametrize(

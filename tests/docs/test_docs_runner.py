@@ -59,10 +59,10 @@ def test_lines_beside_an_ellipsis_must_match(tmp_path: Path, shown: str) -> None
 
 
 def test_numbers_of_a_dialogue_are_compared_as_they_are() -> None:
-    assert output.difference(["    S: 250 2.1.0 Ok\\r\\n"], ["    S: 550 5.1.0 Ok\\r\\n"])
-    assert not output.difference(["RFC 5321 §4.1.1.4   12 us"], ["RFC 5321 §4.1.1.4 1.5 ms"])
-    assert output.difference(["RFC 5321 §4.1.1.4"], ["RFC 5321 §4.1.1.5"])
-    assert output.difference(["RFC 5321 §4"], ["RFC 3207 §4"])
+    assert output.line_difference(["    S: 250 2.1.0 Ok\\r\\n"], ["    S: 550 5.1.0 Ok\\r\\n"])
+    assert not output.line_difference(["RFC 5321 §4.1.1.4   12 us"], ["RFC 5321 §4.1.1.4 1.5 ms"])
+    assert output.line_difference(["RFC 5321 §4.1.1.4"], ["RFC 5321 §4.1.1.5"])
+    assert output.line_difference(["RFC 5321 §4"], ["RFC 3207 §4"])
 
 
 def test_lines_that_vary_need_not_be_there(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_rewriting_keeps_what_was_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block", "wrong"),
+    ("block", "mistaken"),
     [
         ("```yaml\nsession: [EHLO x, QUIT]\n```", ""),
         ("```yaml\nsession: [EHLO x, {paws: 1s}]\n```", "unknown kind of step"),
@@ -127,13 +127,13 @@ def test_rewriting_keeps_what_was_left_out() -> None:
         ("```yaml\n- {uses: me/unknown@v1}\n```", "nothing is known"),
     ],
 )
-def test_fragments_are_checked(tmp_path: Path, block: str, wrong: str) -> None:
+def test_fragments_are_checked(tmp_path: Path, block: str, mistaken: str) -> None:
     found = problems(tmp_path, f"{block}\n")
-    assert wrong in found if wrong else not found, found
+    assert mistaken in found if mistaken else not found, found
 
 
 @pytest.mark.parametrize(
-    ("text", "wrong"),
+    ("text", "mistaken"),
     [
         ("`smtpbench run relay --rate 5/s`", ""),
         ("`smtpbench run relay --rats 5/s`", "no option --rats"),
@@ -144,9 +144,9 @@ def test_fragments_are_checked(tmp_path: Path, block: str, wrong: str) -> None:
         ("[a](gone.md#there)", "the link gone.md leads nowhere"),
     ],
 )
-def test_prose_is_checked(tmp_path: Path, text: str, wrong: str) -> None:
+def test_prose_is_checked(tmp_path: Path, text: str, mistaken: str) -> None:
     found = "\n".join(fragments.check_prose(made_page(tmp_path, f"{text}\n")))
-    assert wrong in found if wrong else not found, found
+    assert mistaken in found if mistaken else not found, found
 
 
 def test_programs_that_are_missing_skip_the_page(tmp_path: Path) -> None:

@@ -231,9 +231,9 @@ def test_an_option_can_be_linked_to(browser: Browser, site: Path) -> None:
 def test_an_option_in_a_command_is_not_broken_after_its_hyphens(browser: Browser, site: Path) -> None:
     with window(browser, viewport=TELEPHONE) as page:
         page.goto((site / "reference/command-line/sink.html").as_uri())
-        rows = page.evaluate("[...document.querySelectorAll('pre .option')].map((one) => one.getClientRects().length)")
-        assert len(rows) > 10
-        assert set(rows) == {1}
+        table_rows = page.evaluate("[...document.querySelectorAll('pre .option')].map((one) => one.getClientRects().length)")
+        assert len(table_rows) > 10
+        assert set(table_rows) == {1}
         command = page.locator("pre > code", has_text="--stall").inner_text()
         assert "smtpbench sink --listen 127.0.0.1:2525 --on DATA=reset@1% --on EHLO=drip --stall 4s..5s\n" in command
 

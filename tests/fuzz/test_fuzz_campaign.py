@@ -1,4 +1,4 @@
-"""A campaign on sinks: nothing on the clean one, the bug on a mutant, the same whatever the concurrency; deaths; files."""
+"""Campaigns on test servers: no findings on a correct one, the bug of a mutant, crashes, and files of findings."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import trio
 
 from smtpbench.engine import api
 from smtpbench.fuzz.campaign import CampaignPlan
-from smtpbench.fuzz.mutation import FAMILIES
-from smtpbench.fuzz.run import FuzzRequest, FuzzResult, Known, fuzz_target
+from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.run import FuzzRequest, FuzzResult, KnownFinding, fuzz_target
+from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import find_scenario, load_scenario, load_text
 from smtpbench.session.server import ServerSession
@@ -25,10 +26,10 @@ def access(port: int) -> Access:
     return Access(parse_target(f"smtp://127.0.0.1:{port}"))
 
 
-def fuzzed(
+def fuzz(
     session: type[ServerSession] = ServerSession, *, cases: int = 300, connections: int = 30, **options: object
 ) -> FuzzResult:
-    settings: dict[str, Any] = {"families": FAMILIES, "max_findings": 20, "shrink_s": 10.0} | options
+    settings: dict[str, Any] = {"families": tuple(FAMILIES), "max_findings": 20, "shrink_s": 10.0} | options
     plan = CampaignPlan(cases, None, 1, connections, **settings)
 
     async def main() -> FuzzResult:
@@ -38,15 +39,15 @@ def fuzzed(
     return trio.run(main)
 
 
-def found(catch: FuzzResult) -> list[tuple[str, str]]:
-    return [(finding.rule, finding.cause) for finding in catch.findings]
+def keys(fuzz_result: FuzzResult) -> list[tuple[str, str]]:
+    return [(finding.rule, finding.cause) for finding in fuzz_result.findings]
 
 
-def test_the_clean_sink_shows_nothing() -> None:
-    catch = fuzzed(cases=400)
-    assert found(catch) == []
-    assert catch.new_findings == 0
-    result = catch.result
+def test_correct_server_has_no_findings() -> None:
+    fuzz_result = fuzz(cases=400)
+    assert keys(fuzz_result) == []
+    assert fuzz_result.new_findings == 0
+    result = fuzz_result.result
     assert result["cases"] == {"generated": 400, "run": 400, "confirmed": 0, "may_have_killed_it": 0}
     assert result["rules"]["eod-lf-lf"]["verdict"] == "pass"
     assert result["rules"]["postmaster"]["verdict"] == "not-run"
@@ -54,28 +55,28 @@ def test_the_clean_sink_shows_nothing() -> None:
     assert result["latency_canary"]["MAIL"]["service"]["count"] >= 16
 
 
-def test_a_mutant_is_found_and_the_finding_is_short() -> None:
-    catch = fuzzed(MUTANTS["eod-lf-crlf"], families=("end",), cases=150)
-    rules = [finding.rule for finding in catch.findings]
+def test_bug_of_a_mutant_is_found_and_shrunk() -> None:
+    fuzz_result = fuzz(MUTANTS["eod-lf-crlf"], families=("end",), cases=150)
+    rules = [finding.rule for finding in fuzz_result.findings]
     assert "eod-lf-crlf" in rules
-    finding = next(one for one in catch.findings if one.rule == "eod-lf-crlf")
+    finding = next(finding for finding in fuzz_result.findings if finding.rule == "eod-lf-crlf")
     assert finding.reproducibility == "3 of 3, deterministic"
     assert finding.severity == "security"
     wires = [step.wire for step in finding.script.steps if step.wire]
     assert [str(wire[:4]) for wire in wires[:4]] == ["b'EHLO'", "b'MAIL'", "b'RCPT'", "b'DATA'"]
     assert len(wires) <= 6
-    assert catch.new_findings >= 1
+    assert fuzz_result.new_findings >= 1
 
 
-def test_concurrency_changes_nothing() -> None:
-    alone, together = (fuzzed(MUTANTS["no-rcpt"], connections=at_once, cases=120) for at_once in (1, 60))
-    assert found(alone) == found(together) != []
+def test_findings_do_not_depend_on_concurrency() -> None:
+    alone, together = (fuzz(MUTANTS["no-rcpt"], connections=connections, cases=120) for connections in (1, 60))
+    assert keys(alone) == keys(together) != []
     assert alone.result["cases"] == together.result["cases"]
 
 
-def test_a_finding_is_a_scenario_and_reads_back_to_the_same_octets() -> None:
-    catch = fuzzed(MUTANTS["rcpt-first"], families=("order",), cases=100)
-    finding = next(one for one in catch.findings if one.rule == "rcpt-first")
+def test_finding_file_is_a_scenario_of_the_same_octets() -> None:
+    fuzz_result = fuzz(MUTANTS["rcpt-first"], families=("order",), cases=100)
+    finding = next(finding for finding in fuzz_result.findings if finding.rule == "rcpt-first")
     file = load_text(finding.to_text(), Path("finding.yaml"))
     assert file.scenario.finding is not None
     assert file.scenario.finding.cause == finding.cause
@@ -83,19 +84,21 @@ def test_a_finding_is_a_scenario_and_reads_back_to_the_same_octets() -> None:
     assert [step.wire for step in script.steps] == [step.wire for step in finding.script.steps]
 
 
-class _Mortal(ServerSession):
-    """VRFY ends the whole server, and where it has revivals left, somebody starts it again after some connections."""
+class _CrashingSession(ServerSession):
+    """VRFY crashes the server. It restarts after some connection attempts, as often as `restarts_left` says."""
 
     __slots__ = ()
-    dead = False
-    revivals = 0
-    knocks = 0
+    crashed = False
+    restarts_left = 0
+    attempts = 0
 
     def connected(self, now_ns: int) -> api.Out:
-        if _Mortal.dead:
-            _Mortal.knocks += 1
-            if _Mortal.revivals and _Mortal.knocks > 9:
-                _Mortal.revivals, _Mortal.knocks, _Mortal.dead = _Mortal.revivals - 1, 0, False
+        if _CrashingSession.crashed:
+            _CrashingSession.attempts += 1
+            if _CrashingSession.restarts_left and _CrashingSession.attempts > 9:
+                _CrashingSession.restarts_left -= 1
+                _CrashingSession.attempts = 0
+                _CrashingSession.crashed = False
                 return super().connected(now_ns)
             self.pending_action = api.RESET
             return b""
@@ -103,37 +106,37 @@ class _Mortal(ServerSession):
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
         if b"VRFY" in data:
-            _Mortal.dead = True
-        if _Mortal.dead:
+            _CrashingSession.crashed = True
+        if _CrashingSession.crashed:
             self.pending_action = api.RESET
             return b""
         return super().receive(data, now_ns)
 
 
-def test_the_case_that_killed_the_target_is_kept() -> None:
-    _Mortal.dead = False
-    catch = fuzzed(_Mortal, families=("order",), connections=1, cases=400)
-    assert not _Mortal.revivals
-    (finding,) = [one for one in catch.findings if one.cause == "the target is gone"]
-    assert catch.result["target"]["gone"]
+def test_case_that_crashes_the_target_is_reported() -> None:
+    _CrashingSession.crashed = False
+    fuzz_result = fuzz(_CrashingSession, families=("order",), connections=1, cases=400)
+    assert not _CrashingSession.restarts_left
+    (finding,) = [finding for finding in fuzz_result.findings if finding.cause == "the target is gone"]
+    assert fuzz_result.result["target"]["gone"]
     assert any(b"VRFY" in entry.data for entry in finding.transcript.entries)
-    assert catch.result["cases"]["generated"] < 400
+    assert fuzz_result.result["cases"]["generated"] < 400
 
 
-def test_where_the_target_is_started_again_the_killer_is_asked_for() -> None:
-    _Mortal.dead, _Mortal.knocks, _Mortal.revivals = False, 0, 1
-    catch = fuzzed(_Mortal, families=("order",), connections=4, cases=400)
-    (finding,) = [one for one in catch.findings if one.cause == "the target is gone"]
+def test_crash_candidates_are_repeated_if_the_target_restarts() -> None:
+    _CrashingSession.crashed, _CrashingSession.attempts, _CrashingSession.restarts_left = False, 0, 1
+    fuzz_result = fuzz(_CrashingSession, families=("order",), connections=4, cases=400)
+    (finding,) = [finding for finding in fuzz_result.findings if finding.cause == "the target is gone"]
     assert any(b"VRFY" in entry.data for entry in finding.transcript.entries)
-    assert _Mortal.revivals == 0
-    assert catch.result["cases"]["may_have_killed_it"] == 0
-    assert catch.candidates == []
+    assert _CrashingSession.restarts_left == 0
+    assert fuzz_result.result["cases"]["may_have_killed_it"] == 0
+    assert fuzz_result.candidates == []
 
 
-def test_a_baseline_lets_what_is_known_pass() -> None:
+def test_known_findings_are_not_new() -> None:
     plan = CampaignPlan(100, None, 1, 30, ("order",), 20, shrink_s=1.0)
 
-    async def main(known: frozenset[Known]) -> FuzzResult:
+    async def main(known: frozenset[KnownFinding]) -> FuzzResult:
         async with sink_running(session_class=MUTANTS["rcpt-first"]) as sink:
             return await fuzz_target(
                 FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan, known=known)
@@ -141,10 +144,10 @@ def test_a_baseline_lets_what_is_known_pass() -> None:
 
     first = trio.run(partial(main, frozenset()))
     assert first.new_findings == len(first.findings) > 0
-    assert trio.run(partial(main, frozenset(found(first)))).new_findings == 0
+    assert trio.run(partial(main, frozenset(keys(first)))).new_findings == 0
 
 
-def test_two_servers_that_differ_are_told_apart() -> None:
+def test_divergence_of_two_servers_is_found() -> None:
     plan = CampaignPlan(150, None, 1, 30, ("order",), 20, shrink_s=5.0)
 
     async def main(session: type[ServerSession]) -> FuzzResult:
@@ -153,8 +156,34 @@ def test_two_servers_that_differ_are_told_apart() -> None:
                 FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan, peer=access(other.port))
             )
 
-    assert found(trio.run(main, ServerSession)) == []
-    catch = trio.run(main, MUTANTS["required-verbs"])
-    assert found(catch) == [("divergence", "HELO 5 2")]
-    assert [step.wire for step in catch.findings[0].script.steps if step.wire] == [b"HELO e\r\n"]
-    assert catch.result["rules"]["divergence"]["verdict"] == "violation"
+    assert keys(trio.run(main, ServerSession)) == []
+    fuzz_result = trio.run(main, MUTANTS["required-verbs"])
+    assert keys(fuzz_result) == [("divergence", "HELO 5 2")]
+    assert [step.wire for step in fuzz_result.findings[0].script.steps if step.wire] == [b"HELO e\r\n"]
+    assert fuzz_result.result["rules"]["divergence"]["verdict"] == "violation"
+
+
+def test_share_done_follows_the_nearer_limit() -> None:
+    stats = CampaignStats(cases_limit=100, duration_limit_s=10.0)
+    assert stats.share_done == 0.0
+    stats.phase, stats.run, stats.elapsed_s = CASES, 20, 5.0
+    assert stats.share_done == 0.5
+    stats.run = 80
+    assert stats.share_done == 0.8
+    stats.phase = CONFIRMATION
+    assert stats.share_done == 1.0
+
+
+def test_progress_is_reported_in_each_phase() -> None:
+    plan = CampaignPlan(60, 60_000_000_000, 1, 4, ("order", "pause"), 20, shrink_s=1.0)
+    shares: dict[str, list[float]] = {CASES: [], CONFIRMATION: []}
+
+    async def main() -> None:
+        async with sink_running(session_class=MUTANTS["rcpt-first"]) as sink:
+            request = FuzzRequest(load_scenario(find_scenario("relay")), access(sink.port), plan)
+            await fuzz_target(request, lambda stats: shares[stats.phase].append(stats.share_done))
+
+    trio.run(main)
+    for phase in shares.values():
+        assert phase == sorted(phase) != []
+    assert shares[CONFIRMATION][-1] == 1.0

@@ -1,4 +1,4 @@
-"""Cases: the same for the same seed, of the families that are wanted, and edits that do what they say."""
+"""Generated cases: the same for the same seed, of the selected families, and each edit changes what it names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from itertools import islice
 import pytest
 
 from smtpbench.errors import UsageError
-from smtpbench.fuzz.mutation import FAMILIES, Mutation, apply, command_step
-from smtpbench.fuzz.strategies import cases, families
+from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.mutation import Mutation, apply_mutations, command_step
+from smtpbench.fuzz.strategies import cases, select_families
 from smtpbench.session import script as s
 from smtpbench.session.script import ExpectedReply, Step
 
+ALL_FAMILIES = tuple(FAMILIES)
 BASE = (
     command_step(b"EHLO c.example\r\n"),
     command_step(b"MAIL FROM:<a@b.example>\r\n"),
@@ -25,27 +27,27 @@ def wires(steps: tuple[Step, ...]) -> list[object]:
     return [step.wire for step in steps]
 
 
-def test_the_same_seed_draws_the_same_cases() -> None:
-    first, second = (list(islice(cases(FAMILIES, 7), 300)) for _ in range(2))
+def test_same_seed_generates_same_cases() -> None:
+    first, second = (list(islice(cases(ALL_FAMILIES, 7), 300)) for _ in range(2))
     assert first == second
-    assert first != list(islice(cases(FAMILIES, 8), 300))
-    assert {one.family for case in first for one in case} == set(FAMILIES)
+    assert first != list(islice(cases(ALL_FAMILIES, 8), 300))
+    assert {mutation.family for case in first for mutation in case} == set(FAMILIES)
     assert {len(case) for case in first} == {1, 2, 3}
 
 
-def test_families_are_chosen() -> None:
-    wanted = families(only=["end", "dots"], skip=["dots"])
-    assert wanted == ("end",)
-    assert {one.family for case in islice(cases(wanted, 1), 50) for one in case} == {"end"}
+def test_families_can_be_selected_and_skipped() -> None:
+    selected = select_families(only=["end", "dots"], skip=["dots"])
+    assert selected == ("end",)
+    assert {mutation.family for case in islice(cases(selected, 1), 50) for mutation in case} == {"end"}
     for only, skip in ((["nothing"], []), (["end"], ["end"])):
         with pytest.raises(UsageError):
-            families(only, skip)
+            select_families(only, skip)
 
 
-def test_every_case_can_be_applied_to_any_script() -> None:
-    for case in islice(cases(FAMILIES, 3), 2000):
+def test_every_case_applies_to_any_script() -> None:
+    for case in islice(cases(ALL_FAMILIES, 3), 2000):
         for base in (BASE, BASE[:1], ()):
-            for step in apply(base, case):
+            for step in apply_mutations(base, case):
                 assert step.kind != s.COMMAND or step.expected_replies
 
 
@@ -64,11 +66,11 @@ def test_every_case_can_be_applied_to_any_script() -> None:
         (Mutation("pipeline", "join", 0), [b"EHLO c.example\r\nMAIL FROM:<a@b.example>\r\n", *wires(BASE[2:])]),
     ],
 )  # fmt: skip
-def test_edits(mutation: Mutation, expected: list[bytes]) -> None:
-    assert wires(apply(BASE, [mutation])) == expected
+def test_edit_changes_what_it_names(mutation: Mutation, expected: list[bytes]) -> None:
+    assert wires(apply_mutations(BASE, [mutation])) == expected
 
 
-def test_a_split_says_the_same_octets() -> None:
-    (split,) = [step for step in apply(BASE, [Mutation("segment", "split", 1, numbers=(3, 9))]) if step.split]
+def test_split_sends_the_same_octets() -> None:
+    (split,) = [step for step in apply_mutations(BASE, [Mutation("segment", "split", 1, numbers=(3, 9))]) if step.split]
     assert b"".join(split.split) == split.wire == BASE[1].wire
     assert len(split.split) == 3

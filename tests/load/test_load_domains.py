@@ -1,4 +1,4 @@
-"""The domain an arrival is for: that of its first recipient."""
+"""The recipient domain of an arrival: the domain of its first recipient."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PICK = {"recipient": "u{n}@{where}", "where": "{pick: [a.example, b.example, nev
 
 
 def read(folder: Path, steps: list[str], **values: str) -> tuple[Any, frozenset[str] | None]:
-    """The script's `domain_of`, and the domains that are possible."""
+    """Return `domain_of` of a script, and the possible domains."""
     (folder / "to.csv").write_text("to\nx@one.example\nö@Bücher.example\ny@xn--bcher-kva.example\nz@[127.0.0.1]\n")
     lines = ["session:", *(f"  - {step}" for step in steps), "values:", "  sender: a@b.example"]
     text = "\n".join([*lines, *(f"  {name}: {value}" for name, value in values.items())]) + "\n"
@@ -31,7 +31,7 @@ def read(folder: Path, steps: list[str], **values: str) -> tuple[Any, frozenset[
 
 
 def mail(*to: str) -> list[str]:
-    """A whole session's steps."""
+    """Return the steps of a session with these recipients."""
     return ["EHLO c.example", "MAIL FROM:<{sender}>", *(f"RCPT TO:<{one}>" for one in to), "DATA", "message", "QUIT"]
 
 
@@ -75,27 +75,27 @@ def mail(*to: str) -> list[str]:
         ),
     ],
 )  # fmt: skip
-def test_the_first_recipients_domain(
+def test_domain_of_the_first_recipient(
     tmp_path: Path, steps: list[str], values: dict[str, str], domains: set[str], possible: set[str] | None
 ) -> None:
-    of, told = read(tmp_path, steps, **values)
+    of, found = read(tmp_path, steps, **values)
     assert {of(n) for n in range(20)} == domains
-    assert told == possible
+    assert found == possible
 
 
-def test_it_is_a_function_of_the_number(tmp_path: Path) -> None:
+def test_domain_depends_on_the_arrival_number_only(tmp_path: Path) -> None:
     of, _ = read(tmp_path, mail("{recipient}"), recipient="{csv: to.csv, column: to, order: random}")
     assert [of(n) for n in range(30)] == [of(n) for n in range(30)]
 
 
-def test_a_domain_that_no_arrival_can_have_is_a_mistake() -> None:
-    watch = ThresholdMonitor(
+def test_domain_that_no_arrival_can_have_is_refused() -> None:
+    monitor = ThresholdMonitor(
         [parse_threshold(text) for text in ("failed < 1%", "failed@a.example < 1%", "accepted@B.example > 1")]
     )
-    assert watch.domains == ("a.example", "b.example")
-    watch.check_domains(None)
-    watch.check_domains(frozenset({"a.example", "b.example", "c.example"}))
-    with pytest.raises(UsageError, match=r"accepted@B.example > 1.*at b.example; there are a.example"):
-        watch.check_domains(frozenset({"a.example"}))
+    assert monitor.domains == ("a.example", "b.example")
+    monitor.check_domains(None)
+    monitor.check_domains(frozenset({"a.example", "b.example", "c.example"}))
+    with pytest.raises(UsageError, match=r"accepted@B.example > 1.*at b.example; the recipient domains are a.example"):
+        monitor.check_domains(frozenset({"a.example"}))
     with pytest.raises(UsageError, match="names no recipient"):
-        watch.check_domains(frozenset())
+        monitor.check_domains(frozenset())

@@ -1,4 +1,4 @@
-"""From books to totals: what is counted apart by domain belongs to the whole as well."""
+"""From recorders to totals: what is counted by domain is part of the totals too."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from smtpbench.measure.recorder import Interval
 from smtpbench.units import NS_PER_S
 
 
-def apart() -> RecordersByDomain:
-    """Warm-up 1; before the first hostile session 2, and 3 and 4 for domains; beside them 5, and 6 and 7."""
+def recorders_by_domain() -> RecordersByDomain:
+    """Return recorders with the seeds 1 (warm-up), 2 (baseline; 3 and 4 by domain) and 5 (then; 6 and 7 by domain)."""
     recorders = RecordersByDomain(0, ["a.example", "b.example", "never.example"], lambda n: "")
     recorders.warmup, recorders.baseline, recorders.steady = (
         busy_recorder(seed=1),
@@ -31,22 +31,22 @@ def apart() -> RecordersByDomain:
 
 
 async def report_of(recorders: Recorders, worker: int) -> WorkerReport:
-    """What a worker with these books reports."""
+    """Return the report of a worker with these recorders."""
     scheduler = SimpleNamespace(late_ns=[], waited=0, sessions=[1], busy=1, waiting=0, connections_peak=1)
     stands_in: Any = SimpleNamespace(scheduler=scheduler, recorders=recorders, start_ns=0)
     return await Meter(worker).read(stands_in, 2 * NS_PER_S, 0)
 
 
-def together(*seeds: int) -> Any:
-    """All of those books in one."""
+def sum_of(*seeds: int) -> Any:
+    """Return the sum of recorders with these seeds."""
     whole = Interval()
     for seed in seeds:
         whole.add(busy_recorder(seed=seed, late_us=900 if seed == 6 else 0).drain())
-    return plain(whole)
+    return comparable(whole)
 
 
-def plain(interval: Interval) -> Any:
-    """What can be compared; of examples, which depend on what came first, the kinds."""
+def comparable(interval: Interval) -> Any:
+    """Return an interval in a form that can be compared; of examples, whose texts depend on the order, only the kinds."""
 
     def bare(histogram: Histogram) -> Any:
         return [getattr(histogram, name) for name in histogram.__slots__]
@@ -56,27 +56,27 @@ def plain(interval: Interval) -> Any:
 
 
 @pytest.mark.parametrize("piped", [False, True])
-async def test_the_whole_is_what_it_would_be_and_each_domain_its_part(piped: bool) -> None:
+async def test_totals_include_the_domains_that_are_counted_separately(piped: bool) -> None:
     collector = Collector(LoadPlan(warmup_ns=NS_PER_S, duration_ns=10 * NS_PER_S, baseline_ns=5 * NS_PER_S, workers=2), 0)
     for worker in (0, 1):
-        report = await report_of(apart() if worker == 0 else Recorders(0), worker)
+        report = await report_of(recorders_by_domain() if worker == 0 else Recorders(0), worker)
         collector.add(WorkerReport.from_data(json.loads(json.dumps(report.to_data()))) if piped else report)
-    assert plain(collector.totals) == together(2, 3, 4, 5, 6, 7)
-    assert plain(collector.baseline) == together(2, 3, 4)
-    assert plain(collector.beside) == together(5, 6, 7)
-    assert plain(collector.warmup) == together(1)
-    assert {name: plain(counted) for name, counted in collector.domains.items()} == {
-        "a.example": together(3, 6), "b.example": together(4, 7), "never.example": together()
+    assert comparable(collector.totals) == sum_of(2, 3, 4, 5, 6, 7)
+    assert comparable(collector.baseline) == sum_of(2, 3, 4)
+    assert comparable(collector.with_hostile) == sum_of(5, 6, 7)
+    assert comparable(collector.warmup) == sum_of(1)
+    assert {name: comparable(counted) for name, counted in collector.domains.items()} == {
+        "a.example": sum_of(3, 6), "b.example": sum_of(4, 7), "never.example": sum_of()
     }  # fmt: skip
     tick = collector.flush()
     assert tick is not None
-    assert plain(tick.interval) == together(1, 2, 3, 4, 5, 6, 7)
+    assert comparable(tick.interval) == sum_of(1, 2, 3, 4, 5, 6, 7)
     assert tick.measured is not None
-    assert plain(tick.measured) == together(2, 3, 4, 5, 6, 7)
+    assert comparable(tick.measured) == sum_of(2, 3, 4, 5, 6, 7)
 
 
-async def test_what_was_reported_once_is_not_reported_again() -> None:
-    recorders = apart()
+async def test_counts_are_reported_once() -> None:
+    recorders = recorders_by_domain()
     await report_of(recorders, 0)
     again = await report_of(recorders, 0)
-    assert not any(part.counted for parts in again.domains.values() for part in parts)
+    assert not any(part.has_data for parts in again.domains.values() for part in parts)

@@ -1,4 +1,4 @@
-"""Differences: none where there is none, found where one was planted, whatever the noise looks like."""
+"""Comparisons find a change that exists and none that does not, with every kind of noise."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from smtpbench.measure.comparison import (
     FASTER,
     FEWER,
     MORE,
-    NONE,
+    NO_DIFFERENCE,
     SLOWER,
     Change,
     Series,
     compare_series,
+    is_worse,
     mean_and_error,
     verdict,
-    worse,
 )
 from smtpbench.threshold import parse_metric
 
@@ -41,8 +41,8 @@ def _fewer_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("smtpbench.measure.comparison.RESAMPLES", 800)
 
 
-def trial(draw: random.Random, noise: Noise, factor: float, repeats: int = REPEATS) -> list[str]:
-    """The verdicts of a comparison whose second side is `factor` times the first; the machine drifts as it goes."""
+def simulate_verdicts(draw: random.Random, noise: Noise, factor: float, repeats: int = REPEATS) -> list[str]:
+    """Return the verdicts on a candidate that is `factor` times the baseline, on a machine that becomes slower."""
     a: dict[str, list[float | None]] = {metric.text: [] for metric in METRICS}
     b: dict[str, list[float | None]] = {metric.text: [] for metric in METRICS}
     for repeat in range(repeats):
@@ -57,45 +57,49 @@ def trial(draw: random.Random, noise: Noise, factor: float, repeats: int = REPEA
 
 
 @pytest.mark.parametrize("noise", NOISES)
-def test_a_target_beside_itself_shows_no_difference_in_19_of_20_comparisons(noise: str) -> None:
+def test_equal_candidates_show_no_difference_in_19_of_20_comparisons(noise: str) -> None:
     draw = random.Random(noise)
-    clean = sum(set(trial(draw, NOISES[noise], 1.0)) == {NONE} for _ in range(TRIALS))
+    clean = sum(set(simulate_verdicts(draw, NOISES[noise], 1.0)) == {NO_DIFFERENCE} for _ in range(TRIALS))
     assert clean >= 0.95 * TRIALS
 
 
 @pytest.mark.parametrize(("noise", "least"), [("even", 0.95), ("skewed", 0.85), ("with stalls", 0.75)])
 @pytest.mark.parametrize("factor", [1.1, 0.9])
-def test_a_tenth_that_was_planted_is_found(noise: str, least: float, factor: float) -> None:
+def test_a_change_of_a_tenth_is_found(noise: str, least: float, factor: float) -> None:
     draw = random.Random(f"{noise} {factor}")
     wanted = {"throughput": FASTER if factor > 1 else SLOWER, "message.p99": SLOWER if factor > 1 else FASTER}
     found = 0
     for _ in range(TRIALS // 2):
-        verdicts = dict(zip((metric.text for metric in METRICS), trial(draw, NOISES[noise], factor), strict=True))
-        found += sum(verdicts[name] == word for name, word in wanted.items())
-        assert SLOWER not in (verdicts[name] for name, word in wanted.items() if word == FASTER)
+        verdicts = dict(
+            zip((metric.text for metric in METRICS), simulate_verdicts(draw, NOISES[noise], factor), strict=True)
+        )
+        found += sum(verdicts[name] == expected for name, expected in wanted.items())
+        assert SLOWER not in (verdicts[name] for name, expected in wanted.items() if expected == FASTER)
     assert found >= least * len(wanted) * (TRIALS // 2)
 
 
-def told(before: Sequence[float | None], after: Sequence[float | None], metric: str = "message.p99", **options: Any) -> Any:
-    """The one entry of a comparison in one metric."""
+def compare_one(
+    before: Sequence[float | None], after: Sequence[float | None], metric: str = "message.p99", **options: Any
+) -> Any:
+    """Return the entry of a comparison in one metric."""
     sides = {name: Series(values, [False] * len(values)) for name, values in (("A", before), ("B", after))}
     (entry,) = compare_series([(parse_metric(metric), sides)], **{"paired": True, "confidence": 0.95, **options})
     return entry
 
 
-def test_the_estimate_is_what_is_told() -> None:
+def test_estimate_and_interval_of_a_change() -> None:
     before = [100.0, 101, 99, 100.5, 102, 98]
     after = [1.1 * value for value in before]
-    entry = told(before, after)
+    entry = compare_one(before, after)
     assert [round(entry[name], 6) for name in ("change", "low", "high")] == [0.1, 0.1, 0.1]
     assert (entry["baseline_value"], entry["verdict"]) == (100.25, SLOWER)
-    apart = told(before, after, paired=False)
-    assert apart["low"] < 0.1 - 0.005 < 0.1 + 0.005 < apart["high"]
-    share = told([0.0] * 6, [0.02] * 6, "failed")
+    unpaired = compare_one(before, after, paired=False)
+    assert unpaired["low"] < 0.1 - 0.005 < 0.1 + 0.005 < unpaired["high"]
+    share = compare_one([0.0] * 6, [0.02] * 6, "failed")
     assert (share["change"], share["relative"], share["verdict"]) == (0.02, False, MORE)
 
 
-def test_one_wild_repeat_moves_nothing() -> None:
+def test_one_outlier_does_not_change_the_trimmed_mean() -> None:
     values = [1.0, 1.1, 0.9, 1.0, 1.1, 0.9, 1.0, 50.0]
     mean, error = mean_and_error(values)
     assert mean == pytest.approx(6.1 / 6)
@@ -111,48 +115,48 @@ def test_one_wild_repeat_moves_nothing() -> None:
     ids=["too few", "no ratio to nothing", "nothing", "nothing on one side"],
 )
 @pytest.mark.parametrize("paired", [True, False])
-def test_what_cannot_be_told(before: list[float | None], after: list[float | None], paired: bool) -> None:
-    entry = told(before, after, paired=paired)
+def test_a_change_that_cannot_be_estimated(before: list[float | None], after: list[float | None], paired: bool) -> None:
+    entry = compare_one(before, after, paired=paired)
     assert (entry["verdict"], entry["change"], entry["low"]) == (CANNOT_TELL, None, None)
 
 
 @pytest.mark.parametrize(
-    ("metric", "change", "word", "is_worse"),
+    ("metric", "change", "expected", "worse"),
     [
         ("message.p99", Change(0.2, 0.1, 0.3, relative=True), SLOWER, True),
         ("message.p99", Change(-0.2, -0.3, -0.1, relative=True), FASTER, False),
         ("throughput", Change(0.2, 0.1, 0.3, relative=True), FASTER, False),
         ("throughput", Change(-0.2, -0.3, -0.1, relative=True), SLOWER, True),
-        ("message.p99", Change(0.2, -0.1, 0.5, relative=True), NONE, False),
-        ("message.p99", Change(0.004, 0.003, 0.005, relative=True), NONE, False),
+        ("message.p99", Change(0.2, -0.1, 0.5, relative=True), NO_DIFFERENCE, False),
+        ("message.p99", Change(0.004, 0.003, 0.005, relative=True), NO_DIFFERENCE, False),
         ("failed", Change(0.004, 0.003, 0.005, relative=False), MORE, True),
         ("failed", Change(-0.004, -0.005, -0.003, relative=False), FEWER, False),
         ("accepted", Change(-0.004, -0.005, -0.003, relative=False), FEWER, True),
         ("failed", None, CANNOT_TELL, False),
     ],
 )
-def test_verdicts(metric: str, change: Change | None, word: str, is_worse: bool) -> None:
+def test_verdict_of_a_change(metric: str, change: Change | None, expected: str, worse: bool) -> None:
     parsed = parse_metric(metric)
-    assert verdict(parsed, change) == word
-    entry = {"verdict": word, "better": "higher" if parsed.more_is_better else "lower"}
-    assert worse(entry) is is_worse
+    assert verdict(parsed, change) == expected
+    entry = {"verdict": expected, "better": "higher" if parsed.more_is_better else "lower"}
+    assert is_worse(entry) is worse
 
 
-def test_nothing_is_said_where_the_generator_was_the_bottleneck() -> None:
+def test_no_verdict_if_the_generator_was_the_bottleneck_in_most_repeats() -> None:
     before, after = [1.0, 1.1, 1.0, 1.1, 1.0], [2.0, 2.1, 2.0, 2.1, 2.0]
-    for limited, word in (([True, True, True, False, False], CANNOT_TELL), ([True, True, False, False, False], SLOWER)):
+    for limited, expected in (([True, True, True, False, False], CANNOT_TELL), ([True, True, False, False, False], SLOWER)):
         figures = [(parse_metric("message.p99"), {"A": Series(before, limited), "B": Series(after, [False] * 5)})]
         (entry,) = compare_series(figures, paired=True, confidence=0.9)
-        assert entry["verdict"] == word
+        assert entry["verdict"] == expected
         assert entry["change"] == pytest.approx(0.93, abs=0.05)
 
 
-def test_a_repeat_without_a_value_is_left_out_with_its_partner() -> None:
-    entry = told([1.0, None, 1.0, 1.1, 1.0, 1.1, 1.0], [1.0, 9.0, None, 1.1, 1.0, 1.1, 1.0])
-    assert (entry["verdict"], entry["change"]) == (NONE, 0.0)
+def test_a_repeat_without_a_value_is_left_out_with_its_pair() -> None:
+    entry = compare_one([1.0, None, 1.0, 1.1, 1.0, 1.1, 1.0], [1.0, 9.0, None, 1.1, 1.0, 1.1, 1.0])
+    assert (entry["verdict"], entry["change"]) == (NO_DIFFERENCE, 0.0)
 
 
-def test_metrics_that_move_together_are_not_punished_for_being_many() -> None:
+def test_correlated_metrics_do_not_widen_the_intervals() -> None:
     draw = random.Random(5)
     before = [draw.gauss(100, 3) for _ in range(10)]
     after = [draw.gauss(112, 3) for _ in range(10)]
@@ -162,15 +166,16 @@ def test_metrics_that_move_together_are_not_punished_for_being_many() -> None:
     assert (one["low"], one["high"]) == (same["low"], same["high"])
 
 
-def test_more_than_two_are_each_held_against_the_first() -> None:
+def test_every_candidate_is_compared_with_the_baseline() -> None:
     sides = {
         name: Series([base + at / 10 for at in range(6)], [False] * 6) for name, base in zip("ABC", (9, 9, 5), strict=True)
     }
     found = compare_series([(METRICS[1], sides)], paired=False, confidence=0.95)
-    assert [(one["baseline"], one["candidate"], one["verdict"]) for one in found] == [("A", "B", NONE), ("A", "C", FASTER)]
+    verdicts = [(one["baseline"], one["candidate"], one["verdict"]) for one in found]
+    assert verdicts == [("A", "B", NO_DIFFERENCE), ("A", "C", FASTER)]
 
 
-def test_all_figures_of_one_come_before_the_next() -> None:
+def test_all_metrics_of_a_candidate_precede_those_of_the_next() -> None:
     sides = {name: Series([1.0, 1.1, 1.2, 1.3], [False] * 4) for name in "ABC"}
     found = compare_series([(metric, sides) for metric in METRICS[:2]], paired=True, confidence=0.95)
     assert [one["candidate"] for one in found] == ["B", "B", "C", "C"]

@@ -1,4 +1,4 @@
-"""The files that grow: read back by the library, by a grammar of our own, and from disks that are full."""
+"""The files that a run appends to: they are read back by the library, follow a grammar, and survive full disks."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(files: RunFiles, *ticks: Tick) -> None:
 
 
 def read_hlog(path: Path) -> dict[str, HdrHistogram]:
-    """What HdrHistogram's own reader makes of a log: the sum of the lines of each tag."""
+    """Read a log with the reader of the library; return the sum of the lines of each tag."""
     reader = HistogramLogReader(str(path), HdrHistogram(LOWEST_US, HIGHEST_US, DIGITS))
     found: dict[str, HdrHistogram] = {}
     while (histogram := reader.get_next_interval_histogram()) is not None:
@@ -45,15 +45,15 @@ def read_hlog(path: Path) -> dict[str, HdrHistogram]:
     return found
 
 
-def rows(path: Path) -> list[dict[str, str]]:
+def timeline_rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(path.read_text())))
 
 
 @pytest.mark.parametrize("late_us", [0, 2000])
-def test_the_lines_of_a_tag_add_up_to_the_totals(tmp_path: Path, late_us: int) -> None:
+def test_lines_of_a_tag_add_up_to_the_totals(tmp_path: Path, late_us: int) -> None:
     files, total = RunFiles(tmp_path / "new" / "run", STARTED), Interval()
     for second in range(1, 5):
-        # in one second nothing is late, so that service and response are the same there
+        # in one second nothing is late, so that service and response time are the same object
         interval = busy_recorder(300, second, late_us if second != 2 else 0).drain()
         total.add(interval)
         write(files, tick(interval, end_s=float(second)))
@@ -68,7 +68,7 @@ def test_the_lines_of_a_tag_add_up_to_the_totals(tmp_path: Path, late_us: int) -
     assert "message.failed.response" in found
 
 
-def test_every_line_of_the_log_keeps_to_its_grammar() -> None:
+def test_every_line_of_the_log_follows_the_grammar() -> None:
     head = hlog_header(STARTED).splitlines()
     assert head[1] == "#[Histogram log format version 1.2]"
     assert head[2].startswith("#[StartTime: 1767323045.678 (seconds since epoch), 2026-01-02T03:04:05")
@@ -79,7 +79,7 @@ def test_every_line_of_the_log_keeps_to_its_grammar() -> None:
         assert LINE.fullmatch(line.removesuffix("\n")), line
 
 
-def test_interval_and_maximum_stand_in_seconds_and_milliseconds() -> None:
+def test_interval_is_in_seconds_and_maximum_in_milliseconds() -> None:
     recorder = Recorder()
     recorder.timing("connect").append(12_345_678)
     line = next(hlog_lines(tick(recorder.drain(), end_s=7.5, length_s=1.25)))
@@ -87,16 +87,16 @@ def test_interval_and_maximum_stand_in_seconds_and_milliseconds() -> None:
 
 
 @pytest.mark.parametrize("metric", ["a,b c", "Grüße", "x\r\nTag=y", "\x1b[2J", "日本"])
-def test_a_slot_of_any_name_makes_one_tag_and_one_line(tmp_path: Path, metric: str) -> None:
+def test_a_metric_of_any_name_gives_one_tag_and_one_line(tmp_path: Path, metric: str) -> None:
     recorder = Recorder()
     recorder.timing(metric).append(MS)
     files = RunFiles(tmp_path, STARTED)
     write(files, tick(recorder.drain()))
     assert [histogram.get_total_count() for histogram in read_hlog(tmp_path / "histograms.hlog").values()] == [1, 1]
-    assert files.trouble == ""
+    assert files.errors == ""
 
 
-def test_the_log_holds_what_is_measured_and_the_timeline_everything(tmp_path: Path) -> None:
+def test_log_excludes_the_warm_up_and_timeline_includes_it(tmp_path: Path) -> None:
     warm, measured = busy_recorder(50, 1).drain(), busy_recorder(70, 2).drain()
     both = Interval()
     both.add(warm)
@@ -105,12 +105,12 @@ def test_the_log_holds_what_is_measured_and_the_timeline_everything(tmp_path: Pa
     write(files, tick(both, measured=measured), tick(warm, measured=Interval(), phase="warmup"))
     logged = sum(found.get_total_count() for found in read_hlog(tmp_path / "histograms.hlog").values())
     assert logged == 2 * sum(latency.service.count for latency in measured.latencies.values())
-    assert sum(int(row["accepted"]) for row in rows(tmp_path / "timeline.csv")) == (
+    assert sum(int(row["accepted"]) for row in timeline_rows(tmp_path / "timeline.csv")) == (
         both.messages["accepted"] + warm.messages["accepted"]
     )
 
 
-def test_a_second_of_the_timeline() -> None:
+def test_line_of_the_timeline() -> None:
     recorder = Recorder()
     recorder.samples("message", "message", b"250 Ok\r\n", True).extend([sample(8 * MS, late_us=2000), sample(4 * MS)])
     recorder.accepted, recorder.failed = 2, 1
@@ -125,10 +125,10 @@ def test_a_second_of_the_timeline() -> None:
     }  # fmt: skip
 
 
-def test_a_second_without_messages_claims_no_latency(tmp_path: Path) -> None:
+def test_a_second_without_messages_has_no_latency(tmp_path: Path) -> None:
     files = RunFiles(tmp_path, STARTED)
     write(files, tick(Interval()))
-    (row,) = rows(tmp_path / "timeline.csv")
+    (row,) = timeline_rows(tmp_path / "timeline.csv")
     assert {value for name, value in row.items() if name.startswith("message_")} == {""}
     assert None not in row
     assert row["accepted"] == "0"
@@ -138,36 +138,38 @@ def test_a_second_without_messages_claims_no_latency(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
-    folder = tmp_path / "elsewhere"
+def temporary_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which temporary folders are created."""
+    folder = tmp_path / "temporary_root"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
 
-def test_a_folder_that_cannot_be_made_sends_the_files_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
+def test_files_of_a_folder_that_cannot_be_created_are_in_a_temporary_folder(tmp_path: Path, temporary_root: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     files = RunFiles(tmp_path / "file" / "run", STARTED)
     write(files, tick(busy_recorder().drain()))
-    assert files.folder.parent == elsewhere
-    assert "Not a directory" in files.trouble
-    assert str(files.folder) in files.trouble
-    assert len(rows(files.folder / "timeline.csv")) == 1
+    assert files.folder.parent == temporary_root
+    assert "Not a directory" in files.errors
+    assert str(files.folder) in files.errors
+    assert len(timeline_rows(files.folder / "timeline.csv")) == 1
     assert read_hlog(files.folder / "histograms.hlog")
 
 
-def test_a_folder_that_vanishes_sends_the_files_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
+def test_files_of_a_folder_that_is_removed_continue_in_a_temporary_folder(tmp_path: Path, temporary_root: Path) -> None:
     files = RunFiles(tmp_path / "run", STARTED)
     for path in (tmp_path / "run").iterdir():
         path.unlink()
     (tmp_path / "run").rmdir()
     write(files, tick(Interval()), tick(Interval()))
-    assert files.folder.parent == elsewhere
-    assert len(rows(files.folder / "timeline.csv")) == 2
+    assert files.folder.parent == temporary_root
+    assert len(timeline_rows(files.folder / "timeline.csv")) == 2
 
 
-def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_full_disk_continue_in_a_temporary_folder(
+    tmp_path: Path, temporary_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interval = busy_recorder().drain()
     files = RunFiles(tmp_path / "run", STARTED)
     write(files, tick(interval, end_s=1.0))
@@ -182,23 +184,23 @@ def test_a_disk_that_fills_up_loses_nothing(tmp_path: Path, elsewhere: Path, mon
     monkeypatch.setattr(tempfile, "mkdtemp", with_room)
     with full_disk(sizes["histograms.hlog"] + 100):
         write(files, tick(interval, end_s=2.0), tick(interval, end_s=3.0))
-    assert "File too large" in files.trouble
-    assert files.folder.parent == elsewhere
-    assert [row["t_s"] for row in rows(files.folder / "timeline.csv")] == ["1.00", "2.00", "3.00"]
+    assert "File too large" in files.errors
+    assert files.folder.parent == temporary_root
+    assert [row["t_s"] for row in timeline_rows(files.folder / "timeline.csv")] == ["1.00", "2.00", "3.00"]
     tags = Counter(line.partition(",")[0] for line in (files.folder / "histograms.hlog").read_text().splitlines()[4:])
     assert set(tags.values()) == {3}
     assert (tmp_path / "run" / "histograms.hlog").stat().st_size == sizes["histograms.hlog"]
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_a_machine_without_any_room_leaves_whole_lines_and_says_so(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("temporary_root")
+def test_without_any_free_disk_only_complete_lines_remain(tmp_path: Path) -> None:
     interval = busy_recorder().drain()
     files = RunFiles(tmp_path / "run", STARTED)
     write(files, tick(interval))
     before = (tmp_path / "run" / "histograms.hlog").read_bytes()
     with full_disk(len(before) + 100):
         write(files, tick(interval), tick(interval))
-    assert files.trouble.count("File too large") == 2
+    assert files.errors.count("File too large") == 2
     for folder in (tmp_path / "run", files.folder):
         assert (folder / "histograms.hlog").read_bytes() == before
         assert (folder / "timeline.csv").read_bytes().endswith(b"\n")

@@ -1,4 +1,4 @@
-"""The generator's verdict on itself, and the readers that feed it."""
+"""Whether the generator was the bottleneck, and the readings that decide it."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import pytest
 from figures import MS
 
 from smtpbench.measure import health
-from smtpbench.measure.health import Health, limits
+from smtpbench.measure.health import Health, limit_reasons
 from smtpbench.measure.histogram import Histogram
 
 
 @pytest.mark.parametrize(
-    ("suffered", "errors", "closed_model", "reason"),
+    ("health_values", "errors", "closed_model", "reason"),
     [
         ({}, {}, True, None),
         ({"busiest_share": 0.9}, {}, True, None),
-        ({"busiest_share": 0.97}, {}, True, "97% busy"),
-        ({"busiest_share": 0.97}, {}, False, "97% busy"),
+        ({"busiest_share": 0.97}, {}, True, "97% of its core"),
+        ({"busiest_share": 0.97}, {}, False, "97% of its core"),
         ({"starved_share": 0.1}, {}, False, None),
-        ({"starved_share": 0.4}, {}, True, "40% of the time"),
+        ({"starved_share": 0.4}, {}, True, "waited 40% of the time"),
         ({"late": Histogram.of([9 * MS] * 100)}, {}, False, None),
         ({"late": Histogram.of([0] * 99 + [14 * MS])}, {}, False, None),
-        ({"late": Histogram.of([0] * 95 + [14 * MS] * 5)}, {}, False, "late by 14.0 ms (p99)"),
+        ({"late": Histogram.of([0] * 95 + [14 * MS] * 5)}, {}, False, "began 14.0 ms late (p99)"),
         ({}, {"no_ports": 3}, True, "local ports ran out (3 times)"),
-        ({}, {"no_descriptors": 1}, False, "file descriptors ran out (1 times)"),
+        ({}, {"no_descriptors": 1}, False, "file descriptors ran out (1 time)"),
         ({}, {"reset": 100, "timeout": 9}, True, None),
     ],
 )
-def test_what_limits_the_generator(
-    suffered: dict[str, Any], errors: dict[str, int], closed_model: bool, reason: str | None
+def test_reasons_why_the_generator_was_the_bottleneck(
+    health_values: dict[str, Any], errors: dict[str, int], closed_model: bool, reason: str | None
 ) -> None:
-    found = limits(Health(**suffered), Counter(errors), closed_model=closed_model)
+    found = limit_reasons(Health(**health_values), Counter(errors), closed_model=closed_model)
     assert [reason in text for text in found if reason] == ([True] if reason else [])
     assert bool(found) is (reason is not None)
 
 
-def test_a_process_is_not_charged_with_what_its_parent_held() -> None:
+def test_peak_memory_of_a_process_excludes_that_of_its_parent() -> None:
     child = "from smtpbench.measure.health import peak_rss_bytes; print(peak_rss_bytes())"
     parent = (
         "import subprocess, sys; from smtpbench.measure.health import peak_rss_bytes; held = b'x' * 150_000_000\n"
@@ -54,7 +54,7 @@ def test_a_process_is_not_charged_with_what_its_parent_held() -> None:
     assert 1_000_000 < of_child < 100_000_000
 
 
-def test_the_descriptor_limit_is_raised_to_the_hard_one() -> None:
+def test_descriptor_limit_is_raised_to_the_hard_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -64,14 +64,14 @@ def test_the_descriptor_limit_is_raised_to_the_hard_one() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_processor_times_only_grow() -> None:
+def test_cpu_times_do_not_decrease() -> None:
     before, waited_s = health.cpu_times_s(), health.cpu_wait_s()
     sum(range(1_000_000))
     assert all(now >= then for now, then in zip(health.cpu_times_s(), before, strict=True))
     assert health.cpu_wait_s() >= waited_s >= 0.0
 
 
-def test_the_machine_is_told() -> None:
+def test_machine_section() -> None:
     machine = health.machine()
     assert machine["cores"] >= 1
     assert machine["memory_bytes"] > 1 << 26

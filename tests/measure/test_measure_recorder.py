@@ -1,4 +1,4 @@
-"""The book: what is written into it is what comes out, whenever and however often it is drained."""
+"""The recorder: every count and every sample is in exactly one interval, however often the recorder is drained."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import random
 from typing import Any
 
 import pytest
-from figures import MS, busy_recorder, sample, scribble
+from figures import MS, busy_recorder, record_random, sample
 
-from smtpbench.measure.recorder import EXAMPLE_BYTES, MESSAGE_COUNTS, STEP_SAMPLES, Interval, Recorder
+from smtpbench.measure.recorder import MAX_EXAMPLE_BYTES, MESSAGE_COUNTS, SAMPLES_PER_STEP, Interval, Recorder
 from smtpbench.session.context import LATE_SHIFT
 
 OK = b"250 2.0.0 Ok\r\n"
 
 
 def content(interval: Interval) -> dict[str, Any]:
-    """An interval in a form that compares, whatever the order things came in."""
+    """Return an interval in a form that can be compared, whatever the order of its samples."""
     data = interval.to_data()
     latencies = {}
     for metric, ok, service, response in data["latencies"]:
@@ -25,7 +25,7 @@ def content(interval: Interval) -> dict[str, Any]:
     return {**data, "replies": sorted(data["replies"]), "latencies": latencies}
 
 
-def test_a_sample_tells_service_and_response_time() -> None:
+def test_a_sample_holds_service_and_response_time() -> None:
     recorder = Recorder()
     recorder.samples("MAIL", "MAIL", OK, True).append(sample(7 * MS, late_us=40_000))
     latency = recorder.drain().latencies["MAIL", True]
@@ -35,7 +35,7 @@ def test_a_sample_tells_service_and_response_time() -> None:
 @pytest.mark.parametrize(
     ("service_ns", "late_us"), [(0, 1), (1, 0), (MS, 3_600_000_000), ((1 << LATE_SHIFT) - 1, 1), (3600 * 1000 * MS, 5)]
 )
-def test_neither_part_of_a_sample_disturbs_the_other(service_ns: int, late_us: int) -> None:
+def test_parts_of_a_sample_do_not_overlap(service_ns: int, late_us: int) -> None:
     recorder = Recorder()
     recorder.timing("session").append(sample(service_ns, late_us))
     latency = recorder.drain().latencies["session", True]
@@ -43,28 +43,28 @@ def test_neither_part_of_a_sample_disturbs_the_other(service_ns: int, late_us: i
 
 
 @pytest.mark.parametrize("late_us", [0, 5000])
-@pytest.mark.parametrize("every", [1, 40, 1000])
-def test_draining_in_pieces_gives_what_draining_at_once_gives(every: int, late_us: int) -> None:
+@pytest.mark.parametrize("samples_per_drain", [1, 40, 1000])
+def test_sum_of_drains_equals_a_single_drain(samples_per_drain: int, late_us: int) -> None:
     whole, pieces, total = Recorder(), Recorder(), Interval()
-    scribble(whole, random.Random(5), 2000, late_us)
+    record_random(whole, random.Random(5), 2000, late_us)
     draw = random.Random(5)
-    for _ in range(0, 2000, every):
-        scribble(pieces, draw, every, late_us)
+    for _ in range(0, 2000, samples_per_drain):
+        record_random(pieces, draw, samples_per_drain, late_us)
         total.add(pieces.drain())
     assert total.attempted == 2000
     assert content(total) == content(whole.drain())
 
 
-def test_lateness_that_comes_late_in_a_drain_misses_nothing() -> None:
+def test_late_sample_after_the_first_step_of_a_drain() -> None:
     recorder = Recorder()
-    on_time = [sample(MS)] * (2 * STEP_SAMPLES + 1)
+    on_time = [sample(MS)] * (2 * SAMPLES_PER_STEP + 1)
     recorder.timing("message").extend([*on_time, sample(MS, late_us=9), *on_time])
     latency = recorder.drain().latencies["message", True]
     assert latency.service.count == latency.response.count == 2 * len(on_time) + 1
     assert latency.response.sum_ns - latency.service.sum_ns == 9000
 
 
-def test_workers_add_up_to_one() -> None:
+def test_sum_of_workers_does_not_depend_on_their_order() -> None:
     recorders = [busy_recorder(500, seed, late_us) for seed, late_us in ((1, 0), (2, 900), (3, 0))]
     intervals = [recorder.drain() for recorder in recorders]
     forward, backward = Interval(), Interval()
@@ -72,13 +72,13 @@ def test_workers_add_up_to_one() -> None:
         forward.add(Interval.from_data(json.loads(json.dumps(interval.to_data()))))
     for interval in reversed(intervals):
         backward.add(interval)
-    backward.examples = forward.examples  # the first one met is kept, so here the order may show
+    backward.examples = forward.examples  # the first example is kept, which depends on the order
     assert content(forward) == content(backward)
     assert forward.attempted == 1500
     assert sum(forward.replies.values()) == sum(sum(interval.replies.values()) for interval in intervals)
 
 
-def test_adding_leaves_the_interval_that_was_added_alone() -> None:
+def test_adding_does_not_change_the_added_interval() -> None:
     interval = busy_recorder().drain()
     before = json.dumps(interval.to_data())
     total = Interval()
@@ -87,7 +87,7 @@ def test_adding_leaves_the_interval_that_was_added_alone() -> None:
     assert json.dumps(interval.to_data()) == before
 
 
-def test_a_list_stays_the_same_for_the_life_of_the_book() -> None:
+def test_sample_list_is_the_same_after_a_drain() -> None:
     recorder = Recorder()
     append = recorder.samples("MAIL", "MAIL", OK, True).append
     for _ in range(3):
@@ -98,12 +98,12 @@ def test_a_list_stays_the_same_for_the_life_of_the_book() -> None:
     assert recorder.timing("connect") is recorder.timing("connect")
 
 
-def test_what_is_counted_during_a_drain_belongs_to_the_next() -> None:
+def test_counts_during_a_drain_belong_to_the_next() -> None:
     recorder = Recorder()
     total, counted = Interval(), 0
     append = recorder.samples("message", "message", OK, True).append
     for _ in range(20):
-        for _ in range(3 * STEP_SAMPLES):
+        for _ in range(3 * SAMPLES_PER_STEP):
             append(MS)
         interval = Interval()
         for _ in recorder.drain_steps(interval):
@@ -113,10 +113,10 @@ def test_what_is_counted_during_a_drain_belongs_to_the_next() -> None:
         total.add(interval)
     total.add(recorder.drain())
     assert total.messages["accepted"] == counted > 0
-    assert total.latencies["message", True].service.count == 60 * STEP_SAMPLES + counted
+    assert total.latencies["message", True].service.count == 60 * SAMPLES_PER_STEP + counted
 
 
-def test_replies_without_a_slot_are_counted_and_not_timed() -> None:
+def test_replies_without_metric_are_counted_only() -> None:
     recorder = Recorder()
     recorder.samples("RCPT", "", OK, True).append(MS)
     recorder.timing("pipeline").append(3 * MS)
@@ -125,7 +125,7 @@ def test_replies_without_a_slot_are_counted_and_not_timed() -> None:
     assert list(interval.latencies) == [("pipeline", True)]
 
 
-def test_replies_are_told_apart_and_share_their_slot() -> None:
+def test_replies_of_different_codes_share_a_metric() -> None:
     recorder = Recorder()
     for raw in (OK, b"251 2.1.5 will forward\r\n", b"450 4.2.0 later\r\n", b"?\r\n"):
         recorder.samples("RCPT", "RCPT", raw, raw.startswith(b"2")).append(MS)
@@ -140,14 +140,14 @@ def test_replies_are_told_apart_and_share_their_slot() -> None:
 
 
 @pytest.mark.parametrize("name", MESSAGE_COUNTS)
-def test_message_counts_are_taken_once(name: str) -> None:
+def test_message_counts_are_reset_by_a_drain(name: str) -> None:
     recorder = Recorder()
     setattr(recorder, name, 3)
     assert recorder.drain().messages == {name: 3}
     assert recorder.drain().messages == {}
 
 
-def test_one_example_of_each_refusal_is_kept() -> None:
+def test_first_example_of_each_unexpected_reply_is_kept() -> None:
     recorder = Recorder()
     long, hostile = b"550 5.7.1 " + b"x" * 1000, b"554-\xff\x1b[2J\r\n554 two"
     for text in (b"550 5.1.1 first\r\n", b"550 5.1.1 second\r\n", long, hostile):
@@ -156,7 +156,7 @@ def test_one_example_of_each_refusal_is_kept() -> None:
     examples = recorder.drain().examples
     assert list(examples) == ["RCPT 550 5.1.1", "RCPT 550 5.7.1", "RCPT 554"]
     assert examples["RCPT 550 5.1.1"] == "550 5.1.1 first"
-    assert len(examples["RCPT 550 5.7.1"]) == EXAMPLE_BYTES
+    assert len(examples["RCPT 550 5.7.1"]) == MAX_EXAMPLE_BYTES
     assert examples["RCPT 554"].encode("utf-8", "surrogateescape") == hostile
 
 
@@ -172,9 +172,9 @@ def test_errors_are_counted_with_their_first_detail() -> None:
     assert recorder.drain().errors == {"reset": 1}
 
 
-def test_a_server_cannot_make_the_book_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtpbench.measure.recorder.REPLY_KINDS", 50)
-    monkeypatch.setattr("smtpbench.measure.recorder.EXAMPLES", 20)
+def test_number_of_reply_kinds_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smtpbench.measure.recorder.MAX_REPLY_KINDS", 50)
+    monkeypatch.setattr("smtpbench.measure.recorder.MAX_EXAMPLES", 20)
     recorder = Recorder()
     for number in range(500):
         recorder.samples("RCPT", "RCPT", b"550 5.%d.%d no\r\n" % (number % 7, number), False).append(MS)
@@ -187,7 +187,7 @@ def test_a_server_cannot_make_the_book_grow_without_end(monkeypatch: pytest.Monk
     assert interval.examples["reset"] == "errors keep theirs"
 
 
-def test_rows_are_one_memo_for_each_ask() -> None:
-    rows = Recorder(3).reply_caches
-    assert rows == [{}, {}, {}]
-    assert rows[0] is not rows[1]
+def test_each_expected_reply_has_its_own_cache() -> None:
+    caches = Recorder(3).reply_caches
+    assert caches == [{}, {}, {}]
+    assert caches[0] is not caches[1]

@@ -1,4 +1,4 @@
-"""`result.json`: what it holds, what its schema says of it, and where it ends up."""
+"""`result.json`: its content, its schema, and where it is saved."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import copy
 import json
 import tempfile
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +20,41 @@ from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.saved import load
+from smtpbench.measure.schema import schema_text
 
-SCHEMA = json.loads(files("smtpbench.measure").joinpath("result.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(schema_text("result"))
 TIMES = ("count", "min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "p99_9_ms", "max_ms")
 
 
-def closed(schema: Any) -> Any:
-    """The schema without room for keys that it does not name: whatever a result gains must be described."""
+def without_additional_keys(schema: Any) -> Any:
+    """Return the schema without additional keys, so that every key of a result must be described."""
     if isinstance(schema, list):
-        return [closed(entry) for entry in schema]
+        return [without_additional_keys(entry) for entry in schema]
     if not isinstance(schema, dict):
         return schema
-    found = {name: closed(value) for name, value in schema.items()}
+    found = {name: without_additional_keys(value) for name, value in schema.items()}
     return {"additionalProperties": False, **found} if "properties" in found else found
 
 
-def complaints(result: dict[str, Any], schema: Any = SCHEMA) -> list[str]:
+def schema_errors(result: dict[str, Any], schema: Any = SCHEMA) -> list[str]:
     return [error.message for error in Draft202012Validator(schema).iter_errors(json.loads(json.dumps(result)))]
 
 
-# -- what it holds -------------------------------------------------------------------------------------------
+# -- content ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ["open", "closed"])
 @pytest.mark.parametrize(
     "totals", [Interval(), busy_recorder(late_us=900).drain()], ids=["nothing", "something of everything"]
 )
-def test_a_result_is_what_its_schema_says(model: str, totals: Interval) -> None:
+def test_result_is_valid_by_its_schema(model: str, totals: Interval) -> None:
     Draft202012Validator.check_schema(SCHEMA)
-    assert complaints(result_of(totals, model=model), closed(SCHEMA)) == []
+    assert schema_errors(result_of(totals, model=model), without_additional_keys(SCHEMA)) == []
     domains = results.domains_section({"x.example": totals}, 30.0)
-    assert complaints(result_of(totals, model=model) | {"domains": domains}, closed(SCHEMA)) == []
+    assert schema_errors(result_of(totals, model=model) | {"domains": domains}, without_additional_keys(SCHEMA)) == []
 
 
-def spoil(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+def change_key(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def change(result: dict[str, Any]) -> None:
         *parents, last = path.split("/")
         for name in parents:
@@ -70,35 +70,35 @@ def spoil(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     "change",
     [
-        spoil("schema", "smtpbench-result/2"),
-        spoil("messages/dropped", None),
-        spoil("messages/accepted", -1),
-        spoil("messages/accepted", 1.5),
-        spoil("latency/message/response", None),
-        spoil("latency/message/service/p99_9_ms", None),
-        spoil("latency/message/service/p99_ms", "8 ms"),
-        spoil("replies/MAIL/99", 4),
-        spoil("enhanced/MAIL/250 9.1.0", 4),
-        spoil("generator/limited", None),
-        spoil("load/model", "half-open"),
-        spoil("target/url", None),
+        change_key("schema", "smtpbench-result/2"),
+        change_key("messages/dropped", None),
+        change_key("messages/accepted", -1),
+        change_key("messages/accepted", 1.5),
+        change_key("latency/message/response", None),
+        change_key("latency/message/service/p99_9_ms", None),
+        change_key("latency/message/service/p99_ms", "8 ms"),
+        change_key("replies/MAIL/99", 4),
+        change_key("enhanced/MAIL/250 9.1.0", 4),
+        change_key("generator/limited", None),
+        change_key("load/model", "half-open"),
+        change_key("target/url", None),
     ],
 )
-def test_the_schema_refuses_what_is_not_a_result(change: Callable[[dict[str, Any]], None]) -> None:
+def test_schema_refuses_an_invalid_result(change: Callable[[dict[str, Any]], None]) -> None:
     result = copy.deepcopy(result_of(busy_recorder().drain()))
-    assert complaints(result) == []
+    assert schema_errors(result) == []
     change(result)
-    assert len(complaints(result)) == 1
+    assert len(schema_errors(result)) == 1
 
 
-def test_the_schema_takes_keys_that_a_later_version_adds() -> None:
+def test_schema_accepts_additional_keys() -> None:
     result = result_of(busy_recorder().drain())
     result["generator"]["temperature_c"] = 40
-    assert complaints(result) == []
-    assert complaints(result, closed(SCHEMA)) != []
+    assert schema_errors(result) == []
+    assert schema_errors(result, without_additional_keys(SCHEMA)) != []
 
 
-def test_the_keys_that_other_programs_rely_on() -> None:
+def test_keys_that_other_programs_rely_on() -> None:
     result = result_of(busy_recorder().drain())
     for metric in ("banner", "EHLO", "MAIL", "RCPT", "DATA", "message", "connect", "tls", "transaction", "session"):
         for kind in ("service", "response"):
@@ -113,14 +113,14 @@ def test_the_keys_that_other_programs_rely_on() -> None:
     assert result["versions"].keys() >= {"smtpbench", "python", "trio", "hdrhistogram", "os", "openssl"}
 
 
-def test_attempted_is_the_sum_of_the_rest() -> None:
+def test_attempted_is_the_sum_of_the_outcomes() -> None:
     totals = busy_recorder().drain()
     messages = result_of(totals)["messages"]
     assert messages["attempted"] == 2000 == sum(messages.values()) - messages["attempted"]
     assert all(messages[name] == totals.messages[name] > 0 for name in messages if name != "attempted")
 
 
-def test_figures_are_in_the_units_of_their_keys() -> None:
+def test_values_have_the_units_of_their_keys() -> None:
     recorder = Recorder()
     recorder.samples("message", "message", b"250 2.0.0 Ok\r\n", True).extend(
         [sample(2 * MS), sample(4 * MS, late_us=10_000)]
@@ -138,24 +138,24 @@ def test_figures_are_in_the_units_of_their_keys() -> None:
     assert result["generator"]["late_p99_ms"] == 3.0
 
 
-def test_replies_of_one_code_are_one_count_and_no_code_is_malformed() -> None:
+def test_replies_are_counted_by_code_and_those_without_code_as_malformed() -> None:
     recorder = Recorder()
     for raw, ok in ((b"250 2.1.0 Ok\r\n", True), (b"250 2.1.5 Ok\r\n", False), (b"250 Ok\r\n", True), (b"what?\r\n", False)):
         recorder.samples("RCPT", "RCPT", raw, ok).append(MS)
     result = result_of(recorder.drain())
     assert result["replies"] == {"RCPT": {"250": 3, "malformed": 1}}
     assert result["enhanced"] == {"RCPT": {"250 2.1.0": 1, "250 2.1.5": 1}}
-    assert complaints(result) == []
+    assert schema_errors(result) == []
 
 
-def test_a_limited_generator_is_named() -> None:
+def test_generator_that_was_the_bottleneck() -> None:
     generator = result_of(Interval(), health=Health(busiest_share=0.97))["generator"]
     assert generator["limited"] is True
-    assert generator["limited_reasons"] == ["its core was 97% busy"]
+    assert generator["limited_reasons"] == ["the busiest worker used 97% of its core"]
     assert result_of(Interval(), health=Health())["generator"]["limited"] is False
 
 
-def test_a_run_of_no_time_has_no_throughput() -> None:
+def test_run_of_no_length_has_no_throughput() -> None:
     assert result_of(Interval(), window_s=0.0)["throughput"] == {"messages_per_s": 0.0}
 
 
@@ -163,15 +163,15 @@ def test_a_run_of_no_time_has_no_throughput() -> None:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where temporary folders are made."""
-    folder = tmp_path / "elsewhere"
+def temporary_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which temporary folders are created."""
+    folder = tmp_path / "temporary_root"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     return folder
 
 
-def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
+def test_saved_result_is_read_back(tmp_path: Path) -> None:
     result = result_of(busy_recorder().drain())
     saved = results.save(result, tmp_path / "new" / "run")
     assert saved == tmp_path / "new" / "run" / "result.json"
@@ -179,15 +179,15 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     assert load(saved).result == load(saved.parent).result == json.loads(json.dumps(result))
 
 
-def test_a_folder_that_cannot_be_written_sends_the_result_elsewhere(tmp_path: Path, elsewhere: Path) -> None:
+def test_result_of_a_folder_that_cannot_be_written_is_in_a_temporary_folder(tmp_path: Path, temporary_root: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     saved = results.save(result_of(Interval()), tmp_path / "file" / "run")
-    assert saved.parent.parent == elsewhere
+    assert saved.parent.parent == temporary_root
     assert load(saved).result["seed"] == 7
 
 
-@pytest.mark.usefixtures("elsewhere")
-def test_a_full_disk_leaves_the_result_that_was_there(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("temporary_root")
+def test_full_disk_does_not_change_the_existing_result(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text("the last one")
     with full_disk(100), pytest.raises(OSError, match="File too large"):
         results.save(result_of(Interval()), tmp_path)
@@ -195,7 +195,7 @@ def test_a_full_disk_leaves_the_result_that_was_there(tmp_path: Path) -> None:
     assert not (tmp_path / ".result.json.partial").exists()
 
 
-def test_text_that_is_not_unicode_does_not_stop_a_save(tmp_path: Path) -> None:
+def test_text_that_is_not_unicode_is_saved(tmp_path: Path) -> None:
     scenario = {"name": "relay", "file": "caf\udce9.yaml", "sha256": "0" * 64, "text": "é → 日本"}
     saved = results.save(result_of(Interval(), scenario=scenario), tmp_path)
     assert load(saved).result["scenario"] == scenario
@@ -208,20 +208,23 @@ def test_text_that_is_not_unicode_does_not_stop_a_save(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"", "nor JSON"),
-        (b"\xff\xfe\x00", "nor JSON"),
-        (b"[" * 100_000, "nor JSON"),
-        (b'{"schema": "smtpbench-result/1"', "nor JSON"),
+        (b"", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b'{"schema": "smtpbench-result/1"', "not JSON"),
         (b"[1, 2]", "not a result of smtpbench"),
         (b"{}", "not a result of smtpbench"),
         (b'{"schema": 1}', "not a result of smtpbench"),
         (b'{"schema": "another/1"}', "not a result of smtpbench"),
-        (b'{"schema": "smtpbench-result/2"}', "its version is smtpbench-result/2; this smtpbench reads smtpbench-result/1"),
-        (b'{"schema": "smtpbench-result/\\u001b[2J"}', r"its version is smtpbench-result/\x1b[2J"),
-        (b'{"schema": "smtpbench-result/1", "messages": []}', "incomplete, it lacks outcome, scenario,"),
+        (
+            b'{"schema": "smtpbench-result/2"}',
+            "unknown version smtpbench-result/2; this version of smtpbench reads smtpbench-result/1",
+        ),
+        (b'{"schema": "smtpbench-result/\\u001b[2J"}', r"unknown version smtpbench-result/\x1b[2J"),
+        (b'{"schema": "smtpbench-result/1", "messages": []}', "incomplete; missing: outcome, scenario,"),
     ],
 )
-def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, content: bytes, complaint: str) -> None:
+def test_file_that_is_not_a_result_is_refused_in_one_line(tmp_path: Path, content: bytes, complaint: str) -> None:
     file = tmp_path / "result.json"
     file.write_bytes(content)
     with pytest.raises(UsageError) as caught:
@@ -232,7 +235,7 @@ def test_what_is_no_result_is_refused_in_one_line(tmp_path: Path, content: bytes
     assert message.isprintable()
 
 
-def test_a_result_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere: no such file or directory"):
         load(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"result\.json: no such file or directory"):

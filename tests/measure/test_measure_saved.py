@@ -1,4 +1,4 @@
-"""Saved results, read back: whole, cut short, made up."""
+"""Saved results are read back: complete, truncated, and damaged ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from smtpbench.measure.saved import CHECK, RUN, SCHEMAS, load, totals_of
 
 
 def run_folder(folder: Path, seconds: int = 3) -> Interval:
-    """A run's folder with all its files; what the run counted."""
+    """Write the files of a run to a folder; return what the run counted."""
     files, totals = RunFiles(folder, datetime(2026, 1, 2, tzinfo=UTC)), Interval()
     for number in range(seconds):
         interval = busy_recorder(50, late_us=900).drain()
@@ -29,13 +29,13 @@ def run_folder(folder: Path, seconds: int = 3) -> Interval:
     return totals
 
 
-def test_a_run_is_read_back_whole(tmp_path: Path) -> None:
+def test_files_of_a_run_are_read_back(tmp_path: Path) -> None:
     totals = run_folder(tmp_path / "one")
     saved = load(tmp_path / "one")
     assert (saved.kind, saved.label, saved.folder) == (RUN, "one", tmp_path / "one")
-    rows = saved.timeline()
-    assert [row["t_s"] for row in rows] == [1.0, 2.0, 3.0]
-    assert {row["phase"] for row in rows} == {"steady"}
+    timeline_rows = saved.timeline()
+    assert [row["t_s"] for row in timeline_rows] == [1.0, 2.0, 3.0]
+    assert {row["phase"] for row in timeline_rows} == {"steady"}
     for ok in (True, False):
         seconds = list(saved.seconds("message", "service", ok=ok))
         assert [second.start_s for second in seconds] == [0.0, 1.0, 2.0]
@@ -43,7 +43,7 @@ def test_a_run_is_read_back_whole(tmp_path: Path) -> None:
     assert list(saved.seconds("messag")) == []
 
 
-def test_what_is_missing_or_broken_is_left_out(tmp_path: Path) -> None:
+def test_missing_and_damaged_values_are_left_out(tmp_path: Path) -> None:
     run_folder(tmp_path)
     saved = load(tmp_path)
     whole = (tmp_path / HLOG).read_text()
@@ -57,7 +57,7 @@ def test_what_is_missing_or_broken_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", list(SCHEMAS))
-def test_each_kind_is_told_by_its_schema(tmp_path: Path, kind: str) -> None:
+def test_kind_of_a_result_follows_from_its_schema(tmp_path: Path, kind: str) -> None:
     schema, sections = SCHEMAS[kind]
     result: dict[str, Any] = {"schema": schema, **{name: {} for name in sections}}
     path = tmp_path / "mine.json"
@@ -65,18 +65,18 @@ def test_each_kind_is_told_by_its_schema(tmp_path: Path, kind: str) -> None:
     assert (load(path).kind, load(path).label) == (kind, "mine")
     del result[sections[0]]
     path.write_text(json.dumps(result))
-    with pytest.raises(UsageError, match=f"lacks {sections[0]}"):
+    with pytest.raises(UsageError, match=f"missing: {sections[0]}"):
         load(path)
 
 
-def test_another_version_is_refused(tmp_path: Path) -> None:
+def test_unknown_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"schema": SCHEMAS[CHECK][0].replace("1", "9\x1b")}))
-    with pytest.raises(UsageError, match=r"its version is smtpbench-check/9\\x1b"):
+    with pytest.raises(UsageError, match=r"unknown version smtpbench-check/9\\x1b"):
         load(path)
 
 
-def test_the_totals_of_a_result_are_those_it_was_made_of(tmp_path: Path) -> None:
+def test_totals_of_a_result_equal_those_it_was_built_from(tmp_path: Path) -> None:
     totals = run_folder(tmp_path)
     result = load(tmp_path).result
     read = totals_of(result)
@@ -85,9 +85,9 @@ def test_the_totals_of_a_result_are_those_it_was_made_of(tmp_path: Path) -> None
     assert read.recipients() == totals.recipients()
     for key, latency in totals.latencies.items():
         for time in ("service", "response"):
-            mine, other = getattr(read.latencies[key], time), getattr(latency, time)
-            assert mine.percentiles_ms([50, 99, 100]) == other.percentiles_ms([50, 99, 100])
-            assert (mine.count, mine.min_ns, mine.max_ns) == (other.count, other.min_ns, other.max_ns)
-            assert mine.sum_ns == pytest.approx(other.sum_ns)
+            found, expected = getattr(read.latencies[key], time), getattr(latency, time)
+            assert found.percentiles_ms([50, 99, 100]) == expected.percentiles_ms([50, 99, 100])
+            assert (found.count, found.min_ns, found.max_ns) == (expected.count, expected.min_ns, expected.max_ns)
+            assert found.sum_ns == pytest.approx(expected.sum_ns)
     del result["latency"]["message"]["service"]["histogram"]
     assert ("message", True) not in totals_of(result).latencies

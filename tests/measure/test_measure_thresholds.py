@@ -1,4 +1,4 @@
-"""What thresholds are read from, and what is said of them."""
+"""Thresholds: the values of their metrics, and their results as text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from figures import MS
 
 from smtpbench.measure.recorder import Interval, Recorder
-from smtpbench.measure.thresholds import Figures, evaluate, failed_for_good, sentence, value_of
+from smtpbench.measure.thresholds import Figures, describe, evaluate, failed_during_run, value_of
 from smtpbench.session.context import LATE_SHIFT
 from smtpbench.threshold import parse_threshold
 
@@ -19,7 +19,7 @@ GENERATOR = {
 
 
 def figures() -> Figures:
-    """100 messages, 4 of them rejected and 1 failed; each 3 ms long and 2 ms late, one of them 50 ms."""
+    """Return figures of 100 messages: 4 rejected, 1 failed; each took 3 ms, one 50 ms, and began 2 ms late."""
     recorder = Recorder()
     recorder.accepted, recorder.rejected, recorder.failed = 95, 4, 1
     recorder.error("closed_421")
@@ -59,11 +59,11 @@ def figures() -> Figures:
         ("generator.limited", "1", 1.0),
     ],
 )
-def test_each_metric_is_found(metric: str, limit: str, value: float) -> None:
+def test_value_of_each_metric(metric: str, limit: str, value: float) -> None:
     assert value_of(parse_threshold(f"{metric} < {limit}"), figures()) == pytest.approx(value, rel=0.002)
 
 
-def test_a_domain_has_its_own_figures() -> None:
+def test_domain_has_its_own_values() -> None:
     whole = figures()
     recorder = Recorder()
     recorder.accepted, recorder.rejected = 8, 2
@@ -74,7 +74,7 @@ def test_a_domain_has_its_own_figures() -> None:
         "rejected < 5%": 0.04, "rejected@X.example < 5%": 0.2, "throughput@x.example > 1/s": 0.8,
         "replies.RCPT.5xx@x.example < 1%": 0.2, "recipients.accepted@x.example > 1": 8.0, "errors@x.example < 1": 0.0,
         "RCPT.max@x.example < 2ms": 1.0, "message.p99@x.example < 1ms": None, "message.count@x.example < 1": 0.0,
-        # a domain that nobody wrote to has kept to nothing, not even to a count that could not grow
+        # a domain without messages fails every threshold, even one with an upper limit of a count
         "rejected@empty.example < 5": None, "rejected@nosuch.example < 5": None,
     }  # fmt: skip
     verdicts = evaluate([parse_threshold(text) for text in texts], of_both)
@@ -82,29 +82,29 @@ def test_a_domain_has_its_own_figures() -> None:
         assert verdict.value == (value if value is None else pytest.approx(value, rel=0.002)), verdict.threshold.text
     assert verdicts[1].to_data()["metric"] == "rejected@x.example"
     assert [one.passed for one in verdicts[-2:]] == [False, False]
-    broken = failed_for_good([one.threshold for one in verdicts], of_both)
+    broken = failed_during_run([one.threshold for one in verdicts], of_both)
     assert [one.threshold.text.partition(" ")[0] for one in broken] == [
         "rejected@X.example", "throughput@x.example", "replies.RCPT.5xx@x.example"
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", ["message.p99 < 1s", "failed < 5%", "recipients.rejected < 5%", "replies.RCPT.4xx < 5%"])
-def test_what_was_not_measured_did_not_hold(text: str) -> None:
+def test_threshold_without_data_fails(text: str) -> None:
     (verdict,) = evaluate([parse_threshold(text)], Figures(Interval(), 10.0, GENERATOR))
     assert verdict.value is None
     assert not verdict.passed
-    assert sentence(verdict.to_data()) == f"{text}: nothing of it was measured"
+    assert describe(verdict.to_data()) == f"{text}: no data"
 
 
-def test_under_way_only_what_cannot_mend_counts() -> None:
+def test_run_in_progress_fails_only_by_thresholds_that_need_no_end() -> None:
     texts = ("message.p99 < 1ms", "accepted > 1000", "throughput > 100/s", "failed < 5", "nosuch.p50 < 1ms")
-    broken = failed_for_good([parse_threshold(text) for text in texts], figures())
+    broken = failed_during_run([parse_threshold(text) for text in texts], figures())
     assert [verdict.threshold.text for verdict in broken] == ["message.p99 < 1ms", "throughput > 100/s"]
 
 
-def test_sentences() -> None:
-    said = [
-        sentence(one.to_data())
+def test_threshold_result_as_text() -> None:
+    texts = [
+        describe(one.to_data())
         for one in evaluate([parse_threshold(t) for t in ("failed < 2%", "failed < 0.5%")], figures())
     ]
-    assert said == ["failed < 2%: 1 %, 50% to spare", "failed < 0.5%: 1 %, 100% beyond it"]
+    assert texts == ["failed < 2%: 1 %, 50% to spare", "failed < 0.5%: 1 %, 100% beyond the limit"]

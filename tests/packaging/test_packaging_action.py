@@ -1,4 +1,4 @@
-"""The GitHub action: its steps run by bash as a runner runs them, against a sink."""
+"""The GitHub action: its steps, run by bash as a runner runs them, against a sink."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASH = ("bash", "--noprofile", "--norc", "-eo", "pipefail")
 
 @dataclass
 class Job:
-    """What came of the action's steps, in a job of its own."""
+    """A job that runs steps of the action, with its log, exit code and outputs."""
 
     temp: Path
     folder: Path
@@ -90,14 +90,14 @@ def job(installed: Path, tmp_path: Path) -> Job:
     return Job(installed, tmp_path)
 
 
-def test_no_input_becomes_part_of_a_script() -> None:
+def test_inputs_are_not_part_of_a_script() -> None:
     assert all("${{" not in step["run"] for step in STEPS)
     assert all(step["shell"] == "bash" for step in STEPS)
     used = {name for step in STEPS for value in step["env"].values() for name in _EXPRESSION.findall(value)}
     assert {name.removeprefix("inputs.") for name in used if name.startswith("inputs.")} == set(ACTION["inputs"])
 
 
-def test_it_is_an_action_that_github_reads() -> None:
+def test_action_has_the_form_that_github_reads() -> None:
     assert ACTION["runs"]["using"] == "composite"
     assert {"name", "description", "inputs", "outputs", "runs"} <= set(ACTION)
     for one in ACTION["inputs"].values():
@@ -107,7 +107,7 @@ def test_it_is_an_action_that_github_reads() -> None:
     assert {found[1] for one in ACTION["outputs"].values() for found in re.finditer(r"steps\.(\w+)\.", one["value"])} <= ids
 
 
-def test_a_run_that_holds_writes_its_reports(job: Job) -> None:
+def test_run_writes_its_reports(job: Job) -> None:
     with sink() as (port, counts):
         job.run(
             STEPS, scenario="relay", target=f"smtp://127.0.0.1:{port}",
@@ -126,7 +126,7 @@ def test_a_run_that_holds_writes_its_reports(job: Job) -> None:
     assert "20" in job.summary
 
 
-def test_a_threshold_that_fails_is_the_jobs_exit_code_and_is_reported(job: Job) -> None:
+def test_failed_threshold_fails_the_job_and_is_reported(job: Job) -> None:
     with sink() as (port, _):
         job.run(STEPS, scenario="relay", target=f"smtp://127.0.0.1:{port}", args="-n 5", thresholds="accepted > 5",
                 junit="junit.xml")  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_threshold_that_fails_is_the_jobs_exit_code_and_is_reported(job: Job) 
     assert "accepted > 5" in job.summary
 
 
-def test_a_check_with_rules_in_its_args(job: Job) -> None:
+def test_check_takes_rules_from_args(job: Job) -> None:
     with sink("--mutant", "eod-lf-lf") as (port, _):
         target = f"smtp://127.0.0.1:{port}"
         job.run(STEPS, command="check", target=target, args="eod-lf-lf", summary="false", sarif="x.sarif")
@@ -145,7 +145,7 @@ def test_a_check_with_rules_in_its_args(job: Job) -> None:
     assert job.summary == ""
 
 
-def test_a_search_for_capacity_has_the_thresholds_as_its_objectives(job: Job) -> None:
+def test_thresholds_are_the_objectives_of_capacity(job: Job) -> None:
     args = "--from 50/s --max-rate 50/s --step 400ms --warmup 100ms --precision 50%"
     with sink() as (port, _):
         target = f"smtp://127.0.0.1:{port}"
@@ -155,14 +155,14 @@ def test_a_search_for_capacity_has_the_thresholds_as_its_objectives(job: Job) ->
     assert "could not be written" not in job.log
 
 
-def test_what_the_server_says_is_no_workflow_command(job: Job) -> None:
+def test_server_text_is_not_a_workflow_command(job: Job) -> None:
     with sink("--name", "\n::set-output name=x::y") as (port, _):
         job.run(STEPS[1:], scenario="relay", target=f"smtp://127.0.0.1:{port}", args="-n 1 -d 5s", summary="false")
     begin = re.search(r"^::stop-commands::([0-9a-f]{32})$", job.log, re.MULTILINE)
     assert begin
     before, _, rest = job.log.partition(begin[0])
-    said, _, after = rest.partition(f"\n::{begin[1]}::\n")
-    assert "attempted" in said
+    printed, _, after = rest.partition(f"\n::{begin[1]}::\n")
+    assert "attempted" in printed
     assert "\n::" not in before + after
 
 
@@ -174,7 +174,7 @@ def test_what_the_server_says_is_no_workflow_command(job: Job) -> None:
         for value in ("$(touch pwned)`touch pwned`", "\"; touch pwned; '; touch pwned; #\ntouch pwned\n")
     ],
 )
-def test_no_input_is_run(job: Job, name: str, value: str) -> None:
+def test_inputs_are_not_executed(job: Job, name: str, value: str) -> None:
     inputs = {"scenario": "relay", "target": "smtp://127.0.0.1:1", "args": "-n 1", "summary": "false"} | {name: value}
     job.run(STEPS[1:], **inputs)
     assert not list(job.folder.rglob("pwned"))
@@ -182,36 +182,36 @@ def test_no_input_is_run(job: Job, name: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("inputs", "said"),
+    ("inputs", "message"),
     [
-        ({"command": "sink"}, "the input command is one of run, check, fuzz, compare, capacity"),
-        ({"args": "--rate '5/s"}, "a quotation mark that is not closed"),
-        ({"out": ""}, "the input out is the name of a folder"),
+        ({"command": "sink"}, "input command: allowed are run, check, fuzz, compare, capacity"),
+        ({"args": "--rate '5/s"}, "a quotation mark is not closed"),
+        ({"out": ""}, "input out: the name of a folder"),
     ],
 )
-def test_an_input_that_cannot_be_meant_is_2(job: Job, inputs: dict[str, str], said: str) -> None:
+def test_invalid_input_is_exit_code_2(job: Job, inputs: dict[str, str], message: str) -> None:
     job.run(STEPS[1:], **({"scenario": "relay", "target": "smtp://127.0.0.1:1"} | inputs))
     assert (job.code, job.outputs["exit-code"]) == (2, "2")
-    assert re.search(f"^::error title=smtpbench::.*{said}", job.log, re.MULTILINE)
+    assert re.search(f"^::error title=smtpbench::.*{message}", job.log, re.MULTILINE)
 
 
-def test_a_result_that_another_run_left_is_not_reported(job: Job) -> None:
+def test_result_of_an_earlier_run_is_not_reported(job: Job) -> None:
     with sink() as (port, _):
         job.run(STEPS[1:], scenario="relay", target=f"smtp://127.0.0.1:{port}", args="-n 2", summary="false")
     assert job.code == 0
     job.run(STEPS[1:], scenario="nowhere", target="smtp://127.0.0.1:1", junit="junit.xml")
     assert job.code == 2
     assert not (job.folder / "junit.xml").exists()
-    assert "there is no result to report" in job.log
+    assert "no result to report" in job.log
 
 
-def test_a_python_that_is_too_old_is_said(tmp_path: Path) -> None:
+def test_too_old_python_is_reported(tmp_path: Path) -> None:
     old = tmp_path / "python-old"
     old.write_text("#!/bin/sh\nexit 1\n")
     old.chmod(0o755)
     job = Job(tmp_path / "temp", tmp_path).run(STEPS, python=str(old))
     assert job.code == 2
-    assert "::error title=smtpbench::it needs Python 3.11 or newer" in job.log
+    assert "::error title=smtpbench::Python 3.11 or newer" in job.log
 
 
 LOGIN = """\
@@ -226,7 +226,7 @@ session:
 """
 
 
-def test_a_password_reaches_the_login_and_nothing_else(job: Job) -> None:
+def test_password_is_used_for_the_login_alone(job: Job) -> None:
     with sink("--user", "u", "--require-auth", SMTPBENCH_SINK_PASSWORD="s3cret word") as (port, counts):
         (job.folder / "login.yaml").write_text(LOGIN)
         target = f"smtp://u@127.0.0.1:{port}"

@@ -76,19 +76,19 @@ def test_implicit_tls(postfix: Server, tls: Tls, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "env", "said"),
+    ("options", "env", "dialogue"),
     [
         ((), SECRET, "certificate not trusted"),
         (("--insecure",), {"SMTPBENCH_PASSWORD": "wrong"}, "does not take the login"),
     ],
 )
 def test_what_cannot_work_is_said_before_the_run(
-    postfix: Server, tmp_path: Path, options: tuple[str, ...], env: dict[str, str], said: str
+    postfix: Server, tmp_path: Path, options: tuple[str, ...], env: dict[str, str], dialogue: str
 ) -> None:
     target = f"smtp://{USER}@localhost:{postfix.ports['submission']}"
     done = run("submission", target, tmp_path, *limits(), *options, **env)
     assert done.code == 3
-    assert said in done.err
+    assert dialogue in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 

@@ -1,17 +1,17 @@
-"""Servers outlive their clients; the test of a server that dies stands with the court's."""
+"""The rule `health`: a server that stops replying. Servers that crash are tested with the checker."""
 
 from __future__ import annotations
 
-from judging import judged, verdicts
+from check_sink import check_sink, not_passed
 
 from smtpbench.sink.mutants.health import MUTANTS
 
 
-def test_the_clean_sink_lives() -> None:
-    assert verdicts(judged(["health"])) == {}
+def test_correct_server_passes() -> None:
+    assert not_passed(check_sink(["health"])) == {}
 
 
-def test_a_server_that_falls_silent_is_seen() -> None:
-    outcome = judged(["health"], MUTANTS["health"], timeout_ns=400_000_000)["health"]
-    assert outcome.violated
-    assert outcome.verdict.actual == "NOOP, after 501, got no reply"
+def test_server_that_stops_replying_is_reported() -> None:
+    result = check_sink(["health"], MUTANTS["health"], timeout_ns=400_000_000)["health"]
+    assert result.violated
+    assert result.verdict.actual == "the server did not reply to NOOP after a reply of 501"

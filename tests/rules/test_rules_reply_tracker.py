@@ -1,4 +1,4 @@
-"""The account: what a server owes, and what is held against it; fed by hand."""
+"""The reply tracker: which replies are due, and which violations it reports."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ QUIT = b"QUIT\r\n", b"221 bye\r\n"
 
 
 def transcript(*octets: bytes, end_reason: str = api.ENDED) -> Transcript:
-    """A greeting, then client and server in turn; nothing for no write, no reply. `*tls` is an event."""
-    kept = Transcript()
+    """Return a transcript: a greeting, then client and server in turn. b"" stands for nothing, `*tls` for an event."""
+    result = Transcript()
     who = SERVER
     for at, piece in enumerate(octets):
         if piece.startswith(b"*"):
-            kept.add(at, EVENT, piece[1:])
+            result.add(at, EVENT, piece[1:])
             continue
         if piece:
-            kept.add(at, who, piece)
+            result.add(at, who, piece)
         who = CLIENT if who == SERVER else SERVER
-    kept.add(len(octets), EVENT, end_reason.encode())
-    return kept
+    result.add(len(octets), EVENT, end_reason.encode())
+    return result
 
 
 def rules(*octets: bytes, end_reason: str = api.ENDED) -> list[str]:
-    return [wrong.rule for wrong in find_violations(transcript(*octets, end_reason=end_reason))]
+    return [violation.rule for violation in find_violations(transcript(*octets, end_reason=end_reason))]
 
 
-def test_a_clean_session_has_nothing_against_it() -> None:
+def test_correct_session_has_no_violations() -> None:
     text = b"Subject: x\r\n\r\n..dots\r\n.\r\n"
     assert rules(*HELLO, *MAIL, *RCPT, *DATA, text, b"250 queued\r\n", *QUIT, end_reason=api.CLOSED) == []
 
 
-def test_what_is_due_hangs_on_what_was_answered() -> None:
+def test_replies_due_depend_on_earlier_replies() -> None:
     tracker = ReplyTracker()
     assert tracker.replies_due == 1
     tracker.received(Reply(220, b"220 x\r\n"))
@@ -57,7 +57,7 @@ def test_what_is_due_hangs_on_what_was_answered() -> None:
     assert tracker.violations == []
 
 
-def test_a_text_after_a_refused_data_is_commands() -> None:
+def test_text_after_rejected_data_is_read_as_commands() -> None:
     tracker = ReplyTracker()
     tracker.received(Reply(220, b"220 x\r\n"))
     tracker.sent(b"DATA\r\nNOOP\r\n")
@@ -72,7 +72,7 @@ def test_a_text_after_a_refused_data_is_commands() -> None:
         (b"\r\n.\0\r\n", "eod-odd"), (b"xx", "data-desync"),
     ],
 )  # fmt: skip
-def test_replies_to_lines_of_a_text(ending: bytes, rule: str) -> None:
+def test_replies_to_lines_of_a_text_are_reported(ending: bytes, rule: str) -> None:
     text = b"text" + ending + b"NOOP\r\n.\r\n"
     many = b"250 queued\r\n250 ok\r\n500 what\r\n"
     assert rules(*HELLO, *MAIL, *RCPT, *DATA, text, many, *QUIT) == [rule]
@@ -80,13 +80,13 @@ def test_replies_to_lines_of_a_text(ending: bytes, rule: str) -> None:
     assert rules(*HELLO, *MAIL, *RCPT, *DATA, *early, *QUIT)[0] == rule
 
 
-def test_what_follows_a_reply_too_many_is_not_held_against_the_server_too() -> None:
+def test_violations_that_follow_from_an_extra_reply_are_not_reported() -> None:
     text = b"text\n.\nNOOP\r\n.\r\nRCPT TO:<x@y.example>\r\n"
     many = b"250 queued\r\n250 ok\r\n500 what\r\n503 no\r\n"
     assert rules(*HELLO, *MAIL, *RCPT, *DATA, text, many) == ["eod-lf-lf"]
 
 
-def test_a_text_refused_half_way_may_end_the_session_and_nothing_else() -> None:
+def test_reply_before_the_end_of_a_text_is_allowed_only_if_the_server_closes() -> None:
     begin = (*HELLO, *MAIL, *RCPT, *DATA, b"text\nmore", b"451 bare LF\r\n")
     assert rules(*begin, end_reason=api.CLOSED) == []
     assert rules(*begin, b"x\r\n", b"500 what\r\n") == ["data-desync"]
@@ -112,38 +112,40 @@ def test_a_text_refused_half_way_may_end_the_session_and_nothing_else() -> None:
         ((b"STARTTLS\r\nX", b"220 go\r\n", b"*tls", b"EHLO c.example\r\n", b"500 what\r\n"), "tls-partial"),
     ],
 )  # fmt: skip
-def test_what_is_out_of_order_has_a_rule(dialogue: tuple[bytes, ...], rule: str) -> None:
+def test_command_accepted_or_refused_out_of_order_is_reported(dialogue: tuple[bytes, ...], rule: str) -> None:
     assert rules(*HELLO, *dialogue) == [rule]
 
 
-def test_a_server_is_believed_about_where_it_is() -> None:
+def test_success_out_of_order_moves_the_state_of_the_server() -> None:
     before_ehlo = (HELLO[0], *MAIL, *RCPT, *DATA, b".\r\n", b"250 taken\r\n")
     assert rules(*before_ehlo) == []
 
 
-def test_no_reply_is_a_hang() -> None:
+def test_missing_reply_is_reported() -> None:
     assert find_violations(transcript(*HELLO, b"NOOP\r\n", end_reason=api.TIMEOUT)) == [
-        Violation("health", "NOOP got no reply in state 'ready'", "no reply to NOOP")
+        Violation("health", "the server did not reply to NOOP in state 'ready'", "no reply to NOOP")
     ]
-    assert rules(*HELLO, b"AUTH PLAIN AAAA\r\n", end_reason=api.TIMEOUT) == []  # a failed login is kept waiting
+    assert (
+        rules(*HELLO, b"AUTH PLAIN AAAA\r\n", end_reason=api.TIMEOUT) == []
+    )  # many servers delay the reply to a failed login
     assert rules(*HELLO, b"NOOP\r\n", end_reason=api.CLOSED) == []
 
 
 @pytest.mark.parametrize(
     "line", [b"NOOP\n", b"NOOP\r\r\n", b"x" * 600 + b"\r\n", b"DATA\t\r\n", b" NOOP\r\n", b"BDAT x\r\n"]
 )
-def test_what_servers_may_read_in_different_ways_is_let_go(line: bytes) -> None:
+def test_ambiguous_octets_make_the_tracker_lenient(line: bytes) -> None:
     assert rules(*HELLO, line, b"250 ok\r\n500 a\r\n500 b\r\n", end_reason=api.TIMEOUT) == []
 
 
-def test_a_chunk_is_octets_unless_the_server_knows_no_chunks() -> None:
+def test_chunk_is_not_read_as_commands_unless_bdat_is_unknown() -> None:
     chunk = b"BDAT 12 LAST\r\nNOOP\r\nNOOP\r\n"
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"250 taken\r\n") == []
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"250 taken\r\n250 ok\r\n") == ["one-reply"]
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"500 what\r\n250 ok\r\n250 ok\r\n") == []
 
 
-def test_what_comes_in_place_of_a_handshake_is_no_reply() -> None:
+def test_tls_alert_in_place_of_a_handshake_is_not_a_reply() -> None:
     alert = b"\x15\x03\x03\x00\x02\x02\n"
     begun = (*HELLO, b"STARTTLS\r\n", b"220 go\r\n", b"QUIT\r\n", alert)
     assert rules(*begun) == []

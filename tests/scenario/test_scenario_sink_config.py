@@ -39,8 +39,8 @@ def test_every_key_may_be_left_out(tmp_path: Path) -> None:
         ("on: RCPT=450", ["1:5: a list is expected"]),
         ("greylist: soon\nseed: x", ["1:11: 'soon' is not a duration", "2:7: a whole number is expected"]),
         ("stall: 5s..4s", ["1:8: range '5s..4s' ends below its start"]),
-        ("[RCPT=450]", ["1:1: a sink configuration is a mapping"]),
-        ("", [" is empty; a sink configuration is a mapping"]),
+        ("[RCPT=450]", ["1:1: the document is not a mapping; a sink configuration has the keys"]),
+        ("", [" is empty; a sink configuration has the keys"]),
     ],
 )
 def test_mistakes_are_reported_at_their_place(tmp_path: Path, text: str, messages: list[str]) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,19 @@ from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.result import save
 from smtpbench.measure.saved import CAPACITY, load
+from smtpbench.measure.schema import schema_text
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, parse_rule
 from smtpbench.sink.serve import sink_running
 from smtpbench.study.capacity import CapacityRequest, capacity
+from smtpbench.study.progress import StudyUpdate
 from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
-SCHEMA = json.loads(files("smtpbench.measure").joinpath("capacity.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(schema_text("capacity"))
 
 
 def request_for(folder: Path, *slo: str, port: int = 9, **changes: Any) -> CapacityRequest:
@@ -48,7 +49,7 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     async def on(queue: Queue, *slo: str, **changes: Any) -> dict[str, Any]:
         monkeypatch.setattr(loading, "run", queue)
-        result = await capacity(request_for(tmp_path, *slo, **changes), lambda text: None)
+        result = await capacity(request_for(tmp_path, *slo, **changes), lambda update: None)
         assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(result)))] == []
         assert load(save(result, tmp_path)).kind == CAPACITY
         assert capacity_table(result)
@@ -234,7 +235,7 @@ def test_contradictory_requests_are_refused(tmp_path: Path) -> None:
 
 
 async def test_search_on_a_real_sink(tmp_path: Path) -> None:
-    progress: list[str] = []
+    progress: list[StudyUpdate] = []
     async with sink_running(ServerContext(faults=Behaviour([parse_rule("message=serve:1ms/4")]))) as sink:
         plan = LoadPlan(connections=10, seed=7)
         rates = {"first_per_s": 40.0, "max_rate_per_s": 60.0, "step_s": 0.5, "precision_share": 0.3}
@@ -243,6 +244,9 @@ async def test_search_on_a_real_sink(tmp_path: Path) -> None:
     assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(result)))] == []
     assert result["outcome"]["status"] == "completed"
     assert {step["rate_per_s"] for step in result["steps"]} == {40, 60}
+    steps = [update for update in progress if update.milestone and update.text.startswith("step ")]
+    assert len(steps) == len(result["steps"])
+    assert steps[-1].remaining_s == 0.0
     attempted = sum(step["accepted"] for step in result["steps"])
     assert 0 < attempted < sink.counts.accepted  # messages of the baseline are not counted
     assert "220 sink.example" in result["target"]["banner"]
@@ -252,7 +256,7 @@ async def test_search_on_a_real_sink(tmp_path: Path) -> None:
 
 async def test_server_that_accepts_nothing_ends_the_search(tmp_path: Path) -> None:
     async with sink_running(ServerContext(faults=Behaviour([parse_rule("message=drop")]))) as sink:
-        result = await capacity(request_for(tmp_path, port=sink.port), lambda text: None)
+        result = await capacity(request_for(tmp_path, port=sink.port), lambda update: None)
     assert result["outcome"]["status"] == "could-not-run"
     assert "all of the first" in result["outcome"]["reason"]
     assert result["steps"] == []

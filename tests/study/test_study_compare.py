@@ -7,7 +7,6 @@ import os
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import trio
 from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
+from smtpbench.measure.schema import schema_text
 from smtpbench.scenario.comparison import validate_comparison
 from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, parse_rule
@@ -24,8 +24,9 @@ from smtpbench.sink.serve import sink_running
 from smtpbench.study.candidates import AccessOptions, Candidate, CompareRequest, make_request
 from smtpbench.study.compare import ComparisonStudy, compare, round_order, rule_differences
 from smtpbench.study.options import document_of
+from smtpbench.study.progress import StudyUpdate
 
-SCHEMA = json.loads(files("smtpbench.measure").joinpath("compared.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(schema_text("compared"))
 
 
 def request_for(folder: Path, *ports: int, **settings: Any) -> CompareRequest:
@@ -57,7 +58,7 @@ def test_order_of_candidates_alternates_between_rounds(tmp_path: Path) -> None:
 
 
 async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
-    progress: list[str] = []
+    progress: list[StudyUpdate] = []
     async with sink_running() as one, sink_running(with_behaviour("message=550@30%")) as other:
         result = await compare(request_for(tmp_path, one.port, other.port), progress.append)
     assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(result)))] == []
@@ -69,13 +70,15 @@ async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
     assert rejected["values"]["A"] == [0.0, 0.0]
     assert sum(rejected["values"]["B"]) * 20 == other.counts.rejected
     assert {entry["verdict"] for entry in result["differences"]} == {"cannot tell"}  # two rounds are too few
-    assert len(progress) == 4
-    assert progress[0].startswith("round 1 of 2, A: throughput ")
+    runs = [update for update in progress if update.milestone]
+    assert [update.share for update in runs] == [0.25, 0.5, 0.75, 1.0]
+    assert runs[0].text.startswith("round 1 of 2, A: throughput ")
+    assert all(update.text.startswith("round ") for update in progress)
 
 
 async def test_candidates_are_checked_against_the_rules_if_asked_for(tmp_path: Path) -> None:
     async with sink_running() as one, sink_running(session_class=MUTANTS["eod-lf-lf"]) as other:
-        result = await compare(request_for(tmp_path, one.port, other.port, repeats=1, check=True), lambda text: None)
+        result = await compare(request_for(tmp_path, one.port, other.port, repeats=1, check=True), lambda update: None)
     (entry,) = (entry for entry in result["rule_differences"] if entry["rule"] == "eod-lf-lf")
     assert entry["verdicts"] == {"A": "pass", "B": "violation"}
     assert (entry["severity"], entry["section"]) == ("security", "RFC 5321 §4.1.1.4")
@@ -92,7 +95,7 @@ async def test_unreachable_candidate_ends_the_comparison_and_keeps_its_runs(tmp_
     async with sink_running() as one:
         async with sink_running() as gone:
             port = gone.port
-        result = await compare(request_for(tmp_path, one.port, port), lambda text: None)
+        result = await compare(request_for(tmp_path, one.port, port), lambda update: None)
     assert result["outcome"]["status"] == "could-not-run"
     assert "nothing listens there" in result["outcome"]["reason"]
     assert result["plan"]["repeats_done"] == 0
@@ -113,18 +116,19 @@ class _Interrupted:
 
 async def test_interrupt_in_a_run_keeps_the_completed_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with sink_running() as sink:
-        study = ComparisonStudy(request_for(tmp_path, sink.port, sink.port, repeats=1), lambda text: None)
+        study = ComparisonStudy(request_for(tmp_path, sink.port, sink.port, repeats=1), lambda update: None)
         await study.run()
         runs = [*study.runs["A"], *study.runs["B"], *study.runs["A"]]
         monkeypatch.setattr(loading, "run", _Interrupted(runs))
-        result = await compare(request_for(tmp_path, sink.port, sink.port, repeats=9), lambda text: None)
+        result = await compare(request_for(tmp_path, sink.port, sink.port, repeats=9), lambda update: None)
     assert result["outcome"] == {"status": "interrupted", "reason": "by a signal"}
     assert (result["plan"]["repeats"], result["plan"]["repeats_done"]) == (9, 1)
 
 
 async def test_interrupt_between_runs_ends_the_comparison(tmp_path: Path) -> None:
-    def report_progress(text: str) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+    def report_progress(update: StudyUpdate) -> None:
+        if update.milestone:
+            os.kill(os.getpid(), signal.SIGINT)
 
     async with sink_running() as sink:
         result = await compare(request_for(tmp_path, sink.port, sink.port, repeats=9), report_progress)

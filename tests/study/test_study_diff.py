@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,11 @@ from smtpbench.measure.comparison import any_worse
 from smtpbench.measure.files import RunFiles
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.saved import load
+from smtpbench.measure.schema import schema_text
 from smtpbench.study.diff import diff, load_candidates, part_values
 from smtpbench.threshold import parse_metric
 
-SCHEMA = json.loads(files("smtpbench.measure").joinpath("compared.schema.json").read_text(encoding="utf-8"))
+SCHEMA = json.loads(schema_text("compared"))
 METRICS = [parse_metric(text) for text in ("throughput", "message.p50", "failed", "replies.RCPT.4xx")]
 MS = 1_000_000
 

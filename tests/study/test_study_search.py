@@ -21,6 +21,7 @@ from smtpbench.study.search import (
     SearchResult,
     SearchStep,
     decide,
+    remaining_s,
     search_result,
     step_length_s,
 )  # fmt: skip
@@ -198,3 +199,19 @@ def test_steps_near_the_limit_last_long_enough_for_their_arrivals() -> None:
     assert step_length_s(NEAR, 1, 5.0, 0.05) == 20
     assert step_length_s(CONFIRM, 1000, 5.0, 0.05) == 10
     assert step_length_s(NEAR, 1000, 0.4, 0.05) == 0.4
+
+
+def test_time_left_is_unknown_until_the_rate_has_two_bounds() -> None:
+    assert remaining_s(LIMITS, [], 5.0, 1.0) is None
+    assert remaining_s(LIMITS, [passed(100.0)], 5.0, 1.0) is None
+    assert remaining_s(LIMITS, [failed(100.0)], 5.0, 1.0) is None
+
+
+@pytest.mark.parametrize("limit", [3.0, 130.0, 777.0, 6000.0])
+def test_time_left_is_what_the_search_takes(limit: float) -> None:
+    _, steps = search(below(limit))
+    known = [at for at in range(len(steps)) if remaining_s(LIMITS, steps[:at], 5.0, 1.0) is not None]
+    for at in known:
+        taken_s = sum(1.0 + step_length_s(step.purpose, step.rate_per_s, 5.0, LIMITS.precision_share) for step in steps[at:])
+        assert remaining_s(LIMITS, steps[:at], 5.0, 1.0) == pytest.approx(taken_s, rel=0.3, abs=25.0)
+    assert remaining_s(LIMITS, steps, 5.0, 1.0) == 0.0

@@ -103,7 +103,9 @@ def test_seconds_are_recorded_until_the_step_cannot_pass() -> None:
         measurement.tick(tick(Interval(), end_s=end_s, length_s=length_s, busy=busy, waiting=0), Interval())
     assert [(second.at_s, second.backlog) for second in measurement.seconds] == [(1.0, 100), (2.01, 300), (3.0, 500)]
     assert measurement.overloaded
-    assert StepMonitor(measurement=measurement).failed(None, measurement.plan, 3.0) == measurement.abort_reason != ""  # type: ignore[arg-type]  # unread
+    collector: Any = None  # not read
+    reason = StepMonitor(measurement=measurement).abort_reason(collector, measurement.plan, 3.0)
+    assert reason == measurement.abort_reason != ""
     failing = Interval(Counter({"accepted": 50, "failed": 50}))
     other = StepMeasurement(400.0, measurement.plan, ())
     other.tick(tick(failing, end_s=2.0, busy=4, waiting=0), failing)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
-from smtpbench.measure.comparison import CANNOT_TELL, NONE
+from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_of, capacity_steps_of
@@ -311,14 +311,14 @@ def _comparison(saved: Saved) -> Iterator[str]:
         yield f"### {code(candidate)} compared with {code(baseline)}"
         heads = ("median of", code(baseline), code(candidate), "change", "verdict")
         yield "\n".join(_table(heads, map(_compared_metric, group), right=1))
-    if any(metric.verdict not in (NONE, CANNOT_TELL) for metric in metrics):
+    if any(metric.verdict not in (NO_DIFFERENCE, CANNOT_TELL) for metric in metrics):
         yield "▲ better than the baseline, ▼ worse than the baseline."
     yield from _compared_rules(saved)
 
 
 def _compared_metric(metric: ComparedMetric) -> tuple[str, ...]:
     values = (_value(metric.unit, value) for value in (metric.baseline_value, metric.candidate_value))
-    differs = metric.verdict not in (NONE, CANNOT_TELL)
+    differs = metric.verdict not in (NO_DIFFERENCE, CANNOT_TELL)
     verdict = f"**{code(metric.verdict)}** {'▼' if metric.worse else '▲'}" if differs else code(metric.verdict)
     return code(metric.metric), *values, metric.change_text or MISSING, verdict
 

@@ -88,7 +88,9 @@ def threshold_row(threshold: SavedThreshold) -> list[Cell | str]:
     shown = "no data" if value is None else format_measured(threshold.unit, value)
     tone = "good" if threshold.passed else "bad"
     bar = bar_svg(1 - margin if margin is not None and margin >= 0 else 1, tone)
-    distance = "" if margin is None else f"{format_share(abs(margin), 0)} {'to spare' if threshold.passed else 'beyond it'}"
+    distance = (
+        "" if margin is None else f"{format_share(abs(margin), 0)} {'to spare' if threshold.passed else 'beyond the limit'}"
+    )
     outcome = Cell("passed" if threshold.passed else "FAILED", tone)
     return [short(threshold.text), outcome, shown, Cell(distance, number=True, drawing=None if margin is None else bar)]
 

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from smtpbench.measure.comparison import CANNOT_TELL, NONE
+from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, Notice, PageHeading, Properties, Section
 from smtpbench.report.html.common import (
@@ -140,7 +140,7 @@ def _metric_row(metric: ComparedMetric, widest: float) -> list[Cell | str]:
         for value in (metric.baseline_value, metric.candidate_value)
     ]
     verdict = metric.verdict
-    tone = "faint" if verdict == NONE else "warn" if verdict == CANNOT_TELL else "bad" if metric.worse else "good"
+    tone = "faint" if verdict == NO_DIFFERENCE else "warn" if verdict == CANNOT_TELL else "bad" if metric.worse else "good"
     drawing = Cell("")
     if metric.interval is not None:
         low, change, high = metric.interval

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from smtpbench.measure.comparison import CANNOT_TELL, worse
+from smtpbench.measure.comparison import CANNOT_TELL, is_worse
 from smtpbench.measure.saved import COMPARISON, Saved
 from smtpbench.report.reading.findings import read_severity, verdict_mark
 from smtpbench.report.reading.head import SavedTarget, read_target
@@ -209,7 +209,7 @@ def compared_metrics_of(saved: Saved) -> list[ComparedMetric]:
                 high=number(entry.get("high")),
                 relative=entry.get("relative") is True,
                 verdict=verdict,
-                worse=worse({"verdict": verdict, "better": better}),
+                worse=is_worse({"verdict": verdict, "better": better}),
             )
         )
     return found
@@ -221,9 +221,9 @@ def compared_rules_of(saved: Saved) -> list[ComparedRule]:
     for entry in records(saved.result.get("rule_differences")) if saved.kind == COMPARISON else []:
         verdicts = {name: text(verdict) for name, verdict in items(entry.get("verdicts"))}
         severity = read_severity(entry.get("severity"))
-        is_worse = severity in (SECURITY, VIOLATION) and next(iter(verdicts.values()), VIOLATED) != VIOLATED
+        worse = severity in (SECURITY, VIOLATION) and next(iter(verdicts.values()), VIOLATED) != VIOLATED
         name, section, requirement = (text(entry.get(key)) for key in ("rule", "section", "requirement"))
-        found.append(ComparedRule(name or "?", section, severity, requirement, verdicts, is_worse))
+        found.append(ComparedRule(name or "?", section, severity, requirement, verdicts, worse))
     return found
 
 

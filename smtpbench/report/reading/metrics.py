@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, FUZZ, RUN, Saved
-from smtpbench.measure.thresholds import sentence
+from smtpbench.measure.thresholds import describe
 from smtpbench.report.reading.head import generator_of, notes_of
 from smtpbench.report.reading.lenient import duration_s, items, mapping, natural, number, records, text
 from smtpbench.units import NS_PER_MS
@@ -216,7 +216,7 @@ def read_threshold(entry: Mapping[str, Any], text_key: str) -> SavedThreshold:
     shown, unit = text(entry.get(text_key)) or "?", text(entry.get("unit"))
     value, margin = number(entry.get("value")), number(entry.get("margin_share", entry.get("margin")))
     passed = entry.get("passed") is True
-    as_sentence = sentence({"threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
+    as_sentence = describe({"threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
     return SavedThreshold(shown, unit, number(entry.get("limit")), value, margin, passed, as_sentence)
 
 

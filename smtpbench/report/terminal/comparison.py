@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smtpbench.measure.comparison import CANNOT_TELL, NONE
+from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
 from smtpbench.measure.saved import COMPARISON, Saved
 from smtpbench.report.reading.comparison import (
     ComparedMetric,
@@ -82,7 +82,8 @@ def _changes(candidate: str, baseline: str, metrics: Sequence[ComparedMetric], c
     lines = [f"{padded('median', name_cells)}{heads}  {candidate} against {baseline}"]
     for metric, name, before, after, change in zip(metrics, names, *values, changes, strict=True):
         verdict = metric.verdict
-        style = _PLAIN if verdict == NONE else _YELLOW if verdict == CANNOT_TELL else _RED if metric.worse else _GREEN
+        changed = _RED if metric.worse else _GREEN
+        style = {NO_DIFFERENCE: _PLAIN, CANNOT_TELL: _YELLOW}.get(verdict, changed)
         figures = "".join(_right(text, width) for text, width in zip((before, after), value_cells, strict=True))
         shown = styled(verdict, style if color else _PLAIN)
         lines.append(f"{padded(name, name_cells)}{figures}  {padded(change, change_cells)} {shown}")

@@ -29,7 +29,7 @@ class ProgressUpdate(NamedTuple):
         elapsed_s: Time since its start, seconds.
         status: What it does now and its latest figures, one line.
         share: Part of the work that is done, 0 to 1; None where the whole is not known.
-        remaining_s: Time left, seconds; None to estimate it from the share.
+        remaining_s: Time left, seconds; None where there is no basis for an estimate.
         details: Further lines, for the panel alone.
         milestone: Whether a plain line is printed at once, because part of the work is complete.
     """
@@ -40,13 +40,6 @@ class ProgressUpdate(NamedTuple):
     remaining_s: float | None = None
     details: Sequence[str] = ()
     milestone: bool = False
-
-    @property
-    def time_left_s(self) -> float | None:
-        """Time left, seconds; None where there is no basis for an estimate."""
-        if self.remaining_s is not None or not self.share:
-            return self.remaining_s
-        return self.elapsed_s * (1 - self.share) / self.share
 
 
 class ProgressDisplay(Protocol):
@@ -73,15 +66,19 @@ def progress_display(mode: str, subject: str, err: TextIO | None = None) -> Prog
     err = err or sys.stderr
     if mode == LIVE or (mode == AUTO and err.isatty() and os.environ.get("TERM") != "dumb"):
         return LiveDisplay(subject)
-    return PlainDisplay(subject, err, quiet=mode == NONE)
+    return PlainDisplay(subject, err, silent=mode == NONE)
+
+
+def remaining_s(elapsed_s: float, share: float | None) -> float | None:
+    """Return the time left of work whose parts take equally long, in seconds; None before a part is done."""
+    return elapsed_s * (1 - share) / share if share else None
 
 
 def completion_text(update: ProgressUpdate) -> str:
     """Return `40% done, 18 s left`; without a known whole, the time elapsed."""
     if update.share is None:
         return f"{duration_text(update.elapsed_s)} elapsed"
-    left_s = update.time_left_s
-    left = "" if left_s is None else f", {duration_text(left_s)} left"
+    left = "" if update.remaining_s is None else f", {duration_text(update.remaining_s)} left"
     return f"{min(update.share, 1.0):.0%} done{left}"
 
 
@@ -96,10 +93,10 @@ def duration_text(seconds: float) -> str:
 class PlainDisplay:
     """A line every few seconds, for logs and pipes."""
 
-    def __init__(self, subject: str, err: TextIO, *, quiet: bool) -> None:
+    def __init__(self, subject: str, err: TextIO, *, silent: bool) -> None:
         self._subject = subject
         self._err = err
-        self._quiet = quiet
+        self._silent = silent
         self._next_s = FIRST_LINE_S
 
     def __enter__(self) -> Self:
@@ -109,7 +106,7 @@ class PlainDisplay:
         self._err.flush()
 
     def update(self, update: ProgressUpdate) -> None:
-        if self._quiet or (update.elapsed_s < self._next_s and not update.milestone):
+        if self._silent or (update.elapsed_s < self._next_s and not update.milestone):
             return
         self._next_s = update.elapsed_s + PLAIN_INTERVAL_S - 0.5
         parts = (self._subject, completion_text(update), update.status)

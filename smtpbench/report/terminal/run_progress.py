@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
-from smtpbench.report.terminal.progress import ProgressDisplay, ProgressUpdate
+from smtpbench.report.terminal.progress import ProgressDisplay, ProgressUpdate, remaining_s
 from smtpbench.units import NS_PER_MS, format_duration
 
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -38,13 +38,17 @@ class RunProgress:
             shares.append(tick.end_s / self._length_s)
         if self._messages:
             shares.append(totals.attempted / self._messages)
-        by_time = len(shares) == 1 and self._length_s is not None
+        share = min(1.0, max(shares)) if shares else None
+        if self._length_s is not None and not self._messages:
+            left_s: float | None = max(0.0, self._length_s - tick.end_s)
+        else:
+            left_s = remaining_s(tick.end_s, share)
         self._display.update(
             ProgressUpdate(
                 elapsed_s=tick.end_s,
                 status=status_line(tick, totals),
-                share=min(1.0, max(shares)) if shares else None,
-                remaining_s=max(0.0, self._length_s - tick.end_s) if by_time and self._length_s else None,
+                share=share,
+                remaining_s=left_s,
                 details=[
                     f"messages/s  {sparkline(self._rates[-_HISTORY:])} {self._rates[-1]:,.0f}",
                     f"p99 in ms   {sparkline(self._p99_ms[-_HISTORY:])} {self._p99_ms[-1]:,.1f}",

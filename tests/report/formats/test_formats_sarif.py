@@ -34,7 +34,7 @@ def test_rules_hold_requirement_and_section() -> None:
     rules = {rule["id"]: rule for rule in run["tool"]["driver"]["rules"]}
     rule = rules["eod-lf-lf"]
     assert rule["helpUri"] == "https://www.rfc-editor.org/rfc/rfc5321#section-4.1.1.4"
-    assert rule["fullDescription"]["text"].startswith("Only CRLF.CRLF ends the text of a message")
+    assert rule["fullDescription"]["text"].startswith("Only CRLF.CRLF ends the message text")
     assert rule["properties"]["security-severity"] == "8.0"
     assert "security" in rule["properties"]["tags"]
     assert "security-severity" not in rules[ADVICE_RULE]["properties"]

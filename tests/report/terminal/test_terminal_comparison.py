@@ -15,12 +15,12 @@ def entry(**changes: Any) -> dict[str, Any]:
     return {**values, **changes}
 
 
-def result_of(*differences: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def result_of(*entries: dict[str, Any], **changes: Any) -> dict[str, Any]:
     target = {"url": "smtp://127.0.0.1:25", "banner": "220 x", "ehlo": []}
     candidates = [{"name": name, "target": target, "options": "", "about": ""} for name in "AB"]
     plan = {"repeats_done": 8, "duration_s": 5.0, "confidence": 0.95, "paired": True, "method": "by hand"}
     return {"name": "mine", "plan": plan, "outcome": {"status": "completed", "reason": ""}, "candidates": candidates,
-            "notes": [], "differences": list(differences), "rules": {}, "rule_differences": [], **changes}  # fmt: skip
+            "notes": [], "differences": list(entries), "rules": {}, "rule_differences": [], **changes}  # fmt: skip
 
 
 def test_each_metric_has_a_line_within_80_columns() -> None:

@@ -20,6 +20,7 @@ from smtpbench.report.terminal.progress import (
     completion_text,
     duration_text,
     progress_display,
+    remaining_s,
 )
 from smtpbench.report.terminal.run_progress import RunProgress, sparkline, status_line
 
@@ -93,14 +94,21 @@ def test_without_progress_only_notices_are_printed() -> None:
     assert err.getvalue() == "smtpbench: ending\n"
 
 
+def test_time_left_follows_from_the_share_of_equal_parts() -> None:
+    assert remaining_s(12.0, 0.25) == pytest.approx(36.0)
+    assert remaining_s(12.0, 1.0) == 0.0
+    assert remaining_s(12.0, 0.0) is None
+    assert remaining_s(12.0, None) is None
+
+
 @pytest.mark.parametrize(
     ("update", "text"),
     [
         (ProgressUpdate(12.0, ""), "12 s elapsed"),
         (ProgressUpdate(12.0, "", 0.0), "0% done"),
-        (ProgressUpdate(12.0, "", 0.25), "25% done, 36 s left"),
+        (ProgressUpdate(12.0, "", 0.25), "25% done"),
         (ProgressUpdate(12.0, "", 0.25, 100.0), "25% done, 1 min 40 s left"),
-        (ProgressUpdate(12.0, "", 1.0), "100% done, 0 s left"),
+        (ProgressUpdate(12.0, "", 1.0, 0.0), "100% done, 0 s left"),
     ],
 )
 def test_time_left_is_shown_only_where_there_is_a_basis(update: ProgressUpdate, text: str) -> None:

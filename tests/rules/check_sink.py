@@ -1,4 +1,4 @@
-"""For tests of rules: a sink, clean or a mutant, judged inside this process."""
+"""For tests of rules: check the test server, correct or a mutant, inside this process."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from smtpbench.session.server import ServerSession
 from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.serve import sink_running
 
-#: Sinks at once.
-AT_ONCE = 8
-USER = ("judge", "s3cret-word")
+#: Servers at the same time.
+CONCURRENT_SERVERS = 8
+USER = ("user", "s3cret-word")
 _CA = trustme.CA()
 _CERTIFICATE = _CA.issue_cert("localhost", "127.0.0.1")
 
@@ -39,7 +39,7 @@ def client_context() -> ssl.SSLContext:
     return context
 
 
-async def judge(
+async def check_sink_async(
     names: Iterable[str] = (),
     session: type[ServerSession] = ServerSession,
     *,
@@ -47,44 +47,46 @@ async def judge(
     timeout_ns: int = 2_000_000_000,
     size_bytes: int = 100_000,
 ) -> dict[str, RuleResult]:
-    """The outcomes of these rules (all of them where none is named) on a sink with TLS, a login and this session class."""
+    """Return the results of these rules (all rules if there are no names) on a server with TLS and a login."""
     rules = find(names) if names else RULES
     service = ServerContext(lmtp=lmtp, starttls=True, users=dict([USER]), size_bytes=size_bytes)
     async with sink_running(service, tls=server_context(), session_class=session) as sink:
         route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client_context(), "localhost")
-        async with session_runner(route, timeout_ns, USER) as here:
-            target_info, _ = await discover(here, Fixture(credentials=USER, lmtp=lmtp))
-            outcomes = await Checker(here, target_info).run(rules)
-            return {outcome.rule.name: outcome for outcome in outcomes}
+        async with session_runner(route, timeout_ns, USER) as runner:
+            target_info, _ = await discover(runner, Fixture(credentials=USER, lmtp=lmtp))
+            results = await Checker(runner, target_info).run(rules)
+            return {result.rule.name: result for result in results}
 
 
-def judged(names: Iterable[str] = (), session: type[ServerSession] = ServerSession, **options: Any) -> dict[str, RuleResult]:
-    """`judge`, in an event loop of its own."""
-    return trio.run(partial(judge, names, session, **options))
+def check_sink(
+    names: Iterable[str] = (), session: type[ServerSession] = ServerSession, **options: Any
+) -> dict[str, RuleResult]:
+    """Run `check_sink_async` in an event loop of its own."""
+    return trio.run(partial(check_sink_async, names, session, **options))
 
 
-def judged_all(mutants: Mapping[str, type[ServerSession]]) -> dict[str, dict[str, RuleResult]]:
-    """Rule name → the outcomes of all rules on its mutant; several at once, for most of judging is waiting."""
+def check_mutants(mutants: Mapping[str, type[ServerSession]]) -> dict[str, dict[str, RuleResult]]:
+    """Return for each mutant the results of all rules. Several run at the same time, for a check is mostly waiting."""
     matrix: dict[str, dict[str, RuleResult]] = {}
-    limiter = trio.CapacityLimiter(AT_ONCE)
+    limiter = trio.CapacityLimiter(CONCURRENT_SERVERS)
 
-    async def one(name: str, session: type[ServerSession]) -> None:
+    async def check_mutant(name: str, session: type[ServerSession]) -> None:
         async with limiter:
-            matrix[name] = await judge(session=session, lmtp=name == "lmtp", timeout_ns=5_000_000_000)
+            matrix[name] = await check_sink_async(session=session, lmtp=name == "lmtp", timeout_ns=5_000_000_000)
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             for name, session in mutants.items():
-                nursery.start_soon(one, name, session)
+                nursery.start_soon(check_mutant, name, session)
 
     trio.run(main)
     return matrix
 
 
-def verdicts(outcomes: dict[str, RuleResult]) -> dict[str, str]:
-    """Rule name → verdict and what was seen, for those that did not pass."""
+def not_passed(results: dict[str, RuleResult]) -> dict[str, str]:
+    """Return rule name → status and text of the verdict, for rules that did not pass."""
     return {
-        name: f"{outcome.verdict.status}: {outcome.verdict.actual}"
-        for name, outcome in outcomes.items()
-        if outcome.verdict.status != "pass"
+        name: f"{result.verdict.status}: {result.verdict.actual}"
+        for name, result in results.items()
+        if result.verdict.status != "pass"
     }

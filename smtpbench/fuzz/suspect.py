@@ -1,0 +1,99 @@
+"""What a campaign collects: one suspect for each way in which the server is wrong, and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from smtpbench.rules.reply_tracker import Violation
+from smtpbench.session.runner import SessionResult
+
+#: Rule and cause. Cases with the same key show the same bug.
+SuspectKey = tuple[str, str]
+
+# Phases of a campaign.
+BASELINE: Final = "baseline"
+CASES: Final = "cases"
+CONFIRMATION: Final = "confirmation"
+
+
+@dataclass(slots=True)
+class Suspect:
+    """The case that represents all cases with the same key.
+
+    Attributes:
+        number: Number of the case, from 0; -1 for the scenario itself.
+        session_result: The session that shows the violation.
+        violation: What is wrong.
+        hits: Cases with this key.
+        seen: Repetitions that showed the violation again.
+        tried: Repetitions.
+    """
+
+    number: int
+    session_result: SessionResult
+    violation: Violation
+    hits: int = 1
+    seen: int = 0
+    tried: int = 0
+
+    @property
+    def reproducibility(self) -> str:
+        """Return `3 of 3, deterministic`, `1 of 3, flaky` or `0 of 3, load-only`."""
+        if not self.tried:
+            return "1 of 1, the target is gone"
+        kind = "deterministic" if self.seen == self.tried else "flaky" if self.seen else "load-only"
+        return f"{self.seen} of {self.tried}, {kind}"
+
+
+@dataclass(slots=True)
+class CampaignStats:
+    """Progress and counts of a campaign.
+
+    Attributes:
+        cases_limit: Cases to generate, at most.
+        duration_limit_s: Time for generating cases, seconds; None without a limit.
+        phase: BASELINE, CASES or CONFIRMATION.
+        elapsed_s: Time since the first case, seconds; it stops when the last case has ended.
+        generated: Cases that began.
+        run: Cases that ended.
+        suspects: Suspects so far.
+        confirmed: Suspects that were repeated and shrunk, in the phase CONFIRMATION.
+        target_gone: Whether the target died.
+        crash_candidates: Cases that may have crashed the target, besides the one among the suspects.
+    """
+
+    cases_limit: int = 0
+    duration_limit_s: float | None = None
+    phase: str = BASELINE
+    elapsed_s: float = 0.0
+    generated: int = 0
+    run: int = 0
+    suspects: dict[SuspectKey, Suspect] = field(default_factory=dict)
+    confirmed: int = 0
+    target_gone: bool = False
+    crash_candidates: list[SessionResult] = field(default_factory=list)
+
+    @property
+    def share_done(self) -> float:
+        """Return how much of the phase is done, from 0 to 1: by cases or by time, whichever limit is nearer."""
+        if self.phase == BASELINE:
+            return 0.0
+        if self.phase == CONFIRMATION:
+            return self.confirmed / len(self.suspects) if self.suspects else 1.0
+        by_cases = self.run / self.cases_limit if self.cases_limit else 0.0
+        by_time = self.elapsed_s / self.duration_limit_s if self.duration_limit_s else 0.0
+        return min(1.0, max(by_cases, by_time))
+
+    def add(self, number: int, session_result: SessionResult, violations: Sequence[Violation]) -> None:
+        """Record what is wrong with a case. The case with the lowest number represents its key."""
+        for violation in violations:
+            key = (violation.rule, violation.cause)
+            suspect = self.suspects.get(key)
+            if suspect is None:
+                self.suspects[key] = Suspect(number, session_result, violation)
+            else:
+                suspect.hits += 1
+                if number < suspect.number:
+                    suspect.number, suspect.session_result, suspect.violation = number, session_result, violation

@@ -1,0 +1,126 @@
+"""The third part of a run: put `result.json` together from the record of the run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from smtpbench.engine.api import NEVER
+from smtpbench.load.execute import RunRecord
+from smtpbench.load.plan import LoadPlan
+from smtpbench.measure import result as results
+from smtpbench.measure.recorder import Interval
+from smtpbench.smtp.reply import ReplyReader
+from smtpbench.text import visible
+from smtpbench.units import NS_PER_S
+
+
+def build(record: RunRecord) -> dict[str, Any]:
+    """Return the result of a run. It reads no clock, sends nothing and does not change the record."""
+    request, collector = record.prepared.request, record.collector
+    plan = request.plan
+    measured_ns = max(0, record.end_ns - collector.start_ns - plan.warmup_ns)
+    window_s = measured_ns / NS_PER_S
+    examples = {visible(kind): visible(text) for kind, text in collector.totals.examples.items()}
+    result = results.build(
+        run_id=record.prepared.job.run_id,
+        started=record.prepared.started.isoformat(timespec="milliseconds"),
+        scenario=request.file.to_data(),
+        target=_target_section(record),
+        load=_load_section(plan, request.message_bytes),
+        seed=plan.seed,
+        outcome={"status": record.status, "reason": visible(record.reason)},
+        totals=replace(collector.totals, examples=examples),
+        warmup=collector.warmup,
+        health=collector.health,
+        window_s=window_s,
+        notes=[*_notes(record), *record.notes],
+    )
+    result["thresholds"] = request.monitor.results(collector, plan, window_s)
+    if record.hostile is not None:
+        result["hostile"] = _hostile_section(record, record.hostile, measured_ns)
+    if request.monitor.domains:
+        by_domain = {domain: collector.domains.get(domain, Interval()) for domain in request.monitor.domains}
+        result["domains"] = results.domains_section(by_domain, window_s)
+    return result
+
+
+def _target_section(record: RunRecord) -> dict[str, Any]:
+    found = record.preflight
+    return {
+        "url": record.prepared.request.target.url,
+        "banner": visible(found.banner.rstrip(b"\r\n")) if found else "",
+        "ehlo": [visible(line) for reply in ReplyReader().feed(found.ehlo) for line in reply.lines] if found else [],
+    }
+
+
+def _load_section(plan: LoadPlan, message_bytes: int | None) -> dict[str, Any]:
+    stages = [
+        {
+            "duration_s": stage.duration_ns / NS_PER_S,
+            "rate_from_per_s": stage.rate_from_per_s,
+            "rate_to_per_s": stage.rate_to_per_s,
+        }
+        for stage in plan.stages
+    ]
+    return {
+        "model": "open" if plan.open_model else "closed",
+        "connections": plan.connections,
+        "arrivals": plan.arrivals,
+        "duration_s": None if plan.issuing_ns == NEVER else (plan.issuing_ns - plan.warmup_ns) / NS_PER_S,
+        "stages": stages,
+        "arrival_process": ("poisson" if plan.poisson else "uniform") if plan.open_model else None,
+        "when_busy": ("drop" if plan.drop else "wait") if plan.open_model else None,
+        "warmup_s": plan.warmup_ns / NS_PER_S,
+        "drain_s": plan.drain_ns / NS_PER_S,
+        "timeout_s": plan.timeout_ns / NS_PER_S,
+        "workers": plan.workers,
+        "message_bytes": message_bytes,
+    }
+
+
+def _notes(record: RunRecord) -> list[str]:
+    """Return the notes that follow from the plan and the first session."""
+    found, notes = record.preflight, []
+    if not record.prepared.request.plan.open_model:
+        notes.append(
+            "Closed model: a slow server receives less load, so the latencies are subject to coordinated omission; "
+            "use --rate to measure latency."
+        )
+    if found and found.warning:
+        notes.append(f"Before the run, {visible(found.warning)}.")
+    pipelined = any(len(step.expected_replies) > 1 for step in record.prepared.script.steps)
+    if found and found.ehlo and pipelined and b"PIPELINING" not in found.ehlo.upper():
+        notes.append("The scenario uses pipelining, and the server does not offer PIPELINING.")
+    return notes
+
+
+def _hostile_section(record: RunRecord, answer: dict[str, Any], measured_ns: int) -> dict[str, Any]:
+    """Return `hostile`: the honest sessions before and during the hostile ones, and the findings of the latter."""
+    collector, request = record.collector, record.prepared.request
+    baseline_ns = min(measured_ns, request.plan.baseline_ns)
+    fuzzing = answer.get("result", {})
+    cases = fuzzing.get("cases", {"generated": 0, "run": 0, "confirmed": 0, "may_have_killed_it": 0})
+    honest = collector.with_hostile.attempted
+    return {
+        "share_wanted": request.hostile,
+        "share": cases["run"] / (cases["run"] + honest) if honest else 0.0,
+        "quiet": _honest_section(collector.baseline, baseline_ns / NS_PER_S),
+        "beside": _honest_section(collector.with_hostile, (measured_ns - baseline_ns) / NS_PER_S),
+        "cases": cases,
+        "findings": fuzzing.get("findings", []),
+        "rules": fuzzing.get("rules", {}),
+        "target_gone": fuzzing.get("target", {}).get("gone", False),
+        "latency": fuzzing.get("latency", {}),
+        "replies": fuzzing.get("replies", {}),
+        "cpu_s": fuzzing.get("generator", {}).get("cpu_s", 0.0),
+    }
+
+
+def _honest_section(honest: Interval, window_s: float) -> dict[str, Any]:
+    return {
+        "window_s": window_s,
+        "messages": results.messages_section(honest),
+        "messages_per_s": honest.messages["accepted"] / window_s if window_s else 0.0,
+        "latency": results.latency_section(honest, ok=True),
+    }

@@ -1,0 +1,246 @@
+"""The second part of a run: from the first connection to the end of the last worker.
+
+Theory of operation
+===================
+
+1. One session connects, reads the banner and the EHLO reply, and quits (`preflight`). If it fails in a way that every other
+   session would repeat, no worker is started.
+2. The folder of the run is created. With `--hostile`, the process of the hostile sessions starts and learns the target.
+3. The workers run: a single one in this process, several in processes of their own. About once a second, what they report is
+   added to the totals, appended to the files, shown to the observer and compared with the thresholds.
+4. The run ends when the workers have ended. A failed threshold, or the first SIGINT or SIGTERM, stops new arrivals; those in
+   progress have the drain time to finish. A second signal closes all connections at once.
+5. The hostile sessions repeat what they found, now that the target is otherwise idle.
+
+Whatever ends the run, the record holds what was measured until then.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from smtpbench.errors import CannotRun
+from smtpbench.load.hostile import HostileProcess
+from smtpbench.load.job import Job, credentials_of
+from smtpbench.load.meter import Collector, Meter, run_in_steps
+from smtpbench.load.preflight import PreflightResult, preflight
+from smtpbench.load.prepare import PreparedRun
+from smtpbench.load.request import Observer
+from smtpbench.load.worker import START_DELAY_NS, Controls, Worker, make_worker
+from smtpbench.load.worker_processes import WorkerProcesses
+from smtpbench.measure.files import RunFiles
+from smtpbench.target import resolve
+from smtpbench.text import visible
+from smtpbench.units import NS_PER_S
+
+COMPLETED, INTERRUPTED, ABORTED, COULD_NOT_RUN = "completed", "interrupted", "aborted", "could-not-run"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What was measured, and how the run ended.
+
+    Attributes:
+        prepared: What was run.
+        status: COMPLETED, INTERRUPTED, ABORTED or COULD_NOT_RUN.
+        reason: Why the run did not complete; empty if it did.
+        preflight: What the first session found; None if it could not be used.
+        collector: Totals of all workers.
+        end_ns: End of the last worker, of `time.monotonic_ns`.
+        notes: Events that a reader of the result must know.
+        hostile: Answer of the hostile sessions' process; None without hostile sessions.
+        folder: Folder that holds the files of the run.
+        write_errors: Why files of the run are incomplete or elsewhere; empty if they are not.
+    """
+
+    prepared: PreparedRun
+    status: str
+    reason: str
+    preflight: PreflightResult | None
+    collector: Collector
+    end_ns: int
+    notes: tuple[str, ...]
+    hostile: dict[str, Any] | None
+    folder: Path
+    write_errors: str
+
+
+async def execute(prepared: PreparedRun, observer: Observer) -> RunRecord:
+    """Run the load and return what was measured.
+
+    A target that cannot be used gives a record whose status is COULD_NOT_RUN.
+
+    Raises:
+        UsageError: The target is another machine, and the user did not say that it may be tested.
+    """
+    return await _Execution(prepared, observer).run()
+
+
+class _Execution:
+    """State of a run in progress."""
+
+    def __init__(self, prepared: PreparedRun, observer: Observer) -> None:
+        request = prepared.request
+        self._prepared = prepared
+        self._plan = request.plan
+        self._observer = observer
+        self._controls = Controls()
+        self._collector = Collector(request.plan, time.monotonic_ns())
+        self._end_ns = self._collector.start_ns
+        self._files: RunFiles | None = None
+        self._preflight: PreflightResult | None = None
+        self._hostile = HostileProcess(request.hostile) if request.hostile else None
+        self._signals = 0
+        self._abort_reason = ""
+        self._notes: list[str] = []
+
+    async def run(self) -> RunRecord:
+        try:
+            job = await self._open_first_session()
+        except CannotRun as error:
+            return self._record(COULD_NOT_RUN, str(error))
+        self._files = RunFiles(self._prepared.request.out, self._prepared.started)
+        status, reason = await self._run_all(job)
+        await self._flush()
+        if self._signals:
+            return self._record(INTERRUPTED, "by a signal")
+        if self._abort_reason and status == COMPLETED:
+            return self._record(ABORTED, self._abort_reason)
+        return self._record(status, reason)
+
+    def _record(self, status: str, reason: str) -> RunRecord:
+        files = self._files
+        return RunRecord(
+            prepared=self._prepared,
+            status=status,
+            reason=reason,
+            preflight=self._preflight,
+            collector=self._collector,
+            end_ns=self._end_ns,
+            notes=tuple(self._notes),
+            hostile=self._hostile.answer if self._hostile else None,
+            folder=files.folder if files else self._prepared.request.out,
+            write_errors=files.errors if files else "",
+        )
+
+    async def _open_first_session(self) -> Job:
+        """Return the job with the address that answered. Raises CannotRun and UsageError."""
+        request, job = self._prepared.request, self._prepared.job
+        routes = resolve(request.target, self._prepared.tls, request.trust, authorized=request.authorized)
+        credentials = credentials_of(job)
+        found = await preflight(self._prepared.script, routes, request.target.url, request.plan.timeout_ns, credentials)
+        self._preflight = found
+        if found.warning:
+            self._observer.notify(f"before the run, {visible(found.warning)}")
+        route = found.route
+        return replace(job, family=int(route.family), address=route.address, server_name=route.server_name)
+
+    async def _run_all(self, job: Job) -> tuple[str, str]:
+        """Run the workers and the hostile sessions; return status and reason."""
+        status, reason = COMPLETED, ""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._handle_signals)
+            try:
+                if self._hostile is not None:
+                    await self._start_hostile(self._hostile, job)
+                if job.plan.workers == 1:
+                    await self._run_here(job)
+                else:
+                    await self._run_in_processes(job)
+                if self._hostile is not None:
+                    await self._confirm_findings(self._hostile)
+            except CannotRun as error:
+                status, reason = COULD_NOT_RUN, str(error)
+            finally:
+                if self._hostile is not None:
+                    await self._hostile.close()
+            nursery.cancel_scope.cancel()
+        return status, reason
+
+    async def _start_hostile(self, hostile: HostileProcess, job: Job) -> None:
+        request = self._prepared.request
+        self._observer.notify("preparing the hostile sessions")
+        await hostile.start(job, authorized=request.authorized, folder=request.out / "findings")
+
+    async def _confirm_findings(self, hostile: HostileProcess) -> None:
+        """Let the hostile sessions end and confirm their findings on the idle target; a second signal stops that."""
+        self._observer.notify("the load has ended; confirming the findings of the hostile sessions")
+        async with trio.open_nursery() as nursery:
+
+            async def close_on_stop() -> None:
+                await self._controls.stop.wait()
+                await hostile.close()
+
+            nursery.start_soon(close_on_stop)
+            try:
+                await hostile.finish()
+            except CannotRun as error:
+                self._notes.append(f"{error}; their findings are lost.")
+            nursery.cancel_scope.cancel()
+
+    async def _run_here(self, job: Job) -> None:
+        worker = make_worker(job, 0)
+        meter = Meter(0)
+
+        async def on_tick(worker: Worker, now_ns: int, lag_ns: int) -> None:
+            report = await meter.read(worker, now_ns, lag_ns)
+            await trio.lowlevel.checkpoint()
+            await run_in_steps(self._collector.add_steps(report))
+            await self._flush()
+
+        self._collector.restart(time.monotonic_ns() + START_DELAY_NS)
+        await worker.run(self._collector.start_ns, self._controls, on_tick)
+        self._end_ns = worker.end_ns
+
+    async def _run_in_processes(self, job: Job) -> None:
+        processes = WorkerProcesses(job, self._controls, self._collector.add)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._flush_every_second)
+            await processes.run(self._collector.restart)
+            nursery.cancel_scope.cancel()
+        self._end_ns = processes.end_ns or time.monotonic_ns()
+        self._notes += processes.failures
+
+    async def _flush_every_second(self) -> None:
+        while True:
+            await trio.sleep(1)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        """Write and show what was reported since the last call, and check the thresholds."""
+        tick = self._collector.flush()
+        if tick is None:
+            return
+        if self._files is not None:
+            await run_in_steps(self._files.add_steps(tick))
+        self._observer.tick(tick, self._collector.totals)
+        if not self._abort_reason:
+            self._check_thresholds(tick.end_s)
+        if self._hostile is not None:
+            await self._hostile.set_allowance(self._collector.with_hostile)
+
+    def _check_thresholds(self, end_s: float) -> None:
+        self._abort_reason = self._prepared.request.monitor.abort_reason(self._collector, self._plan, end_s)
+        if self._abort_reason:
+            self._observer.notify(f"stopping: {visible(self._abort_reason)}")
+            self._controls.drain.set()
+
+    async def _handle_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            task_status.started()
+            async for _ in signals:
+                self._signals += 1
+                if self._signals == 1:
+                    drain_s = self._plan.drain_ns / NS_PER_S
+                    self._observer.notify(
+                        f"stopping: messages in progress have {drain_s:g} s to finish; press Ctrl-C again to stop at once"
+                    )
+                    self._controls.drain.set()
+                else:
+                    self._controls.stop.set()

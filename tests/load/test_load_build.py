@@ -1,0 +1,138 @@
+"""The result of a run is a function of its record."""
+
+from __future__ import annotations
+
+import copy
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figures import busy_recorder
+from jsonschema import Draft202012Validator
+
+from smtpbench.engine.connection import Route
+from smtpbench.engine.pacing import Stage
+from smtpbench.load.build import build
+from smtpbench.load.execute import COMPLETED, COULD_NOT_RUN, RunRecord
+from smtpbench.load.meter import Collector
+from smtpbench.load.plan import LoadPlan
+from smtpbench.load.preflight import PreflightResult
+from smtpbench.load.prepare import prepare
+from smtpbench.load.request import RunRequest
+from smtpbench.load.threshold_monitor import ThresholdMonitor
+from smtpbench.measure.schema import schema_text
+from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.target import parse_target
+from smtpbench.threshold import parse_threshold
+from smtpbench.units import NS_PER_S
+
+SCHEMA = json.loads(schema_text("result"))
+OPEN = LoadPlan(
+    stages=(Stage(10 * NS_PER_S, 5.0, 7.0),), warmup_ns=2 * NS_PER_S, baseline_ns=4 * NS_PER_S, seed=9, poisson=True
+)
+
+
+def record_of(plan: LoadPlan = OPEN, scenario: str = "relay", thresholds: tuple[str, ...] = (), **changes: Any) -> RunRecord:
+    """Return the record of a run from 100 s to 112 s of the clock, with hostile sessions if it has their answer."""
+    monitor = ThresholdMonitor([parse_threshold(text) for text in thresholds])
+    file, target = load_scenario(find_scenario(scenario)), parse_target("smtp://127.0.0.1")
+    share = 0.2 if "hostile" in changes else 0.0
+    request = RunRequest(file, target, plan, Path("/nowhere"), hostile=share, monitor=monitor)
+    collector = Collector(plan, 100 * NS_PER_S)
+    for interval, seed in ((collector.totals, 1), (collector.baseline, 2), (collector.with_hostile, 3)):
+        interval.add(busy_recorder(seed=seed).drain())
+    values: dict[str, Any] = {
+        "prepared": prepare(request, datetime(2026, 1, 2, 3, 4, 5, 678_900, tzinfo=UTC)),
+        "status": COMPLETED,
+        "reason": "",
+        "preflight": PreflightResult(Route(2, ""), b"220 mx \x1b[2J\r\n", b"250-mx\r\n250 SIZE 9\r\n", ""),
+        "collector": collector,
+        "end_ns": 112 * NS_PER_S,
+        "notes": (),
+        "hostile": None,
+        "folder": Path("/nowhere"),
+        "write_errors": "",
+    }
+    return RunRecord(**(values | changes))
+
+
+def test_sections_of_a_result() -> None:
+    record = record_of(notes=("a note",), thresholds=("failed < 1%", "attempted > 5"))
+    result = build(record)
+    Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
+    assert result["run_id"] == record.prepared.job.run_id
+    assert result["started"] == "2026-01-02T03:04:05.678+00:00"
+    assert result["target"] == {"url": "smtp://127.0.0.1:25", "banner": r"220 mx \x1b[2J", "ehlo": ["mx", "SIZE 9"]}
+    load = result["load"]
+    assert (load["model"], load["duration_s"], load["warmup_s"], load["window_s"]) == ("open", 10.0, 2.0, 10.0)
+    assert load["stages"] == [{"duration_s": 10.0, "rate_from_per_s": 5.0, "rate_to_per_s": 7.0}]
+    assert (load["arrival_process"], load["when_busy"]) == ("poisson", "wait")
+    assert result["throughput"]["messages_per_s"] == result["messages"]["accepted"] / 10.0
+    assert [one["passed"] for one in result["thresholds"]] == [False, True]
+    assert result["notes"] == ["a note"]
+    assert not {"hostile", "domains"} & result.keys()
+
+
+def test_record_is_not_changed() -> None:
+    record = record_of(hostile={})
+    record.collector.totals.examples = {"RCPT 550 \x1b": "550 \x1b[2J"}
+    before = copy.deepcopy(record.collector.totals.to_data())
+    first, second = build(record), build(record)
+    assert first["examples"] == {r"RCPT 550 \x1b": r"550 \x1b[2J"}
+    assert first == second
+    assert record.collector.totals.to_data() == before
+
+
+def test_run_that_could_not_begin() -> None:
+    record = record_of(status=COULD_NOT_RUN, reason="no \x1b route", preflight=None, end_ns=100 * NS_PER_S)
+    result = build(record)
+    Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
+    assert result["outcome"] == {"status": "could-not-run", "reason": r"no \x1b route"}
+    assert result["target"] == {"url": "smtp://127.0.0.1:25", "banner": "", "ehlo": []}
+    assert (result["load"]["window_s"], result["throughput"]) == (0.0, {"messages_per_s": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("end_s", "windows_s"),
+    [(112, (4.0, 6.0)), (105, (3.0, 0.0)), (101, (0.0, 0.0))],
+    ids=["complete", "ended in the baseline", "ended in the warm-up"],
+)
+def test_windows_of_the_hostile_section(end_s: int, windows_s: tuple[float, float]) -> None:
+    result = build(record_of(hostile={}, end_ns=end_s * NS_PER_S))["hostile"]
+    assert (result["quiet"]["window_s"], result["beside"]["window_s"]) == windows_s
+    assert (result["share_wanted"], result["share"], result["findings"], result["target_gone"]) == (0.2, 0.0, [], False)
+
+
+def test_hostile_section() -> None:
+    cases = {"generated": 3000, "run": 2000, "confirmed": 1, "may_have_killed_it": 0}
+    answer = {"result": {"cases": cases, "findings": [], "target": {"gone": True}, "generator": {"cpu_s": 1.5}}}
+    result = build(record_of(hostile=answer))
+    Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
+    hostile = result["hostile"]
+    assert hostile["cases"] == cases
+    assert hostile["share"] == 0.5  # 2,000 honest messages
+    assert (hostile["target_gone"], hostile["cpu_s"]) == (True, 1.5)
+    for phase, window_s in (("quiet", 4.0), ("beside", 6.0)):
+        assert hostile[phase]["messages_per_s"] == hostile[phase]["messages"]["accepted"] / window_s
+        assert hostile[phase]["latency"]["message"]["service"]["count"] > 0
+
+
+def test_notes_name_what_limits_the_measurements() -> None:
+    warned = PreflightResult(Route(2, ""), b"220 mx\r\n", b"250 mx\r\n", "the first session failed with reset: \x1b")
+    notes = build(record_of(LoadPlan(duration_ns=NS_PER_S), "pipelined", preflight=warned))["notes"]
+    assert [text.partition(" ")[0] for text in notes] == ["Closed", "Before", "The"]
+    assert "coordinated omission" in notes[0]
+    assert r"reset: \x1b" in notes[1]
+    assert "does not offer PIPELINING" in notes[2]
+    offered = PreflightResult(Route(2, ""), b"220 mx\r\n", b"250-mx\r\n250 pipelining\r\n", "")
+    assert build(record_of(OPEN, "pipelined", preflight=offered))["notes"] == []
+
+
+def test_domains_of_thresholds_are_a_section() -> None:
+    record = record_of(thresholds=("failed@recipient.example < 1%",))
+    record.collector.domains["recipient.example"] = busy_recorder(seed=4).drain()
+    domains = build(record)["domains"]
+    assert list(domains) == ["recipient.example"]
+    assert domains["recipient.example"]["messages"]["attempted"] == 2000
