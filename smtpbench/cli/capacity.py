@@ -102,9 +102,9 @@ def command(
 ) -> None:
     """Find the highest arrival rate that meets your objectives.
 
-    The rate is doubled until it fails; then the gap is narrowed to --precision. A rate holds where every --slo does, nothing
-    is dropped, less than 0.1 % fails or is refused, and the backlog does not grow. Where the generator or its connections
-    were the limit and not the server, the result says so. Exit code 99: not even the lowest rate held.
+    The rate is doubled until it fails; then the gap is narrowed to --precision. A rate passes where every --slo is met,
+    nothing is dropped, less than 0.1 % fails or is refused, and the backlog does not grow. Where the generator or its
+    connections were the limit and not the server, the result says so. Exit code 99: not even the lowest rate passed.
 
     \b
     One objective:
