@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import trio
 import typer
 
+from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS
 from smtpbench.cli.options import (
     AllowFiles,
@@ -136,7 +137,9 @@ def command(
     candidates = {"target": target, "with": with_, "start": start, "stop": stop}
     document, folder = document_of(scenario, candidates, overrides, recipient)
     comparison = checked(document, folder, allow_files=allow_files)
-    defaults = AccessOptions(access.trust, access.password_file, parse_duration_ns(timeout), access.authorized)
+    defaults = AccessOptions(
+        access.trust, access.password_file, option_value("--timeout", parse_duration_ns, timeout), access.authorized
+    )
     result_folder = out or new_folder(f"compare-{Path(scenario).stem}")
     number = secrets.randbits(32) if seed is None else seed
     request = make_request(comparison, folder, defaults, result_folder, number, allow_files=allow_files)
