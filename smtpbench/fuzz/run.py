@@ -36,7 +36,7 @@ from smtpbench.session.script import Script
 from smtpbench.target import Access
 from smtpbench.text import visible
 
-#: Size of a case's message: small, because the protocol is under test.
+#: Size of a case's message, unless its header is longer: small, because the protocol is under test.
 MESSAGE_BYTES = 300
 
 #: A known finding of a baseline: its rule and its cause. A cause of None covers all findings of the rule (those of `check`).
@@ -172,7 +172,7 @@ def _scenario_script(request: FuzzRequest, target_info: TargetInfo) -> Script:
     target = request.access.target
     options = CompileOptions(
         lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
-        credentials=target_info.credentials is not None, message_bytes=MESSAGE_BYTES,
+        credentials=target_info.credentials is not None, message_bytes=MESSAGE_BYTES, extend_message=True,
     )  # fmt: skip
     base = fixed_script(compile_scenario(request.file, options))
     steps = []
