@@ -149,7 +149,7 @@ async def fuzz_target(
             **common_sections(recorder.drain(), began, runner.connections_peak),
             "latency_canary": latency_section(baseline_recorder.drain(), ok=True),
         }
-    new = sum(not _is_known(request.known, finding) and _fails_build(finding, request.plan.strict) for finding in findings)
+    new = sum(_fails_build(request, finding) for finding in findings)
     return FuzzResult(result, findings, candidates, new, stopped)
 
 
@@ -190,11 +190,13 @@ def _is_known(known: frozenset[KnownFinding], finding: Finding) -> bool:
     return (finding.rule, finding.cause) in known or (finding.rule, None) in known
 
 
-def _fails_build(finding: Finding, strict: bool) -> bool:
-    """Return whether a build should fail for a finding. One that shows under load only is for people to look at."""
-    if finding.reproducibility.startswith("0 of"):
-        return False
-    return finding.severity in (r.SECURITY, r.VIOLATION) or (strict and finding.severity == r.ADVICE)
+def _fails_build(request: FuzzRequest, finding: Finding) -> bool:
+    return r.fails_command(
+        finding.severity,
+        strict=request.plan.strict,
+        reproducibility=finding.reproducibility,
+        known=_is_known(request.known, finding),
+    )
 
 
 def _build_finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:

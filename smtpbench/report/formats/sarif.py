@@ -98,7 +98,7 @@ def _result(finding: SavedFinding, index: int) -> dict[str, Any]:
     data: dict[str, Any] = {
         "ruleId": finding.rule,
         "ruleIndex": index,
-        "level": LEVELS[finding.severity],
+        "level": finding.level,
         "message": {"text": _text("\n".join(filter(None, lines)))},
         "locations": [{"physicalLocation": {"artifactLocation": _location(finding.file), "region": {"startLine": 1}}}],
         "partialFingerprints": {"smtpbenchFinding/v1": hashlib.sha256(finding.key.encode()).hexdigest()},
