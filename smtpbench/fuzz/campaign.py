@@ -30,6 +30,7 @@ from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect
 from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, NumberedResult, TargetHealth
+from smtpbench.rules.discover import is_silent, silence_text
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
@@ -135,6 +136,8 @@ class Campaign:
             report_progress: Called at each health check, and before and after each confirmation.
         """
         await self._measure_baseline()
+        if self.stats.silence:
+            return self.stats
         if self._limiter is not None:
             await self._limiter.wait_for_start()
         self.stats.phase = CASES
@@ -154,17 +157,21 @@ class Campaign:
     async def _measure_baseline(self) -> None:
         """Run the unchanged scenario: how long do its replies take, and is anything wrong with it already?"""
         waits_ns = []
+        silences = []
 
         async def run_sessions() -> None:
             for _ in range(_BASELINE_SESSIONS):
                 reproduction = await self._confirmation.reproduce(self._with_end(self._script.steps), _UNLIMITED_NS)
                 waits_ns.append(longest_wait(reproduction.session_result)[0])
+                dialogue = Dialogue.of(reproduction.session_result.transcript)
+                silences.append(silence_text(dialogue) if is_silent(dialogue) else "")
                 self.stats.add(-1, reproduction.session_result, reproduction.violations)
 
         async with trio.open_nursery() as nursery:
             for _ in range(_BASELINE_SESSIONS):
                 nursery.start_soon(run_sessions)
         self._slow_ns = max(_MIN_SLOW_NS, _SLOW_FACTOR * max(waits_ns))
+        self.stats.silence = silences[0] if all(silences) else ""
 
     async def _run_cases(self, nursery: trio.Nursery) -> None:
         """Begin cases until a limit is reached, and wait until the last one has ended."""
@@ -210,6 +217,9 @@ class Campaign:
         dialogue = Dialogue.of(session_result.transcript)
         self.stats.add(number, session_result, self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results))
         self.stats.run += 1
+        self.stats.answered += not is_silent(dialogue)
+        assert isinstance(session_result.session, TrackedSession)
+        self.stats.verbs |= session_result.session.tracker.answered
         if not dialogue.greeted and not nursery.cancel_scope.cancel_called:
             nursery.start_soon(self._check_health_and_release)
             return

@@ -88,7 +88,7 @@ async def discover(runner: SessionRunner, fixture: Fixture) -> tuple[TargetInfo,
     """Return what the target offers, and its greeting.
 
     Raises:
-        CannotRun: The target cannot be reached, or does not greet.
+        CannotRun: The target cannot be reached, does not greet, or replies to no command.
     """
     target_info = TargetInfo(
         recipient=fixture.recipient, credentials=fixture.credentials, lmtp=fixture.lmtp, implicit_tls=fixture.implicit_tls
@@ -96,8 +96,12 @@ async def discover(runner: SessionRunner, fixture: Fixture) -> tuple[TargetInfo,
     if fixture.sender:
         target_info = replace(target_info, sender=fixture.sender)
     first = await _run_steps(runner, target_info)
+    if is_silent(first):  # a server may be too busy once
+        first = await _run_steps(runner, target_info)
     if first.end_reason in UNREACHABLE or first.banner is None:
         raise CannotRun(f"no greeting ({describe_end(first.end_reason)})")
+    if is_silent(first):
+        raise CannotRun(f"no session gets past EHLO: {silence_text(first)}")
     offered = _ehlo_keywords(first)
     if target_info.implicit_tls:
         target_info = replace(target_info, keywords_in_tls=offered)
@@ -115,6 +119,22 @@ async def _run_steps(runner: SessionRunner, target_info: TargetInfo, *steps: Ste
         probe_steps.script(target_info, probe_steps.hello(target_info), *steps, quiet_period=False)
     )
     return Dialogue.of(session_result.transcript)
+
+
+def is_silent(dialogue: Dialogue) -> bool:
+    """Return whether the server accepts clients and replies to none of their commands."""
+    if dialogue.banner is None or dialogue.banner.code // 100 in (4, 5):
+        return False
+    return not any(code for exchange in dialogue.exchanges[1:] for code in exchange.codes)
+
+
+def silence_text(dialogue: Dialogue) -> str:
+    """Return what a silent server does in place of a reply."""
+    if dialogue.exchanges[0].code == 0:
+        return "the greeting is no reply of SMTP"
+    if any(exchange.codes for exchange in dialogue.exchanges[1:]):
+        return "the reply to it is no reply of SMTP"
+    return probe_steps.no_reply_text(dialogue) or f"there is no reply to it ({describe_end(dialogue.end_reason)})"
 
 
 def _ehlo_keywords(dialogue: Dialogue) -> dict[str, str]:

@@ -119,7 +119,9 @@ _CLOSE_MS = 2000
 def _evaluate_quit(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
         exchange = dialogue.exchange_of(b"QUIT")
-        if exchange is not None and exchange.codes and exchange.code not in (221, 421):
+        if exchange is not None and not exchange.codes:
+            return r.inconclusive(reply_text("QUIT", exchange), dialogue_index)
+        if exchange is not None and exchange.code not in (221, 421):
             return r.violated(reply_text("QUIT", exchange), dialogue_index)
         if exchange is not None and exchange.code == 221 and not dialogue.closed_by_server:
             return r.violated("the server did not close the connection after 221", dialogue_index)

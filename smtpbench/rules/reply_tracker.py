@@ -30,7 +30,7 @@ from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp import command as c
 from smtpbench.smtp import state
 from smtpbench.smtp.command import Refusal
-from smtpbench.smtp.reply import Reply, ReplyReader
+from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, Reply, ReplyReader
 from smtpbench.text import plural
 
 _END: Final = b"\r\n.\r\n"
@@ -94,6 +94,7 @@ class ReplyTracker:
 
     Attributes:
         violations: Violations so far.
+        answered: Verbs and events (`state.MESSAGE`) that had a reply with a code.
         lenient: Whether the replies can no longer be predicted, so that no further violations are reported.
     """
 
@@ -123,6 +124,7 @@ class ReplyTracker:
         self._answered_in_tls = False
         self.lenient = False
         self.violations: list[Violation] = []
+        self.answered: set[str] = set()
 
     @property
     def replies_due(self) -> int:
@@ -247,6 +249,8 @@ class ReplyTracker:
             self.lenient = True
             self._replies_due.clear()
             return
+        if reply.code:
+            self.answered.add(due.verb)
         self._check_order(due, reply.code)
         self._advance(due, reply.code)
         self._answered_in_tls = self._answered_in_tls or self._tls
@@ -339,8 +343,15 @@ class ReplyTracker:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def close(self, end_reason: str) -> None:
-        """The session is over. Report replies that nothing asked for, and a reply that did not come."""
+    def close(self, end_reason: str, *, endless: bool = False) -> None:
+        """The session is over. Report replies that nothing asked for, and a reply that did not come.
+
+        Args:
+            end_reason: How the session ended, a reason of `engine.api`.
+            endless: The session was ended because a reply had no end.
+        """
+        if endless:
+            self._report("health", "the server sent a reply without an end", "a reply without an end")
         if self.lenient:
             return
         closed_by_server = end_reason in (api.CLOSED, api.CONNECTION_RESET)
@@ -420,7 +431,7 @@ def _server_state_after(at: state.State, verb: str, code: int) -> state.State:
 
 def find_violations(transcript: Transcript, *, lmtp: bool = False) -> list[Violation]:
     """Return the violations in a complete transcript."""
-    tracker, reader = ReplyTracker(lmtp=lmtp), ReplyReader()
+    tracker, reader = ReplyTracker(lmtp=lmtp), ReplyReader(MAX_KEPT_REPLY_BYTES)
     for entry in transcript.entries:
         if entry.who == CLIENT:
             tracker.sent(entry.data)
@@ -429,9 +440,9 @@ def find_violations(transcript: Transcript, *, lmtp: bool = False) -> list[Viola
                 tracker.received(reply)
         elif entry.data == TLS_EVENT:
             tracker.tls_started()
-            reader = ReplyReader()
+            reader = ReplyReader(MAX_KEPT_REPLY_BYTES)
         elif entry.data == HALF_CLOSE_EVENT:
             tracker.half_closed()
         else:
-            tracker.close(entry.data.decode())
+            tracker.close(entry.data.decode(), endless=reader.overflow)
     return tracker.violations

@@ -39,7 +39,7 @@ class TrackedSession(ClientSession):
         return super().tls_started(now_ns)
 
     def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
-        self.tracker.close(reason)
+        self.tracker.close(reason, endless=self.reader.overflow)
         super().connection_lost(reason, detail, now_ns)
 
     def on_sent(self, wire: Wire, now_ns: int) -> None:

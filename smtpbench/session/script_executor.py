@@ -26,7 +26,7 @@ from smtpbench.session.reply_cache import EMPTY_CACHE
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import Step
 from smtpbench.session.transcript import CLIENT, EVENT, Transcript
-from smtpbench.smtp.reply import ReplyReader
+from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, ReplyReader
 
 _NO_RECORDER: Any = None  # a session has no recorder before it is assigned an arrival
 
@@ -76,7 +76,7 @@ class ScriptExecutor:
         self.pending_action = api.NOTHING
         self.wake_ns = 0
         self.timeout_ns = api.NEVER
-        self.reader = ReplyReader()
+        self.reader = self._new_reader()
         self.recorder: SessionRecorder = _NO_RECORDER
         self.reply_cache = EMPTY_CACHE
         self.step = context.greeting_step
@@ -94,6 +94,9 @@ class ScriptExecutor:
         self.done = False
         self.messages_open = 0
         self.n = 0
+
+    def _new_reader(self) -> ReplyReader:
+        return ReplyReader() if self.transcript is None else ReplyReader(MAX_KEPT_REPLY_BYTES)
 
     # -- arrivals ------------------------------------------------------------------------------------------
 
@@ -288,7 +291,7 @@ class ScriptExecutor:
         """Request a TLS handshake. What the server sent behind its 220 is discarded (RFC 3207 §4.2)."""
         if self.reader.pending:
             self.recorder.error("injected_before_tls", decoded(self.reader.pending))
-            self.reader = ReplyReader()
+            self.reader = self._new_reader()
         self.replies_due = 0
         self.reply_cache = EMPTY_CACHE
         self.sent_ns = now_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from smtpbench.engine import api
 from smtpbench.session.server import ServerSession
 
 _ANYWHERE_IN_A_GROUP = (b"MAIL", b"RCPT", b"RSET", b"BDAT")
@@ -17,3 +18,66 @@ class SynchronizedSession(ServerSession):
             self.buffer = b""
             return self.close_with(b"554 5.5.0 Synchronization error\r\n")
         return super().handle_command(line)
+
+
+class SilentSession(ServerSession):
+    """Greets, and replies to no command."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        return b""
+
+
+class EchoSession(ServerSession):
+    """Sends back what it receives."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        return data
+
+
+class EndlessReplySession(ServerSession):
+    """Replies with a line that does not end."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        return b"250-" + b"x" * 3_000_000
+
+
+class EndlessLinesSession(ServerSession):
+    """Replies with a reply of very many lines."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        return b"250-more lines\r\n" * 200_000
+
+
+class BinarySession(ServerSession):
+    """Greets with random octets."""
+
+    __slots__ = ()
+
+    def greet(self, now_ns: int) -> bytes:
+        return bytes(range(256)) * 10
+
+
+class EhloOnlySession(ServerSession):
+    """Replies to EHLO and QUIT only."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        return super().handle_command(line) if line[:4].upper() in (b"EHLO", b"LHLO", b"QUIT") else b""
+
+
+class LaterEndlessSession(EndlessLinesSession):
+    """Replies with many lines after EHLO."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        return ServerSession.receive(self, data, now_ns) if data[:4] == b"EHLO" else super().receive(data, now_ns)
