@@ -175,6 +175,11 @@ def verdicts_of(saved: Saved) -> list[SavedVerdict]:
     return sorted((rule for rule in rules_of(saved) if rule.verdict != NOT_RUN), key=lambda rule: (rule.rank, rule.name))
 
 
+def unverified_of(saved: Saved) -> list[SavedVerdict]:
+    """Return the rules of which nothing is known, in the order of the result: not tried, or inconclusive."""
+    return [rule for rule in rules_of(saved) if rule.verdict in (INCONCLUSIVE, NOT_RUN)]
+
+
 def recorded_findings_of(saved: Saved, limit: int = MAX_ENTRIES) -> list[SavedFinding]:
     """Return the first findings of a result, in its order."""
     holder = _holder(saved)
