@@ -81,3 +81,22 @@ class LaterEndlessSession(EndlessLinesSession):
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
         return ServerSession.receive(self, data, now_ns) if data[:4] == b"EHLO" else super().receive(data, now_ns)
+
+
+class TlsFirstSession(ServerSession):
+    """Refuses every AUTH because the connection is not safe enough."""
+
+    __slots__ = ()
+    code = 538
+
+    def handle_command(self, line: bytes) -> bytes:
+        if line[:4].upper() == b"AUTH":
+            return b"%d 5.7.11 Encryption required for requested authentication mechanism\r\n" % self.code
+        return super().handle_command(line)
+
+
+class TlsFirst530Session(TlsFirstSession):
+    """Refuses every AUTH with 530."""
+
+    __slots__ = ()
+    code = 530

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from check_sink import check_sink
-from odd_servers import SynchronizedSession
+from odd_servers import SynchronizedSession, TlsFirst530Session, TlsFirstSession
 
 from smtpbench.rules.register import BY_NAME
-from smtpbench.rules.rule import PASS
+from smtpbench.rules.rule import INCONCLUSIVE, PASS
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.server import ServerSession
 from smtpbench.sink.mutants import MUTANTS
@@ -34,3 +34,10 @@ def test_server_that_enforces_pipelined_groups_passes() -> None:
 @pytest.mark.parametrize("session", [ServerSession, MUTANTS["pipelining"]])
 def test_pipelining_still_tells_a_server_that_loses_a_command(session: type[ServerSession]) -> None:
     assert (check_sink(["pipelining"], session)["pipelining"].verdict.status == PASS) == (session is ServerSession)
+
+
+@pytest.mark.parametrize("session", [TlsFirstSession, TlsFirst530Session])
+def test_auth_that_is_refused_for_another_reason_is_inconclusive(session: type[TlsFirstSession]) -> None:
+    for name, result in check_sink(["auth-order", "auth-input", "auth-mechanism", "auth-bypass"], session).items():
+        assert result.verdict.status == INCONCLUSIVE, name
+        assert str(session.code) in result.verdict.actual
