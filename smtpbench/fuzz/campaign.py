@@ -223,7 +223,7 @@ class Campaign:
         if not dialogue.greeted and not nursery.cancel_scope.cancel_called:
             nursery.start_soon(self._check_health_and_release)
             return
-        if dialogue.closed_without_221:
+        if dialogue.closed_without_221 and not dialogue.closed_with_reply:
             self._cut_off.append((number, session_result))
             del self._cut_off[: -2 * self._plan.connections]
         self._release_connection()

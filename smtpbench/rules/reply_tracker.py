@@ -25,7 +25,7 @@ from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from smtpbench.engine import api
-from smtpbench.session.dialogue import HALF_CLOSE_EVENT, TLS_EVENT
+from smtpbench.session.dialogue import CLOSING_CODES, HALF_CLOSE_EVENT, TLS_EVENT
 from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp import command as c
 from smtpbench.smtp import state
@@ -113,6 +113,7 @@ class ReplyTracker:
         self._sent_before_tls = b""
         self._handshake_due = False
         self._closed = False
+        self._refused_ahead = False
         self._extra: list[Reply] = []
         self._extra_in_tls = False
         self._extra_in_text = False
@@ -255,6 +256,8 @@ class ReplyTracker:
         self._advance(due, reply.code)
         self._answered_in_tls = self._answered_in_tls or self._tls
         self._closed = reply.code == 421
+        # a server that refuses commands sent ahead of their turn closes the connection, which may take it a while
+        self._refused_ahead = reply.code in CLOSING_CODES and bool(self._replies_due or self._buffer)
         self._parse()
 
     def _advance(self, due: _ReplyDue, code: int) -> None:
@@ -370,8 +373,9 @@ class ReplyTracker:
         if any(violation.rule in _EXTRA_REPLY_RULES for violation in self.violations):
             # an extra reply is matched to the next command, which then seems to violate another rule
             self.violations = [violation for violation in self.violations if violation.rule in _EXTRA_REPLY_RULES]
+        closing = self._closed or self._refused_ahead
         # many servers delay the reply to a failed login on purpose
-        if end_reason == api.TIMEOUT and self._replies_due and not self._closed and self._replies_due[0].verb != "AUTH":
+        if end_reason == api.TIMEOUT and self._replies_due and not closing and self._replies_due[0].verb != "AUTH":
             verb = self._replies_due[0].verb
             name = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
             what = {state.MESSAGE: "the end of the message text", state.BANNER: "the connection"}.get(verb, name)
