@@ -263,12 +263,25 @@ class Campaign:
         )
         self.stats.suspects["health", violation.cause] = Suspect(*likeliest, violation)
 
+    async def _apply_controls(self) -> None:
+        """Replace suspects whose control shows another cause. Several may turn out to be the same."""
+        suspects = self.stats.suspects
+        for key, suspect in list(suspects.items()):
+            real = await self._confirmation.control(suspect, self._slow_ns)
+            if real is None:
+                continue
+            del suspects[key]
+            known = suspects.setdefault((real.violation.rule, real.violation.cause), real)
+            known.hits += suspect.hits if known is not real else 0
+
     async def _confirm_suspects(self, report_progress: Callable[[CampaignStats], None]) -> None:
         suspects = self.stats.suspects
         rules = {rule for rule, _ in suspects}
         for key in list(suspects):
             if rules & set(key[1].split(" or ")):
                 del suspects[key]  # several causes are possible, and one of them is a suspect of its own
+        if not self.stats.target_gone:
+            await self._apply_controls()
         for key, suspect in list(suspects.items()):
             report_progress(self.stats)
             if not self.stats.target_gone:

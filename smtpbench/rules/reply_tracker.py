@@ -45,6 +45,8 @@ _WRONG_ENDS: Final = (
     (re.compile(rb"\r\.\r"), "eod-cr"),
     (re.compile(rb"[\r\n\0](?:[ \t\0]+\.[ \t\0\r]*|\.(?:[ \t\0]+\r?|\r\r+))\n"), "eod-odd"),
 )
+#: Rules about wrong ends of the message text.
+WRONG_END_RULES: Final = frozenset(rule for _, rule in _WRONG_ENDS)
 #: Rules that a server violates by sending too many replies.
 _EXTRA_REPLY_RULES: Final = frozenset({
     "eod-lf-crlf", "eod-lf-lf", "eod-crlf-lf", "eod-cr", "eod-odd", "data-desync", "one-reply", "tls-inject", "tls-partial",
@@ -393,6 +395,19 @@ def _wrong_ends(text: bytes) -> list[str]:
     """Return the rules about the wrong ends that a text contains."""
     inside = (b"\r\n" + text)[:-5] if text.endswith(_END) else b"\r\n" + text
     return [rule for pattern, rule in _WRONG_ENDS if pattern.search(inside)]
+
+
+def without_wrong_ends(octets: bytes) -> bytes:
+    """Return octets in which `x` stands in place of the dot of each wrong end. The length stays the same."""
+    for pattern, _ in _WRONG_ENDS:
+        while pattern.search(octets):
+            octets = pattern.sub(lambda match: match[0].replace(b".", b"x"), octets)
+    return octets
+
+
+def names_wrong_end(violation: Violation) -> bool:
+    """Return whether a violation blames a wrong end of the message text."""
+    return violation.rule in WRONG_END_RULES or (violation.rule == "data-desync" and bool(violation.cause))
 
 
 def _wrong_end_violation(ends: list[str], actual: str) -> Violation:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from smtpbench.engine import api
 from smtpbench.session.server import ServerSession
+from smtpbench.session.server_commands import COMMAND_MODE, TEXT_MODE
+from smtpbench.session.server_context import ServerContext
+from smtpbench.smtp.state import READY
 
 _ANYWHERE_IN_A_GROUP = (b"MAIL", b"RCPT", b"RSET", b"BDAT")
 
@@ -100,3 +103,46 @@ class TlsFirst530Session(TlsFirstSession):
 
     __slots__ = ()
     code = 530
+
+
+class RunsTextSession(ServerSession):
+    """Runs every line of a message text as a command."""
+
+    __slots__ = ("in_text",)
+
+    def __init__(self, context: ServerContext) -> None:
+        super().__init__(context)
+        self.in_text = False
+
+    def begin_text(self) -> bytes:
+        reply = super().begin_text()
+        self.mode = COMMAND_MODE
+        self.in_text = True
+        return reply
+
+    def handle_command(self, line: bytes) -> bytes:
+        if not self.in_text:
+            return super().handle_command(line)
+        if line == b".\r\n":
+            self.in_text = False
+            self.clear_transaction()
+            self.state = READY
+            return b"250 2.0.0 Ok\r\n"
+        return b"250 2.0.0 Ok\r\n" if line.strip() == b"NOOP" else b""
+
+
+class LineLimitSession(ServerSession):
+    """Ends a message text at a line of more than 2,000 octets, and runs the lines after it as commands."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        lines = data.split(b"\r\n")
+        long = next((at for at, line in enumerate(lines) if len(line) > 2000), None)
+        if self.mode != TEXT_MODE or long is None:
+            return super().receive(data, now_ns)
+        self.mode = COMMAND_MODE
+        self.clear_transaction()
+        self.state = READY
+        self.buffer = b"\r\n".join(lines[long + 1 :])
+        return b"500 5.5.2 Line too long\r\n" + self.process_buffer(now_ns)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 from check_sink import check_sink
-from odd_servers import SynchronizedSession, TlsFirst530Session, TlsFirstSession
+from odd_servers import LineLimitSession, RunsTextSession, SynchronizedSession, TlsFirst530Session, TlsFirstSession
 
 from smtpbench.fuzz.campaign import CampaignPlan
+from smtpbench.fuzz.mutation import command_step, without_wrong_ends_of_text
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.register import BY_NAME
+from smtpbench.rules.reply_tracker import without_wrong_ends
 from smtpbench.rules.rule import INCONCLUSIVE, PASS
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.scenario.load import find_scenario, load_scenario
@@ -49,12 +53,47 @@ def test_auth_that_is_refused_for_another_reason_is_inconclusive(session: type[T
         assert str(session.code) in result.verdict.actual
 
 
-def test_server_that_enforces_groups_has_no_finding_of_fuzz() -> None:
-    plan = CampaignPlan(300, None, 1, 20, ("pipeline", "order"), 20, shrink_s=1.0)
+def fuzz(session: type[ServerSession], *families: str, cases: int = 300) -> FuzzResult:
+    plan = CampaignPlan(cases, None, 1, 20, families, 20, shrink_s=0.5)
 
     async def main() -> FuzzResult:
-        async with sink_running(session_class=SynchronizedSession) as sink:
+        async with sink_running(session_class=session) as sink:
             access = Access(parse_target(f"smtp://127.0.0.1:{sink.port}"))
             return await fuzz_target(FuzzRequest(load_scenario(find_scenario("relay")), access, plan))
 
-    assert trio.run(main).findings == []
+    return trio.run(main)
+
+
+def test_server_that_enforces_groups_has_no_finding_of_fuzz() -> None:
+    assert fuzz(SynchronizedSession, "pipeline", "order").findings == []
+
+
+@pytest.mark.parametrize("session", [RunsTextSession, LineLimitSession])
+def test_text_that_is_read_as_commands_is_one_violation_and_one_finding(session: type[ServerSession]) -> None:
+    names = ["eod-lf-lf", "eod-lf-crlf", "eod-crlf-lf", "eod-cr", "eod-odd", "data-desync"]
+    results = check_sink(names, session)
+    assert [name for name, result in results.items() if result.violated] == ["data-desync"]
+    findings = fuzz(session, "end", "dots").findings
+    assert [(finding.rule, finding.cause) for finding in findings] == [("data-desync", "")]
+
+
+@pytest.mark.parametrize("name", ["eod-lf-lf", "eod-lf-crlf", "eod-cr"])
+def test_wrong_end_is_still_found(name: str) -> None:
+    assert check_sink([name], MUTANTS[name])[name].violated
+    assert name in {finding.rule for finding in fuzz(MUTANTS[name], "end", cases=150).findings}
+
+
+@pytest.mark.parametrize(
+    ("octets", "without"),
+    [
+        (b"a\n.\nb\r\n.\r\n", b"a\nx\nb\r\n.\r\n"),
+        (b"a\r.\r.\rb\r\n..\r\n.\r\n", b"a\rx\rx\rb\r\n..\r\n.\r\n"),
+        (b"a\r\n. \r\n.\n.\n", b"a\r\nx \r\nx\nx\n"),
+        (b"a.b\r\n.\r\n", b"a.b\r\n.\r\n"),
+    ],
+)
+def test_control_differs_in_the_dots_of_wrong_ends_only(octets: bytes, without: bytes) -> None:
+    assert without_wrong_ends(octets) == without
+    step = replace(command_step(octets), split=(octets[:3], octets[3:]))
+    (control,) = without_wrong_ends_of_text([step])
+    assert control.wire == without == b"".join(control.split)

@@ -167,9 +167,9 @@ def test_hang_after_an_answered_refusal_is_reported() -> None:
 
 
 @pytest.mark.parametrize(
-    ("last", "told"), [((b"NOOP\r\n", b"554 sync\r\n"), True), ((b"VRFY x\r\n", b"550 no\r\n"), False), (QUIT, True)]
+    ("last", "expected"), [((b"NOOP\r\n", b"554 sync\r\n"), True), ((b"VRFY x\r\n", b"550 no\r\n"), False), (QUIT, True)]
 )
-def test_close_with_a_reply_is_told_from_a_crash(last: tuple[bytes, bytes], told: bool) -> None:
-    assert Dialogue.of(transcript(*HELLO, *last, end_reason=api.CLOSED)).closed_with_reply is told
+def test_close_with_a_reply_is_told_from_a_crash(last: tuple[bytes, bytes], expected: bool) -> None:
+    assert Dialogue.of(transcript(*HELLO, *last, end_reason=api.CLOSED)).closed_with_reply is expected
     unanswered = transcript(*HELLO, *last, b"NOOP\r\n", b"", end_reason=api.CLOSED)
     assert not Dialogue.of(unanswered).closed_with_reply
