@@ -25,7 +25,7 @@ from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from smtpbench.engine import api
-from smtpbench.session.dialogue import CLOSING_CODES, HALF_CLOSE_EVENT, TLS_EVENT
+from smtpbench.session.dialogue import CLOSING_CODES, HALF_CLOSE_EVENT, TLS_EVENT, Dialogue
 from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp import command as c
 from smtpbench.smtp import state
@@ -229,29 +229,33 @@ class ReplyTracker:
 
     # -- replies received --------------------------------------------------------------------------------------
 
-    def received(self, reply: Reply) -> None:
-        """The server sent a reply."""
+    def received(self, reply: Reply) -> str:
+        """The server sent a reply.
+
+        Returns:
+            The verb or event that it answers; empty if nothing asked for it, or if that cannot be told.
+        """
         if self.lenient or self._closed or self._handshake_due:
             self.lenient = self.lenient or self._handshake_due  # octets in place of a handshake are not replies
             self._replies_due.clear()
-            return
+            return ""
         if self._mode == "chunk" and not self._replies_due:
             self.lenient = (
                 True  # the reply came before the chunk was complete: a server without BDAT reads the chunk as commands
             )
-            return
+            return ""
         if not self._replies_due:
             if not self._extra:
                 self._extra_text = self._text + self._buffer if self._mode == "text" else self._text
             self._extra.append(reply)
             self._extra_in_tls = self._extra_in_tls or (self._tls and not self._answered_in_tls)
             self._extra_in_text = self._extra_in_text or self._mode == "text"
-            return
+            return ""
         due = self._replies_due.popleft()
         if _answers_something_else(due, reply.code):
             self.lenient = True
             self._replies_due.clear()
-            return
+            return ""
         if reply.code:
             self.answered.add(due.verb)
         self._check_order(due, reply.code)
@@ -261,6 +265,7 @@ class ReplyTracker:
         # a server that refuses commands sent ahead of their turn closes the connection, which may take it a while
         self._refused_ahead = reply.code in CLOSING_CODES and bool(self._replies_due or self._buffer)
         self._parse()
+        return due.verb
 
     def _advance(self, due: _ReplyDue, code: int) -> None:
         verb, before = due.verb, self._state
@@ -446,6 +451,26 @@ def _server_state_after(at: state.State, verb: str, code: int) -> state.State:
     if code // 100 == 2 and verb in ("MAIL", "RCPT") and at in (state.GREETED, state.READY, state.MAIL, state.RCPT):
         return state.MAIL if verb == "MAIL" else state.RCPT
     return state.after(at, verb, code)
+
+
+def verbs_answered(dialogue: Dialogue, *, lmtp: bool = False) -> list[str]:
+    """Return for each reply of a dialogue the verb or event that it answers, as `ReplyTracker.received` does."""
+    tracker, tls, verbs = ReplyTracker(lmtp=lmtp), False, []
+
+    def follow(in_tls: bool) -> None:
+        nonlocal tls
+        if in_tls and not tls:
+            tls = True
+            tracker.tls_started()
+
+    for exchange in dialogue.exchanges:
+        follow(exchange.tls)
+        if exchange.sent:
+            tracker.sent(exchange.sent)
+        for received in exchange.replies:
+            follow(received.tls)
+            verbs.append(tracker.received(received.reply))
+    return verbs
 
 
 def find_violations(transcript: Transcript, *, lmtp: bool = False) -> list[Violation]:
