@@ -146,3 +146,23 @@ class LineLimitSession(ServerSession):
         self.state = READY
         self.buffer = b"\r\n".join(lines[long + 1 :])
         return b"500 5.5.2 Line too long\r\n" + self.process_buffer(now_ns)
+
+
+class NoNoopSession(ServerSession):
+    """Does not know NOOP."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        if line[:4].upper() == b"NOOP":
+            return b"502 5.5.1 Command not implemented\r\n"
+        return super().handle_command(line)
+
+
+class SilentNoopSession(ServerSession):
+    """Replies to NOOP later than any client waits."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        return b"" if line[:4].upper() == b"NOOP" else super().handle_command(line)

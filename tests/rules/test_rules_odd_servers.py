@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import replace
 
 import pytest
 import trio
 from check_sink import check_sink
-from odd_servers import LineLimitSession, RunsTextSession, SynchronizedSession, TlsFirst530Session, TlsFirstSession
+from odd_servers import (
+    LineLimitSession,
+    NoNoopSession,
+    RunsTextSession,
+    SilentNoopSession,
+    SynchronizedSession,
+    TlsFirst530Session,
+    TlsFirstSession,
+)
 
+from smtpbench.engine.connection import Route
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.mutation import command_step, without_wrong_ends_of_text
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
+from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.reply_tracker import without_wrong_ends
-from smtpbench.rules.rule import INCONCLUSIVE, PASS
+from smtpbench.rules.rule import INCONCLUSIVE, PASS, VIOLATED
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.session.runner import session_runner
 from smtpbench.session.server import ServerSession
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
@@ -53,12 +65,12 @@ def test_auth_that_is_refused_for_another_reason_is_inconclusive(session: type[T
         assert str(session.code) in result.verdict.actual
 
 
-def fuzz(session: type[ServerSession], *families: str, cases: int = 300) -> FuzzResult:
+def fuzz(session: type[ServerSession], *families: str, cases: int = 300, timeout_ns: int = 3_000_000_000) -> FuzzResult:
     plan = CampaignPlan(cases, None, 1, 20, families, 20, shrink_s=0.5)
 
     async def main() -> FuzzResult:
         async with sink_running(session_class=session) as sink:
-            access = Access(parse_target(f"smtp://127.0.0.1:{sink.port}"))
+            access = Access(parse_target(f"smtp://127.0.0.1:{sink.port}"), timeout_ns=timeout_ns)
             return await fuzz_target(FuzzRequest(load_scenario(find_scenario("relay")), access, plan))
 
     return trio.run(main)
@@ -97,3 +109,46 @@ def test_control_differs_in_the_dots_of_wrong_ends_only(octets: bytes, without: 
     step = replace(command_step(octets), split=(octets[:3], octets[3:]))
     (control,) = without_wrong_ends_of_text([step])
     assert control.wire == without == b"".join(control.split)
+
+
+@pytest.mark.parametrize("session", [NoNoopSession, SilentNoopSession])
+def test_noop_that_does_not_work_is_not_blamed_on_case_and_health(session: type[ServerSession]) -> None:
+    results = check_sink(["verb-case", "health"], session, timeout_ns=300_000_000)
+    assert not [name for name, result in results.items() if result.violated]
+
+
+def test_verbs_in_mixed_case_are_still_compared_with_upper_case() -> None:
+    class OnlyUpperCase(NoNoopSession):
+        __slots__ = ()
+
+        def handle_command(self, line: bytes) -> bytes:
+            return super().handle_command(line) if line[:4].isupper() else b"500 5.5.2 Not recognised\r\n"
+
+    verdict = check_sink(["verb-case"], OnlyUpperCase)["verb-case"].verdict
+    assert (verdict.status, verdict.actual) == (VIOLATED, "the server replied 500 to rSeT")
+
+
+def test_server_that_delays_noop_gets_fewer_of_them() -> None:
+    def commands(noop_ns: int) -> int:
+        probe = BY_NAME["health"].probe
+        assert probe is not None
+        return max(len(step.expected_replies) for step in probe(TargetInfo(noop_ns=noop_ns))[0].steps)
+
+    assert commands(100_000) == 10_000
+    assert commands(100_000_000) == 20
+    assert commands(10_000_000_000) == 2
+
+
+def test_discovery_measures_noop() -> None:
+    async def main() -> TargetInfo:
+        async with sink_running(session_class=SilentNoopSession) as sink:
+            route = Route(socket.AF_INET, ("127.0.0.1", sink.port))
+            async with session_runner(route, 200_000_000) as runner:
+                return (await discover(runner, Fixture()))[0]
+
+    assert trio.run(main).noop_code == 0
+
+
+def test_fuzz_does_not_report_noop_that_never_gets_a_reply() -> None:
+    findings = fuzz(SilentNoopSession, "order", cases=60, timeout_ns=200_000_000).findings
+    assert "no reply to NOOP" not in {finding.cause for finding in findings}
