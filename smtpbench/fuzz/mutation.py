@@ -235,7 +235,7 @@ def _insert_pause(steps: list[Step], mutation: Mutation) -> None:
 
 
 def _insert_close(steps: list[Step], mutation: Mutation) -> None:
-    kind = (s.CLOSE, s.RESET, s.HALF_CLOSE)[mutation.parameter % 3]
+    kind = (s.CLOSE, s.RESET, s.HALF_CLOSE, s.FIN)[mutation.parameter % 4]
     steps.insert(mutation.position % (len(steps) + 1), Step(kind))
 
 

@@ -63,6 +63,8 @@ _RCPT_RULES: Final = {
     "message 2": "post-data-clear",
     "RSET 2": "rset-clears",
 }
+#: Argument of EHLO that no server has a reason to refuse.
+_CLEAN_DOMAIN: Final = re.compile(rb"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,3}\r\n")
 #: Verbs whose reply decides how the following octets are read.
 _BLOCKING: Final = frozenset({"DATA", "AUTH", "STARTTLS", "RCPT", "EHLO", "LHLO", "HELO", "QUIT"})
 
@@ -322,11 +324,13 @@ class ReplyTracker:
 
     def _report_refused(self, due: _ReplyDue, at: state.State, code: int) -> None:
         """Report a command that was refused although it is in order."""
-        if self._sent_before_tls and self._tls and not self._answered_in_tls:
+        first_in_tls = self._sent_before_tls and self._tls and not self._answered_in_tls
+        if first_in_tls and self._is_clean_hello(due.line):
             self._report(
                 "tls-partial", f"the server replied {code} to {due.verb}, the first command inside TLS", "first in TLS"
             )
-            return
+        if first_in_tls:
+            return  # what came before TLS may have changed the state, and the command itself may be refused
         verb, bare = due.verb, due.line[:-2].upper() == due.verb.encode("latin-1")
         if bare and verb in ("QUIT", "NOOP", "RSET") and code != 503 and self._text:
             ends = _wrong_ends(self._text)
@@ -347,6 +351,11 @@ class ReplyTracker:
             rule = "ehlo-refused-state" if previous == "EHLO" else "no-side-effect"
             if previous in ("VRFY", "EXPN", "HELP", "NOOP", "EHLO"):
                 self._report(rule, f"the server replied 503 to RCPT after MAIL and {previous}", f"RCPT after {previous}")
+
+    def _is_clean_hello(self, line: bytes) -> bool:
+        """Return whether a line is an EHLO that every server must accept (LHLO in LMTP)."""
+        verb = b"LHLO " if self._lmtp else b"EHLO "
+        return line.startswith(verb) and _CLEAN_DOMAIN.fullmatch(line[5:]) is not None
 
     def _report(self, rule: str, actual: str, cause: str) -> None:
         self.violations.append(Violation(rule, actual, cause))

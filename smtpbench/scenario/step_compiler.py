@@ -22,7 +22,7 @@ from smtpbench.smtp.content import END_OF_DATA
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\"}
 _KINDS = {"MAIL": s.MAIL, "RCPT": s.RCPT}
-_ACTION_KINDS = {"tls": s.TLS, "close": s.CLOSE, "reset": s.RESET, "half-close": s.HALF_CLOSE}
+_ACTION_KINDS = {"tls": s.TLS, "close": s.CLOSE, "reset": s.RESET, "half-close": s.HALF_CLOSE, "fin": s.FIN}
 
 #: Keys and indices that lead to a part of a document.
 DocumentPath = tuple[object, ...]

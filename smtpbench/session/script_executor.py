@@ -262,9 +262,9 @@ class ScriptExecutor:
             # earlier writes may be stuck at a server that does not read
             self.sent_ns = self.wake_ns
             self.timeout_ns = self.context.timeout_ns
-        elif kind == s.HALF_CLOSE:
+        elif kind in (s.HALF_CLOSE, s.FIN):
             self.log_event(b"half-close", now_ns)
-            self.pending_action = api.HALF_CLOSE
+            self.pending_action = api.HALF_CLOSE if kind == s.HALF_CLOSE else api.FIN
         else:
             self.record_session_time(now_ns)
             self.finish()

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import trio
-from check_sink import check_sink
+from check_sink import check_sink, client_context, server_context
 from odd_servers import (
     LineLimitSession,
     NoNoopSession,
@@ -24,12 +24,16 @@ from smtpbench.fuzz.mutation import command_step, without_wrong_ends_of_text
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.register import BY_NAME
-from smtpbench.rules.reply_tracker import without_wrong_ends
+from smtpbench.rules.reply_tracker import Violation, find_violations, without_wrong_ends
 from smtpbench.rules.rule import INCONCLUSIVE, PASS, VIOLATED
 from smtpbench.rules.target_info import TargetInfo
+from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.session import script as s
 from smtpbench.session.runner import session_runner
+from smtpbench.session.script import Script, Step
 from smtpbench.session.server import ServerSession
+from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
 from smtpbench.target import Access, parse_target
@@ -152,3 +156,21 @@ def test_discovery_measures_noop() -> None:
 def test_fuzz_does_not_report_noop_that_never_gets_a_reply() -> None:
     findings = fuzz(SilentNoopSession, "order", cases=60, timeout_ns=200_000_000).findings
     assert "no reply to NOOP" not in {finding.cause for finding in findings}
+
+
+def test_half_close_inside_tls_shows_no_fault_of_a_correct_server() -> None:
+    async def main() -> list[Violation]:
+        async with sink_running(ServerContext(implicit_tls=True), tls=server_context()) as sink:
+            route = Route(socket.AF_INET, ("127.0.0.1", sink.port), client_context(), "localhost")
+            async with session_runner(route, 2_000_000_000) as runner:
+                found = []
+                for kind in (s.HALF_CLOSE, s.FIN):
+                    steps = (command_step(b"EHLO c.example\r\n"), Step(kind), Step(s.PAUSE, pause_ns=20_000_000))
+                    script = Script.of("half", steps, greeting=s.ANY_GREETING, implicit_tls=True)
+                    session_result = await runner.run(script, TrackedSession)
+                    assert session_result.transcript.received().endswith(b"\r\n")
+                    assert session_result.transcript.received().isascii()
+                    found += find_violations(session_result.transcript)
+                return found
+
+    assert trio.run(main) == []

@@ -173,3 +173,18 @@ def test_close_with_a_reply_is_told_from_a_crash(last: tuple[bytes, bytes], expe
     assert Dialogue.of(transcript(*HELLO, *last, end_reason=api.CLOSED)).closed_with_reply is expected
     unanswered = transcript(*HELLO, *last, b"NOOP\r\n", b"", end_reason=api.CLOSED)
     assert not Dialogue.of(unanswered).closed_with_reply
+
+
+@pytest.mark.parametrize(
+    ("first", "reply", "expected"),
+    [
+        (b"EHLO c.example\r\n", b"500 what\r\n", ["tls-partial"]),
+        (b"EHLO \xff\r\n", b"500 what\r\n", []),
+        (b"eHLO c.example\r\n", b"500 what\r\n", []),
+        (b"LHLO c.example\r\n", b"500 what\r\n", []),
+        (b"VRFY x\r\n", b"502 no\r\n", []),
+        (b"NOOP\r\n", b"503 EHLO first\r\n", []),
+    ],
+)
+def test_first_command_inside_tls_must_be_clean_to_be_judged(first: bytes, reply: bytes, expected: list[str]) -> None:
+    assert rules(*HELLO, b"STARTTLS\r\nX", b"220 go\r\n", b"*tls", first, reply) == expected
