@@ -58,6 +58,7 @@ class ScriptExecutor:
         "reply_caches",
         "sasl_exchange",
         "sent_ns",
+        "session_deadline_ns",
         "started_ns",
         "step",
         "timeout_ns",
@@ -84,6 +85,7 @@ class ScriptExecutor:
         self.replies_due = 0
         self.lateness = 0
         self.sent_ns = 0
+        self.session_deadline_ns = api.NEVER
         self.transaction_ns = 0
         self.recipients_accepted = 0
         self.recipients_rejected = 0
