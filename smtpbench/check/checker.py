@@ -12,7 +12,10 @@ inconclusive.
 A violation counts if a second attempt shows it again. A violation that showed in one of two attempts is inconclusive: it
 deserves a look, but no build should fail for it.
 
-The invariants are evaluated at the end, on the dialogues of all probes.
+A rule passes only if the server replied to what its probe sent. Otherwise it is inconclusive.
+
+The invariants are evaluated at the end, on the dialogues of all probes. Of a server that sends very much, the first
+`_MAX_KEPT_BYTES` are evaluated.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import trio
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import TARGET_GONE, is_alive
 from smtpbench.rules.end_reason import describe_end
+from smtpbench.rules.probe_steps import no_reply_text
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue
@@ -35,6 +39,8 @@ from smtpbench.session.script import Script
 #: Sessions at the same time.
 CONCURRENCY: Final = 8
 _NO_GREETING: Final = "no greeting"
+#: Octets of the server in the dialogues that are kept for the invariants.
+_MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
 #: The rule that a server violates by crashing.
 HEALTH: Final = "health"
 
@@ -93,6 +99,8 @@ class Checker:
         self._limiter = trio.CapacityLimiter(CONCURRENCY)
         self._retry_lock = trio.Lock()
         self._dialogues: list[tuple[SessionResult, Dialogue]] = []
+        self._kept_bytes = 0
+        self._unanswered: set[str] = set()
 
     async def run(self, rules: Sequence[Rule]) -> list[RuleResult]:
         """Check these rules and return their results, in the order given.
@@ -147,7 +155,7 @@ class Checker:
         run_scripts = self._run_in_turn if rule.exclusive else self._run_concurrently
         session_results = await run_scripts(rule.probe(self._target_info))
         dialogues = [Dialogue.of(session_result.transcript) for session_result in session_results]
-        self._dialogues += zip(session_results, dialogues, strict=True)
+        self._keep(session_results, dialogues)
         for session_result, dialogue in zip(session_results, dialogues, strict=True):
             if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
                 reason = TARGET_GONE if self._target_gone else f"{_NO_GREETING} ({describe_end(dialogue.end_reason)})"
@@ -158,7 +166,19 @@ class Checker:
         if self._target_gone:
             return RuleResult(rule, r.inconclusive(TARGET_GONE), session_results[-1])
         verdict = rule.evaluate(self._target_info, dialogues)
+        if verdict.status == r.PASS:
+            reasons = enumerate(map(no_reply_text, dialogues))
+            verdict = next((r.inconclusive(reason, index) for index, reason in reasons if reason), verdict)
+            if verdict.status != r.PASS:
+                self._unanswered.add(rule.name)
         return RuleResult(rule, verdict, session_results[verdict.dialogue_index] if session_results else None)
+
+    def _keep(self, session_results: Sequence[SessionResult], dialogues: Sequence[Dialogue]) -> None:
+        """Keep dialogues for the invariants."""
+        for session_result, dialogue in zip(session_results, dialogues, strict=True):
+            self._kept_bytes += session_result.transcript.received_bytes
+            if self._kept_bytes <= _MAX_KEPT_BYTES:
+                self._dialogues.append((session_result, dialogue))
 
     async def _run_concurrently(self, scripts: Sequence[Script]) -> list[SessionResult]:
         session_results: dict[int, SessionResult] = {}
@@ -194,7 +214,8 @@ class Checker:
 
     async def _check_invariant(self, rule: Rule, probe_result: RuleResult | None) -> RuleResult:
         """Evaluate an invariant on all dialogues, unless the probe of the same rule has not passed."""
-        if probe_result is not None and probe_result.verdict.status != r.PASS:
+        unanswered = rule.name in self._unanswered
+        if probe_result is not None and probe_result.verdict.status != r.PASS and not unanswered:
             return probe_result
         assert rule.invariant is not None
         if not self._dialogues:
@@ -203,7 +224,7 @@ class Checker:
             actual = rule.invariant(self._target_info, dialogue) if dialogue.greeted else ""
             if actual:
                 return await self._confirm(rule, session_result, actual)
-        return RuleResult(rule, r.PASSED)
+        return probe_result if unanswered and probe_result is not None else RuleResult(rule, r.PASSED)
 
     async def _confirm(self, rule: Rule, session_result: SessionResult, actual: str) -> RuleResult:
         """Repeat the session in which an invariant was violated."""

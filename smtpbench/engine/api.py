@@ -16,10 +16,11 @@ Out = bytes | tuple[bytes, bytes] | list[bytes]
 NOTHING = 0
 START_TLS = 1  #: handshake, then call `tls_started`
 SLEEP = 2  #: call `wake` at `wake_ns`
-HALF_CLOSE = 3  #: shut down the writing side, continue reading, call `wake`
+HALF_CLOSE = 3  #: shut down the writing side (TLS: close_notify), continue reading, call `wake`
 CLOSE = 4  #: close (FIN); only `connection_lost` is called after it
 RESET = 5  #: close with a reset (RST)
 LINGER = 6  #: shut down the writing side, discard what still comes, close when the peer has closed
+FIN = 7  #: shut down the writing side of the TCP connection, in TLS without close_notify; then as HALF_CLOSE
 
 #: `deadline_ns` of a session without a deadline.
 NEVER = 1 << 62

@@ -163,6 +163,19 @@ class Connection:
             self.outbox.append(memoryview(body)[sent - len(head) :])  # type: ignore[arg-type]  # as above
         return False
 
+    def half_close(self, *, fin: bool) -> None:
+        """Close the writing side; reading continues, decrypted as before.
+
+        Args:
+            fin: End the TCP connection's writing side. Inside TLS, the default is to end that of TLS, by close_notify.
+        """
+        with contextlib.suppress(OSError, ValueError):  # the peer is gone; the next read reports it
+            if self.tls and not fin and isinstance(self.sock, ssl.SSLSocket):
+                self.sock.unwrap()  # sends close_notify, and does not wait for the peer's
+            else:
+                # not the method of SSLSocket, which would end decryption
+                socket.socket.shutdown(self.sock, socket.SHUT_WR)
+
     def close(self, *, reset: bool = False) -> None:
         """Close the descriptor, with a FIN or with a reset."""
         self.closing = True

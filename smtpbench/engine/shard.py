@@ -25,7 +25,6 @@ An exception of a session is a bug and propagates. Whatever a socket does ends i
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
@@ -358,24 +357,19 @@ class Shard:
             self._start_tls(connection)
         elif pending_action == api.SLEEP:
             self.call_at(session.wake_ns, lambda now_ns: self._wake(connection, now_ns))
-        elif pending_action == api.HALF_CLOSE:
-            self._shut_down(connection)
+        elif pending_action in (api.HALF_CLOSE, api.FIN):
+            connection.half_close(fin=pending_action == api.FIN)
             self._write(connection, session.wake(self._clock()))
         elif pending_action == api.RESET:
             self._close(connection, api.ENDED, reset=True)
         elif pending_action == api.LINGER:
-            self._shut_down(connection)
+            connection.half_close(fin=True)
             self._fast_path.pop(connection.fd, None)
             connection.linger_until_ns = self._clock() + LINGER_NS
 
     def _wake(self, connection: Connection, now_ns: int) -> None:
         if not connection.closing and not connection.linger_until_ns:
             self._write(connection, connection.session.wake(now_ns))
-
-    @staticmethod
-    def _shut_down(connection: Connection) -> None:
-        with contextlib.suppress(OSError):  # the peer is gone; the next read reports it
-            connection.sock.shutdown(socket.SHUT_WR)
 
     def _start_tls(self, connection: Connection) -> None:
         self._fast_path.pop(connection.fd, None)

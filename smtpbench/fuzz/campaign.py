@@ -30,6 +30,7 @@ from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect
 from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, NumberedResult, TargetHealth
+from smtpbench.rules.discover import is_silent, silence_text
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
@@ -135,6 +136,8 @@ class Campaign:
             report_progress: Called at each health check, and before and after each confirmation.
         """
         await self._measure_baseline()
+        if self.stats.silence:
+            return self.stats
         if self._limiter is not None:
             await self._limiter.wait_for_start()
         self.stats.phase = CASES
@@ -154,17 +157,21 @@ class Campaign:
     async def _measure_baseline(self) -> None:
         """Run the unchanged scenario: how long do its replies take, and is anything wrong with it already?"""
         waits_ns = []
+        silences = []
 
         async def run_sessions() -> None:
             for _ in range(_BASELINE_SESSIONS):
                 reproduction = await self._confirmation.reproduce(self._with_end(self._script.steps), _UNLIMITED_NS)
                 waits_ns.append(longest_wait(reproduction.session_result)[0])
+                dialogue = Dialogue.of(reproduction.session_result.transcript)
+                silences.append(silence_text(dialogue) if is_silent(dialogue) else "")
                 self.stats.add(-1, reproduction.session_result, reproduction.violations)
 
         async with trio.open_nursery() as nursery:
             for _ in range(_BASELINE_SESSIONS):
                 nursery.start_soon(run_sessions)
         self._slow_ns = max(_MIN_SLOW_NS, _SLOW_FACTOR * max(waits_ns))
+        self.stats.silence = silences[0] if all(silences) else ""
 
     async def _run_cases(self, nursery: trio.Nursery) -> None:
         """Begin cases until a limit is reached, and wait until the last one has ended."""
@@ -210,10 +217,13 @@ class Campaign:
         dialogue = Dialogue.of(session_result.transcript)
         self.stats.add(number, session_result, self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results))
         self.stats.run += 1
+        self.stats.answered += not is_silent(dialogue)
+        assert isinstance(session_result.session, TrackedSession)
+        self.stats.verbs |= session_result.session.tracker.answered
         if not dialogue.greeted and not nursery.cancel_scope.cancel_called:
             nursery.start_soon(self._check_health_and_release)
             return
-        if dialogue.closed_without_221:
+        if dialogue.closed_without_221 and not dialogue.closed_with_reply:
             self._cut_off.append((number, session_result))
             del self._cut_off[: -2 * self._plan.connections]
         self._release_connection()
@@ -253,12 +263,25 @@ class Campaign:
         )
         self.stats.suspects["health", violation.cause] = Suspect(*likeliest, violation)
 
+    async def _apply_controls(self) -> None:
+        """Replace suspects whose control shows another cause. Several may turn out to be the same."""
+        suspects = self.stats.suspects
+        for key, suspect in list(suspects.items()):
+            real = await self._confirmation.control(suspect, self._slow_ns)
+            if real is None:
+                continue
+            del suspects[key]
+            known = suspects.setdefault((real.violation.rule, real.violation.cause), real)
+            known.hits += suspect.hits if known is not real else 0
+
     async def _confirm_suspects(self, report_progress: Callable[[CampaignStats], None]) -> None:
         suspects = self.stats.suspects
         rules = {rule for rule, _ in suspects}
         for key in list(suspects):
             if rules & set(key[1].split(" or ")):
                 del suspects[key]  # several causes are possible, and one of them is a suspect of its own
+        if not self.stats.target_gone:
+            await self._apply_controls()
         for key, suspect in list(suspects.items()):
             report_progress(self.stats)
             if not self.stats.target_gone:

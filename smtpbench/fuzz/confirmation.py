@@ -18,11 +18,11 @@ from typing import NamedTuple
 
 import trio
 
-from smtpbench.fuzz.mutation import replace_steps
+from smtpbench.fuzz.mutation import replace_steps, without_wrong_ends_of_text
 from smtpbench.fuzz.oracle import Oracle, replies_balanced
 from smtpbench.fuzz.shrink import shrink
 from smtpbench.fuzz.suspect import Suspect, SuspectKey
-from smtpbench.rules.reply_tracker import TRACKED_RULES, Violation
+from smtpbench.rules.reply_tracker import TRACKED_RULES, Violation, names_wrong_end
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session import script as s
 from smtpbench.session.dialogue import Dialogue
@@ -118,6 +118,22 @@ class Confirmation:
             suspect.seen += (await self.reproduce(suspect.session_result.script, slow_ns)).find(key) is not None
         if suspect.seen == CONFIRMATIONS:
             await self._shrink(key, suspect, slow_ns)
+
+    async def control(self, suspect: Suspect, slow_ns: int) -> Suspect | None:
+        """Run the control of a suspect that blames a wrong end of the message text: the same text without that end.
+
+        Returns:
+            The suspect to use instead, where the control shows that the end is not the cause; otherwise None.
+        """
+        script = suspect.session_result.script
+        if not names_wrong_end(suspect.violation):
+            return None
+        steps = without_wrong_ends_of_text(script.steps)
+        reproduction = await self.reproduce(replace_steps(script, steps), slow_ns)
+        for violation in reproduction.violations:
+            if violation.rule in ("data-desync", "one-reply"):
+                return Suspect(suspect.number, reproduction.session_result, violation, suspect.hits)
+        return None
 
     async def _shrink(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
         steps = suspect.session_result.script.steps

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
+from smtpbench.rules.reply_tracker import without_wrong_ends
 from smtpbench.session import script as s
 from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.smtp.command import verb_of
@@ -91,6 +92,19 @@ def apply_mutations(steps: Sequence[Step], mutations: Sequence[Mutation]) -> tup
         if edited:
             _EDITS[mutation.edit](edited, mutation)
     return tuple(edited)
+
+
+def without_wrong_ends_of_text(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the steps without wrong ends of the message text, all else equal, segments included."""
+    return tuple(
+        replace(step, wire=without_wrong_ends(_wire(step)), split=_resplit(step)) if step.kind == s.COMMAND else step
+        for step in steps
+    )
+
+
+def _resplit(step: Step) -> tuple[bytes, ...]:
+    octets, ends = without_wrong_ends(_wire(step)), accumulate(map(len, step.split), initial=0)
+    return tuple(octets[a:b] for a, b in pairwise(ends))
 
 
 def _wire(step: Step) -> bytes:
@@ -221,7 +235,7 @@ def _insert_pause(steps: list[Step], mutation: Mutation) -> None:
 
 
 def _insert_close(steps: list[Step], mutation: Mutation) -> None:
-    kind = (s.CLOSE, s.RESET, s.HALF_CLOSE)[mutation.parameter % 3]
+    kind = (s.CLOSE, s.RESET, s.HALF_CLOSE, s.FIN)[mutation.parameter % 4]
     steps.insert(mutation.position % (len(steps) + 1), Step(kind))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,18 @@ from smtpbench.rules.divergence import DIVERGENCE
 from smtpbench.rules.finding import Finding, circumstances, rule_data, target_data
 from smtpbench.rules.register import BY_NAME, RULES
 from smtpbench.rules.reply_tracker import TRACKED_RULES, Violation
+from smtpbench.rules.rule import Rule
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.session import script as s
 from smtpbench.session.runner import interruptible, session_runner
 from smtpbench.session.script import Script
+from smtpbench.smtp.state import BANNER
 from smtpbench.target import Access
 from smtpbench.text import visible
 
-#: Size of a case's message: small, because the protocol is under test.
+#: Size of a case's message, unless its header is longer: small, because the protocol is under test.
 MESSAGE_BYTES = 300
 
 #: A known finding of a baseline: its rule and its cause. A cause of None covers all findings of the rule (those of `check`).
@@ -132,6 +135,11 @@ async def fuzz_target(
         with _rare_garbage_collection():
             stopped = await interruptible(lambda: campaign.run(report_progress), on_signal) > 0
         stats = campaign.stats
+        silence = stats.silence
+        if stats.run and not (stats.answered or stats.suspects):
+            silence = "the server replied to the baseline, and to no command of a case"
+        if silence:
+            raise CannotRun(f"cannot fuzz {url}: no session gets past EHLO: {silence}")
         about = circumstances(url, target_info, banner, started) | {"seed": request.plan.seed, "versions": versions()}
         if request.peer is not None:
             about["peer"] = visible(request.peer.target.url)
@@ -140,7 +148,7 @@ async def fuzz_target(
         candidates = [_build_finding(Suspect(-1, candidate, crash), about) for candidate in stats.crash_candidates]
         findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
         result = {
-            **_campaign_data(request, stats, findings),
+            **_campaign_data(request, stats, findings, partial(_untested, target_info, stats.verbs)),
             "started": started.isoformat(timespec="seconds"),
             "outcome": "interrupted" if stopped else "complete",
             "target": target_data(url, target_info, banner) | {"gone": stats.target_gone},
@@ -149,7 +157,7 @@ async def fuzz_target(
             **common_sections(recorder.drain(), began, runner.connections_peak),
             "latency_canary": latency_section(baseline_recorder.drain(), ok=True),
         }
-    new = sum(not _is_known(request.known, finding) and _fails_build(finding, request.plan.strict) for finding in findings)
+    new = sum(_fails_build(request, finding) for finding in findings)
     return FuzzResult(result, findings, candidates, new, stopped)
 
 
@@ -172,7 +180,7 @@ def _scenario_script(request: FuzzRequest, target_info: TargetInfo) -> Script:
     target = request.access.target
     options = CompileOptions(
         lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
-        credentials=target_info.credentials is not None, message_bytes=MESSAGE_BYTES,
+        credentials=target_info.credentials is not None, message_bytes=MESSAGE_BYTES, extend_message=True,
     )  # fmt: skip
     base = fixed_script(compile_scenario(request.file, options))
     steps = []
@@ -190,11 +198,13 @@ def _is_known(known: frozenset[KnownFinding], finding: Finding) -> bool:
     return (finding.rule, finding.cause) in known or (finding.rule, None) in known
 
 
-def _fails_build(finding: Finding, strict: bool) -> bool:
-    """Return whether a build should fail for a finding. One that shows under load only is for people to look at."""
-    if finding.reproducibility.startswith("0 of"):
-        return False
-    return finding.severity in (r.SECURITY, r.VIOLATION) or (strict and finding.severity == r.ADVICE)
+def _fails_build(request: FuzzRequest, finding: Finding) -> bool:
+    return r.fails_command(
+        finding.severity,
+        strict=request.plan.strict,
+        reproducibility=finding.reproducibility,
+        known=_is_known(request.known, finding),
+    )
 
 
 def _build_finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:
@@ -213,16 +223,42 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:
     )
 
 
-def _campaign_data(request: FuzzRequest, stats: CampaignStats, findings: Sequence[Finding]) -> dict[str, Any]:
+#: Beginning of the name of a rule → the verb that must have had a reply; any reply will do for other rules.
+_STIMULI: Mapping[str, str] = {
+    "eod-": "message", "data-desync": "message", "post-data-clear": "message", "no-rcpt": "message", "tls-": "STARTTLS",
+    "auth-": "AUTH", "bdat-": "BDAT", "rset-": "RSET", "noop-": "NOOP", "quit": "QUIT", "rcpt-first": "RCPT",
+    "nested-mail": "MAIL", "bad-mail-state": "MAIL",
+}  # fmt: skip
+
+
+def _untested(target_info: TargetInfo, verbs: Set[str], rule: Rule) -> str:
+    """Return why a campaign without a finding says nothing about a rule; empty if the rule passed."""
+    missing = target_info.missing(rule.needs)
+    if missing:
+        return missing
+    verb = next((verb for beginning, verb in _STIMULI.items() if rule.name.startswith(beginning)), "")
+    if verb in verbs or (not verb and verbs - {BANNER}):
+        return ""
+    return f"the server replied to no {verb or 'command'}"
+
+
+def _campaign_data(
+    request: FuzzRequest, stats: CampaignStats, findings: Sequence[Finding], untested: Callable[[Rule], str]
+) -> dict[str, Any]:
     """Return the part of the result about cases, rules and findings."""
     actual_by_rule: Mapping[str, str] = {finding.rule: finding.actual for finding in reversed(findings)}
     rules = (*RULES, DIVERGENCE) if request.peer else RULES
     evaluated = {DIVERGENCE.name} | {rule.name for rule in RULES if rule.invariant is not None} | TRACKED_RULES
-    verdicts = {
-        rule.name: (r.VIOLATED, actual_by_rule[rule.name]) if rule.name in actual_by_rule
-        else (r.PASS if rule.name in evaluated and stats.run else r.NOT_RUN, "")
-        for rule in rules
-    }  # fmt: skip
+
+    def verdict_of(rule: Rule) -> tuple[str, str]:
+        if rule.name in actual_by_rule:
+            return r.VIOLATED, actual_by_rule[rule.name]
+        if rule.name not in evaluated or not stats.run:
+            return r.NOT_RUN, ""
+        reason = untested(rule)
+        return (r.INCONCLUSIVE, reason) if reason else (r.PASS, "")
+
+    verdicts = {rule.name: verdict_of(rule) for rule in rules}
     urls = [access.target.url for access in (request.access, request.peer) if access is not None]
     replay = ["smtpbench", "replay", *(argument for url in urls for argument in ("--target", url))]
     return {

@@ -58,6 +58,9 @@ class CampaignStats:
         elapsed_s: Time since the first case, seconds; it stops when the last case has ended.
         generated: Cases that began.
         run: Cases that ended.
+        answered: Cases of these in which the server replied to a command.
+        verbs: Verbs that had a reply, as `ReplyTracker.answered` has them.
+        silence: Why nothing can be said: the server replied to no command of the baseline. Empty if it did.
         suspects: Suspects so far.
         confirmed: Suspects that were repeated and shrunk, in the phase CONFIRMATION.
         target_gone: Whether the target died.
@@ -70,6 +73,9 @@ class CampaignStats:
     elapsed_s: float = 0.0
     generated: int = 0
     run: int = 0
+    answered: int = 0
+    verbs: set[str] = field(default_factory=set)
+    silence: str = ""
     suspects: dict[SuspectKey, Suspect] = field(default_factory=dict)
     confirmed: int = 0
     target_gone: bool = False

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 import trio
 
-from smtpbench.rules.discover import EXIT_DELAY_S
+from smtpbench.rules.discover import EXIT_DELAY_S, SLOW_GREETING_NS
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script
@@ -53,12 +53,12 @@ class TargetHealth:
         self.gone = False
 
     async def check(self) -> None:
-        """Run a health check, and a second one if the first fails: a process takes a moment to exit."""
+        """Run a health check, and a second, more patient one if the first fails: a process takes a moment to exit."""
         async with self._lock:
             if self.gone or await self._greets():
                 return
             await trio.sleep(EXIT_DELAY_S)
-            self.gone = not await self._greets()
+            self.gone = not await self._greets(SLOW_GREETING_NS)
 
     async def find_crashing_case(self, cut_off: Sequence[NumberedResult]) -> list[NumberedResult]:
         """Return the cases that may have crashed the target, the likeliest first.
@@ -94,6 +94,6 @@ class TargetHealth:
             return True
         return False
 
-    async def _greets(self) -> bool:
-        session_result = await self._runner.run(self._script, TrackedSession)
+    async def _greets(self, timeout_ns: int | None = None) -> bool:
+        session_result = await self._runner.run(self._script, TrackedSession, timeout_ns)
         return bool(session_result.transcript.received())

@@ -40,8 +40,9 @@ def _auth_exchanges(dialogue: Dialogue) -> list[Exchange]:
     return [exchange for exchange in dialogue.exchanges if exchange.sent.startswith(b"AUTH")]
 
 
-#: Temporary refusals, which may have other reasons than the rule.
-_TEMPORARY = (421, 430, 432, 450, 451, 454)
+#: Refusals that have other reasons than the rules here: temporary ones, and those of a server that wants TLS, another
+#: mechanism or another password first (RFC 4954 §6).
+_OTHER_REASONS = (421, 430, 432, 450, 451, 454, 524, 530, 534, 538)
 
 
 def _out_of_order_scripts(target_info: TargetInfo) -> Sequence[Script]:
@@ -62,14 +63,18 @@ def _evaluate_out_of_order(target_info: TargetInfo, dialogues: Sequence[Dialogue
     reason = ""
     if not accepted(dialogues[0].exchange_of(b"MAIL")) or not in_mail:
         reason = reply_text("MAIL", dialogues[0].exchange_of(b"MAIL"))
-    elif in_mail[0].code != 503 and in_mail[0].code not in _TEMPORARY:
+    elif in_mail[0].code in _OTHER_REASONS or not in_mail[0].codes:
+        reason = reply_text("AUTH in a mail transaction", in_mail[0])
+    elif in_mail[0].code != 503:
         return r.violated(reply_text("AUTH in a mail transaction", in_mail[0]))
     for dialogue_index, dialogue in enumerate(dialogues[1:], 1):
         codes = [received.reply.code for received in dialogue.replies()]
         again = _auth_exchanges(dialogue)[-1]
         if 235 not in codes:
-            reason = "the server rejected the credentials"
-        elif again.code != 503 and again.code not in _TEMPORARY:
+            reason = reason or "the server rejected the credentials"
+        elif again.code in _OTHER_REASONS or not again.codes:
+            reason = reason or reply_text("AUTH after a login", again)
+        elif again.code != 503:
             return r.violated(reply_text("AUTH after a login", again), dialogue_index)
     return r.inconclusive(reason) if reason else r.PASSED
 
@@ -100,7 +105,9 @@ def _evaluate_malformed_responses(target_info: TargetInfo, dialogues: Sequence[D
             if exchange.code != 334 or at + 1 >= len(dialogue.exchanges):
                 return r.inconclusive(reply_text("AUTH", exchange), dialogue_index)
             exchange = dialogue.exchanges[at + 1]
-        if exchange.code != 501 and exchange.code not in _TEMPORARY and exchange.codes:
+        if exchange.code in _OTHER_REASONS or not exchange.codes:
+            return r.inconclusive(reply_text(_RESPONSES[dialogue_index], exchange), dialogue_index)
+        if exchange.code != 501:
             return r.violated(reply_text(_RESPONSES[dialogue_index], exchange), dialogue_index)
     return r.PASSED
 
@@ -114,7 +121,9 @@ def _mechanism_scripts(target_info: TargetInfo) -> Sequence[Script]:
 
 def _evaluate_mechanisms(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     exchange = _auth_exchanges(dialogues[0])[-1]
-    if exchange.codes and exchange.code not in (504, *_TEMPORARY):
+    if exchange.code in _OTHER_REASONS or not exchange.codes:
+        return r.inconclusive(reply_text("AUTH with an unknown mechanism", exchange))
+    if exchange.code != 504:
         return r.violated(reply_text("AUTH with an unknown mechanism", exchange))
     for dialogue_index, dialogue in enumerate(dialogues[1:], 1):
         challenge = _auth_exchanges(dialogue)[-1].first
@@ -172,8 +181,11 @@ def _evaluate_login_rejected(target_info: TargetInfo, dialogues: Sequence[Dialog
             )
             user = f"the unknown user {_WRONG_CREDENTIALS[at][0][:20]!r}" if at >= 0 else "a client that named no valid user"
             return r.violated(f"the server accepted {mechanism} credentials of {user}", dialogue_index)
-    tried = any(_auth_exchanges(dialogue) and _auth_exchanges(dialogue)[0].codes for dialogue in dialogues)
-    return r.PASSED if tried else r.inconclusive("the server offers none of PLAIN, LOGIN and CRAM-MD5")
+    logins = [exchange for dialogue in dialogues for exchange in _auth_exchanges(dialogue)[:1]]
+    if any(exchange.codes and exchange.code not in _OTHER_REASONS for exchange in logins):
+        return r.PASSED
+    refused = reply_text("each login", logins[0]) if logins else "the server offers none of PLAIN, LOGIN and CRAM-MD5"
+    return r.inconclusive(refused)
 
 
 RULES = (

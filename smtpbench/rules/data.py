@@ -4,6 +4,9 @@ If a server accepts anything but CRLF.CRLF as the end of the mail data, the auth
 it, which another server relays unnoticed. This is called SMTP smuggling. Each probe therefore sends a message text with a
 wrong end in it, commands after the wrong end, and CRLF.CRLF after those. A correct server replies once. Another server
 replies to the commands as well.
+
+Each probe has controls: the same texts without the wrong end. A server that replies too often there as well takes text for
+commands for another reason. That is a violation of `data-desync`, and says nothing of the ends.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from smtpbench.session.dialogue import Dialogue, Exchange
 from smtpbench.session.script import Script, Step
 from smtpbench.text import plural, visible
 
+#: In place of a wrong end in a control: a line of text.
+_NO_ENDING = b"\r\nx\r\n"
 _SMUGGLED = b"NOOP\r\nNOOP\r\nmore"
 #: Pause after a wrong end, in which a server that accepts it replies.
 _WAIT_MS = 400
@@ -37,20 +42,25 @@ def _count_replies(dialogue: Dialogue) -> int:
 
 
 def _wrong_end_scripts(endings: Sequence[bytes], target_info: TargetInfo) -> Sequence[Script]:
-    """Return two sessions for each ending: with commands after it, and with a pause after it.
+    """Return two sessions for each ending: with commands after it, and with a pause after it. Two controls follow.
 
     Some servers reject commands that arrive early, and so need the pause to show that they accept the ending.
     """
+    endings = (*endings, _NO_ENDING)
     begin = (*envelope(target_info), line("DATA"))
     with_commands = [raw(HEADER + b"text" + ending + _SMUGGLED + END) for ending in endings]
     with_pause = [(raw(HEADER + b"text" + ending, 0), pause(_WAIT_MS), raw(END)) for ending in endings]
-    return [script(target_info, *begin, step) for step in with_commands] + [
-        script(target_info, *begin, *steps) for steps in with_pause
-    ]
+    *commands, first_control = [script(target_info, *begin, step) for step in with_commands]
+    *pauses, second_control = [script(target_info, *begin, *steps) for steps in with_pause]
+    return [*commands, *pauses, first_control, second_control]
 
 
 def _evaluate_single_reply(endings: Sequence[bytes], dialogues: Sequence[Dialogue]) -> Verdict:
-    for dialogue_index, dialogue in enumerate(dialogues):
+    sessions = 2 * len(endings)
+    for dialogue_index, control in enumerate(dialogues[sessions:], sessions):
+        if data_accepted(control) and _count_replies(control) > 1:
+            return r.inconclusive("the server reads any message text as commands, see data-desync", dialogue_index)
+    for dialogue_index, dialogue in enumerate(dialogues[:sessions]):
         if not data_accepted(dialogue):
             return r.inconclusive(reply_text("DATA", dialogue.exchange_of(b"DATA")), dialogue_index)
         ending, text, replies = (
@@ -103,18 +113,20 @@ def _confusing_text_scripts(target_info: TargetInfo) -> Sequence[Script]:
         (raw(HEADER + b"text\r\n.\n" + rest),),
         (raw(HEADER + b"text\n.\r" + rest),),
         (raw(HEADER + b"\xff\xfe\x80\0" * 300 + rest),),
+        (raw(HEADER + b"text" + rest),),
     )
     return [script(target_info, *envelope(target_info), line("DATA"), *text) for text in texts]
 
 
 _CONFUSING_TEXTS = (
     "a line of 70,000 octets", "a line of two dots in its own TCP segment at the start", "a stuffed dot in two TCP segments",
-    "a dot before a bare LF", "a dot before a bare CR", "binary octets",
+    "a dot before a bare LF", "a dot before a bare CR", "binary octets", "a line of plain text",
 )  # fmt: skip
 
 
 def _evaluate_text_not_executed(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
-    for dialogue_index, dialogue in enumerate(dialogues):
+    # the last dialogue has plain text: where that is read as commands, nothing else is to blame
+    for dialogue_index, dialogue in ((len(dialogues) - 1, dialogues[-1]), *enumerate(dialogues)):
         if not data_accepted(dialogue):
             return r.inconclusive(reply_text("DATA", dialogue.exchange_of(b"DATA")), dialogue_index)
         replies = _count_replies(dialogue)

@@ -1,7 +1,7 @@
 """Discovering what a target offers, before it is checked.
 
-One session reads the extensions before TLS, one those inside TLS, one whether MAIL requires TLS or a login, and a few look
-for a recipient that the server accepts.
+One session reads the extensions before TLS, one those inside TLS, one whether MAIL requires TLS or a login, and what NOOP
+gets. A few look for a recipient that the server accepts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import trio
 
+from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import probe_steps
@@ -21,11 +22,14 @@ from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
 from smtpbench.session.script import Step
 from smtpbench.smtp.reply import Reply
 from smtpbench.target import Access
+from smtpbench.units import NS_PER_S
 
 #: Recipients to try where the user names none: reserved names (RFC 2606), and Postmaster, which every server must accept.
 RECIPIENTS = ("user@recipient.example", "Postmaster", "postmaster@localhost", "test@example.com", "root@localhost")
 #: Wait before a health check: a process takes a moment to exit.
 EXIT_DELAY_S = 0.3
+#: How long a health check waits for the greeting of a server that may be slow.
+SLOW_GREETING_NS = 10 * NS_PER_S
 #: Why nothing can be said about a rule once the target is gone.
 TARGET_GONE = "the target is gone"
 
@@ -78,11 +82,21 @@ async def is_greeting(runner: SessionRunner, target_info: TargetInfo) -> bool:
     return (await _run_steps(runner, target_info)).greeted
 
 
+async def _is_slow_greeting(runner: SessionRunner, target_info: TargetInfo) -> bool:
+    """Return whether the server greets a new connection, even if it is slow. Who accepts no connection is gone at once."""
+    script = probe_steps.script(target_info, probe_steps.hello(target_info), quiet_period=False)
+    session_result = await runner.run(script, timeout_ns=SLOW_GREETING_NS)
+    return Dialogue.of(session_result.transcript).greeted
+
+
 async def is_alive(runner: SessionRunner, target_info: TargetInfo) -> bool:
-    """Return whether the server still greets after a session that may have crashed it. Two attempts, each after a delay."""
-    for _ in range(2):
+    """Return whether the server still greets after a session that may have crashed it.
+
+    Two attempts, each after a delay. The second waits longer: a server may be busy with what the session sent.
+    """
+    for greets in (is_greeting, _is_slow_greeting):
         await trio.sleep(EXIT_DELAY_S)
-        if await is_greeting(runner, target_info):
+        if await greets(runner, target_info):
             return True
     return False
 
@@ -91,7 +105,7 @@ async def discover(runner: SessionRunner, fixture: Fixture) -> tuple[TargetInfo,
     """Return what the target offers, and its greeting.
 
     Raises:
-        CannotRun: The target cannot be reached, or does not greet.
+        CannotRun: The target cannot be reached, does not greet, or replies to no command.
     """
     target_info = TargetInfo(
         recipient=fixture.recipient, credentials=fixture.credentials, lmtp=fixture.lmtp, implicit_tls=fixture.implicit_tls
@@ -99,8 +113,12 @@ async def discover(runner: SessionRunner, fixture: Fixture) -> tuple[TargetInfo,
     if fixture.sender:
         target_info = replace(target_info, sender=fixture.sender)
     first = await _run_steps(runner, target_info)
+    if is_silent(first):  # a server may be too busy once
+        first = await _run_steps(runner, target_info)
     if first.end_reason in UNREACHABLE or first.banner is None:
         raise CannotRun(f"no greeting ({describe_end(first.end_reason)})")
+    if is_silent(first):
+        raise CannotRun(f"no session gets past EHLO: {silence_text(first)}")
     offered = _ehlo_keywords(first)
     if target_info.implicit_tls:
         target_info = replace(target_info, keywords_in_tls=offered)
@@ -120,6 +138,22 @@ async def _run_steps(runner: SessionRunner, target_info: TargetInfo, *steps: Ste
     return Dialogue.of(session_result.transcript)
 
 
+def is_silent(dialogue: Dialogue) -> bool:
+    """Return whether the server accepts clients and replies to none of their commands."""
+    if dialogue.banner is None or dialogue.banner.code // 100 in (4, 5):
+        return False
+    return not any(code for exchange in dialogue.exchanges[1:] for code in exchange.codes)
+
+
+def silence_text(dialogue: Dialogue) -> str:
+    """Return what a silent server does in place of a reply."""
+    if dialogue.exchanges[0].code == 0:
+        return "the greeting is no reply of SMTP"
+    if any(exchange.codes for exchange in dialogue.exchanges[1:]):
+        return "the reply to it is no reply of SMTP"
+    return probe_steps.no_reply_text(dialogue) or f"there is no reply to it ({describe_end(dialogue.end_reason)})"
+
+
 def _ehlo_keywords(dialogue: Dialogue) -> dict[str, str]:
     """Return the keywords of the last EHLO that was accepted."""
     found: dict[str, str] = {}
@@ -130,8 +164,12 @@ def _ehlo_keywords(dialogue: Dialogue) -> dict[str, str]:
 
 
 async def _discover_requirements(runner: SessionRunner, target_info: TargetInfo) -> TargetInfo:
-    """Find out whether MAIL requires TLS or a login (RFC 3207 §4, RFC 4954 §6)."""
-    dialogue = await _run_steps(runner, target_info, probe_steps.mail(target_info))
+    """Find out whether MAIL requires TLS or a login (RFC 3207 §4, RFC 4954 §6), and what a plain NOOP gets."""
+    dialogue = await _run_steps(runner, target_info, probe_steps.mail(target_info), probe_steps.NOOP)
+    noop = dialogue.exchange_of(b"NOOP")
+    if noop is not None and (noop.replies or dialogue.end_reason == api.TIMEOUT):
+        noop_ns = noop.replies[0].at_ns - noop.at_ns if noop.replies else 0
+        target_info = replace(target_info, noop_code=noop.code, noop_ns=noop_ns)
     exchange = dialogue.exchange_of(b"MAIL")
     if exchange is None or exchange.code != 530:
         return target_info

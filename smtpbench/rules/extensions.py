@@ -111,8 +111,11 @@ def _evaluate_missing_extensions(target_info: TargetInfo, dialogues: Sequence[Di
 
 
 def _session_writes(target_info: TargetInfo) -> tuple[bytes, ...]:
-    """Return the writes of a session with one message, or without a message if no recipient is known."""
-    begin = (b"NOOP\r\n", f"MAIL FROM:<{target_info.sender}>\r\n".encode())
+    """Return the writes of a session with one message, or without a message if no recipient is known.
+
+    NOOP and DATA may only be the last command of a pipelined group (RFC 2920 §3.1).
+    """
+    begin = (b"RSET\r\n", f"MAIL FROM:<{target_info.sender}>\r\n".encode())
     if not target_info.recipient:
         return (*begin, b"RSET\r\n")
     return (

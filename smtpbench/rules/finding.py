@@ -32,7 +32,7 @@ SHOWN_LINES = 40
 _PLAIN_COMMAND = re.compile(rb"[A-Z][A-Z0-9-]*(?: [\x21-\x7a|~](?:[\x20-\x7a|~]*[\x21-\x7a|~])?)?\r\n")
 #: Verbs for which a line in a scenario does more than send octets.
 _VERBS_WITH_MEANING = (b"AUTH", b"STARTTLS", b"EHLO", b"HELO")
-_STEP_KEYWORDS = {s.TLS: "tls", s.CLOSE: "close", s.RESET: "reset", s.HALF_CLOSE: "half-close"}
+_STEP_KEYWORDS = {s.TLS: "tls", s.CLOSE: "close", s.RESET: "reset", s.HALF_CLOSE: "half-close", s.FIN: "fin"}
 
 
 @dataclass(frozen=True, slots=True)

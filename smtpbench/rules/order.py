@@ -119,7 +119,9 @@ _CLOSE_MS = 2000
 def _evaluate_quit(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for dialogue_index, dialogue in enumerate(dialogues):
         exchange = dialogue.exchange_of(b"QUIT")
-        if exchange is not None and exchange.codes and exchange.code not in (221, 421):
+        if exchange is not None and not exchange.codes:
+            return r.inconclusive(reply_text("QUIT", exchange), dialogue_index)
+        if exchange is not None and exchange.code not in (221, 421):
             return r.violated(reply_text("QUIT", exchange), dialogue_index)
         if exchange is not None and exchange.code == 221 and not dialogue.closed_by_server:
             return r.violated("the server did not close the connection after 221", dialogue_index)
@@ -165,15 +167,27 @@ def _evaluate_required_verbs(target_info: TargetInfo, dialogues: Sequence[Dialog
     return r.PASSED
 
 
+#: Replies to a verb that a server does not know, or not in this case.
+_NOT_RECOGNISED = (500, 501, 502)
+
+
 def _mixed_case_scripts(target_info: TargetInfo) -> Sequence[Script]:
-    texts = ("nOoP", "rSeT", f"mAiL fRoM:<{target_info.sender}>", "rSeT", "qUiT")
-    return [script(target_info, *opening(target_info), *map(line, texts), quiet_period=False)]
+    """Return a session with verbs in mixed case, and the control: the same verbs in upper case."""
+    sender = target_info.sender
+    mixed = ("nOoP", "rSeT", f"mAiL fRoM:<{sender}>", "rSeT", "qUiT")
+    plain = ("NOOP", "RSET", f"MAIL FROM:<{sender}>", "RSET")
+    return [script(target_info, *opening(target_info), *map(line, texts), quiet_period=False) for texts in (mixed, plain)]
 
 
 def _evaluate_mixed_case(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
     for exchange in dialogues[0].exchanges:
-        if exchange.sent[:1].islower() and exchange.code in (500, 501, 502):
-            return r.violated(reply_text(exchange.sent[:4].decode("latin-1"), exchange))
+        verb = exchange.sent[:4]
+        if verb[:1].islower() and exchange.code in _NOT_RECOGNISED:
+            control = dialogues[1].exchange_of(verb)
+            if control is None or not control.codes:
+                return r.inconclusive(reply_text(verb.decode("latin-1").upper(), control), 1)
+            if control.code not in _NOT_RECOGNISED:
+                return r.violated(reply_text(verb.decode("latin-1"), exchange))
     return r.PASSED
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from smtpbench.engine import api
+from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session import script as s
 from smtpbench.session.dialogue import Dialogue, Exchange
 from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.smtp.command import EXPECTED, verb_of
+from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES
 from smtpbench.units import NS_PER_MS
 
 HEADER = b"From: <probe@sender.example>\r\nSubject: probe\r\n\r\n"
@@ -161,6 +164,24 @@ def data_accepted(dialogue: Dialogue) -> bool:
     """Return whether the reply to DATA is 354."""
     exchange = dialogue.exchange_of(b"DATA")
     return exchange is not None and exchange.code == 354
+
+
+def no_reply_text(dialogue: Dialogue) -> str:
+    """Return why the server cannot be judged by a dialogue: it did not reply. Empty if it replied.
+
+    QUIT ends every probe and is not what a probe tests. A server may also close the connection in place of a reply.
+    """
+    first, *sent = dialogue.exchanges
+    if not sent:
+        return "" if dialogue.closed_by_server else f"nothing was sent ({describe_end(dialogue.end_reason)})"
+    last = sent[-1]
+    if len(last.incomplete) > MAX_KEPT_REPLY_BYTES or len(first.incomplete) > MAX_KEPT_REPLY_BYTES:
+        return "a reply has no end"
+    if not any(exchange.codes and exchange.code for exchange in sent) and first.code // 100 == 2:
+        return f"the server replied to no command ({describe_end(dialogue.end_reason)})"
+    if dialogue.end_reason == api.TIMEOUT and not last.codes and last.sent.upper() != QUIT.wire:
+        return f"the server did not reply to {verb_of(last.sent) or 'a text'} in time"
+    return ""
 
 
 def reply_text(what: str, exchange: Exchange | None) -> str:

@@ -22,20 +22,20 @@ PARTS: Mapping[str, tuple[Rule, ...]] = {
 }
 RULES: tuple[Rule, ...] = tuple(sorted((rule for rules in PARTS.values() for rule in rules), key=lambda rule: rule.id))
 BY_NAME = {rule.name: rule for rule in RULES}
-_BY_ID = {rule.id: rule for rule in RULES}
+_BY_FOLDED_NAME = {text.casefold(): rule for rule in RULES for text in (rule.id, rule.name)}
 
 
 def find(names: Iterable[str]) -> tuple[Rule, ...]:
-    """Return the rules with these names or numbers; all rules if there are no names.
+    """Return the rules with these names or numbers, in upper or lower case; all rules if there are no names.
 
     Raises:
         UsageError: There is no such rule.
     """
     found = []
     for name in names:
-        rule = BY_NAME.get(name.lower()) or _BY_ID.get(name.upper())
+        rule = _BY_FOLDED_NAME.get(name.casefold())
         if rule is None:
-            hint = did_you_mean(name, (*BY_NAME, *_BY_ID)) or "; `smtpbench rules` lists them"
+            hint = did_you_mean(name, (*BY_NAME, *(rule.id for rule in RULES))) or "; `smtpbench rules` lists them"
             raise UsageError(f"there is no rule {name!r}{hint}")
         found.append(rule)
     return tuple(found) or RULES

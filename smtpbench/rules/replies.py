@@ -2,6 +2,9 @@
 
 Most of these rules are invariants, which are evaluated on every dialogue. Their probes only cause replies that are often
 wrong: replies that repeat long or unusual input, error replies, and replies of several lines.
+
+Where a requirement depends on the command that a reply answers, the reply tracker says which one that is. A write and the
+replies after it do not tell: one write may hold several commands, and a server may reply late.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from functools import lru_cache
 
 from smtpbench.rules import rule as r
 from smtpbench.rules.probe_steps import QUIET_PERIOD, accepted, hello, line, opening, pause, reply_text, script
+from smtpbench.rules.reply_tracker import verbs_answered
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue, Exchange, ReceivedReply
 from smtpbench.session.script import Script
 from smtpbench.smtp.command import REPLY_LINE_BYTES, Refusal, parse_hello, verb_of
 from smtpbench.smtp.reply import enhanced_code
+from smtpbench.smtp.state import BANNER
 from smtpbench.text import plural
 
 _CODE = re.compile(rb"([0-9]{3})(?:[ -]|$)")
@@ -53,6 +58,15 @@ def _unclean_lines(dialogue: Dialogue) -> Iterator[tuple[Exchange, bytes]]:
 def _after(exchange: Exchange) -> str:
     """Return which reply is meant, for the text of a violation."""
     return f"after {verb_of(exchange.sent) or 'what was sent'}" if exchange.sent else "in the greeting"
+
+
+_HELLO = frozenset({"EHLO", "HELO", "LHLO"})
+
+
+def _verb_answered(target_info: TargetInfo, dialogue: Dialogue, received: ReceivedReply) -> str:
+    """Return the verb or event that a reply answers; empty if that cannot be told."""
+    verbs = verbs_answered(dialogue, lmtp=target_info.lmtp)
+    return next((verb for one, verb in zip(dialogue.replies(), verbs, strict=True) if one is received), "")
 
 
 def _find_syntax_error(target_info: TargetInfo, dialogue: Dialogue) -> str:
@@ -148,11 +162,13 @@ def _find_bad_ehlo_reply(target_info: TargetInfo, dialogue: Dialogue) -> str:
         if exchange.sent[:5].upper() not in (b"EHLO ", b"LHLO ") or exchange.first is None or exchange.code != 250:
             continue
         name, *rest = exchange.first.lines
+        actual = ""
         if isinstance(parse_hello("EHLO", name.split(b" ")[0]), Refusal):
-            return "the reply to EHLO does not begin with the server's domain"
-        for text in rest:
-            if not _KEYWORD_LINE.fullmatch(text):
-                return "a line of the reply to EHLO is not a keyword with parameters"
+            actual = "the reply to EHLO does not begin with the server's domain"
+        elif not all(map(_KEYWORD_LINE.fullmatch, rest)):
+            actual = "a line of the reply to EHLO is not a keyword with parameters"
+        if actual and _verb_answered(target_info, dialogue, exchange.replies[0]) in _HELLO:
+            return actual
     return ""
 
 
@@ -172,18 +188,25 @@ def _find_bad_enhanced_code(target_info: TargetInfo, dialogue: Dialogue) -> str:
     if "ENHANCEDSTATUSCODES" not in target_info.extensions:
         return ""
     for exchange, received in _replies_with_enhanced_code(dialogue):
-        code = received.reply.code
+        code, actual = received.reply.code, ""
         if not received.reply.enhanced:
-            return f"the reply {code} {_after(exchange)} has no enhanced status code"
-        if received.reply.enhanced[0] != str(code)[0]:
-            return f"the enhanced status code {received.reply.enhanced} {_after(exchange)} has another class than {code}"
+            actual = f"the reply {code} {_after(exchange)} has no enhanced status code"
+        elif received.reply.enhanced[0] != str(code)[0]:
+            actual = f"the enhanced status code {received.reply.enhanced} {_after(exchange)} has another class than {code}"
+        if actual and _must_have_enhanced_code(target_info, dialogue, received):
+            return actual
     return ""
+
+
+def _must_have_enhanced_code(target_info: TargetInfo, dialogue: Dialogue, received: ReceivedReply) -> bool:
+    return _verb_answered(target_info, dialogue, received) not in ("", BANNER, *_HELLO)
 
 
 def _find_different_enhanced_codes(target_info: TargetInfo, dialogue: Dialogue) -> str:
     for exchange, received in _replies_with_enhanced_code(dialogue):
         texts = [enhanced_code(text) for text in _lines(received)]
-        if texts and texts[0] and len(set(texts)) > 1:
+        different = texts and texts[0] and len(set(texts)) > 1
+        if different and _must_have_enhanced_code(target_info, dialogue, received):
             return (
                 f"the lines of the reply {received.reply.code} {_after(exchange)} do not have the same enhanced status code"
             )

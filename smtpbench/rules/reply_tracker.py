@@ -25,12 +25,12 @@ from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from smtpbench.engine import api
-from smtpbench.session.dialogue import HALF_CLOSE_EVENT, TLS_EVENT
+from smtpbench.session.dialogue import CLOSING_CODES, HALF_CLOSE_EVENT, TLS_EVENT, Dialogue
 from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp import command as c
 from smtpbench.smtp import state
 from smtpbench.smtp.command import Refusal
-from smtpbench.smtp.reply import Reply, ReplyReader
+from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, Reply, ReplyReader
 from smtpbench.text import plural
 
 _END: Final = b"\r\n.\r\n"
@@ -45,6 +45,8 @@ _WRONG_ENDS: Final = (
     (re.compile(rb"\r\.\r"), "eod-cr"),
     (re.compile(rb"[\r\n\0](?:[ \t\0]+\.[ \t\0\r]*|\.(?:[ \t\0]+\r?|\r\r+))\n"), "eod-odd"),
 )
+#: Rules about wrong ends of the message text.
+WRONG_END_RULES: Final = frozenset(rule for _, rule in _WRONG_ENDS)
 #: Rules that a server violates by sending too many replies.
 _EXTRA_REPLY_RULES: Final = frozenset({
     "eod-lf-crlf", "eod-lf-lf", "eod-crlf-lf", "eod-cr", "eod-odd", "data-desync", "one-reply", "tls-inject", "tls-partial",
@@ -61,6 +63,8 @@ _RCPT_RULES: Final = {
     "message 2": "post-data-clear",
     "RSET 2": "rset-clears",
 }
+#: Argument of EHLO that no server has a reason to refuse.
+_CLEAN_DOMAIN: Final = re.compile(rb"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,3}\r\n")
 #: Verbs whose reply decides how the following octets are read.
 _BLOCKING: Final = frozenset({"DATA", "AUTH", "STARTTLS", "RCPT", "EHLO", "LHLO", "HELO", "QUIT"})
 
@@ -94,6 +98,7 @@ class ReplyTracker:
 
     Attributes:
         violations: Violations so far.
+        answered: Verbs and events (`state.MESSAGE`) that had a reply with a code.
         lenient: Whether the replies can no longer be predicted, so that no further violations are reported.
     """
 
@@ -112,6 +117,7 @@ class ReplyTracker:
         self._sent_before_tls = b""
         self._handshake_due = False
         self._closed = False
+        self._refused_ahead = False
         self._extra: list[Reply] = []
         self._extra_in_tls = False
         self._extra_in_text = False
@@ -123,6 +129,7 @@ class ReplyTracker:
         self._answered_in_tls = False
         self.lenient = False
         self.violations: list[Violation] = []
+        self.answered: set[str] = set()
 
     @property
     def replies_due(self) -> int:
@@ -224,34 +231,43 @@ class ReplyTracker:
 
     # -- replies received --------------------------------------------------------------------------------------
 
-    def received(self, reply: Reply) -> None:
-        """The server sent a reply."""
+    def received(self, reply: Reply) -> str:
+        """The server sent a reply.
+
+        Returns:
+            The verb or event that it answers; empty if nothing asked for it, or if that cannot be told.
+        """
         if self.lenient or self._closed or self._handshake_due:
             self.lenient = self.lenient or self._handshake_due  # octets in place of a handshake are not replies
             self._replies_due.clear()
-            return
+            return ""
         if self._mode == "chunk" and not self._replies_due:
             self.lenient = (
                 True  # the reply came before the chunk was complete: a server without BDAT reads the chunk as commands
             )
-            return
+            return ""
         if not self._replies_due:
             if not self._extra:
                 self._extra_text = self._text + self._buffer if self._mode == "text" else self._text
             self._extra.append(reply)
             self._extra_in_tls = self._extra_in_tls or (self._tls and not self._answered_in_tls)
             self._extra_in_text = self._extra_in_text or self._mode == "text"
-            return
+            return ""
         due = self._replies_due.popleft()
         if _answers_something_else(due, reply.code):
             self.lenient = True
             self._replies_due.clear()
-            return
+            return ""
+        if reply.code:
+            self.answered.add(due.verb)
         self._check_order(due, reply.code)
         self._advance(due, reply.code)
         self._answered_in_tls = self._answered_in_tls or self._tls
         self._closed = reply.code == 421
+        # a server that refuses commands sent ahead of their turn closes the connection, which may take it a while
+        self._refused_ahead = reply.code in CLOSING_CODES and bool(self._replies_due or self._buffer)
         self._parse()
+        return due.verb
 
     def _advance(self, due: _ReplyDue, code: int) -> None:
         verb, before = due.verb, self._state
@@ -308,11 +324,13 @@ class ReplyTracker:
 
     def _report_refused(self, due: _ReplyDue, at: state.State, code: int) -> None:
         """Report a command that was refused although it is in order."""
-        if self._sent_before_tls and self._tls and not self._answered_in_tls:
+        first_in_tls = self._sent_before_tls and self._tls and not self._answered_in_tls
+        if first_in_tls and self._is_clean_hello(due.line):
             self._report(
                 "tls-partial", f"the server replied {code} to {due.verb}, the first command inside TLS", "first in TLS"
             )
-            return
+        if first_in_tls:
+            return  # what came before TLS may have changed the state, and the command itself may be refused
         verb, bare = due.verb, due.line[:-2].upper() == due.verb.encode("latin-1")
         if bare and verb in ("QUIT", "NOOP", "RSET") and code != 503 and self._text:
             ends = _wrong_ends(self._text)
@@ -334,13 +352,25 @@ class ReplyTracker:
             if previous in ("VRFY", "EXPN", "HELP", "NOOP", "EHLO"):
                 self._report(rule, f"the server replied 503 to RCPT after MAIL and {previous}", f"RCPT after {previous}")
 
+    def _is_clean_hello(self, line: bytes) -> bool:
+        """Return whether a line is an EHLO that every server must accept (LHLO in LMTP)."""
+        verb = b"LHLO " if self._lmtp else b"EHLO "
+        return line.startswith(verb) and _CLEAN_DOMAIN.fullmatch(line[5:]) is not None
+
     def _report(self, rule: str, actual: str, cause: str) -> None:
         self.violations.append(Violation(rule, actual, cause))
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def close(self, end_reason: str) -> None:
-        """The session is over. Report replies that nothing asked for, and a reply that did not come."""
+    def close(self, end_reason: str, *, endless: bool = False) -> None:
+        """The session is over. Report replies that nothing asked for, and a reply that did not come.
+
+        Args:
+            end_reason: How the session ended, a reason of `engine.api`.
+            endless: The session was ended because a reply had no end.
+        """
+        if endless:
+            self._report("health", "the server sent a reply without an end", "a reply without an end")
         if self.lenient:
             return
         closed_by_server = end_reason in (api.CLOSED, api.CONNECTION_RESET)
@@ -359,8 +389,9 @@ class ReplyTracker:
         if any(violation.rule in _EXTRA_REPLY_RULES for violation in self.violations):
             # an extra reply is matched to the next command, which then seems to violate another rule
             self.violations = [violation for violation in self.violations if violation.rule in _EXTRA_REPLY_RULES]
+        closing = self._closed or self._refused_ahead
         # many servers delay the reply to a failed login on purpose
-        if end_reason == api.TIMEOUT and self._replies_due and not self._closed and self._replies_due[0].verb != "AUTH":
+        if end_reason == api.TIMEOUT and self._replies_due and not closing and self._replies_due[0].verb != "AUTH":
             verb = self._replies_due[0].verb
             name = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
             what = {state.MESSAGE: "the end of the message text", state.BANNER: "the connection"}.get(verb, name)
@@ -378,6 +409,19 @@ def _wrong_ends(text: bytes) -> list[str]:
     """Return the rules about the wrong ends that a text contains."""
     inside = (b"\r\n" + text)[:-5] if text.endswith(_END) else b"\r\n" + text
     return [rule for pattern, rule in _WRONG_ENDS if pattern.search(inside)]
+
+
+def without_wrong_ends(octets: bytes) -> bytes:
+    """Return octets in which `x` stands in place of the dot of each wrong end. The length stays the same."""
+    for pattern, _ in _WRONG_ENDS:
+        while pattern.search(octets):
+            octets = pattern.sub(lambda match: match[0].replace(b".", b"x"), octets)
+    return octets
+
+
+def names_wrong_end(violation: Violation) -> bool:
+    """Return whether a violation blames a wrong end of the message text."""
+    return violation.rule in WRONG_END_RULES or (violation.rule == "data-desync" and bool(violation.cause))
 
 
 def _wrong_end_violation(ends: list[str], actual: str) -> Violation:
@@ -418,9 +462,29 @@ def _server_state_after(at: state.State, verb: str, code: int) -> state.State:
     return state.after(at, verb, code)
 
 
+def verbs_answered(dialogue: Dialogue, *, lmtp: bool = False) -> list[str]:
+    """Return for each reply of a dialogue the verb or event that it answers, as `ReplyTracker.received` does."""
+    tracker, tls, verbs = ReplyTracker(lmtp=lmtp), False, []
+
+    def follow(in_tls: bool) -> None:
+        nonlocal tls
+        if in_tls and not tls:
+            tls = True
+            tracker.tls_started()
+
+    for exchange in dialogue.exchanges:
+        follow(exchange.tls)
+        if exchange.sent:
+            tracker.sent(exchange.sent)
+        for received in exchange.replies:
+            follow(received.tls)
+            verbs.append(tracker.received(received.reply))
+    return verbs
+
+
 def find_violations(transcript: Transcript, *, lmtp: bool = False) -> list[Violation]:
     """Return the violations in a complete transcript."""
-    tracker, reader = ReplyTracker(lmtp=lmtp), ReplyReader()
+    tracker, reader = ReplyTracker(lmtp=lmtp), ReplyReader(MAX_KEPT_REPLY_BYTES)
     for entry in transcript.entries:
         if entry.who == CLIENT:
             tracker.sent(entry.data)
@@ -429,9 +493,9 @@ def find_violations(transcript: Transcript, *, lmtp: bool = False) -> list[Viola
                 tracker.received(reply)
         elif entry.data == TLS_EVENT:
             tracker.tls_started()
-            reader = ReplyReader()
+            reader = ReplyReader(MAX_KEPT_REPLY_BYTES)
         elif entry.data == HALF_CLOSE_EVENT:
             tracker.half_closed()
         else:
-            tracker.close(entry.data.decode())
+            tracker.close(entry.data.decode(), endless=reader.overflow)
     return tracker.violations

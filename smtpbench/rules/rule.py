@@ -55,6 +55,26 @@ class Verdict(NamedTuple):
 PASSED: Final = Verdict(PASS)
 
 
+#: How the reproducibility of a finding begins that no repetition on an idle target showed.
+_NEVER_REPEATED: Final = "0 of "
+
+
+def fails_command(severity: str, *, strict: bool, reproducibility: str = "", known: bool = False) -> bool:
+    """Return whether a violation makes a command fail, and a build that runs it.
+
+    A warning never does, advice only with `--strict`, and a finding that shows under load only is for people to look at.
+    Commands and reports all ask this function.
+
+    Args:
+        severity: Severity of the rule.
+        strict: Whether advice counts.
+        reproducibility: Reproducibility of the finding, such as `0 of 3, load-only`; empty if it was not repeated.
+        known: Whether the finding is in the baseline.
+    """
+    severities = (SECURITY, VIOLATION, ADVICE) if strict else (SECURITY, VIOLATION)
+    return severity in severities and not known and not reproducibility.startswith(_NEVER_REPEATED)
+
+
 def violated(actual: str, dialogue_index: int = 0) -> Verdict:
     """Return the verdict of a violation.
 

@@ -48,6 +48,8 @@ class TargetInfo:
         implicit_tls: Whether connections begin with TLS.
         tls: Whether MAIL requires TLS, so that every probe begins with STARTTLS.
         login: Whether MAIL requires a login.
+        noop_code: Reply to a plain NOOP; 0 if there is none in time.
+        noop_ns: How long that reply takes, nanoseconds.
     """
 
     recipient: str = ""
@@ -60,6 +62,8 @@ class TargetInfo:
     implicit_tls: bool = False
     tls: bool = False
     login: bool = False
+    noop_code: int = 250
+    noop_ns: int = 0
 
     @property
     def extensions(self) -> Mapping[str, str]:

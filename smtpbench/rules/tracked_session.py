@@ -12,6 +12,7 @@ from smtpbench.rules.reply_tracker import ReplyTracker
 from smtpbench.session import script as s
 from smtpbench.session.client import ClientSession
 from smtpbench.session.context import SessionContext
+from smtpbench.session.dialogue import HALF_CLOSE_EVENT
 from smtpbench.session.script import Step, Wire
 from smtpbench.session.transcript import Transcript
 from smtpbench.smtp.reply import Reply
@@ -38,8 +39,13 @@ class TrackedSession(ClientSession):
         self.tracker.tls_started()
         return super().tls_started(now_ns)
 
+    def log_event(self, event: bytes, now_ns: int) -> None:
+        super().log_event(event, now_ns)
+        if event == HALF_CLOSE_EVENT:
+            self.tracker.half_closed()
+
     def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
-        self.tracker.close(reason)
+        self.tracker.close(reason, endless=self.reader.overflow)
         super().connection_lost(reason, detail, now_ns)
 
     def on_sent(self, wire: Wire, now_ns: int) -> None:

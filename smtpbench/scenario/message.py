@@ -34,9 +34,12 @@ Render = Callable[[int], Wire]
 
 def compile_message(
     message: Message, values: Values, document: Document, path: tuple[object, ...], files: FileAccess, *, run_id: str,
-    seed: int, now: datetime,
+    seed: int, now: datetime, extend: bool = False,
 ) -> Render | None:  # fmt: skip
-    """Return the function that renders a message; None, with problems in the document, if it has a mistake."""
+    """Return the function that renders a message; None, with problems in the document, if it has a mistake.
+
+    With `extend`, a size below that of the header is no mistake: the message is the header and one line.
+    """
     if sum(part is not None for part in (message.size, message.eml, message.text)) > 1:
         document.problem(path, "a message may have only one of `size`, `eml` and `text`")
         return None
@@ -52,7 +55,13 @@ def compile_message(
     if high > MAX_BYTES:
         document.problem((*path, "size"), f"this size is too large; at most {MAX_BYTES // 1024**2} MiB are allowed")
         return None
-    return _generated(header_of, low, high, seed, document, path)
+    least = max(len(header_of(n)) for n in (0, 10**9))
+    if low < least and extend:
+        low = high = least + len(_LINE)
+    if low < least:
+        document.problem((*path, "size"), f"this size is too small; the header alone takes {least} octets")
+        return None
+    return _generated(header_of, low, high, seed)
 
 
 Formatter = Callable[[int], bytes]
@@ -111,13 +120,7 @@ def _from_text(header_of: Formatter, text: list[str | Provider]) -> Render:
     return render
 
 
-def _generated(
-    header_of: Formatter, low: int, high: int, seed: int, document: Document, path: tuple[object, ...]
-) -> Render | None:
-    least = max(len(header_of(n)) for n in (0, 10**9))
-    if low < least:
-        document.problem((*path, "size"), f"this size is too small; the header alone takes {least} octets")
-        return None
+def _generated(header_of: Formatter, low: int, high: int, seed: int) -> Render:
     lines = _LINE * (high // len(_LINE) + 1)
     # if the cut falls between CR and LF, the second filler is used, whose lines are shifted by one octet
     fillers = tuple(memoryview(lines + _LINE[drop:] + END_OF_DATA) for drop in (0, 1))

@@ -23,7 +23,7 @@ from smtpbench.smtp.content import END_OF_DATA
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _ESCAPES = {"r": b"\r", "n": b"\n", "t": b"\t", "0": b"\0", "\\": b"\\"}
 _KINDS = {"MAIL": s.MAIL, "RCPT": s.RCPT}
-_ACTION_KINDS = {"tls": s.TLS, "close": s.CLOSE, "reset": s.RESET, "half-close": s.HALF_CLOSE}
+_ACTION_KINDS = {"tls": s.TLS, "close": s.CLOSE, "reset": s.RESET, "half-close": s.HALF_CLOSE, "fin": s.FIN}
 
 #: Keys and indices that lead to a part of a document.
 DocumentPath = tuple[object, ...]
@@ -41,6 +41,7 @@ class CompileOptions:
         starttls: Whether STARTTLS is added to a scenario that has none.
         credentials: Whether there are a user and a password.
         message_bytes: Message size, instead of that of the scenario; None to keep it.
+        extend_message: Whether a message whose header alone is longer than `message_bytes` may be longer than that.
         now: Time for the header field Date.
     """
 
@@ -51,6 +52,7 @@ class CompileOptions:
     starttls: bool = False
     credentials: bool = True
     message_bytes: int | None = None
+    extend_message: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -120,7 +122,7 @@ class StepCompiler:
                     return None
                 message = message.model_copy(update={"size": (self._options.message_bytes,) * 2, "eml": None, "text": None})
             message_path: DocumentPath = ("message",) if ("message",) in self._document.positions else path
-            self._message = self._render(message, message_path)
+            self._message = self._render(message, message_path, extend=self._options.extend_message)
         return self._message
 
     def _may_name(self, pattern: str) -> bool:
@@ -132,10 +134,10 @@ class StepCompiler:
             return False
         return True
 
-    def _render(self, message: Message, path: DocumentPath) -> Render | None:
+    def _render(self, message: Message, path: DocumentPath, *, extend: bool = False) -> Render | None:
         return compile_message(
             message, self._values, self._document, path, self._files,
-            run_id=self._options.run_id, seed=self._options.seed, now=self._options.now,
+            run_id=self._options.run_id, seed=self._options.seed, now=self._options.now, extend=extend,
         )  # fmt: skip
 
     def _command(self, text: str, path: DocumentPath, iteration: int) -> list[Step]:

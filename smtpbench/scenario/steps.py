@@ -22,7 +22,8 @@ ACTIONS: Mapping[str, str] = {
     "tls": "Start a TLS handshake, without STARTTLS before it.",
     "close": "Close the connection.",
     "reset": "Close the connection with a TCP reset.",
-    "half-close": "Close the writing side of the connection.",
+    "half-close": "Close the writing side of the connection; inside TLS with close_notify.",
+    "fin": "Close the writing side of the TCP connection; inside TLS without close_notify.",
 }
 
 #: Largest number of steps of a script, with inner repeats unrolled.

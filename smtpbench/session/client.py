@@ -31,7 +31,7 @@ from smtpbench.session.reply_cache import EMPTY_CACHE, NO_PREFIXES, PREFIXES, Ca
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import ExpectedReply, Step
 from smtpbench.session.script_executor import ScriptExecutor
-from smtpbench.session.transcript import SERVER, Transcript
+from smtpbench.session.transcript import MAX_RECEIVED_BYTES, SERVER, Transcript
 from smtpbench.smtp.reply import PREFIX_BYTES, Reply
 
 
@@ -42,6 +42,7 @@ class ClientSession(ScriptExecutor):
 
     Attributes:
         connection: The engine's handle, set by the caller that connects, so that what `resume` returns can be pushed.
+        session_deadline_ns: When the whole session ends, whatever is going on; NEVER without a limit.
         broken: The session ended otherwise than by its script.
         consecutive_failures: How many sessions in a row broke before this one; an accepted message resets it. Set by the
             arrival source.
@@ -84,8 +85,8 @@ class ClientSession(ScriptExecutor):
 
     @property
     def deadline_ns(self) -> int:
-        """When the timeout ends; in the far future if nothing is waited for."""
-        return self.sent_ns + self.timeout_ns
+        """When the timeout or the session's own limit ends; in the far future if nothing is waited for."""
+        return min(self.sent_ns + self.timeout_ns, self.session_deadline_ns)
 
     def connected(self, now_ns: int) -> api.Out:
         self.record_time("connect", now_ns)
@@ -175,6 +176,8 @@ class ClientSession(ScriptExecutor):
                 self.on_unsolicited_reply(reply)
         if reader.overflow and not self.done:
             self.fail("reply_too_long", f"{len(reader.pending)} octets without an end")
+        elif self.transcript is not None and self.transcript.received_bytes > MAX_RECEIVED_BYTES and not self.done:
+            self.fail("reply_too_long", f"{self.transcript.received_bytes} octets in one session")
         if reader.pending:
             self.reply_cache = EMPTY_CACHE
         return joined(outs)
@@ -203,10 +206,12 @@ class ClientSession(ScriptExecutor):
         return self._step_succeeded(now_ns)
 
     def answer_challenge(self, reply: Reply, now_ns: int) -> api.Out:
-        """Answer a 334 reply to an AUTH step."""
+        """Answer a 334 reply to an AUTH step. An exchange without an end ends the session."""
+        assert self.sasl_exchange is not None  # an AUTH step begins with one
+        if self.sasl_exchange.exhausted:
+            return self.fail("sasl_endless", f"the server goes on with AUTH: {reply_text(reply)}")
         self.recorder.samples("AUTH", "", reply.raw[:4], True).append(0)
         self.restart_timeout(now_ns)
-        assert self.sasl_exchange is not None  # an AUTH step begins with one
         self.on_sent(SaslExchange.SHOWN_RESPONSE, now_ns)
         return self.sasl_exchange.response_to(reply)
 

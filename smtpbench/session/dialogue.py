@@ -23,6 +23,8 @@ from smtpbench.smtp.reply import Reply, ReplyReader
 
 TLS_EVENT = b"tls"
 HALF_CLOSE_EVENT = b"half-close"
+#: Codes of replies with which a server refuses to go on with a session, and then closes it.
+CLOSING_CODES = frozenset({421, 521, 554})
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
@@ -145,6 +147,12 @@ class Dialogue:
     def closed_without_221(self) -> bool:
         """Whether the server closed or reset the connection without a 221 reply before."""
         return self.closed_by_server and self.last_code != 221
+
+    @property
+    def closed_with_reply(self) -> bool:
+        """Whether the server closed the connection and said so: its last reply to the last write ends a session."""
+        codes = self.exchanges[-1].codes[-1:]
+        return self.closed_by_server and bool(codes) and (codes[0] == 221 or codes[0] in CLOSING_CODES)
 
     @property
     def greeted(self) -> bool:

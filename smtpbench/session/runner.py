@@ -23,6 +23,11 @@ from smtpbench.session.client import ClientSession
 from smtpbench.session.context import STOP, UNSCHEDULED, SessionContext, SessionRecorder
 from smtpbench.session.script import Script
 from smtpbench.session.transcript import Transcript
+from smtpbench.units import NS_PER_S
+
+#: A session ends after this many times the timeout of a reply, and not before `_MIN_SESSION_NS`.
+_SESSION_TIMEOUTS = 40
+_MIN_SESSION_NS = 30 * NS_PER_S
 
 
 class FirstErrorRecorder:
@@ -144,10 +149,18 @@ class SessionRunner:
             SessionContext(script, source, timeout_ns or self._timeout_ns, self._credentials), source.transcript
         )
         session.assign(0, UNSCHEDULED, recorder)
-        session.open(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        session.open(now_ns)
+        session.session_deadline_ns = now_ns + self._limit_ns(script, timeout_ns or self._timeout_ns)
         session.connection = self._shard.connect(session, self._route)
         self.connections_peak = max(self.connections_peak, self._shard.connections_open)
         return session
+
+    @staticmethod
+    def _limit_ns(script: Script, timeout_ns: int) -> int:
+        """Return how long a session may take, nanoseconds, whatever the server does."""
+        pauses_ns = sum(step.pause_ns for step in script.steps)
+        return max(_MIN_SESSION_NS, _SESSION_TIMEOUTS * timeout_ns) + pauses_ns
 
 
 @asynccontextmanager

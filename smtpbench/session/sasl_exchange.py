@@ -5,11 +5,15 @@ from __future__ import annotations
 from smtpbench.smtp import sasl
 from smtpbench.smtp.reply import Reply
 
+#: Responses of one exchange, at most. No mechanism needs more than a few.
+MAX_RESPONSES = 10
+
 
 class SaslExchange:
     """One AUTH command with the challenges and responses that follow it (RFC 4954 §4).
 
     Attributes:
+        exhausted: The exchange has no end: it was cancelled, or has had `MAX_RESPONSES` responses.
         command: The AUTH line, with the initial response if the mechanism has one.
         shown_command: The same for a transcript, without credentials.
     """
@@ -17,9 +21,11 @@ class SaslExchange:
     #: What a transcript shows in place of a response.
     SHOWN_RESPONSE = b"(response)\r\n"
 
-    __slots__ = ("_exchange", "command", "shown_command")
+    __slots__ = ("_exchange", "_responses", "command", "exhausted", "shown_command")
 
     def __init__(self, mechanism: str, credentials: tuple[str, str]) -> None:
+        self._responses = 0
+        self.exhausted = False
         self._exchange = sasl.client_exchange(mechanism, *credentials)
         initial = self._exchange.initial_response()
         line = b"AUTH " + mechanism.encode()
@@ -31,10 +37,13 @@ class SaslExchange:
 
     def response_to(self, reply: Reply) -> bytes:
         """Return the line that answers a 334 reply; `*` cancels if its challenge is invalid or one too many."""
+        self._responses += 1
+        self.exhausted = self._responses >= MAX_RESPONSES
         challenge = sasl.decode_line(reply.lines[0])
-        if challenge is None:
-            return b"*\r\n"
         try:
-            return sasl.encode_line(self._exchange.respond(challenge)) + b"\r\n"
+            if challenge is not None:
+                return sasl.encode_line(self._exchange.respond(challenge)) + b"\r\n"
         except ValueError:
-            return b"*\r\n"
+            pass
+        self.exhausted = True  # a server must not go on after a client has cancelled (RFC 4954 §4)
+        return b"*\r\n"

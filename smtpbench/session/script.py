@@ -44,11 +44,12 @@ CHOOSE = 9  #: go on at one of `targets`, drawn by arrival number
 JUMP = 10  #: go on at targets[0]
 CLOSE = 11  #: close the connection now (FIN)
 RESET = 12  #: close it with a reset (RST)
-HALF_CLOSE = 13  #: shut down the writing side
+HALF_CLOSE = 13  #: shut down the writing side, inside TLS by close_notify
+FIN = 14  #: shut down the writing side of the TCP connection, also inside TLS
 
 KIND_NAMES = (
     "command", "mail", "rcpt", "message", "group", "starttls", "tls",
-    "auth", "pause", "choose", "jump", "close", "reset", "half-close",
+    "auth", "pause", "choose", "jump", "close", "reset", "half-close", "fin",
 )  # fmt: skip
 
 # What a session does about an unexpected reply.

@@ -26,7 +26,7 @@ from smtpbench.session.reply_cache import EMPTY_CACHE
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import Step
 from smtpbench.session.transcript import CLIENT, EVENT, Transcript
-from smtpbench.smtp.reply import ReplyReader
+from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, ReplyReader
 
 _NO_RECORDER: Any = None  # a session has no recorder before it is assigned an arrival
 
@@ -58,6 +58,7 @@ class ScriptExecutor:
         "reply_caches",
         "sasl_exchange",
         "sent_ns",
+        "session_deadline_ns",
         "started_ns",
         "step",
         "timeout_ns",
@@ -76,7 +77,7 @@ class ScriptExecutor:
         self.pending_action = api.NOTHING
         self.wake_ns = 0
         self.timeout_ns = api.NEVER
-        self.reader = ReplyReader()
+        self.reader = self._new_reader()
         self.recorder: SessionRecorder = _NO_RECORDER
         self.reply_cache = EMPTY_CACHE
         self.step = context.greeting_step
@@ -84,6 +85,7 @@ class ScriptExecutor:
         self.replies_due = 0
         self.lateness = 0
         self.sent_ns = 0
+        self.session_deadline_ns = api.NEVER
         self.transaction_ns = 0
         self.recipients_accepted = 0
         self.recipients_rejected = 0
@@ -94,6 +96,9 @@ class ScriptExecutor:
         self.done = False
         self.messages_open = 0
         self.n = 0
+
+    def _new_reader(self) -> ReplyReader:
+        return ReplyReader() if self.transcript is None else ReplyReader(MAX_KEPT_REPLY_BYTES)
 
     # -- arrivals ------------------------------------------------------------------------------------------
 
@@ -259,9 +264,9 @@ class ScriptExecutor:
             # earlier writes may be stuck at a server that does not read
             self.sent_ns = self.wake_ns
             self.timeout_ns = self.context.timeout_ns
-        elif kind == s.HALF_CLOSE:
+        elif kind in (s.HALF_CLOSE, s.FIN):
             self.log_event(b"half-close", now_ns)
-            self.pending_action = api.HALF_CLOSE
+            self.pending_action = api.HALF_CLOSE if kind == s.HALF_CLOSE else api.FIN
         else:
             self.record_session_time(now_ns)
             self.finish()
@@ -288,7 +293,7 @@ class ScriptExecutor:
         """Request a TLS handshake. What the server sent behind its 220 is discarded (RFC 3207 §4.2)."""
         if self.reader.pending:
             self.recorder.error("injected_before_tls", decoded(self.reader.pending))
-            self.reader = ReplyReader()
+            self.reader = self._new_reader()
         self.replies_due = 0
         self.reply_cache = EMPTY_CACHE
         self.sent_ns = now_ns

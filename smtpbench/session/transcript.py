@@ -8,6 +8,8 @@ from typing import NamedTuple
 CLIENT = "C"
 SERVER = "S"
 EVENT = "*"
+#: Most octets of a server that a session keeps. A server that sends more is cut off.
+MAX_RECEIVED_BYTES = 1024 * 1024
 
 
 class TranscriptEntry(NamedTuple):
@@ -26,12 +28,20 @@ class TranscriptEntry(NamedTuple):
 
 @dataclass(slots=True)
 class Transcript:
-    """What one session sent and received, in order."""
+    """What one session sent and received, in order.
+
+    Attributes:
+        entries: Reads, writes and events.
+        received_bytes: Octets of all reads.
+    """
 
     entries: list[TranscriptEntry] = field(default_factory=list)
+    received_bytes: int = 0
 
     def add(self, at_ns: int, who: str, data: bytes) -> None:
         """Append one read, one write or one event."""
+        if who == SERVER:
+            self.received_bytes += len(data)
         self.entries.append(TranscriptEntry(at_ns, who, data))
 
     def received(self) -> bytes:

@@ -14,6 +14,8 @@ from functools import lru_cache
 MAX_LINE_BYTES = 64 * 1024
 #: Longest reply that is read, all its lines together.
 MAX_REPLY_BYTES = 1024 * 1024
+#: The same where whole sessions are kept, to be judged.
+MAX_KEPT_REPLY_BYTES = 64 * 1024
 #: Reads up to this size are cached with their replies.
 _MAX_CACHED_BYTES = 2048
 
@@ -68,14 +70,18 @@ def first_code(line: bytes) -> int:
 class ReplyReader:
     """Divides octets into replies, however they are split (RFC 5321 §4.2.1).
 
+    Args:
+        max_bytes: Longest reply that is read.
+
     Attributes:
         pending: Octets that are not yet a whole reply.
         overflow: A reply grew beyond the limits; nothing after it can be told apart.
     """
 
-    __slots__ = ("_lines_bytes", "_scanned", "overflow", "pending")
+    __slots__ = ("_lines_bytes", "_max_bytes", "_scanned", "overflow", "pending")
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_REPLY_BYTES) -> None:
+        self._max_bytes = max_bytes
         self.pending = b""
         self.overflow = False
         self._scanned = 0  # pending[_lines_bytes:_scanned] has no line end: it is not searched again
@@ -103,7 +109,7 @@ class ReplyReader:
         self.pending = buffer[start:]
         self._lines_bytes = line_start - start
         self._scanned = len(self.pending)
-        if len(self.pending) > MAX_REPLY_BYTES or len(self.pending) - self._lines_bytes > MAX_LINE_BYTES:
+        if len(self.pending) > self._max_bytes or len(self.pending) - self._lines_bytes > MAX_LINE_BYTES:
             self.overflow = True
         return replies
 

@@ -204,3 +204,42 @@ async def test_connect_without_a_listener_fails(missing: str, tmp_path: object) 
         nursery.cancel_scope.cancel()
     assert client.reason == (api.CONNECT_REFUSED if missing == "port" else api.CONNECT_FAILED)
     assert client.events == ["connection_lost"]
+
+
+class _LateReplySession(FakeSession):
+    """A server that replies."""
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        super().receive(data, now_ns)
+        return b"a late reply"
+
+    def connected(self, now_ns: int) -> api.Out:
+        super().connected(now_ns)
+        return b""
+
+
+class _HalfClosingSession(TlsSession):
+    """A client that half-closes inside TLS."""
+
+    def __init__(self, action: int) -> None:
+        super().__init__(b"ask", api.START_TLS)
+        self.half_close = action
+
+    def tls_started(self, now_ns: int) -> api.Out:
+        self.pending_action = self.half_close
+        return super().tls_started(now_ns)
+
+    def wake(self, now_ns: int) -> api.Out:
+        self.events.append("wake")
+        return b""
+
+
+@pytest.mark.parametrize("action", [api.HALF_CLOSE, api.FIN])
+async def test_what_comes_after_a_half_close_inside_tls_is_decrypted(tls: servers.Tls, action: int) -> None:
+    client, server = _HalfClosingSession(action), _LateReplySession(b"", api.START_TLS)
+    async with pair(client, server, tls=tls):
+        pass
+    assert server.received == b"ask"
+    assert "eof_received" in server.events
+    assert client.received == b"a late reply"
+    assert "wake" in client.events

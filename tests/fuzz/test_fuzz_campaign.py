@@ -13,6 +13,8 @@ from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, KnownFinding, fuzz_target
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats
+from smtpbench.measure.saved import FUZZ, Saved
+from smtpbench.report.reading.exit_code import exit_code
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import find_scenario, load_scenario, load_text
 from smtpbench.session.server import ServerSession
@@ -145,6 +147,25 @@ def test_known_findings_are_not_new() -> None:
     first = trio.run(partial(main, frozenset()))
     assert first.new_findings == len(first.findings) > 0
     assert trio.run(partial(main, frozenset(keys(first)))).new_findings == 0
+
+
+class _BusySession(ServerSession):
+    """Replies 500 to NOOP while many connections are open."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        if line == b"NOOP\r\n" and self.counts.connections_open > 8:
+            return b"500 5.3.2 Busy\r\n"
+        return super().handle_command(line)
+
+
+def test_finding_under_load_only_fails_no_build() -> None:
+    fuzz_result = fuzz(_BusySession, families=("order",))
+    (finding,) = fuzz_result.findings
+    assert (finding.rule, finding.reproducibility) == ("noop-250", "0 of 3, load-only")
+    assert fuzz_result.new_findings == 0
+    assert exit_code([Saved(FUZZ, fuzz_result.result, Path("result.json"))]) == 0
 
 
 def test_divergence_of_two_servers_is_found() -> None:

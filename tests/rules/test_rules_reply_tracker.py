@@ -150,3 +150,41 @@ def test_tls_alert_in_place_of_a_handshake_is_not_a_reply() -> None:
     begun = (*HELLO, b"STARTTLS\r\n", b"220 go\r\n", b"QUIT\r\n", alert)
     assert rules(*begun) == []
     assert [exchange.codes for exchange in Dialogue.of(transcript(*begun)).exchanges] == [[220], [250], [220], []]
+
+
+@pytest.mark.parametrize("code", [b"554", b"521", b"421"])
+def test_refusal_of_a_group_that_is_closed_late_is_no_hang(code: bytes) -> None:
+    refusal = code + b" synchronization error\r\n"
+    group = b"NOOP\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\n"
+    assert rules(*HELLO, group, refusal, end_reason=api.TIMEOUT) == []
+    assert rules(*HELLO, group, refusal, end_reason=api.CLOSED) == []
+
+
+def test_hang_after_an_answered_refusal_is_reported() -> None:
+    refused = b"MAIL FROM:<a@b.example>\r\n", b"554 no\r\n"
+    assert rules(*HELLO, *refused, b"NOOP\r\n", b"", end_reason=api.TIMEOUT) == ["health"]
+    assert rules(*HELLO, b"NOOP\r\nNOOP\r\nNOOP\r\n", b"554 no\r\n250 ok\r\n", end_reason=api.TIMEOUT) == ["health"]
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"), [((b"NOOP\r\n", b"554 sync\r\n"), True), ((b"VRFY x\r\n", b"550 no\r\n"), False), (QUIT, True)]
+)
+def test_close_with_a_reply_is_told_from_a_crash(last: tuple[bytes, bytes], expected: bool) -> None:
+    assert Dialogue.of(transcript(*HELLO, *last, end_reason=api.CLOSED)).closed_with_reply is expected
+    unanswered = transcript(*HELLO, *last, b"NOOP\r\n", b"", end_reason=api.CLOSED)
+    assert not Dialogue.of(unanswered).closed_with_reply
+
+
+@pytest.mark.parametrize(
+    ("first", "reply", "expected"),
+    [
+        (b"EHLO c.example\r\n", b"500 what\r\n", ["tls-partial"]),
+        (b"EHLO \xff\r\n", b"500 what\r\n", []),
+        (b"eHLO c.example\r\n", b"500 what\r\n", []),
+        (b"LHLO c.example\r\n", b"500 what\r\n", []),
+        (b"VRFY x\r\n", b"502 no\r\n", []),
+        (b"NOOP\r\n", b"503 EHLO first\r\n", []),
+    ],
+)
+def test_first_command_inside_tls_must_be_clean_to_be_judged(first: bytes, reply: bytes, expected: list[str]) -> None:
+    assert rules(*HELLO, b"STARTTLS\r\nX", b"220 go\r\n", b"*tls", first, reply) == expected

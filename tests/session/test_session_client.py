@@ -11,6 +11,7 @@ from fakes import ClientFeed, command_step, message_step, repeated, transaction
 from smtpbench.engine import api
 from smtpbench.session import script as s
 from smtpbench.session.context import LATE_SHIFT, WAIT
+from smtpbench.session.sasl_exchange import MAX_RESPONSES
 from smtpbench.session.script import ExpectedReply, Script, Step
 
 GREETING_AND_EHLO = (b"220 s.example\r\n", b"250 s.example\r\n")
@@ -306,6 +307,18 @@ class TestAuth:
         assert feed.receive(b"501 cancelled\r\n") == b"QUIT\r\n"
         assert feed.recorder.errors == {"auth_refused": 1}
 
+    @pytest.mark.parametrize("challenge", [b"334 \r\n", b"334 YQ==\r\n", b"334 !!!\r\n"])
+    @pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN", "CRAM-MD5", "XOAUTH2"])
+    def test_exchange_without_an_end_ends_the_session(self, mechanism: str, challenge: bytes) -> None:
+        feed = ClientFeed(self.script(mechanism), credentials=("u", "secret"))
+        feed.receive_each(*GREETING_AND_EHLO)
+        sent: list[bytes] = []
+        while feed.session.pending_action != api.CLOSE and len(sent) < 20:
+            sent.append(feed.receive(challenge))
+        assert feed.session.pending_action == api.CLOSE
+        assert len(sent) <= MAX_RESPONSES + 1
+        assert feed.recorder.errors == {"sasl_endless": 1}
+
     def test_challenge_beyond_the_mechanism_is_cancelled(self) -> None:
         feed = ClientFeed(self.script("LOGIN"), credentials=("u", "secret"))
         assert feed.receive_each(*GREETING_AND_EHLO, b"334 YQ==\r\n", b"334 YQ==\r\n", b"334 YQ==\r\n")[-1] == b"*\r\n"
@@ -408,3 +421,13 @@ def test_choose_follows_the_draw() -> None:
         feed = ClientFeed(Script.of("choose", steps, draw=partial(_drawn, draw)))
         assert feed.receive(b"220 s\r\n") == sent
         assert feed.receive(b"250 ok\r\n").startswith(b"MAIL")
+
+
+def test_session_has_a_deadline_whatever_its_replies_do() -> None:
+    group = Step(s.COMMAND, b"NOOP\r\n" * 100, expected_replies=(ExpectedReply("NOOP", s.ANY),) * 100, metric="pipeline")
+    feed = ClientFeed(Script.of("slow", (group,)), transcript=True)
+    feed.session.session_deadline_ns = feed.now_ns + 5_000_000
+    feed.receive(b"220 s\r\n")
+    for _ in range(50):
+        feed.receive(b"250 ok\r\n")
+    assert feed.session.deadline_ns < feed.now_ns

@@ -24,7 +24,7 @@ from smtpbench.measure.saved import CAPACITY, Saved
 from smtpbench.report.formats.markdown import blocks
 from smtpbench.report.reading.capacity import capacity_of
 from smtpbench.report.reading.comparison import compared_metrics_of, compared_rules_of
-from smtpbench.report.reading.findings import LEVELS, findings_of
+from smtpbench.report.reading.findings import findings_of
 from smtpbench.report.reading.formatting import safe
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of, scenario_of
 from smtpbench.report.reading.metrics import key_figures_of, thresholds_of
@@ -92,10 +92,9 @@ def _annotations(head: Head, saved: Saved) -> Iterator[Annotation]:
             yield Annotation("error", f"threshold failed: {head.label}", threshold.sentence, scenario)
     for finding in findings_of(saved):
         if not finding.known:
-            level = "error" if finding.counts else "note" if LEVELS[finding.severity] == "note" else "warning"
             details = f"\nRequired: {finding.requirement}\nReplay: {finding.repeat}" if finding.repeat else ""
             title = f"{finding.severity} {finding.rule} ({finding.section}): {head.label}"
-            yield Annotation(level, title, f"{finding.actual}{details}", safe(finding.file))
+            yield Annotation(finding.level, title, f"{finding.actual}{details}", safe(finding.file))
     for metric in compared_metrics_of(saved):
         if metric.worse:
             text = f"{metric.metric} of {metric.candidate} compared with {metric.baseline}: {metric.verdict}"

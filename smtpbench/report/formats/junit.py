@@ -1,8 +1,9 @@
 """JUnit XML, as CI servers show it: one test suite for each result.
 
-Test cases: the thresholds of a run, the rules that `check` and `fuzz` tried, the metrics of a comparison and the rules that
+Test cases: the thresholds of a run, the rules of `check` and `fuzz`, the metrics of a comparison and the rules that
 its candidates violate differently, whether any rate of a capacity search met the objectives, and for every result whether it
-completed. What does not make `check` fail (a warning, a finding in the baseline) is skipped and keeps its reason.
+completed. What does not make a command fail (a warning, a finding in the baseline or one under load only) is skipped and
+keeps its reason. A rule that was not tried, or whose verdict is inconclusive, is skipped as well.
 
 Source of the format: the testmoapp/junitxml description of what CI servers read; there is no standard.
 """
@@ -18,11 +19,11 @@ from smtpbench.measure.comparison import CANNOT_TELL
 from smtpbench.measure.saved import CAPACITY, Saved
 from smtpbench.report.reading.capacity import capacity_of, capacity_schedule_of
 from smtpbench.report.reading.comparison import compared_metrics_of, compared_rules_of
-from smtpbench.report.reading.findings import SavedFinding, findings_by_rule, verdicts_of
+from smtpbench.report.reading.findings import LEVELS, SavedFinding, findings_by_rule, unverified_of, verdicts_of
 from smtpbench.report.reading.formatting import format_instant, safe
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of
 from smtpbench.report.reading.metrics import all_notes_of, key_figures_of, thresholds_of
-from smtpbench.rules.rule import INCONCLUSIVE, VIOLATED
+from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, VIOLATED
 from smtpbench.threshold import format_value
 
 _FAILURE, _ERROR, _SKIPPED = "failure", "error", "skipped"
@@ -122,10 +123,10 @@ def _thresholds(saved: Saved) -> Iterator[_Case]:
 
 def _rules(saved: Saved) -> Iterator[_Case]:
     findings = findings_by_rule(saved)
-    for verdict in verdicts_of(saved):
+    for verdict in (*verdicts_of(saved), *(rule for rule in unverified_of(saved) if rule.verdict == NOT_RUN)):
         name = f"{verdict.name} ({verdict.section})" if verdict.section else verdict.name
-        if verdict.verdict == INCONCLUSIVE:
-            yield _Case("rules", name, _SKIPPED, f"inconclusive: {verdict.actual}")
+        if verdict.verdict in (INCONCLUSIVE, NOT_RUN):
+            yield _Case("rules", name, _SKIPPED, f"{verdict.mark}: {verdict.actual}" if verdict.actual else verdict.mark)
         elif verdict.verdict != VIOLATED:
             yield _Case("rules", name)
         else:
@@ -137,7 +138,8 @@ def _rules(saved: Saved) -> Iterator[_Case]:
 def _violation(name: str, findings: Sequence[SavedFinding]) -> _Case:
     first = findings[0]
     if not any(finding.counts for finding in findings):
-        why = "in the baseline" if first.known else first.severity
+        unrepeated = first.level != LEVELS[first.severity]
+        why = "in the baseline" if first.known else first.reproducibility if unrepeated else first.severity
         return _Case("rules", name, _SKIPPED, f"violated, but not a failure ({why}): {first.actual}")
     lines = [f"required: {first.requirement}"]
     for finding in findings:

@@ -4,6 +4,8 @@ Each result is one SARIF run. Two alerts are the same if their fingerprints are 
 the cause, and of no time, port or random data, so a finding has the same one every day. `automationDetails` identify what
 was measured, so that a rerun replaces the previous one.
 
+A rule that was not tried, or whose verdict is inconclusive, is a result of the kind `notApplicable`, with the reason.
+
 Source: OASIS, Static Analysis Results Interchange Format Version 2.1.0 plus Errata 01; and GitHub's "SARIF support for code
 scanning", for `security-severity` and for what an upload must hold.
 """
@@ -19,7 +21,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
-from smtpbench.report.reading.findings import LEVELS, SavedFinding, SavedVerdict, findings_of, verdicts_of
+from smtpbench.report.reading.findings import LEVELS, SavedFinding, SavedVerdict, findings_of, unverified_of, verdicts_of
 from smtpbench.report.reading.formatting import format_instant, rfc_url
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of
 from smtpbench.rules.register import BY_NAME
@@ -41,7 +43,7 @@ def sarif(several: Sequence[Saved]) -> str:
 def _run(head: Head, saved: Saved) -> dict[str, Any]:
     findings = findings_of(saved)
     rules: dict[str, SavedVerdict | SavedFinding] = {finding.rule: finding for finding in findings}
-    rules |= {verdict.name: verdict for verdict in verdicts_of(saved)}
+    rules |= {verdict.name: verdict for verdict in (*verdicts_of(saved), *unverified_of(saved))}
     index_of = {name: index for index, name in enumerate(rules)}
     driver: dict[str, Any] = {"name": "smtpbench", "rules": [_rule(name, source) for name, source in rules.items()]}
     if head.version:
@@ -56,7 +58,10 @@ def _run(head: Head, saved: Saved) -> dict[str, Any]:
         "automationDetails": {"id": f"smtpbench/{head.kind}/{_STAMP.sub('', head.label)}/"},
         "invocations": [invocation],
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding, index_of[finding.rule]) for finding in findings],
+        "results": [
+            *(_result(finding, index_of[finding.rule]) for finding in findings),
+            *(_not_applicable(saved, verdict, index_of[verdict.name]) for verdict in unverified_of(saved)),
+        ],
         "properties": {"target": head.target, "banner": head.banner},
     }
 
@@ -98,7 +103,7 @@ def _result(finding: SavedFinding, index: int) -> dict[str, Any]:
     data: dict[str, Any] = {
         "ruleId": finding.rule,
         "ruleIndex": index,
-        "level": LEVELS[finding.severity],
+        "level": finding.level,
         "message": {"text": _text("\n".join(filter(None, lines)))},
         "locations": [{"physicalLocation": {"artifactLocation": _location(finding.file), "region": {"startLine": 1}}}],
         "partialFingerprints": {"smtpbenchFinding/v1": hashlib.sha256(finding.key.encode()).hexdigest()},
@@ -108,6 +113,18 @@ def _result(finding: SavedFinding, index: int) -> dict[str, Any]:
     if finding.known:
         data["suppressions"] = [{"kind": "external", "justification": "It is in the baseline."}]
     return data
+
+
+def _not_applicable(saved: Saved, verdict: SavedVerdict, index: int) -> dict[str, Any]:
+    return {
+        "ruleId": verdict.name,
+        "ruleIndex": index,
+        "kind": "notApplicable",
+        "level": "none",
+        "message": {"text": _text(f"{verdict.mark}: {verdict.actual}" if verdict.actual else verdict.mark)},
+        "locations": [{"physicalLocation": {"artifactLocation": _location(saved.path), "region": {"startLine": 1}}}],
+        "partialFingerprints": {"smtpbenchVerdict/v1": hashlib.sha256(verdict.name.encode()).hexdigest()},
+    }
 
 
 def _text(text: str) -> str:

@@ -11,7 +11,18 @@ from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
 from smtpbench.report.reading.formatting import safe
 from smtpbench.report.reading.lenient import MAX_ENTRIES, entries, items, mapping, natural, records, text, texts
 from smtpbench.rules.register import BY_NAME
-from smtpbench.rules.rule import ADVICE, INCONCLUSIVE, NOT_RUN, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
+from smtpbench.rules.rule import (
+    ADVICE,
+    INCONCLUSIVE,
+    NOT_RUN,
+    PASS,
+    SECURITY,
+    SEVERITIES,
+    VIOLATED,
+    VIOLATION,
+    WARNING,
+    fails_command,
+)
 
 #: Severities on the scale of formats that have three levels: error, warning, note.
 LEVELS: Final = {SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
@@ -96,6 +107,13 @@ class SavedFinding:
     counts: bool
     key: str
 
+    @property
+    def level(self) -> str:
+        """The finding on the scale of formats that have three levels: `error` if it makes the command fail."""
+        if self.counts:
+            return "error"
+        return LEVELS[self.severity] if self.known or LEVELS[self.severity] != "error" else "warning"
+
 
 class FuzzCases(NamedTuple):
     """The cases of a fuzzing campaign.
@@ -120,8 +138,7 @@ def verdict_mark(verdict: str, severity: str) -> str:
 
 def counts_against(verdict: str, severity: str, strict: bool) -> bool:
     """Return whether a verdict makes the command fail: a warning never does, and advice only with `--strict`."""
-    severities = (SECURITY, VIOLATION, ADVICE) if strict else (SECURITY, VIOLATION)
-    return verdict == VIOLATED and severity in severities
+    return verdict == VIOLATED and fails_command(severity, strict=strict)
 
 
 def section_order(section: str) -> tuple[int, list[int]]:
@@ -156,6 +173,11 @@ def rules_of(saved: Saved) -> list[SavedVerdict]:
 def verdicts_of(saved: Saved) -> list[SavedVerdict]:
     """Return the verdict on every rule that ran, the most severe first."""
     return sorted((rule for rule in rules_of(saved) if rule.verdict != NOT_RUN), key=lambda rule: (rule.rank, rule.name))
+
+
+def unverified_of(saved: Saved) -> list[SavedVerdict]:
+    """Return the rules of which nothing is known, in the order of the result: not tried, or inconclusive."""
+    return [rule for rule in rules_of(saved) if rule.verdict in (INCONCLUSIVE, NOT_RUN)]
 
 
 def recorded_findings_of(saved: Saved, limit: int = MAX_ENTRIES) -> list[SavedFinding]:
@@ -237,7 +259,7 @@ def _unrecorded(saved: Saved, verdict: SavedVerdict) -> SavedFinding:
 def _finding(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, SavedVerdict], strict: bool) -> SavedFinding:
     name, severity, known = text(entry.get("rule")) or "?", read_severity(entry.get("severity")), entry.get("known") is True
     verdict, registered = rules.get(name), BY_NAME.get(name)
-    cause = text(entry.get("cause"))
+    cause, reproducibility = text(entry.get("cause")), text(entry.get("reproducibility"))
     return SavedFinding(
         id=text(entry.get("id")) or name,
         rule=name,
@@ -245,14 +267,14 @@ def _finding(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, SavedVe
         severity=severity,
         requirement=verdict.requirement if verdict else registered.requirement if registered else "",
         actual=text(entry.get("actual")),
-        reproducibility=text(entry.get("reproducibility")),
+        reproducibility=reproducibility,
         hits=max(1, natural(entry.get("hits"))),
         file=_file(saved, entry.get("file")),
         file_name=text(entry.get("file")),
         dialogue=texts(entry.get("dialogue")),
         repeat=text(entry.get("repeat")),
         known=known,
-        counts=not known and counts_against(VIOLATED, severity, strict),
+        counts=fails_command(severity, strict=strict, reproducibility=reproducibility, known=known),
         key=f"{name}\n{cause}" if cause else name,
     )
 

@@ -27,8 +27,8 @@ class _LosesPipelinedCommand(ServerSession):
     __slots__ = ()
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
-        if data.startswith(b"NOOP\r\nMAIL") and self.state == state.READY:
-            data = data.replace(b"NOOP\r\n", b"")
+        if data.startswith(b"RSET\r\nMAIL") and self.state == state.READY:
+            data = data.removeprefix(b"RSET\r\n")
         return super().receive(data, now_ns)
 
 

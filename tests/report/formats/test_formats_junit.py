@@ -64,7 +64,10 @@ def test_rules_fail_pass_or_are_skipped() -> None:
     by_rule = {name.split()[0]: kind_of(case) for name, case in found.items()}
     assert by_rule == {
         "completed": None, "eod-lf-lf": Failure, "rcpt-100": Skipped, "dsn-arguments": None, ADVICE_RULE: Skipped,
+        "tls-inject": Skipped,
     }  # fmt: skip
+    assert found["tls-inject (RFC 3207 §4.2)"].result[0].message == "not run"
+    assert found["rcpt-100 (RFC 5321 §4.5.3.1.8)"].result[0].message == "inconclusive: it went on"
     (failure,) = found["eod-lf-lf (RFC 5321 §4.1.1.4)"].result
     assert failure.message == "it went on"
     assert failure.type == "security"

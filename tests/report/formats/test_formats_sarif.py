@@ -43,7 +43,8 @@ def test_rules_hold_requirement_and_section() -> None:
 def test_results_point_at_the_scenario_that_replays_them() -> None:
     (run,) = log_of(check_result("it went on"))["runs"]
     results = {result["ruleId"]: result for result in run["results"]}
-    assert {name: result["level"] for name, result in results.items()} == {"eod-lf-lf": "error", ADVICE_RULE: "note"}
+    found = {name: result["level"] for name, result in results.items() if "kind" not in result}
+    assert found == {"eod-lf-lf": "error", ADVICE_RULE: "note"}
     one = results["eod-lf-lf"]
     assert run["tool"]["driver"]["rules"][one["ruleIndex"]]["id"] == "eod-lf-lf"
     (location,) = one["locations"]
@@ -54,6 +55,16 @@ def test_results_point_at_the_scenario_that_replays_them() -> None:
     (elsewhere,) = log_of(check_result(), folder="/abs/a b")["runs"]
     uri = elsewhere["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
     assert uri == "file:///abs/a%20b/findings/eod-lf-lf-0123abcd.yaml"
+
+
+def test_rule_that_was_not_verified_is_not_applicable() -> None:
+    (run,) = log_of(check_result("no recipient"))["runs"]
+    found = {result["ruleId"]: result for result in run["results"] if "kind" in result}
+    assert {name: (result["kind"], result["level"]) for name, result in found.items()} == {
+        "rcpt-100": ("notApplicable", "none"), "tls-inject": ("notApplicable", "none"),
+    }  # fmt: skip
+    assert found["rcpt-100"]["message"]["text"] == "inconclusive: no recipient"
+    assert run["tool"]["driver"]["rules"][found["tls-inject"]["ruleIndex"]]["id"] == "tls-inject"
 
 
 @pytest.mark.parametrize("file", ["../../etc/passwd", "/etc/passwd", "", ".", "a\nb", 7, None])
