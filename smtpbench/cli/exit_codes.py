@@ -27,6 +27,7 @@ from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
 from smtpbench.text import did_you_mean, visible
 
 FINDINGS = 1
+INCOMPLETE = 4
 THRESHOLD_FAILED = 99
 BUG = 70
 INTERRUPTED = 130
@@ -56,6 +57,7 @@ EXIT_CODES = (
         "An option, a URL or a file cannot be understood; the message names the place.",
     ),
     ExitCode(CannotRun.exit_code, "could not run", "The target, a certificate, a login or this machine stands in the way."),
+    ExitCode(INCOMPLETE, "incomplete", "A worker was lost, or nothing was accepted."),
     ExitCode(BUG, "bug in smtpbench", "An error that smtpbench did not expect; the message names a file with details."),
     ExitCode(THRESHOLD_FAILED, "threshold failed", "A threshold of the run does not hold, or no rate meets the objectives."),
     ExitCode(INTERRUPTED, "interrupted", "SIGINT or SIGTERM ended the command; what was measured until then is saved."),

@@ -10,7 +10,7 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, WHEN_BUSY, one_of
-from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED, THRESHOLD_FAILED
+from smtpbench.cli.exit_codes import FINDINGS, INCOMPLETE, INTERRUPTED, THRESHOLD_FAILED
 from smtpbench.cli.options import (
     Arrivals,
     Connections,
@@ -178,6 +178,8 @@ def command(
         typer.echo(to_text(outcome.result))
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if outcome.incomplete:
+        raise typer.Exit(INCOMPLETE)
     if not all(one["passed"] for one in outcome.result["thresholds"]):
         raise typer.Exit(THRESHOLD_FAILED)
     if outcome.findings:

@@ -37,6 +37,8 @@ def build(record: RunRecord) -> dict[str, Any]:
         notes=[*_notes(record), *record.notes],
     )
     result["thresholds"] = request.monitor.results(collector, plan, window_s)
+    if record.lost_workers:
+        result["lost_workers"] = [worker.to_data(planned) for worker, planned in record.lost_workers]
     if record.hostile is not None:
         result["hostile"] = _hostile_section(record, record.hostile, measured_ns)
     if request.monitor.domains:

@@ -70,6 +70,12 @@ class WorkerReport:
     rss_bytes: int
     domains: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
 
+    @property
+    def measured_messages(self) -> int:
+        """Messages of the measured window, before a `Collector` has added the report."""
+        parts = (self.baseline, self.steady, *(part for both in self.domains.values() for part in both))
+        return sum(part.attempted for part in parts)
+
     def to_data(self) -> dict[str, Any]:
         """Return the report as data for JSON; `from_data` reads it."""
         values = {name: getattr(self, name) for name in self.__slots__}

@@ -92,6 +92,7 @@ class ComparisonStudy(StudyProgress):
         if done.interrupted:
             self._mark_interrupted()
             return False
+        done.require_complete()
         self.runs[candidate.name].append(done.result)
         values = [f"{metric.text} {_format_metric(metric, done.result)}" for metric in request.metrics[:3]]
         self._report(f"{now}: {', '.join(values)}", milestone=True)

@@ -12,9 +12,10 @@ from smtpbench.report.reading.findings import findings_of
 from smtpbench.report.reading.head import COMPLETED, heads_of
 from smtpbench.report.reading.metrics import thresholds_of
 
-FINE, FINDINGS, COULD_NOT_RUN, THRESHOLD, INTERRUPTED = 0, 1, 3, 99, 130
+FINE, FINDINGS, COULD_NOT_RUN, INCOMPLETE, THRESHOLD, INTERRUPTED = 0, 1, 3, 4, 99, 130
+_CODE_OF_STATUS: Final = {"interrupted": INTERRUPTED, "incomplete": INCOMPLETE}
 #: Exit codes in the order of precedence: an incomplete result comes first.
-_PRECEDENCE: Final = (COULD_NOT_RUN, INTERRUPTED, THRESHOLD, FINDINGS)
+_PRECEDENCE: Final = (COULD_NOT_RUN, INTERRUPTED, INCOMPLETE, THRESHOLD, FINDINGS)
 
 
 def exit_code(several: Iterable[Saved]) -> int:
@@ -25,7 +26,7 @@ def exit_code(several: Iterable[Saved]) -> int:
 
 def _codes(status: str, saved: Saved) -> Iterable[int]:
     if status not in (COMPLETED, "aborted"):  # a threshold aborts, and has a code of its own
-        yield INTERRUPTED if status == "interrupted" else COULD_NOT_RUN
+        yield _CODE_OF_STATUS.get(status, COULD_NOT_RUN)
     if any(not threshold.passed for threshold in thresholds_of(saved)):
         yield THRESHOLD
     if any(finding.counts for finding in findings_of(saved)):
