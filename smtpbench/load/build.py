@@ -21,6 +21,7 @@ def build(record: RunRecord) -> dict[str, Any]:
     plan = request.plan
     measured_ns = max(0, record.end_ns - collector.start_ns - plan.warmup_ns)
     window_s = measured_ns / NS_PER_S
+    silences = collector.silences()
     examples = {visible(kind): visible(text) for kind, text in collector.totals.examples.items()}
     result = results.build(
         run_id=record.prepared.job.run_id,
@@ -34,8 +35,10 @@ def build(record: RunRecord) -> dict[str, Any]:
         warmup=collector.warmup,
         health=collector.health,
         window_s=window_s,
-        notes=[*_notes(record), *record.notes],
+        notes=[*map(_silence_note, silences), *_notes(record), *record.notes],
     )
+    if silences:
+        result["silences"] = [{"from_s": begin_s, "to_s": end_s} for begin_s, end_s in silences]
     result["thresholds"] = request.monitor.results(collector, plan, window_s)
     if record.lost_workers:
         result["lost_workers"] = [worker.to_data(planned) for worker, planned in record.lost_workers]
@@ -79,6 +82,11 @@ def _load_section(plan: LoadPlan, message_bytes: int | None) -> dict[str, Any]:
         "workers": plan.workers,
         "message_bytes": message_bytes,
     }
+
+
+def _silence_note(silence: tuple[float, float]) -> str:
+    begin_s, end_s = silence
+    return f"The server stopped answering: no reply came from {begin_s:.1f} s to {end_s:.1f} s, although replies were due."
 
 
 def _notes(record: RunRecord) -> list[str]:

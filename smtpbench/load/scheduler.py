@@ -16,7 +16,15 @@ from typing import Protocol
 from smtpbench.engine import api
 from smtpbench.engine.connection import Connection, Route
 from smtpbench.session.client import ClientSession
-from smtpbench.session.context import START, STOP, UNSCHEDULED, WAIT, SessionContext, SessionRecorder
+from smtpbench.session.context import (
+    START,
+    STOP,
+    UNSCHEDULED,
+    WAIT,
+    SessionContext,
+    SessionRecorder,
+    UnansweredSample,
+)
 
 #: Delay before a connection that failed twice in a row is opened again. It doubles with each failure, up to the maximum.
 BACKOFF_NS = 50_000_000
@@ -115,7 +123,12 @@ class ArrivalScheduler:
         """Note that the connection of a session is closed."""
         raise NotImplementedError
 
-    def interrupt(self) -> list[ClientSession]:
+    def unanswered(self, now_ns: int) -> Iterator[tuple[SessionRecorder, list[UnansweredSample]]]:
+        """Yield what is known now of the latencies that are waited for, each with the recorder of its arrival."""
+        for session in list(self.sessions):
+            yield session.recorder, session.unanswered(now_ns)
+
+    def interrupt(self, now_ns: int) -> list[ClientSession]:
         """Interrupt the arrivals that wait, and return the sessions that the caller must stop."""
         self._arrivals_ended = True
         return list(self.sessions)
@@ -284,13 +297,18 @@ class OpenModel(ArrivalScheduler):
     def stop_arrivals(self, now_ns: int) -> None:
         if not self._arrivals_ended:
             self._next = None
-            self._interrupt_queue()
+            self._interrupt_queue(now_ns)
             self._end_arrivals(now_ns)
 
-    def interrupt(self) -> list[ClientSession]:
+    def unanswered(self, now_ns: int) -> Iterator[tuple[SessionRecorder, list[UnansweredSample]]]:
+        yield from super().unanswered(now_ns)
+        for n, intended_ns in list(self._queue):
+            yield self._recorders.of(n, intended_ns), self._unanswered_in_queue(n, intended_ns, now_ns)
+
+    def interrupt(self, now_ns: int) -> list[ClientSession]:
         self._next = None
-        self._interrupt_queue()
-        return super().interrupt()
+        self._interrupt_queue(now_ns)
+        return super().interrupt(now_ns)
 
     def next_arrival(self, session: ClientSession, now_ns: int) -> int:
         if self._queue:
@@ -357,10 +375,17 @@ class OpenModel(ArrivalScheduler):
             self._transport.push(session.connection, session.finish_waiting(now_ns))
         self._check_finished()
 
-    def _interrupt_queue(self) -> None:
+    def _unanswered_in_queue(self, n: int, intended_ns: int, now_ns: int) -> list[UnansweredSample]:
+        names = filter(None, (self.context.message_metric, "transaction"))
+        samples = [UnansweredSample(name, None, max(0, now_ns - intended_ns)) for name in names]
+        return samples * self._messages(n)
+
+    def _interrupt_queue(self, now_ns: int) -> None:
         while self._queue:
             n, intended_ns = self._queue.popleft()
-            self._recorders.of(n, intended_ns).interrupted += self._messages(n)
+            recorder = self._recorders.of(n, intended_ns)
+            recorder.censor(self._unanswered_in_queue(n, intended_ns, now_ns))
+            recorder.interrupted += self._messages(n)
 
     def _check_finished(self) -> None:
         if not self._queue:

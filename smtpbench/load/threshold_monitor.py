@@ -81,7 +81,8 @@ class ThresholdMonitor:
         if self.grace_ns is None or not self.thresholds or window_s < self.grace_ns / NS_PER_S:
             return ""
         return "; ".join(
-            describe(one.to_data()) for one in failed_during_run(self.thresholds, _figures(collector, plan, window_s))
+            describe(one.to_data())
+            for one in failed_during_run(self.thresholds, _figures(collector, plan, window_s, in_progress=True))
         )
 
     def results(self, collector: Collector, plan: LoadPlan, window_s: float) -> list[dict[str, Any]]:
@@ -95,6 +96,8 @@ class ThresholdMonitor:
         return [one.to_data() for one in evaluate(self.thresholds, _figures(collector, plan, window_s))]
 
 
-def _figures(collector: Collector, plan: LoadPlan, window_s: float) -> Figures:
+def _figures(collector: Collector, plan: LoadPlan, window_s: float, *, in_progress: bool = False) -> Figures:
+    """Return the figures of a run; of one in progress, with what is known of the arrivals that are not answered yet."""
     generator = generator_section(collector.health, collector.totals, window_s, closed_model=not plan.open_model)
-    return Figures(collector.totals, window_s, generator, collector.domains)
+    totals = collector.with_pending() if in_progress else collector.totals
+    return Figures(totals, window_s, generator, collector.domains, closed_model=not plan.open_model)

@@ -155,7 +155,7 @@ class Worker:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        for session in self.scheduler.interrupt():
+        for session in self.scheduler.interrupt(time.monotonic_ns()):
             self.shard.stop(session.connection)
         self._finished.set()
 

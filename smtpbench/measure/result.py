@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from smtpbench import __version__
+from smtpbench.measure.censoring import is_lower_bound
 from smtpbench.measure.health import Health, cpu_times_s, limit_reasons, machine, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
-from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
+from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 
 #: Increases when programs that read results must change; `result.schema.json` describes this version.
 VERSION = 1
@@ -27,8 +28,13 @@ SCHEMA = f"smtpbench-result/{VERSION}"
 _PERCENTS = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p99_9_ms": 99.9}
 
 
-def summary(histogram: Histogram) -> dict[str, float | str]:
-    """Return `latency.<metric>.service`: count, milliseconds, and the whole histogram in the encoding of HdrHistogram."""
+def summary(histogram: Histogram, censored: Histogram | None = None) -> dict[str, Any]:
+    """Return `latency.<metric>.service`: count, milliseconds, and the whole histogram in the encoding of HdrHistogram.
+
+    Args:
+        histogram: All samples.
+        censored: Those of them that are lower bounds, of replies that did not come; None if there are none.
+    """
     found = histogram.percentiles_ms(_PERCENTS.values())
     return {
         "count": histogram.count,
@@ -38,15 +44,37 @@ def summary(histogram: Histogram) -> dict[str, float | str]:
         "max_ms": histogram.max_ns / 1e6,
         "out_of_range": histogram.out_of_range,
         "histogram": histogram.encode(),
+        **_bounds(histogram, censored),
+    }
+
+
+def _bounds(histogram: Histogram, censored: Histogram | None) -> dict[str, Any]:
+    """Return the keys of a summary that say which of its statistics are lower bounds."""
+    if censored is None or not censored.count:
+        return {"censored": 0, "lower_bounds": []}
+    marked = [name for name, percent in _PERCENTS.items() if is_lower_bound(histogram, censored, percent)]
+    return {
+        "censored": censored.count,
+        "lower_bounds": ["mean_ms", *marked, "max_ms"],
+        "censored_histogram": censored.encode(),
     }
 
 
 def latency_section(totals: Interval, ok: bool) -> dict[str, Any]:
     """Return service and response time of every metric, of the expected replies (`ok`) or of the unexpected ones."""
     return {
-        metric: {"service": summary(latency.service), "response": summary(latency.response)}
+        metric: _times(latency, totals.censored.get(metric) if ok else None)
         for (metric, expected), latency in sorted(totals.latencies.items())
         if expected is ok
+    }
+
+
+def _times(latency: Latency, bounds: Latency | None) -> dict[str, Any]:
+    if bounds is None:
+        return {"service": summary(latency.service), "response": summary(latency.response)}
+    return {
+        "service": summary(latency.service, bounds.service),
+        "response": summary(latency.response, bounds.response),
     }
 
 

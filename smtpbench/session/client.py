@@ -131,10 +131,14 @@ class ClientSession(ScriptExecutor):
         if self.done:
             pass
         elif reason == api.STOPPED:
+            waits_ns = [max(0, now_ns - self.sent_ns)] * self.messages_open
+            self.recorder.censor(self.unanswered(now_ns), waits_ns)
             self.recorder.interrupted += self.messages_open
         elif self.idle:
             self.recorder.error("closed_idle", f"{reason} between two arrivals")
         else:
+            if reason in (api.TIMEOUT, api.CONNECT_TIMEOUT) and self.transcript is None:
+                self.recorder.censor(self.unanswered(now_ns))
             if self.reader.pending:
                 detail = detail or "in the middle of a reply"
             self.fail_messages(reason, f"{detail or 'while waiting'} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")

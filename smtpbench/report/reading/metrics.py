@@ -10,8 +10,9 @@ from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.measure.thresholds import describe
+from smtpbench.report.reading.formatting import LowerBound
 from smtpbench.report.reading.head import generator_of, notes_of
-from smtpbench.report.reading.lenient import duration_s, items, mapping, natural, number, records, text
+from smtpbench.report.reading.lenient import duration_s, items, mapping, natural, number, records, text, texts
 from smtpbench.units import NS_PER_MS
 
 SERVICE, RESPONSE = "service", "response"
@@ -197,7 +198,9 @@ def latencies_of(saved: Saved) -> list[MetricLatency]:
 
 
 def _statistics(value: Mapping[str, Any]) -> Milliseconds:
-    return {statistic: number(value.get(statistic)) for statistic in STATISTICS}
+    bounds = texts(value.get("lower_bounds"))
+    found = {statistic: number(value.get(statistic)) for statistic in STATISTICS}
+    return {name: LowerBound(ms) if ms is not None and name in bounds else ms for name, ms in found.items()}
 
 
 def statistics_of(saved: Saved, metric: str, time: str) -> Milliseconds | None:
@@ -216,7 +219,10 @@ def read_threshold(entry: Mapping[str, Any], text_key: str) -> SavedThreshold:
     shown, unit = text(entry.get(text_key)) or "?", text(entry.get("unit"))
     value, margin = number(entry.get("value")), number(entry.get("margin_share", entry.get("margin")))
     passed = entry.get("passed") is True
-    as_sentence = describe({"threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
+    as_sentence = describe({
+        "threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed,
+        "lower_bound": entry.get("lower_bound") is True,
+    })  # fmt: skip
     return SavedThreshold(shown, unit, number(entry.get("limit")), value, margin, passed, as_sentence)
 
 
