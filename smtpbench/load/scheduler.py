@@ -212,7 +212,9 @@ class ClosedModel(ArrivalScheduler):
     def session_ended(self, session: ClientSession, now_ns: int) -> None:
         self._remove(session)
         consecutive_failures = session.consecutive_failures + 1 if session.broken else 0
-        if consecutive_failures < 2:
+        if session.given_back:
+            self._open(session.n, UNSCHEDULED, session.recorder, now_ns)
+        elif consecutive_failures < 2:
             self._open_next(now_ns, consecutive_failures)
         elif not self._arrivals_ended:
             self._delayed += 1
@@ -324,6 +326,8 @@ class OpenModel(ArrivalScheduler):
         self._remove(session)
         if session in self._idle:
             self._idle.remove(session)
+        if session.given_back:
+            self._queue.appendleft((session.n, session.intended_ns))
         self._open_for_queue(now_ns)
         self._check_finished()
 

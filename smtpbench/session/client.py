@@ -43,6 +43,7 @@ class ClientSession(ScriptExecutor):
     Attributes:
         connection: The engine's handle, set by the caller that connects, so that what `resume` returns can be pushed.
         broken: The session ended otherwise than by its script.
+        given_back: The connection ended before the assigned arrival was offered; the arrival source issues it again.
         consecutive_failures: How many sessions in a row broke before this one; an accepted message resets it. Set by the
             arrival source.
 
@@ -136,6 +137,8 @@ class ClientSession(ScriptExecutor):
             self.recorder.interrupted += self.messages_open
         elif self.idle:
             self.recorder.error("closed_idle", f"{reason} between two arrivals")
+        elif reason in (api.CLOSED, api.CONNECTION_RESET) and not self.reader.pending and self.nothing_offered():
+            self.give_back(f"{reason} between two arrivals")
         else:
             if reason in (api.TIMEOUT, api.CONNECT_TIMEOUT) and self.transcript is None:
                 self.recorder.censor(self.unanswered(now_ns))
@@ -300,6 +303,9 @@ class ClientSession(ScriptExecutor):
             return self.advance(now_ns)
         if reply.code == 0:
             return self.fail("malformed_reply", reply_text(reply))
+        if reply.code == 421 and self.nothing_offered(1):
+            self.give_back(reply_text(reply))
+            return b""
         if reply.code == 421:
             if step.on_unexpected == s.ABORT_TRANSACTION:
                 self.complete_transaction(False, now_ns)
@@ -337,6 +343,8 @@ class ClientSession(ScriptExecutor):
         elif self.idle:
             self.recorder.error("closed_idle", reply_text(reply))
             self.finish()
+        elif self.nothing_offered():
+            self.give_back(reply_text(reply))
         else:
             self.fail("closed_421", reply_text(reply))
 

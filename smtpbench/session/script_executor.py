@@ -48,6 +48,7 @@ class ScriptExecutor:
         "consecutive_failures",
         "context",
         "done",
+        "given_back",
         "idle",
         "intended_ns",
         "iterating",
@@ -100,6 +101,7 @@ class ScriptExecutor:
         self.iterating = False
         self.idle = False
         self.done = False
+        self.given_back = False
         self.messages_open = 0
         self.n = 0
 
@@ -145,6 +147,31 @@ class ScriptExecutor:
     def _record_lateness(self, now_ns: int) -> None:
         late_ns = now_ns - self.intended_ns
         self.lateness = late_ns // 1000 << LATE_SHIFT if late_ns > 0 else 0  # UNSCHEDULED is never in the past
+
+    def nothing_offered(self, replies: int = 0) -> bool:
+        """Return whether the connection ends between two arrivals, although the second has been assigned.
+
+        A server may limit the number of messages of a connection. It closes after the last reply, when the first command of
+        the next message may be under way. That message was not refused, and another connection can send it.
+
+        Args:
+            replies: Number of replies since that command that only say that the connection ends.
+        """
+        script = self.context.script
+        return (
+            self.iterating
+            and self.iterations_left < script.iterations - 1
+            and self.position == script.loop_start + 1
+            and self.step is script.steps[script.loop_start]
+            and self.replies_due == len(self.step.expected_replies) - replies
+        )
+
+    def give_back(self, detail: str) -> None:
+        """End the session; the arrival source opens another connection for its arrival."""
+        self.recorder.error("closed_idle", detail)
+        self.given_back = True
+        self.messages_open = 0
+        self.finish()
 
     def begin_iteration(self, now_ns: int) -> None:
         """Begin an iteration with the arrival that was assigned."""

@@ -399,3 +399,29 @@ def test_session_changes_its_recorder_with_the_phase(make: Callable[[Script], Re
     if recorders.by_domain:
         assert found["baseline@b.example"] == {"accepted": 3}
         assert "warmup@b.example" not in found
+
+
+class LimitedTransport(FakeTransport):
+    """A server that closes a connection after its third message, with a 421 that comes behind the reply."""
+
+    def _serve(self, connection: Any, out: Any) -> None:
+        connection.accepted = getattr(connection, "accepted", 0) + out.count(b"\r\n.\r\n")
+        if out.startswith(b"MAIL") and connection.accepted == 3:
+            out = b""
+            self.call_at(self.now_ns, lambda now_ns: self._deliver(connection, b"421 4.7.0 enough\r\n"))
+        super()._serve(connection, out)
+
+
+@pytest.mark.parametrize("model", [ClosedModel, OpenModel])
+def test_limit_of_messages_a_connection_fails_no_message(model: type[ArrivalScheduler]) -> None:
+    transport = LimitedTransport()
+    options: dict[str, Any] = {"numbers": iter(range(20))}
+    if model is OpenModel:
+        options = {"arrivals": arrivals(MS, 20), "start_ns": 0}  # more than two connections can serve: some wait
+    simulation = Simulation(model, repeated(iterations=10**9), 2, transport, **options)
+    transport.run()
+    assert simulation.finished == 1
+    assert simulation.recorder.messages == {"accepted": 20}
+    assert set(simulation.recorder.errors) == {"closed_idle"}
+    assert simulation.scheduler.connections_peak == 2
+    assert transport.connected >= 7
