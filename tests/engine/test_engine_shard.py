@@ -204,3 +204,22 @@ async def test_connect_without_a_listener_fails(missing: str, tmp_path: object) 
         nursery.cancel_scope.cancel()
     assert client.reason == (api.CONNECT_REFUSED if missing == "port" else api.CONNECT_FAILED)
     assert client.events == ["connection_lost"]
+
+
+@pytest.mark.parametrize(
+    "out", [b"more", (b"more", b"than that"), [b"more", b"and more"]], ids=["plain", "pair", "segments"]
+)
+async def test_reply_that_is_there_is_read_before_a_reset_is_reported(out: api.Out) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    shard, client = Shard(), FakeSession()
+    connection = shard.connect(client, Route(socket.AF_INET, listener.getsockname()))
+    assert connection is not None
+    server, _ = listener.accept()
+    server.sendall(b"552 too big\r\n" * 100)  # more than one read
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    server.close()
+    shard.push(connection, out)
+    assert client.received == b"552 too big\r\n" * 100
+    assert client.reason == api.CONNECTION_RESET
+    shard.close()
+    listener.close()
