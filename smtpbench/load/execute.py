@@ -61,6 +61,7 @@ class RunRecord:
         hostile: Answer of the hostile sessions' process; None without hostile sessions.
         folder: Folder that holds the files of the run.
         write_errors: Why files of the run are incomplete or elsewhere; empty if they are not.
+        sending_end_ns: When new arrivals were stopped early, of `time.monotonic_ns`; None if they were not.
         lost_workers: Workers that were lost, each with the messages of its share; None if that is a length of time.
     """
 
@@ -74,6 +75,7 @@ class RunRecord:
     hostile: dict[str, Any] | None
     folder: Path
     write_errors: str
+    sending_end_ns: int | None = None
     lost_workers: tuple[tuple[LostWorker, int | None], ...] = ()
 
 
@@ -105,6 +107,7 @@ class _Execution:
         self._signals = 0
         self._abort_reason = ""
         self._notes: list[str] = []
+        self._sending_end_ns: int | None = None
         self._lost: list[tuple[LostWorker, int | None]] = []
 
     async def run(self) -> RunRecord:
@@ -137,6 +140,7 @@ class _Execution:
             hostile=self._hostile.answer if self._hostile else None,
             folder=files.folder if files else self._prepared.request.out,
             write_errors=files.errors if files else "",
+            sending_end_ns=self._sending_end_ns,
             lost_workers=tuple(self._lost),
         )
 
@@ -247,7 +251,11 @@ class _Execution:
         self._abort_reason = self._prepared.request.monitor.abort_reason(self._collector, self._plan, end_s)
         if self._abort_reason:
             self._observer.notify(f"stopping: {visible(self._abort_reason)}")
-            self._controls.drain.set()
+            self._stop_arrivals()
+
+    def _stop_arrivals(self) -> None:
+        self._sending_end_ns = self._sending_end_ns or time.monotonic_ns()
+        self._controls.drain.set()
 
     async def _handle_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -259,6 +267,6 @@ class _Execution:
                     self._observer.notify(
                         f"stopping: messages in progress have {drain_s:g} s to finish; press Ctrl-C again to stop at once"
                     )
-                    self._controls.drain.set()
+                    self._stop_arrivals()
                 else:
                     self._controls.stop.set()

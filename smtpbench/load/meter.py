@@ -283,11 +283,12 @@ class Collector:
         if len(parts) != 1:
             for part in parts or [report.steady for report in pending]:
                 both.add(part)
-        measured: Interval | None = None
+        measured, warmup = None, None
         if any(report.warmup.has_data for report in pending):
-            measured = Interval()
+            measured, warmup = Interval(), Interval()
             for report in pending:
                 measured.add(report.steady)
+                warmup.add(report.warmup)
         latest = list({report.worker: report for report in pending}.values())
         end_ns = max(report.end_ns for report in pending)
         length_s = max(end_ns - self._flushed_ns, 1) / NS_PER_S
@@ -301,6 +302,7 @@ class Collector:
             phase=self.phase(end_ns),
             interval=both,
             measured=measured,
+            warmup=warmup,
             connections_open=sum(report.connections_open for report in latest),
             busy=sum(report.busy for report in latest),
             waiting=sum(report.waiting for report in latest),

@@ -62,8 +62,8 @@ class Recorder:
     """
 
     __slots__ = (
-        "_censored", "_errors", "_examples", "_replies", "_timings", "_waits_ns", "accepted", "dropped", "failed",
-        "interrupted", "rejected", "reply_caches",
+        "_accepted_in_time", "_censored", "_errors", "_examples", "_replies", "_timings", "_waits_ns", "accepted", "dropped",
+        "failed", "interrupted", "rejected", "reply_caches",
     )  # fmt: skip
 
     def __init__(self, reply_count: int = 0) -> None:
@@ -75,6 +75,7 @@ class Recorder:
         self._examples: dict[str, str] = {}
         self._censored: list[UnansweredSample] = []
         self._waits_ns: list[int] = []
+        self._accepted_in_time: int | None = None  # None while arrivals are issued
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
         """Return the list for the samples of replies to a verb that have the code and the enhanced code of `raw`.
@@ -121,6 +122,11 @@ class Recorder:
     def _keep_example(self, what: str, text: str) -> None:
         self._examples.setdefault(what, text[:MAX_EXAMPLE_BYTES].strip("\r\n"))
 
+    def end_sending(self) -> None:
+        """Note that the sending window is over: messages that are accepted from now on are late for the throughput."""
+        if self._accepted_in_time is None:
+            self._accepted_in_time = self.accepted
+
     def drain(self) -> Interval:
         """Return what was counted since the last drain, and reset the counts."""
         interval = Interval()
@@ -144,6 +150,9 @@ class Recorder:
             if samples:
                 by_metric.setdefault(key, []).extend(samples)
                 samples.clear()
+        if self._accepted_in_time is not None:
+            interval.accepted_late = self.accepted - self._accepted_in_time
+            self._accepted_in_time = 0
         for name in MESSAGE_COUNTS:
             count = getattr(self, name)
             if count:
@@ -246,6 +255,7 @@ class Interval:
         examples: Unexpected reply or kind of error → its first text.
         censored: Metric → the lower bounds among the latencies of expected replies, of replies that did not come.
         waits: How long the messages that the end of the run cut off had waited for a reply.
+        accepted_late: Accepted messages whose reply came after the sending window.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
@@ -255,6 +265,7 @@ class Interval:
     examples: dict[str, str] = field(default_factory=dict)
     censored: dict[str, Latency] = field(default_factory=dict)
     waits: Histogram = field(default_factory=Histogram)
+    accepted_late: int = 0
 
     def add(self, other: Interval) -> None:
         """Add another interval. Workers, seconds and phases are all summed in this way."""
@@ -263,6 +274,7 @@ class Interval:
         self.errors.update(other.errors)
         self.examples = {**other.examples, **self.examples}
         self.waits.add(other.waits)
+        self.accepted_late += other.accepted_late
         for key, latency in other.latencies.items():
             total = self.latencies.get(key)
             if total is None:
@@ -275,6 +287,11 @@ class Interval:
     def has_data(self) -> bool:
         """Whether anything was counted."""
         return bool(self.messages or self.replies or self.latencies or self.errors)
+
+    @property
+    def accepted_while_sending(self) -> int:
+        """Number of messages accepted in the sending window."""
+        return self.messages["accepted"] - self.accepted_late
 
     @property
     def attempted(self) -> int:
@@ -296,6 +313,7 @@ class Interval:
             "examples": self.examples,
             "censored": [[metric, *bounds.to_data()] for metric, bounds in self.censored.items()],
             "waits": self.waits.to_data(),
+            "accepted_late": self.accepted_late,
         }
 
     @classmethod
@@ -313,4 +331,5 @@ class Interval:
             response = service if response_data is None else Histogram.from_data(response_data)
             interval.censored[metric] = Latency(service, response)
         interval.waits = Histogram.from_data(data["waits"])
+        interval.accepted_late = data["accepted_late"]
         return interval

@@ -96,17 +96,22 @@ def replies_section(totals: Interval) -> tuple[dict[str, dict[str, int]], dict[s
     return {verb: dict(found) for verb, found in codes.items()}, {verb: dict(found) for verb, found in enhanced.items()}
 
 
-def domains_section(domains: Mapping[str, Interval], window_s: float) -> dict[str, dict[str, Any]]:
+def domains_section(domains: Mapping[str, Interval], sending_s: float) -> dict[str, dict[str, Any]]:
     """Return `domains`: what was counted for each recipient domain."""
-    return {domain: _domain_section(counted, window_s) for domain, counted in domains.items()}
+    return {domain: _domain_section(counted, sending_s) for domain, counted in domains.items()}
 
 
-def _domain_section(counted: Interval, window_s: float) -> dict[str, Any]:
+def _throughput_section(counted: Interval, sending_s: float) -> dict[str, Any]:
+    messages = counted.accepted_while_sending
+    return {"messages_per_s": messages / sending_s if sending_s else 0.0, "messages": messages}
+
+
+def _domain_section(counted: Interval, sending_s: float) -> dict[str, Any]:
     accepted, rejected = counted.recipients()
     return {
         "messages": messages_section(counted),
         "recipients": {"accepted": accepted, "rejected": rejected},
-        "throughput": {"messages_per_s": counted.messages["accepted"] / window_s if window_s else 0.0},
+        "throughput": _throughput_section(counted, sending_s),
         "latency": latency_section(counted, ok=True),
         "latency_failed": latency_section(counted, ok=False),
         "replies": replies_section(counted)[0],
@@ -191,6 +196,7 @@ def build(
     health: Health,
     window_s: float,
     notes: list[str],
+    sending_s: float | None = None,
 ) -> dict[str, Any]:
     """Return the result of a run; `result.schema.json` describes its sections.
 
@@ -209,7 +215,9 @@ def build(
         health: What the generator used.
         window_s: Length of the measured window, seconds.
         notes: Sentences for the reader of the result.
+        sending_s: Length of the part of the window in which arrivals were issued, seconds; None for all of it.
     """
+    sending_s = window_s if sending_s is None else sending_s
     accepted, rejected = totals.recipients()
     replies, enhanced = replies_section(totals)
     closed_model = load["model"] == "closed"
@@ -221,11 +229,16 @@ def build(
         "outcome": outcome,
         "scenario": scenario,
         "target": target,
-        "load": {**load, "window_s": window_s},
+        "load": {
+            **load,
+            "window_s": window_s,
+            "sending_s": sending_s,
+            "draining_s": max(0.0, window_s - sending_s),
+        },
         "seed": seed,
         "messages": messages_section(totals),
         "recipients": {"accepted": accepted, "rejected": rejected},
-        "throughput": {"messages_per_s": totals.messages["accepted"] / window_s if window_s else 0.0},
+        "throughput": _throughput_section(totals, sending_s),
         "latency": latency_section(totals, ok=True),
         "latency_failed": latency_section(totals, ok=False),
         "replies": replies,

@@ -115,6 +115,9 @@ def totals_of(result: Mapping[str, Any]) -> Interval:
     totals = Interval(
         Counter({name: int(result["messages"].get(name, 0)) for name in MESSAGE_COUNTS}), errors=Counter(result["errors"])
     )
+    in_time = result.get("throughput", {}).get("messages")
+    if isinstance(in_time, int):
+        totals.accepted_late = totals.messages["accepted"] - in_time
     for verb, codes in result["replies"].items():
         for code, count in codes.items():
             totals.replies[verb, int(code) if code.isdecimal() else 0, "", True] += count

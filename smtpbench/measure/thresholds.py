@@ -30,6 +30,7 @@ class Figures:
         generator: `generator` of the result (`result.generator_section`).
         domains: Recipient domain → its part of the totals.
         closed_model: Whether a connection that waits for a reply begins no arrivals.
+        sending_s: Length of the sending window, seconds; None if it is the measured window.
     """
 
     totals: Interval
@@ -37,6 +38,7 @@ class Figures:
     generator: Mapping[str, Any]
     domains: Mapping[str, Interval] = field(default_factory=dict)
     closed_model: bool = False
+    sending_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,8 @@ def value_of(metric: Threshold | Metric, figures: Figures) -> float | None:
     head, *rest = metric.path
     totals = figures.totals
     if head == "throughput":
-        return totals.messages["accepted"] / figures.window_s if figures.window_s else None
+        sending_s = figures.window_s if figures.sending_s is None else figures.sending_s
+        return totals.accepted_while_sending / sending_s if sending_s else None
     if head == "generator":
         return float(figures.generator[GENERATOR_METRICS[rest[0]][1]])
     if head == "recipients":

@@ -25,6 +25,8 @@ _METRIC_ORDER: Final = (
     "pipeline", "message", "transaction", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT", "session",
 )  # fmt: skip
 
+#: A shorter drain is not worth a mention, seconds.
+SHOWN_DRAIN_S: Final = 0.5
 Milliseconds = Mapping[str, float | None]
 NO_STATISTICS: Final[Milliseconds] = dict.fromkeys(STATISTICS)
 
@@ -93,6 +95,8 @@ class RunLoad(NamedTuple):
         arrival_process: How arrivals are spaced.
         warmup_s: Warm-up, seconds.
         window_s: Measurement, seconds.
+        sending_s: The part of it in which arrivals were issued, seconds.
+        draining_s: The part of it after that, seconds; None for results without it.
         timeout_s: Longest time that a reply may take, seconds.
     """
 
@@ -103,6 +107,8 @@ class RunLoad(NamedTuple):
     arrival_process: str
     warmup_s: float | None
     window_s: float | None
+    sending_s: float | None
+    draining_s: float | None
     timeout_s: float | None
 
     @property
@@ -238,6 +244,8 @@ def load_of(saved: Saved) -> RunLoad:
         arrival_process=text(load.get("arrival_process")),
         warmup_s=duration_s(load.get("warmup_s")),
         window_s=duration_s(load.get("window_s")),
+        sending_s=duration_s(load.get("sending_s", load.get("window_s"))),
+        draining_s=duration_s(load.get("draining_s")),
         timeout_s=duration_s(load.get("timeout_s")),
     )
 
@@ -341,6 +349,7 @@ def key_figures_of(saved: Saved) -> list[KeyFigure]:
             add(f"messages.{name}", mapping(result, "messages").get(name))
         add("throughput.messages_per_s", mapping(result, "throughput").get("messages_per_s"))
         add("load.window_s", mapping(result, "load").get("window_s"))
+        add("load.sending_s", load_of(saved).sending_s)
         found.append(KeyFigure("load.model", text(mapping(result, "load").get("model"))))
         for statistic in ("p50_ms", "p99_ms", "max_ms"):
             add(f"message.response.{statistic}", mapping(result, "latency", "message", RESPONSE).get(statistic))

@@ -20,6 +20,7 @@ from smtpbench.report.reading.head import COMPLETED, generator_of, head_of, note
 from smtpbench.report.reading.metrics import (
     RESPONSE,
     SERVICE,
+    SHOWN_DRAIN_S,
     RunLoad,
     counts_of,
     example_of_reply,
@@ -157,7 +158,9 @@ def _headline(run: Saved, screen: Screen | None) -> list[str]:
         title = (title if screen is None else cut(title, screen.width - cells(ending))) + ending
     throughput = throughput_of(run)
     per_second = MISSING if throughput is None else f"{throughput:,.1f}"
-    rate = f"{per_second} messages/s accepted over {_decimal(load.window_s)} s"
+    rate = f"{per_second} messages/s accepted over {_decimal(load.sending_s)} s"
+    if load.draining_s is not None and load.draining_s >= SHOWN_DRAIN_S:
+        rate += f" of sending, then {load.draining_s:.1f} s of drain"
     recipients = counts_of(run, "recipients")
     rate += f"  (recipients {recipients.get(('accepted',), 0):,}, refused {recipients.get(('rejected',), 0):,})"
     always = ("accepted", "rejected", "failed")
