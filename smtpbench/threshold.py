@@ -80,7 +80,7 @@ METRICS: Final = (
     ),
     MetricFamily("rejected", "Messages the server rejected, at MAIL, RCPT, DATA or the end.", ("rejected",)),
     MetricFamily(
-        "failed", "Messages without an outcome: the connection broke, or no reply came. Thresholds count interrupted ones too.",
+        "failed", "Messages without an outcome: the connection broke, or no reply came; in thresholds interrupted ones too.",
         ("failed",),
     ),
     MetricFamily("dropped", "Open model with `when-busy: drop`: arrivals for which no connection was free.", ("dropped",)),

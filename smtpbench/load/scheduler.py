@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 from smtpbench.engine import api
@@ -32,6 +33,8 @@ MAX_BACKOFF_NS = 1_000_000_000
 #: The closed model opens this many connections at a time, so that the listen queue of the server does not overflow.
 BURST = 100
 BURST_INTERVAL_NS = 10_000_000
+#: Most waiting arrivals whose lateness is looked at during a run.
+_MAX_QUEUE_SHOWN = 20_000
 
 
 class RecorderSource(Protocol):
@@ -304,7 +307,7 @@ class OpenModel(ArrivalScheduler):
 
     def unanswered(self, now_ns: int) -> Iterator[tuple[SessionRecorder, list[UnansweredSample]]]:
         yield from super().unanswered(now_ns)
-        for n, intended_ns in list(self._queue):
+        for n, intended_ns in list(islice(self._queue, _MAX_QUEUE_SHOWN)):  # the oldest
             yield self._recorders.of(n, intended_ns), self._unanswered_in_queue(n, intended_ns, now_ns)
 
     def interrupt(self, now_ns: int) -> list[ClientSession]:
