@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS
 from smtpbench.cli.options import FailIfWorse, Html, Metrics, OptionalResultFolder
 from smtpbench.cli.saving import save_result
@@ -64,9 +65,9 @@ def command(
         raise UsageError("1 result cannot be compared; give two or more")
     result = diff(
         load_candidates(results),
-        [parse_metric(text) for text in metric or DEFAULT_METRICS],
-        confidence=parse_share(confidence),
-        least=parse_share(least),
+        [option_value("--metric", parse_metric, text) for text in metric or DEFAULT_METRICS],
+        confidence=option_value("--confidence", parse_share, confidence),
+        least=option_value("--least", parse_share, least),
         force=force,
         seed=seed,
     )

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from smtpbench.cli.choices import option_value
 from smtpbench.errors import UsageError
 from smtpbench.scenario.load import load_fixture
 from smtpbench.target import Access, Target, Trust, parse_target, read_password
@@ -58,6 +59,13 @@ ReplyTimeout = Annotated[str, typer.Option(metavar="DURATION", help="Time limit 
 Seed = Annotated[
     int | None,
     typer.Option(metavar="NUMBER", min=0, help="Random seed; the same seed repeats the run.  [default: drawn at random]"),
+]
+AllowFiles = Annotated[
+    bool,
+    typer.Option(
+        "--allow-files",
+        help="Let scenarios, findings and fixtures name files outside their own folder; for files you trust.",
+    ),
 ]
 FixtureFile = Annotated[
     Path | None,
@@ -137,7 +145,7 @@ class ConnectionOptions:
 
     def access_to(self, url: str, timeout: str) -> Access:
         """Return a target with everything it takes to speak to it. Raises UsageError."""
-        target, timeout_ns = parse_target(url), parse_duration_ns(timeout)
+        target, timeout_ns = parse_target(url), option_value("--timeout", parse_duration_ns, timeout)
         return Access(target, self.trust, self.password_for(target), timeout_ns, self.authorized)
 
     def password_for(self, target: Target) -> str | None:
@@ -184,15 +192,19 @@ class TargetOptions:
     recipient: str = ""
     sender: str = ""
 
-    def completed(self, file: Path | None) -> TargetOptions:
+    def completed(self, file: Path | None, *, allow_files: bool = False) -> TargetOptions:
         """Return these options, completed from a fixture file.
+
+        Args:
+            file: The fixture file; None for none.
+            allow_files: Whether it may name files outside its folder.
 
         Raises:
             UsageError: Neither the options nor the file name a target.
         """
         options = self
         if file is not None:
-            found = load_fixture(file)
+            found = load_fixture(file, allow_files=allow_files)
             access = replace(
                 self.access,
                 ca=self.access.ca or (Path(found.ca) if found.ca else None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from smtpbench.load.plan import LoadPlan
 from smtpbench.measure import result as results
 from smtpbench.measure.recorder import Interval
 from smtpbench.smtp.reply import ReplyReader
-from smtpbench.text import visible
+from smtpbench.text import plural, visible
 from smtpbench.units import NS_PER_S
 
 
@@ -37,7 +38,7 @@ def build(record: RunRecord) -> dict[str, Any]:
         health=collector.health,
         window_s=window_s,
         sending_s=sending_s,
-        notes=[*map(_silence_note, silences), *_notes(record), *record.notes],
+        notes=[*map(_silence_note, silences), *_nothing_accepted(collector.totals), *_notes(record), *record.notes],
     )
     if silences:
         result["silences"] = [{"from_s": begin_s, "to_s": end_s} for begin_s, end_s in silences]
@@ -101,6 +102,24 @@ def _load_section(plan: LoadPlan, message_bytes: int | None) -> dict[str, Any]:
 def _silence_note(silence: tuple[float, float]) -> str:
     begin_s, end_s = silence
     return f"The server stopped answering: no reply came from {begin_s:.1f} s to {end_s:.1f} s, although replies were due."
+
+
+def _nothing_accepted(totals: Interval) -> list[str]:
+    """Return the sentence for a run of whose messages none was accepted, with its most frequent refusal or error."""
+    if not totals.attempted or totals.messages["accepted"]:
+        return []
+    reasons = Counter(totals.errors)
+    for (verb, code, enhanced, expected), count in totals.replies.items():
+        if not expected:
+            reasons[f"{verb} {code} {enhanced}".rstrip()] += count
+    sentence = f"Nothing was accepted, 0 of {plural(totals.attempted, 'message')}"
+    if not reasons:
+        return [f"{sentence}; no reply and no error says why."]
+    # of two that are equally frequent, the first by name, so that the sentence does not depend on the workers
+    reason, count = min(reasons.items(), key=lambda item: (-item[1], item[0]))
+    example = totals.examples.get(reason, "")
+    detail = f": {visible(example)}" if example else ""
+    return [f"{sentence}; most often: {visible(reason)}, {plural(count, 'time')}{detail}"]
 
 
 def _notes(record: RunRecord) -> list[str]:
