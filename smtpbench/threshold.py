@@ -71,7 +71,7 @@ STATISTICS: Final[Mapping[str, str]] = {
     "count": "The number of samples.",
 }
 METRICS: Final = (
-    MetricFamily("throughput", "Messages accepted per second of the measured window.", ("throughput",)),
+    MetricFamily("throughput", "Messages accepted per second of the sending window, without the drain.", ("throughput",)),
     MetricFamily("attempted", "Messages attempted: the sum of all outcomes.", ("attempted",)),
     MetricFamily(
         "accepted",
@@ -79,7 +79,10 @@ METRICS: Final = (
         ("accepted",),
     ),
     MetricFamily("rejected", "Messages the server rejected, at MAIL, RCPT, DATA or the end.", ("rejected",)),
-    MetricFamily("failed", "Messages without an outcome: the connection broke, or a reply did not come.", ("failed",)),
+    MetricFamily(
+        "failed", "Messages without an outcome: the connection broke, or no reply came; in thresholds interrupted ones too.",
+        ("failed",),
+    ),
     MetricFamily("dropped", "Open model with `when-busy: drop`: arrivals for which no connection was free.", ("dropped",)),
     MetricFamily("interrupted", "Messages interrupted by the end of the run.", ("interrupted",)),
     MetricFamily("errors", "Connections and sessions that failed.", ("errors",)),

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import resource
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
 from smtpbench.session.client import ClientSession
-from smtpbench.session.context import LATE_SHIFT, START, STOP, UNSCHEDULED, SessionContext
+from smtpbench.session.context import LATE_SHIFT, START, STOP, UNSCHEDULED, SessionContext, UnansweredSample
 from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.session.transcript import Transcript
 
@@ -26,6 +26,8 @@ class FakeRecorder:
         self.timings: dict[tuple[str, bool], list[int]] = defaultdict(list)
         self.errors: Counter[str] = Counter()
         self.details: list[str] = []
+        self.censored: list[UnansweredSample] = []
+        self.waits_ns: list[int] = []
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
         return self.replies[verb, metric, raw[:3], ok]
@@ -36,6 +38,10 @@ class FakeRecorder:
     def error(self, kind: str, detail: str = "", count: int = 1) -> None:
         self.errors[kind] += count
         self.details.append(detail)
+
+    def censor(self, samples: Iterable[UnansweredSample], waits_ns: Sequence[int] = ()) -> None:
+        self.censored += samples
+        self.waits_ns += waits_ns
 
     @property
     def messages(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import figures
 
-from smtpbench.measure.files import HLOG, TIMELINE, TIMELINE_COLUMNS, csv_line, hlog_header, hlog_lines, timeline_line
+from smtpbench.measure.files import HLOG, TIMELINE, TIMELINE_COLUMNS, csv_line, hlog_header, hlog_lines, timeline_lines
 from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval, Latency
@@ -88,7 +88,8 @@ def run_folder(folder: Path, *, seconds: int = 600, samples: int = 150, seed: in
         warm = second < seconds // 20
         uses[at] += not warm
         phase = "warmup" if warm else "steady"
-        timeline.write(timeline_line(figures.tick(pool[at], end_s=second + 1.0, phase=phase, connections_open=40 + at)))
+        tick = figures.tick(pool[at], end_s=second + 1.0, phase=phase, connections_open=40 + at)
+        timeline.write("".join(timeline_lines(tick)))
         log.write(lines[at].replace(",0.000,", f",{second:.3f},"))
     totals = Interval()
     for at, times in uses.items():

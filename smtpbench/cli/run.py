@@ -182,6 +182,8 @@ def command(
         typer.echo(to_text(outcome.result))
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
+    if outcome.incomplete:
+        raise typer.Exit(INCOMPLETE)
     if not all(one["passed"] for one in outcome.result["thresholds"]):
         raise typer.Exit(THRESHOLD_FAILED)
     if nothing_accepted(Saved(RUN, outcome.result, request.out)):

@@ -64,6 +64,17 @@ def schedule(stages: Sequence[Stage], *, poisson: bool = False, seed: int = 0) -
         due = due + draw(1.0) if poisson else float(i + 1)
 
 
+def when_due_ns(stages: Sequence[Stage], due: float) -> int:
+    """Return the time at which so many arrivals are due, or the end of the stages if they have fewer."""
+    before_ns = 0
+    for stage in stages:
+        if due < stage.arrivals:
+            return before_ns + round(stage.when_ns(due))
+        due -= stage.arrivals
+        before_ns += stage.duration_ns
+    return before_ns
+
+
 def share(arrivals: Iterator[tuple[int, int]], worker: int, workers: int) -> Iterator[tuple[int, int]]:
     """Return every `workers`-th arrival, beginning with number `worker`; together the workers keep one schedule."""
     return ((i, when_ns) for i, when_ns in arrivals if i % workers == worker)

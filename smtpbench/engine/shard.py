@@ -159,7 +159,7 @@ class Shard:
                 self._write(connection, out)
                 continue
             except OSError as error:
-                self._socket_failed(connection, error)
+                self._write_failed(connection, error)
                 continue
             if sent != len(out):
                 self._write(connection, out[sent:])
@@ -325,7 +325,7 @@ class Shard:
             try:
                 done = connection.write(out)
             except OSError as error:
-                self._socket_failed(connection, error)
+                self._write_failed(connection, error)
                 return
             if not done:
                 self._fast_path.pop(connection.fd, None)
@@ -338,7 +338,7 @@ class Shard:
         try:
             done = connection.flush()
         except OSError as error:
-            self._socket_failed(connection, error)
+            self._write_failed(connection, error)
             return
         if done:
             if not connection.tls and not connection.peer_closed:
@@ -448,6 +448,23 @@ class Shard:
             return
         self._watch(connection, _OUT if connection.outbox else 0)
         self._write(connection, connection.session.eof_received(self._clock()))
+
+    def _write_failed(self, connection: Connection, error: OSError) -> None:
+        """Let a client read what the peer wrote before it reset the connection, then report the error.
+
+        A server that refuses a message while it is sent replies and closes. Its reply is in the kernel's buffer when the
+        next write fails. What the session would write after it is lost, as the connection is.
+        """
+        session = connection.session
+        while not connection.server_side and not connection.handshaking and session.pending_action == api.NOTHING:
+            try:
+                data = connection.recv(connection.read_bytes)
+            except OSError:
+                break
+            if not data:
+                break
+            session.receive(data, self._clock())
+        self._socket_failed(connection, error)
 
     def _socket_failed(self, connection: Connection, error: OSError) -> None:
         if isinstance(error, ssl.SSLError):

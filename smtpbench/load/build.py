@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from smtpbench.engine.api import NEVER
-from smtpbench.load.execute import RunRecord
+from smtpbench.load.execute import COULD_NOT_RUN, RunRecord
 from smtpbench.load.plan import LoadPlan
 from smtpbench.measure import result as results
 from smtpbench.measure.recorder import Interval
@@ -22,6 +22,8 @@ def build(record: RunRecord) -> dict[str, Any]:
     plan = request.plan
     measured_ns = max(0, record.end_ns - collector.start_ns - plan.warmup_ns)
     window_s = measured_ns / NS_PER_S
+    sending_s = _sending_ns(record, measured_ns) / NS_PER_S
+    silences = collector.silences()
     examples = {visible(kind): visible(text) for kind, text in collector.totals.examples.items()}
     result = results.build(
         run_id=record.prepared.job.run_id,
@@ -35,15 +37,32 @@ def build(record: RunRecord) -> dict[str, Any]:
         warmup=collector.warmup,
         health=collector.health,
         window_s=window_s,
-        notes=[*_nothing_accepted(collector.totals), *_notes(record), *record.notes],
+        sending_s=sending_s,
+        notes=[*map(_silence_note, silences), *_nothing_accepted(collector.totals), *_notes(record), *record.notes],
     )
-    result["thresholds"] = request.monitor.results(collector, plan, window_s)
+    if silences:
+        result["silences"] = [{"from_s": begin_s, "to_s": end_s} for begin_s, end_s in silences]
+    result["thresholds"] = request.monitor.results(collector, plan, window_s, sending_s)
+    if record.lost_workers:
+        result["lost_workers"] = [worker.to_data(planned) for worker, planned in record.lost_workers]
     if record.hostile is not None:
         result["hostile"] = _hostile_section(record, record.hostile, measured_ns)
     if request.monitor.domains:
         by_domain = {domain: collector.domains.get(domain, Interval()) for domain in request.monitor.domains}
-        result["domains"] = results.domains_section(by_domain, window_s)
+        result["domains"] = results.domains_section(by_domain, sending_s)
     return result
+
+
+def _sending_ns(record: RunRecord, measured_ns: int) -> int:
+    """Return the length of the sending window: as planned, or until the arrivals were stopped, or until all had ended."""
+    plan, start_ns = record.prepared.request.plan, record.collector.start_ns + record.prepared.request.plan.warmup_ns
+    if plan.sending_ns == NEVER:
+        return measured_ns
+    if record.sending_end_ns is not None:
+        return max(0, min(plan.sending_ns, measured_ns, record.sending_end_ns - start_ns))
+    all_lost = len(record.lost_workers) == plan.workers
+    ended_early = record.status == COULD_NOT_RUN or all_lost or (plan.arrivals is not None and not plan.open_model)
+    return min(plan.sending_ns, measured_ns) if ended_early else plan.sending_ns
 
 
 def _target_section(record: RunRecord) -> dict[str, Any]:
@@ -78,6 +97,11 @@ def _load_section(plan: LoadPlan, message_bytes: int | None) -> dict[str, Any]:
         "workers": plan.workers,
         "message_bytes": message_bytes,
     }
+
+
+def _silence_note(silence: tuple[float, float]) -> str:
+    begin_s, end_s = silence
+    return f"The server stopped answering: no reply came from {begin_s:.1f} s to {end_s:.1f} s, although replies were due."
 
 
 def _nothing_accepted(totals: Interval) -> list[str]:

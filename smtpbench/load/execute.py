@@ -8,8 +8,9 @@ Theory of operation
 2. The folder of the run is created. With `--hostile`, the process of the hostile sessions starts and learns the target.
 3. The workers run: a single one in this process, several in processes of their own. About once a second, what they report is
    added to the totals, appended to the files, shown to the observer and compared with the thresholds.
-4. The run ends when the workers have ended. A failed threshold, or the first SIGINT or SIGTERM, stops new arrivals; those in
-   progress have the drain time to finish. A second signal closes all connections at once.
+4. The run ends when the workers have ended. If one is lost, the others go on, and the run is incomplete. A failed
+   threshold, or the first SIGINT or SIGTERM, stops new arrivals; those in progress have the drain time to finish. A second
+   signal closes all connections at once.
 5. The hostile sessions repeat what they found, now that the target is otherwise idle.
 
 Whatever ends the run, the record holds what was measured until then.
@@ -28,6 +29,7 @@ import trio
 from smtpbench.errors import CannotRun
 from smtpbench.load.hostile import HostileProcess
 from smtpbench.load.job import Job, credentials_of
+from smtpbench.load.lost_worker import LostWorker, planned_messages
 from smtpbench.load.meter import Collector, Meter, run_in_steps
 from smtpbench.load.preflight import PreflightResult, preflight
 from smtpbench.load.prepare import PreparedRun
@@ -40,6 +42,8 @@ from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
 
 COMPLETED, INTERRUPTED, ABORTED, COULD_NOT_RUN = "completed", "interrupted", "aborted", "could-not-run"
+#: A worker was lost; what it had reported is in the result.
+INCOMPLETE = "incomplete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class RunRecord:
 
     Attributes:
         prepared: What was run.
-        status: COMPLETED, INTERRUPTED, ABORTED or COULD_NOT_RUN.
+        status: COMPLETED, INTERRUPTED, ABORTED, INCOMPLETE or COULD_NOT_RUN.
         reason: Why the run did not complete; empty if it did.
         preflight: What the first session found; None if it could not be used.
         collector: Totals of all workers.
@@ -57,6 +61,8 @@ class RunRecord:
         hostile: Answer of the hostile sessions' process; None without hostile sessions.
         folder: Folder that holds the files of the run.
         write_errors: Why files of the run are incomplete or elsewhere; empty if they are not.
+        sending_end_ns: When new arrivals were stopped early, of `time.monotonic_ns`; None if they were not.
+        lost_workers: Workers that were lost, each with the messages of its share; None if that is a length of time.
     """
 
     prepared: PreparedRun
@@ -69,6 +75,8 @@ class RunRecord:
     hostile: dict[str, Any] | None
     folder: Path
     write_errors: str
+    sending_end_ns: int | None = None
+    lost_workers: tuple[tuple[LostWorker, int | None], ...] = ()
 
 
 async def execute(prepared: PreparedRun, observer: Observer) -> RunRecord:
@@ -99,6 +107,8 @@ class _Execution:
         self._signals = 0
         self._abort_reason = ""
         self._notes: list[str] = []
+        self._sending_end_ns: int | None = None
+        self._lost: list[tuple[LostWorker, int | None]] = []
 
     async def run(self) -> RunRecord:
         try:
@@ -108,8 +118,11 @@ class _Execution:
         self._files = RunFiles(self._prepared.request.out, self._prepared.started)
         status, reason = await self._run_all(job)
         await self._flush()
+        lost = "; ".join(worker.describe(planned) for worker, planned in self._lost)
         if self._signals:
-            return self._record(INTERRUPTED, "by a signal")
+            return self._record(INTERRUPTED, "by a signal" + (f"; {lost}" if lost else ""))
+        if lost and status == COMPLETED:
+            return self._record(INCOMPLETE, "; ".join(filter(None, (lost, self._abort_reason))))
         if self._abort_reason and status == COMPLETED:
             return self._record(ABORTED, self._abort_reason)
         return self._record(status, reason)
@@ -127,6 +140,8 @@ class _Execution:
             hostile=self._hostile.answer if self._hostile else None,
             folder=files.folder if files else self._prepared.request.out,
             write_errors=files.errors if files else "",
+            sending_end_ns=self._sending_end_ns,
+            lost_workers=tuple(self._lost),
         )
 
     async def _open_first_session(self) -> Job:
@@ -204,8 +219,15 @@ class _Execution:
             nursery.start_soon(self._flush_every_second)
             await processes.run(self._collector.restart)
             nursery.cancel_scope.cancel()
+        if not processes.started:  # raised here, because a nursery would wrap it
+            raise CannotRun("every worker process failed: " + "; ".join(one.cause for one in processes.lost))
         self._end_ns = processes.end_ns or time.monotonic_ns()
-        self._notes += processes.failures
+        ended_early = self._controls.drain.is_set() or self._controls.stop.is_set()
+        for worker in sorted(processes.lost, key=lambda one: one.number):
+            planned = None
+            if not ended_early:
+                planned = await trio.to_thread.run_sync(planned_messages, job.plan, self._prepared.script, worker.number)
+            self._lost.append((worker, planned))
 
     async def _flush_every_second(self) -> None:
         while True:
@@ -229,7 +251,11 @@ class _Execution:
         self._abort_reason = self._prepared.request.monitor.abort_reason(self._collector, self._plan, end_s)
         if self._abort_reason:
             self._observer.notify(f"stopping: {visible(self._abort_reason)}")
-            self._controls.drain.set()
+            self._stop_arrivals()
+
+    def _stop_arrivals(self) -> None:
+        self._sending_end_ns = self._sending_end_ns or time.monotonic_ns()
+        self._controls.drain.set()
 
     async def _handle_signals(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -241,6 +267,6 @@ class _Execution:
                     self._observer.notify(
                         f"stopping: messages in progress have {drain_s:g} s to finish; press Ctrl-C again to stop at once"
                     )
-                    self._controls.drain.set()
+                    self._stop_arrivals()
                 else:
                     self._controls.stop.set()

@@ -12,17 +12,21 @@ from typing import Any
 
 import trio
 
+from smtpbench.engine.api import NEVER
 from smtpbench.load.plan import LoadPlan
+from smtpbench.load.silence import SilenceMonitor
 from smtpbench.load.worker import Worker
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import Health, cpu_times_s, cpu_wait_s, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
-from smtpbench.measure.recorder import Interval
+from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
 WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
 
-_INTERVALS = ("warmup", "baseline", "steady")
+#: Arrivals in progress that one step looks at.
+_PENDING_PER_STEP = 500
+_INTERVALS = ("warmup", "baseline", "steady", "pending")
 
 
 @dataclass(slots=True)
@@ -47,6 +51,9 @@ class WorkerReport:
         late: How late arrivals began that had a free connection.
         connections_peak: Most connections open at once since the start.
         rss_bytes: Most memory in use since the start.
+        pending: What is known of the measured arrivals that are in progress: lower bounds of latencies, and as failed and as
+            waits the messages that waited for a reply for longer than the drain time.
+        waiting_since_ns: Since when the connection that waits longest has waited for a reply; 0 if none waits.
         domains: Recipient domain → its part of the baseline and of the steady phase, which the attributes of these names do
             not include.
     """
@@ -68,7 +75,15 @@ class WorkerReport:
     late: Histogram
     connections_peak: int
     rss_bytes: int
+    pending: Interval = field(default_factory=Interval)
+    waiting_since_ns: int = 0
     domains: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
+
+    @property
+    def measured_messages(self) -> int:
+        """Messages of the measured window, before a `Collector` has added the report."""
+        parts = (self.baseline, self.steady, *(part for both in self.domains.values() for part in both))
+        return sum(part.attempted for part in parts)
 
     def to_data(self) -> dict[str, Any]:
         """Return the report as data for JSON; `from_data` reads it."""
@@ -126,6 +141,7 @@ class Meter:
             rss_bytes=peak_rss_bytes(),
         )
         recorders = worker.recorders
+        await run_in_steps(_pending_steps(report, worker, now_ns))
         await run_in_steps(recorders.warmup.drain_steps(report.warmup))
         await run_in_steps(recorders.baseline.drain_steps(report.baseline))
         await run_in_steps(recorders.steady.drain_steps(report.steady))
@@ -134,6 +150,24 @@ class Meter:
             for recorder, interval in zip(of_domain, parts, strict=True):
                 await run_in_steps(recorder.drain_steps(interval))
         return report
+
+
+def _pending_steps(report: WorkerReport, worker: Worker, now_ns: int) -> Iterator[None]:
+    """Note in a report what is known of the arrivals in progress, in small steps."""
+    pending = Recorder()
+    count = 0
+    for count, (recorder, samples) in enumerate(worker.scheduler.unanswered(now_ns)):
+        if recorder is not worker.recorders.warmup:
+            pending.censor(samples)
+        if count % _PENDING_PER_STEP == 0:
+            yield
+    for session in list(worker.scheduler.sessions):
+        if not session.idle and not session.done and session.timeout_ns != NEVER:
+            report.waiting_since_ns = min(report.waiting_since_ns or session.sent_ns, session.sent_ns)
+            if now_ns - session.sent_ns > worker.plan.drain_ns and session.recorder is not worker.recorders.warmup:
+                pending.failed += session.messages_open
+                pending.censor((), [now_ns - session.sent_ns] * session.messages_open)
+    yield from pending.drain_steps(report.pending)
 
 
 async def run_in_steps(steps: Iterator[None]) -> None:
@@ -173,6 +207,8 @@ class Collector:
         # worker → seconds in its steady phase: of CPU time, of waiting for a core, and of the clock
         self._core_use_s: dict[int, tuple[float, float, float]] = {}
         self._peaks: dict[int, tuple[int, int]] = {}
+        self._in_progress: dict[int, Interval] = {}
+        self._silence = SilenceMonitor()
 
     def restart(self, start_ns: int) -> None:
         """Set the time at which the workers begin."""
@@ -206,6 +242,14 @@ class Collector:
         self.totals.add(report.steady)
         self.warmup.add(report.warmup)
         self._add_health(report)
+        self._in_progress[report.worker] = report.pending
+
+    def with_pending(self) -> Interval:
+        """Return the totals with what is known of the arrivals that are in progress."""
+        whole = Interval()
+        for part in (self.totals, *self._in_progress.values()):
+            whole.add(part)
+        return whole
 
     def _add_health(self, report: WorkerReport) -> None:
         health, phase = self.health, self.phase(report.end_ns)
@@ -225,6 +269,10 @@ class Collector:
         health.connections_peak = sum(peak for peak, _ in self._peaks.values())
         health.peak_rss_bytes = sum(rss for _, rss in self._peaks.values())
 
+    def silences(self) -> list[tuple[float, float]]:
+        """Return when the server did not answer although a reply was due: (from, to), seconds after the start."""
+        return self._silence.found(self.totals)
+
     def flush(self) -> Tick | None:
         """Return the sum of all reports since the last flush as one tick of the timeline; None without reports."""
         pending, self._pending = self._pending, []
@@ -235,21 +283,26 @@ class Collector:
         if len(parts) != 1:
             for part in parts or [report.steady for report in pending]:
                 both.add(part)
-        measured: Interval | None = None
+        measured, warmup = None, None
         if any(report.warmup.has_data for report in pending):
-            measured = Interval()
+            measured, warmup = Interval(), Interval()
             for report in pending:
                 measured.add(report.steady)
-        latest = {report.worker: report for report in pending}.values()
+                warmup.add(report.warmup)
+        latest = list({report.worker: report for report in pending}.values())
         end_ns = max(report.end_ns for report in pending)
         length_s = max(end_ns - self._flushed_ns, 1) / NS_PER_S
         self._flushed_ns = end_ns
+        since_ns = min((report.waiting_since_ns for report in latest if report.waiting_since_ns), default=0)
+        replies = sum(part.replies.total() for part in parts)
+        self._silence.add(end_ns - self.start_ns, replies, since_ns - self.start_ns if since_ns else None)
         return Tick(
             end_s=(end_ns - self.start_ns) / NS_PER_S,
             length_s=length_s,
             phase=self.phase(end_ns),
             interval=both,
             measured=measured,
+            warmup=warmup,
             connections_open=sum(report.connections_open for report in latest),
             busy=sum(report.busy for report in latest),
             waiting=sum(report.waiting for report in latest),

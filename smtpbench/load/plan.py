@@ -61,6 +61,16 @@ class LoadPlan:
             return self.warmup_ns + pacing.duration_ns(self.stages)
         return NEVER if self.duration_ns is None else self.warmup_ns + self.duration_ns
 
+    @property
+    def sending_ns(self) -> int:
+        """Length of the sending window, after the warm-up; NEVER if a number of arrivals ends the closed model.
+
+        In the open model it ends when the next arrival would be due, so that it holds its arrivals at their rate.
+        """
+        if not self.open_model:
+            return NEVER if self.duration_ns is None else self.duration_ns
+        return pacing.duration_ns(self.stages) if self.arrivals is None else pacing.when_due_ns(self.stages, self.arrivals)
+
     def schedule(self, worker: int) -> Iterator[tuple[int, int]]:
         """Return the arrivals of one worker in the open model: (number, nanoseconds after the start)."""
         stages = list(self.stages)

@@ -35,6 +35,11 @@ class Recorders:
         self._measure_ns = measure_ns
         self._hostile_ns = hostile_ns
 
+    def end_sending(self) -> None:
+        """Note in every recorder that the sending window is over."""
+        for recorder in (self.baseline, self.steady, *(one for pair in self.by_domain.values() for one in pair)):
+            recorder.end_sending()
+
     def of(self, n: int, when_ns: int) -> Recorder:
         """Return the recorder of arrival n, whose intended start is when_ns."""
         if when_ns >= self._hostile_ns:

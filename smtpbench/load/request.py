@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from smtpbench.errors import CannotRun
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.files import Tick
@@ -62,9 +63,16 @@ class RunResult:
         saved: Path of the file; None if it could not be written anywhere.
         interrupted: Whether a signal ended the run.
         findings: Number of new findings of the hostile sessions.
+        incomplete: Which workers were lost; empty if none was.
     """
 
     result: dict[str, Any]
     saved: Path | None
     interrupted: bool
     findings: int = 0
+    incomplete: str = ""
+
+    def require_complete(self) -> None:
+        """Raise CannotRun for a run that lost a worker: its figures are those of a smaller load."""
+        if self.incomplete:
+            raise CannotRun(f"a run is incomplete: {self.incomplete}")

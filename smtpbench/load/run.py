@@ -13,7 +13,7 @@ from typing import Any
 
 from smtpbench.errors import CannotRun
 from smtpbench.load.build import build
-from smtpbench.load.execute import COULD_NOT_RUN, INTERRUPTED, RunRecord, execute
+from smtpbench.load.execute import COULD_NOT_RUN, INCOMPLETE, INTERRUPTED, RunRecord, execute
 from smtpbench.load.prepare import prepare
 from smtpbench.load.request import Observer, RunRequest, RunResult
 from smtpbench.measure.result import save, save_findings
@@ -36,7 +36,8 @@ async def run(request: RunRequest, observer: Observer) -> RunResult:
     saved = _save(result, record, observer)
     if record.status == COULD_NOT_RUN:
         raise CannotRun(record.reason)
-    return RunResult(result, saved, record.status == INTERRUPTED, (record.hostile or {}).get("new", 0))
+    incomplete = record.reason if record.status == INCOMPLETE else ""
+    return RunResult(result, saved, record.status == INTERRUPTED, (record.hostile or {}).get("new", 0), incomplete)
 
 
 def _save(result: dict[str, Any], record: RunRecord, observer: Observer) -> Path | None:

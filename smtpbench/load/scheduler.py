@@ -11,12 +11,21 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Protocol
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Connection, Route
 from smtpbench.session.client import ClientSession
-from smtpbench.session.context import START, STOP, UNSCHEDULED, WAIT, SessionContext, SessionRecorder
+from smtpbench.session.context import (
+    START,
+    STOP,
+    UNSCHEDULED,
+    WAIT,
+    SessionContext,
+    SessionRecorder,
+    UnansweredSample,
+)
 
 #: Delay before a connection that failed twice in a row is opened again. It doubles with each failure, up to the maximum.
 BACKOFF_NS = 50_000_000
@@ -24,6 +33,8 @@ MAX_BACKOFF_NS = 1_000_000_000
 #: The closed model opens this many connections at a time, so that the listen queue of the server does not overflow.
 BURST = 100
 BURST_INTERVAL_NS = 10_000_000
+#: Most waiting arrivals whose lateness is looked at during a run.
+_MAX_QUEUE_SHOWN = 20_000
 
 
 class RecorderSource(Protocol):
@@ -115,7 +126,12 @@ class ArrivalScheduler:
         """Note that the connection of a session is closed."""
         raise NotImplementedError
 
-    def interrupt(self) -> list[ClientSession]:
+    def unanswered(self, now_ns: int) -> Iterator[tuple[SessionRecorder, list[UnansweredSample]]]:
+        """Yield what is known now of the latencies that are waited for, each with the recorder of its arrival."""
+        for session in list(self.sessions):
+            yield session.recorder, session.unanswered(now_ns)
+
+    def interrupt(self, now_ns: int) -> list[ClientSession]:
         """Interrupt the arrivals that wait, and return the sessions that the caller must stop."""
         self._arrivals_ended = True
         return list(self.sessions)
@@ -199,7 +215,9 @@ class ClosedModel(ArrivalScheduler):
     def session_ended(self, session: ClientSession, now_ns: int) -> None:
         self._remove(session)
         consecutive_failures = session.consecutive_failures + 1 if session.broken else 0
-        if consecutive_failures < 2:
+        if session.given_back:
+            self._open(session.n, UNSCHEDULED, session.recorder, now_ns)
+        elif consecutive_failures < 2:
             self._open_next(now_ns, consecutive_failures)
         elif not self._arrivals_ended:
             self._delayed += 1
@@ -284,13 +302,18 @@ class OpenModel(ArrivalScheduler):
     def stop_arrivals(self, now_ns: int) -> None:
         if not self._arrivals_ended:
             self._next = None
-            self._interrupt_queue()
+            self._interrupt_queue(now_ns)
             self._end_arrivals(now_ns)
 
-    def interrupt(self) -> list[ClientSession]:
+    def unanswered(self, now_ns: int) -> Iterator[tuple[SessionRecorder, list[UnansweredSample]]]:
+        yield from super().unanswered(now_ns)
+        for n, intended_ns in list(islice(self._queue, _MAX_QUEUE_SHOWN)):  # the oldest
+            yield self._recorders.of(n, intended_ns), self._unanswered_in_queue(n, intended_ns, now_ns)
+
+    def interrupt(self, now_ns: int) -> list[ClientSession]:
         self._next = None
-        self._interrupt_queue()
-        return super().interrupt()
+        self._interrupt_queue(now_ns)
+        return super().interrupt(now_ns)
 
     def next_arrival(self, session: ClientSession, now_ns: int) -> int:
         if self._queue:
@@ -306,6 +329,8 @@ class OpenModel(ArrivalScheduler):
         self._remove(session)
         if session in self._idle:
             self._idle.remove(session)
+        if session.given_back:
+            self._queue.appendleft((session.n, session.intended_ns))
         self._open_for_queue(now_ns)
         self._check_finished()
 
@@ -357,10 +382,17 @@ class OpenModel(ArrivalScheduler):
             self._transport.push(session.connection, session.finish_waiting(now_ns))
         self._check_finished()
 
-    def _interrupt_queue(self) -> None:
+    def _unanswered_in_queue(self, n: int, intended_ns: int, now_ns: int) -> list[UnansweredSample]:
+        names = filter(None, (self.context.message_metric, "transaction"))
+        samples = [UnansweredSample(name, None, max(0, now_ns - intended_ns)) for name in names]
+        return samples * self._messages(n)
+
+    def _interrupt_queue(self, now_ns: int) -> None:
         while self._queue:
             n, intended_ns = self._queue.popleft()
-            self._recorders.of(n, intended_ns).interrupted += self._messages(n)
+            recorder = self._recorders.of(n, intended_ns)
+            recorder.censor(self._unanswered_in_queue(n, intended_ns, now_ns))
+            recorder.interrupted += self._messages(n)
 
     def _check_finished(self) -> None:
         if not self._queue:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from smtpbench.engine.api import NEVER
 from smtpbench.errors import UsageError
 from smtpbench.load.meter import Collector
 from smtpbench.load.plan import LoadPlan
@@ -78,23 +79,31 @@ class ThresholdMonitor:
             end_s: Age of the run, seconds.
         """
         window_s = end_s - plan.warmup_ns / NS_PER_S
+        sending_s = window_s if plan.sending_ns == NEVER else min(window_s, plan.sending_ns / NS_PER_S)
         if self.grace_ns is None or not self.thresholds or window_s < self.grace_ns / NS_PER_S:
             return ""
         return "; ".join(
-            describe(one.to_data()) for one in failed_during_run(self.thresholds, _figures(collector, plan, window_s))
+            describe(one.to_data())
+            for one in failed_during_run(self.thresholds, _figures(collector, plan, window_s, sending_s, in_progress=True))
         )
 
-    def results(self, collector: Collector, plan: LoadPlan, window_s: float) -> list[dict[str, Any]]:
+    def results(self, collector: Collector, plan: LoadPlan, window_s: float, sending_s: float) -> list[dict[str, Any]]:
         """Return `thresholds` of the result.
 
         Args:
             collector: Totals of the run.
             plan: Load of the run.
             window_s: Length of the measured window, seconds.
+            sending_s: Length of the sending window, seconds.
         """
-        return [one.to_data() for one in evaluate(self.thresholds, _figures(collector, plan, window_s))]
+        return [one.to_data() for one in evaluate(self.thresholds, _figures(collector, plan, window_s, sending_s))]
 
 
-def _figures(collector: Collector, plan: LoadPlan, window_s: float) -> Figures:
+def _figures(
+    collector: Collector, plan: LoadPlan, window_s: float, sending_s: float, *, in_progress: bool = False
+) -> Figures:
+    """Return the figures of a run; of one in progress, with what is known of the arrivals that are not answered yet."""
     generator = generator_section(collector.health, collector.totals, window_s, closed_model=not plan.open_model)
-    return Figures(collector.totals, window_s, generator, collector.domains)
+    totals = collector.with_pending() if in_progress else collector.totals
+    closed_model = not plan.open_model
+    return Figures(totals, window_s, generator, collector.domains, closed_model=closed_model, sending_s=sending_s)

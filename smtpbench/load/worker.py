@@ -118,6 +118,8 @@ class Worker:
             nursery.start_soon(self._handle_drain, controls)
             nursery.start_soon(self._handle_stop, controls)
             self.shard.call_at(start_ns, self.scheduler.start)
+            if self.plan.sending_ns != api.NEVER:
+                self.shard.call_at(self._measure_ns + self.plan.sending_ns, lambda now_ns: self.recorders.end_sending())
             await self._finished.wait()
             self.end_ns = time.monotonic_ns()
             nursery.cancel_scope.cancel()
@@ -146,6 +148,7 @@ class Worker:
 
     async def _handle_drain(self, controls: Controls) -> None:
         await controls.drain.wait()
+        self.recorders.end_sending()
         self.scheduler.stop_arrivals(time.monotonic_ns())
         await trio.sleep(self.plan.drain_ns / NS_PER_S)
         self._interrupt()
@@ -155,7 +158,7 @@ class Worker:
         self._interrupt()
 
     def _interrupt(self) -> None:
-        for session in self.scheduler.interrupt():
+        for session in self.scheduler.interrupt(time.monotonic_ns()):
             self.shard.stop(session.connection)
         self._finished.set()
 

@@ -20,11 +20,14 @@ from typing import Any
 import trio
 
 from smtpbench.engine.pipe import lines
-from smtpbench.errors import CannotRun
 from smtpbench.load.job import Job
+from smtpbench.load.lost_worker import LostWorker
 from smtpbench.load.meter import Meter, WorkerReport
 from smtpbench.load.worker import START_DELAY_NS, Controls, Worker, make_worker
 from smtpbench.measure.health import raise_descriptor_limit
+
+#: How a worker is started.
+COMMAND = (sys.executable, "-m", "smtpbench.load.worker_processes")
 
 
 class WorkerProcesses:
@@ -37,7 +40,7 @@ class WorkerProcesses:
 
     Attributes:
         end_ns: When the last worker had finished, of `time.monotonic_ns`; 0 before.
-        failures: One sentence for each worker that failed.
+        lost: Workers that ended before the end of their share.
     """
 
     def __init__(self, job: Job, controls: Controls, on_report: Callable[[WorkerReport], None]) -> None:
@@ -48,23 +51,26 @@ class WorkerProcesses:
         self._ready = 0
         self._all_ready = trio.Event()
         self.end_ns = 0
-        self.failures: list[str] = []
+        self.lost: list[LostWorker] = []
+        self._start_ns = 0
+
+    @property
+    def started(self) -> bool:
+        """Whether a worker was ready, so that the arrivals began."""
+        return bool(self._start_ns)
 
     async def run(self, on_start: Callable[[int], None]) -> None:
         """Start the workers, and return when all have ended.
 
         Args:
             on_start: Called with the time of the first arrival, of `time.monotonic_ns`, once all workers are ready.
-
-        Raises:
-            CannotRun: Every worker failed.
         """
         workers = self._job.plan.workers
         async with trio.open_nursery() as nursery:
             for number in range(workers):
                 # a session of its own: Ctrl-C on the terminal is for the main process, which then sends `drain`
                 process = await trio.lowlevel.open_process(
-                    [sys.executable, "-m", "smtpbench.load.worker_processes"],
+                    COMMAND,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,
@@ -73,16 +79,15 @@ class WorkerProcesses:
                 nursery.start_soon(self._receive_reports, process, number, nursery.cancel_scope)
                 await self._send(process, json.dumps({"job": self._job.to_json(), "worker": number}))
             await self._all_ready.wait()
-            start_ns = time.monotonic_ns() + START_DELAY_NS
-            on_start(start_ns)
-            await self._send_all(json.dumps({"start_ns": start_ns}))
-            nursery.start_soon(self._forward, self._controls.drain, "drain")
-            nursery.start_soon(self._forward, self._controls.stop, "stop")
-        if len(self.failures) == workers:
-            raise CannotRun("every worker process failed: " + "; ".join(self.failures))
+            if len(self.lost) < workers:
+                self._start_ns = time.monotonic_ns() + START_DELAY_NS
+                on_start(self._start_ns)
+                await self._send_all(json.dumps({"start_ns": self._start_ns}))
+                nursery.start_soon(self._forward, self._controls.drain, "drain")
+                nursery.start_soon(self._forward, self._controls.stop, "stop")
 
     async def _receive_reports(self, process: trio.Process, number: int, scope: trio.CancelScope) -> None:
-        finished = False
+        finished, last_ns, counted = False, 0, 0
         assert process.stdout is not None
         try:
             async for line in lines(process.stdout):
@@ -90,7 +95,10 @@ class WorkerProcesses:
                 if "ready" in message:
                     self._count_ready()
                 elif "report" in message:
-                    self._on_report(WorkerReport.from_data(message["report"]))
+                    report = WorkerReport.from_data(message["report"])
+                    last_ns = report.end_ns - self._start_ns
+                    counted += report.measured_messages
+                    self._on_report(report)
                 else:
                     finished = True
                     self.end_ns = max(self.end_ns, message["end_ns"])
@@ -99,7 +107,7 @@ class WorkerProcesses:
             if process.returncode is None:
                 process.kill()
         if not finished:
-            self.failures.append(f"worker {number} ended with status {process.returncode}")
+            self.lost.append(LostWorker(number, process.returncode or 0, last_ns, counted))
             self._count_ready()
         self._processes.remove(process)
         if not self._processes:

@@ -52,6 +52,7 @@ class Tick:
         cpu_share: CPU time of all workers, as a share of one core.
         lag_ms: Longest lag of an event loop.
         measured: The part of the interval that is not warm-up; None if that is all of it.
+        warmup: The part of the interval that is warm-up; None if there is none.
     """
 
     end_s: float
@@ -64,6 +65,7 @@ class Tick:
     cpu_share: float
     lag_ms: float
     measured: Interval | None = None
+    warmup: Interval | None = None
 
 
 class RunFiles:
@@ -92,7 +94,7 @@ class RunFiles:
     def add_steps(self, tick: Tick) -> Iterator[None]:
         """Append a second to both files in small steps, so that an event loop can run between them."""
         if not self._disabled:
-            self._append(TIMELINE, timeline_line(tick))
+            self._append(TIMELINE, "".join(timeline_lines(tick)))
             yield
             lines = []
             for line in hlog_lines(tick):
@@ -164,17 +166,32 @@ def csv_line(values: tuple[object, ...]) -> str:
     return out.getvalue()
 
 
-def timeline_line(tick: Tick) -> str:
-    """Return the line of `timeline.csv` for a second."""
-    counts, latency = tick.interval.messages, tick.interval.latencies.get(("message", True))
+def timeline_lines(tick: Tick) -> Iterator[str]:
+    """Yield the lines of `timeline.csv` for a second.
+
+    There are two, of the same time, for a second in which arrivals of the warm-up and measured ones ended. The lines that
+    are not of the warm-up thus add up to the totals.
+    """
+    if tick.warmup is None:
+        yield timeline_line(tick, tick.interval, tick.phase)
+        return
+    yield timeline_line(tick, tick.warmup, "warmup")
+    if tick.phase != "warmup" or (tick.measured is not None and tick.measured.has_data):
+        phase = "steady" if tick.phase == "warmup" else tick.phase
+        yield timeline_line(tick, Interval() if tick.measured is None else tick.measured, phase)
+
+
+def timeline_line(tick: Tick, counted: Interval, phase: str) -> str:
+    """Return a line of `timeline.csv`: what was counted, in one phase of the run."""
+    counts, latency = counted.messages, counted.latencies.get(("message", True))
     if latency is None:
         times = [""] * 6
     else:
         service = _p50_p99_max(latency.service)
         times = service + (service if latency.response is latency.service else _p50_p99_max(latency.response))
     return csv_line((
-        f"{tick.end_s:.2f}", tick.phase, *(counts[name] for name in TIMELINE_COLUMNS[2:7]),
-        sum(tick.interval.errors.values()), tick.connections_open, tick.busy, tick.waiting, *times,
+        f"{tick.end_s:.2f}", phase, *(counts[name] for name in TIMELINE_COLUMNS[2:7]),
+        sum(counted.errors.values()), tick.connections_open, tick.busy, tick.waiting, *times,
         f"{tick.cpu_share * 100:.1f}", f"{tick.lag_ms:.1f}",
     ))  # fmt: skip
 

@@ -63,6 +63,11 @@ def _lowest_us(index: int) -> int:
     return (index - (bucket << _HALF_BITS)) << bucket
 
 
+def highest_us(index: int) -> int:
+    """Return the highest value of a bucket, microseconds."""
+    return _lowest_us(index + 1) - 1
+
+
 @cache
 def _table() -> list[int]:
     """Return the bucket indices of all values below `_TABLE_US`; the table halves the cost of a sample."""

@@ -15,13 +15,13 @@ all processes, and an interval too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
-from smtpbench.session.context import LATE_SHIFT
+from smtpbench.session.context import LATE_SHIFT, UnansweredSample
 from smtpbench.smtp.reply import PREFIX_BYTES, enhanced_code, first_code
 
 _SERVICE_MASK = (1 << LATE_SHIFT) - 1
@@ -62,8 +62,8 @@ class Recorder:
     """
 
     __slots__ = (
-        "_errors", "_examples", "_replies", "_timings", "accepted", "dropped", "failed", "interrupted", "rejected",
-        "reply_caches",
+        "_accepted_in_time", "_censored", "_errors", "_examples", "_replies", "_timings", "_waits_ns", "accepted", "dropped",
+        "failed", "interrupted", "rejected", "reply_caches",
     )  # fmt: skip
 
     def __init__(self, reply_count: int = 0) -> None:
@@ -73,6 +73,9 @@ class Recorder:
         self._timings: dict[tuple[str, bool], list[int]] = {}
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
+        self._censored: list[UnansweredSample] = []
+        self._waits_ns: list[int] = []
+        self._accepted_in_time: int | None = None  # None while arrivals are issued
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
         """Return the list for the samples of replies to a verb that have the code and the enhanced code of `raw`.
@@ -106,8 +109,23 @@ class Recorder:
         if detail:
             self._keep_example(kind, detail)
 
+    def censor(self, samples: Iterable[UnansweredSample], waits_ns: Sequence[int] = ()) -> None:
+        """Record latencies of which only a lower bound is known.
+
+        Args:
+            samples: The bounds.
+            waits_ns: How long each message that the end of the run cut off had waited for a reply.
+        """
+        self._censored += samples
+        self._waits_ns += waits_ns
+
     def _keep_example(self, what: str, text: str) -> None:
         self._examples.setdefault(what, text[:MAX_EXAMPLE_BYTES].strip("\r\n"))
+
+    def end_sending(self) -> None:
+        """Note that the sending window is over: messages that are accepted from now on are late for the throughput."""
+        if self._accepted_in_time is None:
+            self._accepted_in_time = self.accepted
 
     def drain(self) -> Interval:
         """Return what was counted since the last drain, and reset the counts."""
@@ -132,6 +150,9 @@ class Recorder:
             if samples:
                 by_metric.setdefault(key, []).extend(samples)
                 samples.clear()
+        if self._accepted_in_time is not None:
+            interval.accepted_late = self.accepted - self._accepted_in_time
+            self._accepted_in_time = 0
         for name in MESSAGE_COUNTS:
             count = getattr(self, name)
             if count:
@@ -144,6 +165,24 @@ class Recorder:
             for start in range(0, len(samples), SAMPLES_PER_STEP):
                 latency.record(samples[start : start + SAMPLES_PER_STEP])
                 yield
+        yield from self._drain_censored(interval)
+
+    def _drain_censored(self, interval: Interval) -> Iterator[None]:
+        censored, self._censored = self._censored, []
+        waits_ns, self._waits_ns = self._waits_ns, []
+        interval.waits.record(waits_ns)
+        for start in range(0, len(censored), SAMPLES_PER_STEP):
+            by_metric: dict[str, list[UnansweredSample]] = {}
+            for sample in censored[start : start + SAMPLES_PER_STEP]:
+                by_metric.setdefault(sample.metric, []).append(sample)
+            for metric, samples in by_metric.items():
+                services_ns = [sample.service_ns for sample in samples if sample.service_ns is not None]
+                responses_ns = [sample.response_ns for sample in samples]
+                whole = interval.latencies.setdefault((metric, True), Latency.empty())
+                bounds = interval.censored.setdefault(metric, Latency.empty())
+                for latency in (whole, bounds):
+                    latency.record_bounds(services_ns, responses_ns)
+            yield
 
 
 @dataclass(slots=True)
@@ -178,6 +217,14 @@ class Latency:
         late_us = [sample >> LATE_SHIFT for sample in samples]
         self.response.record([ns + 1000 * us for ns, us in zip(services_ns, late_us, strict=True)])
 
+    def record_bounds(self, services_ns: list[int], responses_ns: list[int]) -> None:
+        """Add lower bounds of both times; a service time that has not begun has none."""
+        if services_ns != responses_ns:
+            self._separate_response()
+        self.service.record(services_ns)
+        if self.response is not self.service:
+            self.response.record(responses_ns)
+
     def _separate_response(self) -> None:
         if self.response is self.service:
             self.response = Histogram()
@@ -206,6 +253,9 @@ class Interval:
         latencies: (metric, expected) → latency.
         errors: Kind of error → number of errors.
         examples: Unexpected reply or kind of error → its first text.
+        censored: Metric → the lower bounds among the latencies of expected replies, of replies that did not come.
+        waits: How long the messages that the end of the run cut off had waited for a reply.
+        accepted_late: Accepted messages whose reply came after the sending window.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
@@ -213,6 +263,9 @@ class Interval:
     latencies: dict[tuple[str, bool], Latency] = field(default_factory=dict)
     errors: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    censored: dict[str, Latency] = field(default_factory=dict)
+    waits: Histogram = field(default_factory=Histogram)
+    accepted_late: int = 0
 
     def add(self, other: Interval) -> None:
         """Add another interval. Workers, seconds and phases are all summed in this way."""
@@ -220,16 +273,25 @@ class Interval:
         self.replies.update(other.replies)
         self.errors.update(other.errors)
         self.examples = {**other.examples, **self.examples}
+        self.waits.add(other.waits)
+        self.accepted_late += other.accepted_late
         for key, latency in other.latencies.items():
             total = self.latencies.get(key)
             if total is None:
                 total = self.latencies[key] = Latency.empty()
             total.add(latency)
+        for metric, bounds in other.censored.items():
+            self.censored.setdefault(metric, Latency.empty()).add(bounds)
 
     @property
     def has_data(self) -> bool:
         """Whether anything was counted."""
         return bool(self.messages or self.replies or self.latencies or self.errors)
+
+    @property
+    def accepted_while_sending(self) -> int:
+        """Number of messages accepted in the sending window."""
+        return self.messages["accepted"] - self.accepted_late
 
     @property
     def attempted(self) -> int:
@@ -249,6 +311,9 @@ class Interval:
             "latencies": [[*key, *latency.to_data()] for key, latency in self.latencies.items()],
             "errors": self.errors,
             "examples": self.examples,
+            "censored": [[metric, *bounds.to_data()] for metric, bounds in self.censored.items()],
+            "waits": self.waits.to_data(),
+            "accepted_late": self.accepted_late,
         }
 
     @classmethod
@@ -261,4 +326,10 @@ class Interval:
             service = Histogram.from_data(service_data)
             response = service if response_data is None else Histogram.from_data(response_data)
             interval.latencies[metric, ok] = Latency(service, response)
+        for metric, service_data, response_data in data["censored"]:
+            service = Histogram.from_data(service_data)
+            response = service if response_data is None else Histogram.from_data(response_data)
+            interval.censored[metric] = Latency(service, response)
+        interval.waits = Histogram.from_data(data["waits"])
+        interval.accepted_late = data["accepted_late"]
         return interval

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from smtpbench import __version__
+from smtpbench.measure.censoring import is_lower_bound
 from smtpbench.measure.health import Health, cpu_times_s, limit_reasons, machine, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
-from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
+from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 
 #: Increases when programs that read results must change; `result.schema.json` describes this version.
 VERSION = 1
@@ -27,8 +28,13 @@ SCHEMA = f"smtpbench-result/{VERSION}"
 _PERCENTS = {"p50_ms": 50.0, "p90_ms": 90.0, "p95_ms": 95.0, "p99_ms": 99.0, "p99_9_ms": 99.9}
 
 
-def summary(histogram: Histogram) -> dict[str, float | str]:
-    """Return `latency.<metric>.service`: count, milliseconds, and the whole histogram in the encoding of HdrHistogram."""
+def summary(histogram: Histogram, censored: Histogram | None = None) -> dict[str, Any]:
+    """Return `latency.<metric>.service`: count, milliseconds, and the whole histogram in the encoding of HdrHistogram.
+
+    Args:
+        histogram: All samples.
+        censored: Those of them that are lower bounds, of replies that did not come; None if there are none.
+    """
     found = histogram.percentiles_ms(_PERCENTS.values())
     return {
         "count": histogram.count,
@@ -38,15 +44,37 @@ def summary(histogram: Histogram) -> dict[str, float | str]:
         "max_ms": histogram.max_ns / 1e6,
         "out_of_range": histogram.out_of_range,
         "histogram": histogram.encode(),
+        **_bounds(histogram, censored),
+    }
+
+
+def _bounds(histogram: Histogram, censored: Histogram | None) -> dict[str, Any]:
+    """Return the keys of a summary that say which of its statistics are lower bounds."""
+    if censored is None or not censored.count:
+        return {"censored": 0, "lower_bounds": []}
+    marked = [name for name, percent in _PERCENTS.items() if is_lower_bound(histogram, censored, percent)]
+    return {
+        "censored": censored.count,
+        "lower_bounds": ["mean_ms", *marked, "max_ms"],
+        "censored_histogram": censored.encode(),
     }
 
 
 def latency_section(totals: Interval, ok: bool) -> dict[str, Any]:
     """Return service and response time of every metric, of the expected replies (`ok`) or of the unexpected ones."""
     return {
-        metric: {"service": summary(latency.service), "response": summary(latency.response)}
+        metric: _times(latency, totals.censored.get(metric) if ok else None)
         for (metric, expected), latency in sorted(totals.latencies.items())
         if expected is ok
+    }
+
+
+def _times(latency: Latency, bounds: Latency | None) -> dict[str, Any]:
+    if bounds is None:
+        return {"service": summary(latency.service), "response": summary(latency.response)}
+    return {
+        "service": summary(latency.service, bounds.service),
+        "response": summary(latency.response, bounds.response),
     }
 
 
@@ -68,17 +96,22 @@ def replies_section(totals: Interval) -> tuple[dict[str, dict[str, int]], dict[s
     return {verb: dict(found) for verb, found in codes.items()}, {verb: dict(found) for verb, found in enhanced.items()}
 
 
-def domains_section(domains: Mapping[str, Interval], window_s: float) -> dict[str, dict[str, Any]]:
+def domains_section(domains: Mapping[str, Interval], sending_s: float) -> dict[str, dict[str, Any]]:
     """Return `domains`: what was counted for each recipient domain."""
-    return {domain: _domain_section(counted, window_s) for domain, counted in domains.items()}
+    return {domain: _domain_section(counted, sending_s) for domain, counted in domains.items()}
 
 
-def _domain_section(counted: Interval, window_s: float) -> dict[str, Any]:
+def _throughput_section(counted: Interval, sending_s: float) -> dict[str, Any]:
+    messages = counted.accepted_while_sending
+    return {"messages_per_s": messages / sending_s if sending_s else 0.0, "messages": messages}
+
+
+def _domain_section(counted: Interval, sending_s: float) -> dict[str, Any]:
     accepted, rejected = counted.recipients()
     return {
         "messages": messages_section(counted),
         "recipients": {"accepted": accepted, "rejected": rejected},
-        "throughput": {"messages_per_s": counted.messages["accepted"] / window_s if window_s else 0.0},
+        "throughput": _throughput_section(counted, sending_s),
         "latency": latency_section(counted, ok=True),
         "latency_failed": latency_section(counted, ok=False),
         "replies": replies_section(counted)[0],
@@ -163,6 +196,7 @@ def build(
     health: Health,
     window_s: float,
     notes: list[str],
+    sending_s: float | None = None,
 ) -> dict[str, Any]:
     """Return the result of a run; `result.schema.json` describes its sections.
 
@@ -181,7 +215,9 @@ def build(
         health: What the generator used.
         window_s: Length of the measured window, seconds.
         notes: Sentences for the reader of the result.
+        sending_s: Length of the part of the window in which arrivals were issued, seconds; None for all of it.
     """
+    sending_s = window_s if sending_s is None else sending_s
     accepted, rejected = totals.recipients()
     replies, enhanced = replies_section(totals)
     closed_model = load["model"] == "closed"
@@ -193,11 +229,16 @@ def build(
         "outcome": outcome,
         "scenario": scenario,
         "target": target,
-        "load": {**load, "window_s": window_s},
+        "load": {
+            **load,
+            "window_s": window_s,
+            "sending_s": sending_s,
+            "draining_s": max(0.0, window_s - sending_s),
+        },
         "seed": seed,
         "messages": messages_section(totals),
         "recipients": {"accepted": accepted, "rejected": rejected},
-        "throughput": {"messages_per_s": totals.messages["accepted"] / window_s if window_s else 0.0},
+        "throughput": _throughput_section(totals, sending_s),
         "latency": latency_section(totals, ok=True),
         "latency_failed": latency_section(totals, ok=False),
         "replies": replies,

@@ -115,6 +115,9 @@ def totals_of(result: Mapping[str, Any]) -> Interval:
     totals = Interval(
         Counter({name: int(result["messages"].get(name, 0)) for name in MESSAGE_COUNTS}), errors=Counter(result["errors"])
     )
+    in_time = result.get("throughput", {}).get("messages")
+    if isinstance(in_time, int):
+        totals.accepted_late = totals.messages["accepted"] - in_time
     for verb, codes in result["replies"].items():
         for code, count in codes.items():
             totals.replies[verb, int(code) if code.isdecimal() else 0, "", True] += count
@@ -122,6 +125,8 @@ def totals_of(result: Mapping[str, Any]) -> Interval:
         for metric, times in result[section].items():
             with suppress(KeyError, ValueError, TypeError):
                 totals.latencies[metric, ok] = Latency(*(_read_histogram(times[time]) for time in ("service", "response")))
+                if ok and any(times[time].get("censored") for time in ("service", "response")):
+                    totals.censored[metric] = Latency(*(_read_bounds(times[time]) for time in ("service", "response")))
     return totals
 
 
@@ -132,6 +137,11 @@ def _read_histogram(times: Mapping[str, Any]) -> Histogram:
     histogram.sum_ns = round(float(times["mean_ms"]) * histogram.count * NS_PER_MS)
     histogram.out_of_range = int(times["out_of_range"])
     return histogram
+
+
+def _read_bounds(times: Mapping[str, Any]) -> Histogram:
+    """Return the lower bounds among the samples of a latency."""
+    return Histogram.decode(times["censored_histogram"]) if times.get("censored") else Histogram()
 
 
 def _parse_timeline_row(row: Mapping[Any, Any]) -> dict[str, float | str | None]:

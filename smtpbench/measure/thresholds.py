@@ -1,6 +1,7 @@
 """Evaluate thresholds: for each, the measured value and its distance from the limit.
 
-A threshold without data fails.
+A threshold without data fails. So does one that a reply which never came could break: the latency of such an arrival is a
+lower bound, and the message counts as failed.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from smtpbench.measure.censoring import highest_possible_ms, is_lower_bound, withheld
 from smtpbench.measure.histogram import Histogram
-from smtpbench.measure.recorder import Interval
+from smtpbench.measure.recorder import Interval, Latency
 from smtpbench.threshold import COUNT, GENERATOR_METRICS, SHARE, Metric, Threshold, format_value, percent_of
+
+#: Operators of a condition that a higher value can break.
+_UPPER_LIMITS = ("<", "<=", "==")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +29,16 @@ class Figures:
         window_s: Length of the measured window, seconds.
         generator: `generator` of the result (`result.generator_section`).
         domains: Recipient domain → its part of the totals.
+        closed_model: Whether a connection that waits for a reply begins no arrivals.
+        sending_s: Length of the sending window, seconds; None if it is the measured window.
     """
 
     totals: Interval
     window_s: float
     generator: Mapping[str, Any]
     domains: Mapping[str, Interval] = field(default_factory=dict)
+    closed_model: bool = False
+    sending_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +48,23 @@ class ThresholdResult:
     Attributes:
         threshold: The threshold.
         value: Measured value, in the unit of the threshold; None without data.
+        lower_bound: Whether the true value may be notably higher, because replies did not come.
+        highest: The highest value that is possible then; None if the value is exact.
     """
 
     threshold: Threshold
     value: float | None
+    lower_bound: bool = False
+    highest: float | None = None
 
     @property
     def passed(self) -> bool:
-        """Whether the condition is met; false without data."""
-        return self.value is not None and self.threshold.is_met_by(self.value)
+        """Whether the condition is met; false without data, and if a higher value could break it."""
+        if self.value is None:
+            return False
+        if self.highest is not None and self.threshold.operator in _UPPER_LIMITS:
+            return self.threshold.is_met_by(self.highest)
+        return self.threshold.is_met_by(self.value)
 
     def to_data(self) -> dict[str, Any]:
         """Return an entry of `thresholds` of the result."""
@@ -60,26 +77,83 @@ class ThresholdResult:
             "value": value,
             "margin_share": None if value is None else threshold.margin(value),
             "passed": self.passed,
+            "lower_bound": self.lower_bound,
         }
 
 
 def evaluate(thresholds: Sequence[Threshold], figures: Figures) -> list[ThresholdResult]:
     """Return the result of each threshold."""
-    return [ThresholdResult(threshold, _value_for_domain(threshold, figures)) for threshold in thresholds]
+    return [_evaluate_one(threshold, figures) for threshold in thresholds]
+
+
+def _evaluate_one(threshold: Threshold, figures: Figures) -> ThresholdResult:
+    if threshold.domain:
+        of_domain = figures.domains.get(threshold.domain)
+        if of_domain is None or not of_domain.has_data:
+            return ThresholdResult(threshold, None)
+        figures = replace(figures, totals=of_domain)
+    totals = figures.totals
+    if figures.closed_model and totals.waits.count:
+        totals, missing = _with_withheld(totals)
+    else:
+        missing = 0
+    if threshold.path == ("failed",):
+        failed = totals.messages["failed"] + totals.messages["interrupted"] + missing
+        return ThresholdResult(threshold, _share_or_count(threshold.kind, failed, totals.attempted + missing))
+    value = value_of(threshold, replace(figures, totals=totals))
+    bounds = totals.censored.get(threshold.latency_name)
+    if value is None or bounds is None:
+        return ThresholdResult(threshold, value)
+    _, time, statistic = threshold.path
+    censored: Histogram = getattr(bounds, time)
+    percent = percent_of(statistic)
+    if percent is not None:
+        whole: Histogram = getattr(totals.latencies[threshold.latency_name, True], time)
+        marked, highest = is_lower_bound(whole, censored, percent), highest_possible_ms(whole, censored, percent)
+    else:
+        marked = bool(censored.count) and statistic in ("mean", "max")
+        highest = math.inf if marked else value
+    return ThresholdResult(threshold, value, marked, None if highest <= value else highest)
+
+
+def _with_withheld(totals: Interval) -> tuple[Interval, int]:
+    """Return totals with the arrivals that a closed model did not issue while it waited in vain, and their number."""
+    pace_ns = _pace_ns(totals)
+    extra = withheld(totals.waits, pace_ns)
+    if not extra.count:
+        return totals, 0
+    whole = Interval()
+    whole.add(totals)
+    added = Latency(extra, extra)
+    for metric in totals.censored:
+        whole.latencies[metric, True].add(added)
+        whole.censored[metric].add(added)
+    return whole, extra.count
+
+
+def _pace_ns(totals: Interval) -> float:
+    """Return the mean time of the transactions that were answered; 0 without any."""
+    latency, bounds = totals.latencies.get(("transaction", True)), totals.censored.get("transaction")
+    if latency is None:
+        return 0.0
+    cut_count, cut_ns = (bounds.service.count, bounds.service.sum_ns) if bounds else (0, 0)
+    answered = latency.service.count - cut_count
+    return (latency.service.sum_ns - cut_ns) / answered if answered else 0.0
 
 
 def failed_during_run(thresholds: Sequence[Threshold], figures: Figures) -> list[ThresholdResult]:
-    """Return the thresholds that have failed in a run in progress; those that can only be judged at the end are left out."""
+    """Return the thresholds that have failed in a run in progress; those that can only be judged at the end are left out.
+
+    A lower bound has failed once it is beyond the limit itself: the reply may still come.
+    """
     verdicts = evaluate([one for one in thresholds if not one.only_at_the_end], figures)
-    return [verdict for verdict in verdicts if verdict.value is not None and not verdict.passed]
+    return [verdict for verdict in verdicts if _has_failed(verdict)]
 
 
-def _value_for_domain(threshold: Threshold, figures: Figures) -> float | None:
-    """Return the value of the whole run or of a recipient domain; None for a domain that received no message."""
-    if not threshold.domain:
-        return value_of(threshold, figures)
-    of_domain = figures.domains.get(threshold.domain)
-    return value_of(threshold, replace(figures, totals=of_domain)) if of_domain and of_domain.has_data else None
+def _has_failed(verdict: ThresholdResult) -> bool:
+    if verdict.value is None or verdict.threshold.is_met_by(verdict.value):
+        return False
+    return not verdict.lower_bound or verdict.threshold.operator in ("<", "<=")
 
 
 def value_of(metric: Threshold | Metric, figures: Figures) -> float | None:
@@ -87,7 +161,8 @@ def value_of(metric: Threshold | Metric, figures: Figures) -> float | None:
     head, *rest = metric.path
     totals = figures.totals
     if head == "throughput":
-        return totals.messages["accepted"] / figures.window_s if figures.window_s else None
+        sending_s = figures.window_s if figures.sending_s is None else figures.sending_s
+        return totals.accepted_while_sending / sending_s if sending_s else None
     if head == "generator":
         return float(figures.generator[GENERATOR_METRICS[rest[0]][1]])
     if head == "recipients":
@@ -118,7 +193,8 @@ def _latency(totals: Interval, metric: str, time: str, statistic: str) -> float 
         return 0.0 if statistic == COUNT else None
     histogram: Histogram = getattr(latency, time)
     if statistic == COUNT:
-        return float(histogram.count)
+        bounds = totals.censored.get(metric)
+        return float(histogram.count - (getattr(bounds, time).count if bounds else 0))
     if not histogram.count:
         return None
     percent = percent_of(statistic)
@@ -133,7 +209,10 @@ def describe(entry: Mapping[str, Any]) -> str:
     value, unit, margin = entry["value"], entry["unit"], entry["margin_share"]
     if value is None:
         return f"{entry['threshold']}: no data"
-    text = f"{entry['threshold']}: {format_value(unit, value)}"
+    bounded = bool(entry.get("lower_bound"))
+    text = f"{entry['threshold']}: {'≥ ' if bounded else ''}{format_value(unit, value)}"
+    if bounded and not entry["passed"] and margin is not None and margin >= 0:
+        return f"{text}, which may be beyond the limit, because replies did not come"
     if margin is None or math.isinf(margin):
         return text
     return f"{text}, {abs(margin):.0%} {'to spare' if entry['passed'] else 'beyond the limit'}"

@@ -119,7 +119,11 @@ class Measured:
         Times such as `message.p99` are in milliseconds, `throughput` is per second, and shares such as `failed` are parts
         of 1. Raises UsageError for an unknown metric.
         """
-        figures = Figures(totals_of(self.result), self.result["load"]["window_s"], self.result["generator"])
+        load = self.result["load"]
+        figures = Figures(
+            totals_of(self.result), load["window_s"], self.result["generator"], sending_s=load.get("sending_s"),
+            closed_model=load.get("model") == "closed",
+        )  # fmt: skip
         return value_of(parse_metric(metric), figures)
 
 

@@ -44,6 +44,7 @@ class ClientSession(ScriptExecutor):
         connection: The engine's handle, set by the caller that connects, so that what `resume` returns can be pushed.
         session_deadline_ns: When the whole session ends, whatever is going on; NEVER without a limit.
         broken: The session ended otherwise than by its script.
+        given_back: The connection ended before the assigned arrival was offered; the arrival source issues it again.
         consecutive_failures: How many sessions in a row broke before this one; an accepted message resets it. Set by the
             arrival source.
 
@@ -132,10 +133,16 @@ class ClientSession(ScriptExecutor):
         if self.done:
             pass
         elif reason == api.STOPPED:
+            waits_ns = [max(0, now_ns - self.sent_ns)] * self.messages_open
+            self.recorder.censor(self.unanswered(now_ns), waits_ns)
             self.recorder.interrupted += self.messages_open
         elif self.idle:
             self.recorder.error("closed_idle", f"{reason} between two arrivals")
+        elif reason in (api.CLOSED, api.CONNECTION_RESET) and not self.reader.pending and self.nothing_offered():
+            self.give_back(f"{reason} between two arrivals")
         else:
+            if reason in (api.TIMEOUT, api.CONNECT_TIMEOUT) and self.transcript is None:
+                self.recorder.censor(self.unanswered(now_ns))
             if self.reader.pending:
                 detail = detail or "in the middle of a reply"
             self.fail_messages(reason, f"{detail or 'while waiting'} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
@@ -301,6 +308,9 @@ class ClientSession(ScriptExecutor):
             return self.advance(now_ns)
         if reply.code == 0:
             return self.fail("malformed_reply", reply_text(reply))
+        if reply.code == 421 and self.nothing_offered(1):
+            self.give_back(reply_text(reply))
+            return b""
         if reply.code == 421:
             if step.on_unexpected == s.ABORT_TRANSACTION:
                 self.complete_transaction(False, now_ns)
@@ -338,6 +348,8 @@ class ClientSession(ScriptExecutor):
         elif self.idle:
             self.recorder.error("closed_idle", reply_text(reply))
             self.finish()
+        elif self.nothing_offered():
+            self.give_back(reply_text(reply))
         else:
             self.fail("closed_421", reply_text(reply))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
@@ -21,6 +22,20 @@ UNSCHEDULED = api.NEVER
 START = 0  #: an arrival was assigned: begin it
 WAIT = 1  #: no arrival is due yet: stay open until `resume` or `finish_waiting` is called
 STOP = 2  #: there is no arrival left: go on with the teardown
+
+
+class UnansweredSample(NamedTuple):
+    """What is known of a latency whose reply did not come.
+
+    Attributes:
+        metric: Latency metric.
+        service_ns: Least service time; None if it has not begun.
+        response_ns: Least response time.
+    """
+
+    metric: str
+    service_ns: int | None
+    response_ns: int
 
 
 class SessionRecorder(Protocol):
@@ -47,6 +62,9 @@ class SessionRecorder(Protocol):
     def error(self, kind: str, detail: str = "", count: int = 1) -> None:
         """Count an error and keep an example of it."""
 
+    def censor(self, samples: Iterable[UnansweredSample], waits_ns: Sequence[int] = ()) -> None:
+        """Record latencies of which only a lower bound is known."""
+
 
 class ArrivalSource(Protocol):
     """Assigns arrivals to sessions (`load.scheduler`)."""
@@ -69,9 +87,19 @@ class SessionContext:
         greeting_step: Stands for the wait for the greeting.
         opening_mail: The step that begins every iteration if it is a plain MAIL, else None.
         messages: Mail transactions of one arrival; None if arrivals differ.
+        message_metric: Metric of the message step; empty if there is none, or if there are several.
     """
 
-    __slots__ = ("credentials", "greeting_step", "messages", "opening_mail", "scheduler", "script", "timeout_ns")
+    __slots__ = (
+        "credentials",
+        "greeting_step",
+        "message_metric",
+        "messages",
+        "opening_mail",
+        "scheduler",
+        "script",
+        "timeout_ns",
+    )
 
     def __init__(
         self, script: Script, scheduler: ArrivalSource, timeout_ns: int, credentials: tuple[str, str] | None = None
@@ -85,6 +113,8 @@ class SessionContext:
             s.COMMAND, expected_replies=expected_replies, metric="banner", on_unexpected=s.ABORT_SESSION, first_reply_index=0
         )
         self.opening_mail = opening_mail(script)
+        metrics = {step.metric for step in script.steps if step.kind == s.MESSAGE}
+        self.message_metric = metrics.pop() if len(metrics) == 1 else ""
         kinds = {step.kind for step in script.steps}
         self.messages: int | None = None if s.CHOOSE in kinds else script.messages(0) if s.MESSAGE in kinds else 0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +20,7 @@ from smtpbench.engine.connection import Route
 from smtpbench.engine.shard import Shard
 from smtpbench.errors import SmtpbenchError
 from smtpbench.session.client import ClientSession
-from smtpbench.session.context import STOP, UNSCHEDULED, SessionContext, SessionRecorder
+from smtpbench.session.context import STOP, UNSCHEDULED, SessionContext, SessionRecorder, UnansweredSample
 from smtpbench.session.script import Script
 from smtpbench.session.transcript import Transcript
 from smtpbench.units import NS_PER_S
@@ -53,6 +53,9 @@ class FirstErrorRecorder:
     def error(self, kind: str, detail: str = "", count: int = 1) -> None:
         """Keep the error if it is the first."""
         self.first = self.first or (kind, detail)
+
+    def censor(self, samples: Iterable[UnansweredSample], waits_ns: Sequence[int] = ()) -> None:
+        """Discard lower bounds."""
 
 
 @dataclass(frozen=True, slots=True)

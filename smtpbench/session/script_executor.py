@@ -20,7 +20,15 @@ from typing import Any
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
-from smtpbench.session.context import LATE_SHIFT, START, WAIT, SessionContext, SessionRecorder
+from smtpbench.session.context import (
+    LATE_SHIFT,
+    START,
+    UNSCHEDULED,
+    WAIT,
+    SessionContext,
+    SessionRecorder,
+    UnansweredSample,
+)
 from smtpbench.session.output import decoded, joined, segments
 from smtpbench.session.reply_cache import EMPTY_CACHE
 from smtpbench.session.sasl_exchange import SaslExchange
@@ -35,13 +43,14 @@ class ScriptExecutor:
     """Position in a script and state of an arrival. `session.client.ClientSession` lists what a subclass may use."""
 
     __slots__ = (
-        "_intended_ns",
         "broken",
         "connection",
         "consecutive_failures",
         "context",
         "done",
+        "given_back",
         "idle",
+        "intended_ns",
         "iterating",
         "iterations_left",
         "lateness",
@@ -94,6 +103,7 @@ class ScriptExecutor:
         self.iterating = False
         self.idle = False
         self.done = False
+        self.given_back = False
         self.messages_open = 0
         self.n = 0
 
@@ -111,7 +121,7 @@ class ScriptExecutor:
             recorder: Counts its outcome.
         """
         self.n = n
-        self._intended_ns = intended_ns
+        self.intended_ns = intended_ns
         if recorder is not self.recorder:
             self.recorder = recorder
             # a session with a transcript must take each reply by the slow path: it uses no cache
@@ -140,8 +150,33 @@ class ScriptExecutor:
         return self.jump(self.context.script.teardown, now_ns)
 
     def _record_lateness(self, now_ns: int) -> None:
-        late_ns = now_ns - self._intended_ns
+        late_ns = now_ns - self.intended_ns
         self.lateness = late_ns // 1000 << LATE_SHIFT if late_ns > 0 else 0  # UNSCHEDULED is never in the past
+
+    def nothing_offered(self, replies: int = 0) -> bool:
+        """Return whether the connection ends between two arrivals, although the second has been assigned.
+
+        A server may limit the number of messages of a connection. It closes after the last reply, when the first command of
+        the next message may be under way. That message was not refused, and another connection can send it.
+
+        Args:
+            replies: Number of replies since that command that only say that the connection ends.
+        """
+        script = self.context.script
+        return (
+            self.iterating
+            and self.iterations_left < script.iterations - 1
+            and self.position == script.loop_start + 1
+            and self.step is script.steps[script.loop_start]
+            and self.replies_due == len(self.step.expected_replies) - replies
+        )
+
+    def give_back(self, detail: str) -> None:
+        """End the session; the arrival source opens another connection for its arrival."""
+        self.recorder.error("closed_idle", detail)
+        self.given_back = True
+        self.messages_open = 0
+        self.finish()
 
     def begin_iteration(self, now_ns: int) -> None:
         """Begin an iteration with the arrival that was assigned."""
@@ -181,6 +216,32 @@ class ScriptExecutor:
             self.recorder.error("incomplete", "the script ended before the message was sent", self.messages_open)
             self.recorder.failed += self.messages_open
             self.messages_open = 0
+
+    def unanswered(self, now_ns: int) -> list[UnansweredSample]:
+        """Return what is known of the latencies that are waited for: lower bounds, if the wait ends now without an answer.
+
+        An arrival of the open model is at least as late as its intended start is past.
+        """
+        if self.done or self.idle:
+            return []
+        step, context = self.step, self.context
+        waited_ns = max(0, now_ns - self.sent_ns)
+        scheduled = self.intended_ns != UNSCHEDULED
+        late_ns = max(0, now_ns - self.intended_ns) if scheduled else waited_ns
+        metric = step.metric if self.replies_due else ""
+        if step is context.greeting_step and not self.replies_due and not context.script.implicit_tls:
+            metric = "connect"
+        in_message = step.kind == s.MESSAGE and bool(self.replies_due)
+        found = []
+        if metric and not (in_message and self.messages_open):
+            found.append(UnansweredSample(metric, waited_ns, waited_ns + (self.lateness >> LATE_SHIFT) * 1000))
+        if self.messages_open:
+            in_transaction = step.kind in (s.MAIL, s.RCPT, s.GROUP, s.MESSAGE) or step.metric in ("DATA", "BDAT")
+            for name, begun in ((context.message_metric, in_message), ("transaction", in_transaction)):
+                service_ns = waited_ns if begun or not scheduled else None
+                if name:
+                    found += [UnansweredSample(name, service_ns, max(late_ns, waited_ns))] * self.messages_open
+        return found
 
     # -- steps ---------------------------------------------------------------------------------------------
 

@@ -261,6 +261,8 @@ class CapacitySearch(StudyProgress):
     def _note_interruption(self, done: loading.RunResult) -> bool:
         if done.interrupted:
             self._mark_interrupted()
+        else:
+            done.require_complete()
         return done.interrupted
 
     def result(self) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class ComparisonStudy(StudyProgress):
         if done.interrupted:
             self._mark_interrupted()
             return False
+        done.require_complete()
         self.runs[candidate.name].append(done.result)
         values = [f"{metric.text} {_format_metric(metric, done.result)}" for metric in request.metrics[:3]]
         self._report(f"{now}: {', '.join(values)}", milestone=True)
@@ -190,7 +191,9 @@ def series_of(metric: Metric, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -
 
 def metric_value(metric: Metric, result: Mapping[str, Any]) -> float | None:
     """Return the value of a metric in a result; None if the run did not measure it."""
-    return value_of(metric, Figures(totals_of(result), result["load"]["window_s"], result["generator"]))
+    load = result["load"]
+    figures = Figures(totals_of(result), load["window_s"], result["generator"], sending_s=load.get("sending_s"))
+    return value_of(metric, figures)
 
 
 def compare_figures(

@@ -243,3 +243,22 @@ async def test_what_comes_after_a_half_close_inside_tls_is_decrypted(tls: server
     assert "eof_received" in server.events
     assert client.received == b"a late reply"
     assert "wake" in client.events
+
+
+@pytest.mark.parametrize(
+    "out", [b"more", (b"more", b"than that"), [b"more", b"and more"]], ids=["plain", "pair", "segments"]
+)
+async def test_reply_that_is_there_is_read_before_a_reset_is_reported(out: api.Out) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    shard, client = Shard(), FakeSession()
+    connection = shard.connect(client, Route(socket.AF_INET, listener.getsockname()))
+    assert connection is not None
+    server, _ = listener.accept()
+    server.sendall(b"552 too big\r\n" * 100)  # more than one read
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    server.close()
+    shard.push(connection, out)
+    assert client.received == b"552 too big\r\n" * 100
+    assert client.reason == api.CONNECTION_RESET
+    shard.close()
+    listener.close()

@@ -24,6 +24,7 @@ from smtpbench.load.prepare import prepare
 from smtpbench.load.request import RunRequest
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.recorder import Interval
+from smtpbench.measure.saved import totals_of
 from smtpbench.measure.schema import schema_text
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import parse_target
@@ -77,6 +78,42 @@ def test_sections_of_a_result() -> None:
     assert not {"hostile", "domains"} & result.keys()
 
 
+def at_rates(*stages: tuple[int, float, float], **changes: Any) -> LoadPlan:
+    """Return a plan of the open model: (seconds, rate at the start, rate at the end) of each stage."""
+    return LoadPlan(stages=tuple(Stage(length_s * NS_PER_S, *rates) for length_s, *rates in stages), **changes)
+
+
+@pytest.mark.parametrize(
+    ("plan", "changes", "sending_s", "draining_s"),
+    [
+        pytest.param(at_rates((20, 0.1, 0.1)), {}, 20.0, 0.0, id="0.1/s: no arrival in the second half"),
+        pytest.param(at_rates((5, 1e4, 1e4)), {}, 5.0, 7.0, id="10,000/s, and a long drain"),
+        pytest.param(at_rates((4, 0.0, 9.0), (3, 9.0, 9.0)), {}, 7.0, 5.0, id="stages"),
+        pytest.param(at_rates((99, 4.0, 4.0), arrivals=10), {}, 2.5, 9.5, id="-r 4/s -n 10"),
+        pytest.param(at_rates((2, 4.0, 4.0), arrivals=10), {}, 2.0, 10.0, id="fewer than -n 10"),
+        pytest.param(LoadPlan(duration_ns=9 * NS_PER_S), {}, 9.0, 3.0, id="closed model"),
+        pytest.param(LoadPlan(duration_ns=9 * NS_PER_S, warmup_ns=2 * NS_PER_S), {}, 9.0, 1.0, id="warm-up"),
+        pytest.param(LoadPlan(arrivals=10), {}, 12.0, 0.0, id="closed model with a number of messages"),
+        pytest.param(LoadPlan(duration_ns=60 * NS_PER_S, arrivals=10), {}, 12.0, 0.0, id="number before the duration"),
+        pytest.param(
+            at_rates((60, 1.0, 1.0)), {"status": "aborted", "sending_end_ns": 107 * NS_PER_S}, 7.0, 5.0, id="aborted"
+        ),
+    ],
+)
+def test_throughput_is_over_the_sending_window(
+    plan: LoadPlan, changes: dict[str, Any], sending_s: float, draining_s: float
+) -> None:
+    record = record_of(plan, thresholds=("throughput > 1/s",), **changes)
+    record.collector.totals.accepted_late = 30
+    result = build(record)
+    Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
+    assert (result["load"]["sending_s"], result["load"]["draining_s"]) == (sending_s, draining_s)
+    messages = result["messages"]["accepted"] - 30
+    assert result["throughput"] == {"messages": messages, "messages_per_s": messages / sending_s}
+    assert result["thresholds"][0]["value"] == messages / sending_s
+    assert totals_of(result).accepted_while_sending == messages
+
+
 def test_record_is_not_changed() -> None:
     record = record_of(hostile={})
     record.collector.totals.examples = {"RCPT 550 \x1b": "550 \x1b[2J"}
@@ -127,7 +164,7 @@ def test_run_that_could_not_begin() -> None:
     Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
     assert result["outcome"] == {"status": "could-not-run", "reason": r"no \x1b route"}
     assert result["target"] == {"url": "smtp://127.0.0.1:25", "banner": "", "ehlo": []}
-    assert (result["load"]["window_s"], result["throughput"]) == (0.0, {"messages_per_s": 0.0})
+    assert (result["load"]["window_s"], result["throughput"]["messages_per_s"]) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize(

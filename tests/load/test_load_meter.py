@@ -32,7 +32,10 @@ def recorders_by_domain() -> RecordersByDomain:
 
 async def report_of(recorders: Recorders, worker: int) -> WorkerReport:
     """Return the report of a worker with these recorders."""
-    scheduler = SimpleNamespace(late_ns=[], waited=0, sessions=[1], busy=1, waiting=0, connections_peak=1)
+    scheduler = SimpleNamespace(
+        late_ns=[], waited=0, sessions=[SimpleNamespace(idle=True)], busy=1, waiting=0, connections_peak=1
+    )
+    scheduler.unanswered = lambda now_ns: iter(())
     stands_in: Any = SimpleNamespace(scheduler=scheduler, recorders=recorders, start_ns=0)
     return await Meter(worker).read(stands_in, 2 * NS_PER_S, 0)
 

@@ -258,13 +258,60 @@ def test_every_issued_arrival_is_counted_after_an_early_end(connections: int) ->
 def test_every_issued_arrival_is_counted_after_an_interruption() -> None:
     simulation = open_simulation(repeated(iterations=10**9), connections=2, interval_ms=1, number=100)
     simulation.transport.run(until_ns=50 * MS)
-    sessions: list[ClientSession] = simulation.scheduler.interrupt()
+    sessions: list[ClientSession] = simulation.scheduler.interrupt(simulation.transport.now_ns)
     for session in sessions:
         session.connection.closing = True
         session.connection_lost(api.STOPPED, "", simulation.transport.now_ns)
     assert simulation.finished == 1
     assert sum(simulation.recorder.messages.values()) == 51
     assert simulation.recorder.messages["interrupted"] > 2
+
+
+def hanging_simulation() -> Simulation:
+    """An arrival every 10 ms; the server answers for 45 ms, and then never."""
+    transport = FakeTransport(stall_ns=(45 * MS, 10**12))
+    return Simulation(OpenModel, repeated(iterations=10**9), 2, transport, arrivals=arrivals(10 * MS, 100), start_ns=0)
+
+
+@pytest.mark.parametrize("by", ["interrupt", "stop_arrivals"])
+def test_arrival_that_is_cut_off_is_at_least_as_late_as_the_cut(by: str) -> None:
+    simulation = hanging_simulation()
+    simulation.transport.run(until_ns=200 * MS)
+    if by == "interrupt":
+        sessions = simulation.scheduler.interrupt(200 * MS)
+    else:
+        simulation.scheduler.stop_arrivals(200 * MS)
+        sessions = list(simulation.scheduler.sessions)
+    for session in sessions:
+        session.connection_lost(api.STOPPED, "", 200 * MS)
+    late_ms = [sample.response_ns // MS for sample in simulation.recorder.censored if sample.metric == "message"]
+    assert len(late_ms) == simulation.recorder.messages["interrupted"]
+    assert sorted(late_ms) == list(range(0, 10 * len(late_ms), 10))
+    # what waited for a connection has no service time; what waited for a reply has one, in the step that waited
+    assert {sample.metric for sample in simulation.recorder.censored if sample.service_ns is not None}
+    assert len(simulation.recorder.waits_ns) == 2
+
+
+def test_arrivals_in_progress_are_known_to_be_late_before_they_are_cut_off() -> None:
+    simulation = hanging_simulation()
+    simulation.transport.run(until_ns=200 * MS)
+    found = [sample for _, samples in simulation.scheduler.unanswered(200 * MS) for sample in samples]
+    late_ms = [sample.response_ns // MS for sample in found if sample.metric == "message"]
+    assert sorted(late_ms) == list(range(0, 10 * len(late_ms), 10))
+    assert len(late_ms) >= 15
+    assert not simulation.recorder.censored
+
+
+def test_reply_that_times_out_is_as_late_as_the_time_out() -> None:
+    transport = FakeTransport(stall_ns=(45 * MS, 10**12))
+    simulation = Simulation(ClosedModel, repeated(iterations=10**9), 1, transport, numbers=iter(range(100)))
+    transport.run(until_ns=200 * MS)
+    (session,) = simulation.scheduler.sessions
+    session.connection_lost(api.TIMEOUT, "", 1000 * MS)
+    found = {sample.metric: sample for sample in simulation.recorder.censored}
+    assert {"message", "transaction"} <= set(found)
+    assert all(sample.service_ns == sample.response_ns > 900 * MS for sample in found.values())
+    assert simulation.recorder.waits_ns == []
 
 
 def test_refused_connection_fails_its_arrival_only() -> None:
@@ -352,3 +399,29 @@ def test_session_changes_its_recorder_with_the_phase(make: Callable[[Script], Re
     if recorders.by_domain:
         assert found["baseline@b.example"] == {"accepted": 3}
         assert "warmup@b.example" not in found
+
+
+class LimitedTransport(FakeTransport):
+    """A server that closes a connection after its third message, with a 421 that comes behind the reply."""
+
+    def _serve(self, connection: Any, out: Any) -> None:
+        connection.accepted = getattr(connection, "accepted", 0) + out.count(b"\r\n.\r\n")
+        if out.startswith(b"MAIL") and connection.accepted == 3:
+            out = b""
+            self.call_at(self.now_ns, lambda now_ns: self._deliver(connection, b"421 4.7.0 enough\r\n"))
+        super()._serve(connection, out)
+
+
+@pytest.mark.parametrize("model", [ClosedModel, OpenModel])
+def test_limit_of_messages_a_connection_fails_no_message(model: type[ArrivalScheduler]) -> None:
+    transport = LimitedTransport()
+    options: dict[str, Any] = {"numbers": iter(range(20))}
+    if model is OpenModel:
+        options = {"arrivals": arrivals(MS, 20), "start_ns": 0}  # more than two connections can serve: some wait
+    simulation = Simulation(model, repeated(iterations=10**9), 2, transport, **options)
+    transport.run()
+    assert simulation.finished == 1
+    assert simulation.recorder.messages == {"accepted": 20}
+    assert set(simulation.recorder.errors) == {"closed_idle"}
+    assert simulation.scheduler.connections_peak == 2
+    assert transport.connected >= 7

@@ -17,9 +17,12 @@ from figures import MS, busy_recorder, sample, tick
 from hdrh.histogram import HdrHistogram
 from hdrh.log import HistogramLogReader
 
-from smtpbench.measure.files import TIMELINE_COLUMNS, RunFiles, Tick, hlog_header, hlog_lines, timeline_line
+from smtpbench.load.meter import Collector, WorkerReport
+from smtpbench.load.plan import LoadPlan
+from smtpbench.measure.files import TIMELINE_COLUMNS, RunFiles, Tick, hlog_header, hlog_lines, timeline_lines
 from smtpbench.measure.histogram import DIGITS, HIGHEST_US, LOWEST_US, Histogram
 from smtpbench.measure.recorder import Interval, Recorder
+from smtpbench.units import NS_PER_S
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, 678_000, tzinfo=UTC)
 LINE = re.compile(r"Tag=[^,\s]+,\d+\.\d{3},\d+\.\d{3},\d+\.\d{3},HISTFAAA[A-Za-z0-9+/]+=*")
@@ -102,7 +105,7 @@ def test_log_excludes_the_warm_up_and_timeline_includes_it(tmp_path: Path) -> No
     both.add(warm)
     both.add(measured)
     files = RunFiles(tmp_path, STARTED)
-    write(files, tick(both, measured=measured), tick(warm, measured=Interval(), phase="warmup"))
+    write(files, tick(both, measured=measured, warmup=warm), tick(warm, measured=Interval(), phase="warmup"))
     logged = sum(found.get_total_count() for found in read_hlog(tmp_path / "histograms.hlog").values())
     assert logged == 2 * sum(latency.service.count for latency in measured.latencies.values())
     assert sum(int(row["accepted"]) for row in timeline_rows(tmp_path / "timeline.csv")) == (
@@ -110,12 +113,42 @@ def test_log_excludes_the_warm_up_and_timeline_includes_it(tmp_path: Path) -> No
     )
 
 
+@pytest.mark.parametrize("phase", ["warmup", "steady", "drain"])
+def test_rows_of_the_warm_up_are_labelled_and_the_others_add_up_to_the_totals(tmp_path: Path, phase: str) -> None:
+    collector = Collector(LoadPlan(warmup_ns=2 * NS_PER_S, duration_ns=2 * NS_PER_S), 0)
+    files, seconds = RunFiles(tmp_path, STARTED), {"warmup": 2, "steady": 3, "drain": 5}[phase]
+    for end_s in range(1, 6):
+        # a message of the warm-up may end in any second, and in the last second of it a measured one may, too
+        warm = busy_recorder(50, end_s).drain() if end_s <= seconds else Interval()
+        measured = busy_recorder(70, 10 + end_s).drain() if end_s >= 2 else Interval()
+        collector.add(report(end_s, warm, measured))
+        second = collector.flush()
+        assert second is not None
+        write(files, second)
+    lines = timeline_rows(tmp_path / "timeline.csv")
+    for name in ("accepted", "rejected", "failed"):
+        by_phase = Counter[str]()
+        for row in lines:
+            by_phase["warmup" if row["phase"] == "warmup" else "measured"] += int(row[name])
+        assert by_phase["warmup"] == collector.warmup.messages[name]
+        assert by_phase["measured"] == collector.totals.messages[name]
+    assert {row["phase"] for row in lines} == {"warmup", "steady", "drain"}
+
+
+def report(end_s: int, warmup: Interval, steady: Interval) -> WorkerReport:
+    return WorkerReport(
+        worker=0, end_ns=end_s * NS_PER_S, length_ns=NS_PER_S, warmup=warmup, baseline=Interval(), steady=steady,
+        connections_open=1, busy=1, waiting=0, waited=0, cpu_user_s=0, cpu_system_s=0, cpu_wait_s=0, lag_ns=0,
+        late=Histogram(), connections_peak=1, rss_bytes=1,
+    )  # fmt: skip
+
+
 def test_line_of_the_timeline() -> None:
     recorder = Recorder()
     recorder.samples("message", "message", b"250 Ok\r\n", True).extend([sample(8 * MS, late_us=2000), sample(4 * MS)])
     recorder.accepted, recorder.failed = 2, 1
     recorder.error("reset", count=3)
-    line = timeline_line(tick(recorder.drain(), end_s=3.004, waiting=7))
+    (line,) = timeline_lines(tick(recorder.drain(), end_s=3.004, waiting=7))
     assert dict(zip(TIMELINE_COLUMNS, line.removesuffix("\n").split(","), strict=True)) == {
         "t_s": "3.00", "phase": "steady", "accepted": "2", "rejected": "0", "failed": "1", "dropped": "0",
         "interrupted": "0", "errors": "3", "connections_open": "10", "connections_busy": "4", "arrivals_waiting": "7",

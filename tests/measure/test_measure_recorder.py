@@ -191,3 +191,17 @@ def test_each_expected_reply_has_its_own_cache() -> None:
     caches = Recorder(3).reply_caches
     assert caches == [{}, {}, {}]
     assert caches[0] is not caches[1]
+
+
+def test_messages_accepted_after_the_sending_window_are_counted_apart() -> None:
+    recorder, whole = Recorder(), Interval()
+    recorder.accepted = 5
+    whole.add(recorder.drain())
+    recorder.accepted = 3
+    recorder.end_sending()
+    recorder.accepted += 4
+    recorder.end_sending()  # an early end that comes after the planned one changes nothing
+    whole.add(Interval.from_data(recorder.drain().to_data()))
+    recorder.accepted = 2
+    whole.add(recorder.drain())
+    assert (whole.messages["accepted"], whole.accepted_late, whole.accepted_while_sending) == (14, 6, 8)

@@ -128,7 +128,7 @@ def test_values_have_the_units_of_their_keys() -> None:
     recorder.accepted = 2
     health = Health(cpu_user_s=1.0, cpu_system_s=2.0, late=Histogram.of([3 * MS]))
     result = result_of(recorder.drain(), health=health, window_s=4.0)
-    assert result["throughput"] == {"messages_per_s": 0.5}
+    assert result["throughput"] == {"messages_per_s": 0.5, "messages": 2}
     service, response = (result["latency"]["message"][kind] for kind in ("service", "response"))
     assert [service[name] for name in ("count", "min_ms", "mean_ms", "max_ms")] == [2, 2.0, 3.0, 4.0]
     assert [response[name] for name in ("count", "min_ms", "mean_ms", "max_ms")] == [2, 2.0, 8.0, 14.0]
@@ -156,7 +156,7 @@ def test_generator_that_was_the_bottleneck() -> None:
 
 
 def test_run_of_no_length_has_no_throughput() -> None:
-    assert result_of(Interval(), window_s=0.0)["throughput"] == {"messages_per_s": 0.0}
+    assert result_of(Interval(), window_s=0.0)["throughput"]["messages_per_s"] == 0.0
 
 
 # -- saving --------------------------------------------------------------------------------------------------

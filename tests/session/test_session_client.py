@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -431,3 +432,54 @@ def test_session_has_a_deadline_whatever_its_replies_do() -> None:
     for _ in range(50):
         feed.receive(b"250 ok\r\n")
     assert feed.session.deadline_ns < feed.now_ns
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(lambda feed: feed.lose_connection(api.CLOSED), id="closed"),
+        pytest.param(lambda feed: feed.lose_connection(api.CONNECTION_RESET), id="reset"),
+        pytest.param(lambda feed: feed.receive(b"421 4.7.0 enough\r\n"), id="421"),
+    ],
+)
+def test_message_that_was_not_offered_has_not_failed_when_the_connection_ends(end: Callable[[ClientFeed], object]) -> None:
+    feed = ClientFeed(repeated(), iterations=5)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED * 2)  # the MAIL of the third message is under way
+    end(feed)
+    assert feed.session.given_back
+    assert feed.recorder.messages == {"accepted": 2}
+    assert feed.recorder.errors == {"closed_idle": 1}
+    assert not feed.session.broken
+
+
+def test_421_in_the_read_of_the_last_reply_fails_no_message() -> None:
+    feed = ClientFeed(repeated(), iterations=5)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED[:3])
+    feed.receive(MESSAGE_ACCEPTED[3] + b"421 4.7.0 enough\r\n")
+    assert feed.session.given_back
+    assert feed.session.pending_action == api.CLOSE
+    assert feed.recorder.messages == {"accepted": 1}
+
+
+@pytest.mark.parametrize(
+    ("replies", "error"),
+    [
+        pytest.param(GREETING_AND_EHLO, "closed", id="first message"),
+        pytest.param((*GREETING_AND_EHLO, *MESSAGE_ACCEPTED, b"250 ok\r\n"), "closed", id="MAIL was accepted"),
+        pytest.param((*GREETING_AND_EHLO, *MESSAGE_ACCEPTED, b"250"), "closed", id="in the middle of a reply"),
+    ],
+)
+def test_message_that_was_offered_fails_when_the_connection_ends(replies: tuple[bytes, ...], error: str) -> None:
+    feed = ClientFeed(repeated(), iterations=5)
+    feed.receive_each(*replies)
+    feed.lose_connection(api.CLOSED)
+    assert not feed.session.given_back
+    assert feed.recorder.messages["failed"] == 1
+    assert feed.recorder.errors == {error: 1}
+
+
+def test_message_that_times_out_is_not_given_back() -> None:
+    feed = ClientFeed(repeated(), iterations=5)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED)
+    feed.lose_connection(api.TIMEOUT)
+    assert feed.recorder.messages == {"accepted": 1, "failed": 1}

@@ -246,7 +246,7 @@ def _key_figures(saved: Saved) -> list[str]:
             for name in MESSAGE_COUNTS
             if found.get(f"messages.{name}") or name in ("accepted", "rejected", "failed")
         ]
-        rate = f"**{shown('throughput.messages_per_s', 'per_s')}** accepted over {shown('load.window_s')} s"
+        rate = f"**{shown('throughput.messages_per_s', 'per_s')}** accepted over {shown('load.sending_s')} s"
         model = code(str(found.get("load.model", "")))
         return [f"{rate}; {counted('messages.attempted', 'message')} = {' + '.join(counts)}; {model} model"]
     if saved.kind == FUZZ:

@@ -47,7 +47,7 @@ _MAX_VERSIONS = 30
 _OPEN_LISTING_LINES = 30
 _UNITS = ("ms", "share", "per_s", "count")
 _SEVERITY_TONES = {"security": "bad", "violation": "bad", "warning": "warn", "advice": "warn"}
-_STATUS_TONES = {COMPLETED: "good", "interrupted": "warn", "aborted": "bad", "could-not-run": "bad"}
+_STATUS_TONES = {COMPLETED: "good", "interrupted": "warn", "aborted": "bad", "incomplete": "bad", "could-not-run": "bad"}
 
 
 def short(text: str, limit: int = MAX_CHARACTERS) -> str:

@@ -275,12 +275,15 @@ def overlaid_time(
 
 
 def rates(timeline: Timeline, columns: Sequence[str]) -> list[dict[str, float]]:
-    """Return the counts of a timeline as events per second; a tick too short for a rate is added to the one before it."""
+    """Return the counts of a timeline as events per second; a tick too short for a rate is added to the one before it.
+
+    So is a second line of the same time, which is that of another phase.
+    """
     found: list[dict[str, float]] = []
     began_s, last_s = 0.0, 0.0
     for second in timeline:
         t_s = second.get("t_s")
-        if t_s is None or t_s <= last_s:
+        if t_s is None or t_s < last_s or (t_s == last_s and not found):
             continue
         counts = {column: second.get(column) or 0.0 for column in columns}
         if found and t_s - last_s < _SHORT_TICK_S:

@@ -32,6 +32,7 @@ from smtpbench.report.reading.metrics import (
     NO_STATISTICS,
     RESPONSE,
     SERVICE,
+    SHOWN_DRAIN_S,
     counts_by_metric,
     counts_of,
     domains_of,
@@ -125,7 +126,10 @@ def _share(run: Saved, outcome: str) -> float | None:
 
 def _cards(run: Saved) -> Cards:
     load, messages, generator = load_of(run), messages_of(run), generator_of(run)
-    cards = [Card("throughput", f"{format_rate(throughput_of(run))}/s", f"accepted, over {format_seconds(load.window_s)}")]
+    sending = f"accepted, over {format_seconds(load.sending_s)}"
+    if load.draining_s is not None and load.draining_s >= SHOWN_DRAIN_S:
+        sending += f", then {format_seconds(load.draining_s)} of drain"
+    cards = [Card("throughput", f"{format_rate(throughput_of(run))}/s", sending)]
     for name in _OUTCOMES:
         count = messages[name]
         if count or name in ("accepted", "rejected", "failed"):

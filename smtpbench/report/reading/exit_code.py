@@ -37,6 +37,9 @@ def nothing_accepted(saved: Saved) -> bool:
 
 
 def _codes(status: str, saved: Saved) -> Iterable[int]:
+    if status == "incomplete":  # its thresholds were judged on a part of the load
+        yield INCOMPLETE
+        return
     if status not in (COMPLETED, "aborted"):  # a threshold aborts, and has a code of its own
         yield INTERRUPTED if status == "interrupted" else COULD_NOT_RUN
     if any(not threshold.passed for threshold in thresholds_of(saved)):

@@ -18,6 +18,10 @@ _MINUTES_FROM_S = 120
 _REFERENCE = re.compile(r"RFC (?P<rfc>[0-9]{1,5})(?: §(?P<part>[0-9A-Z]{1,3}(?:\.[0-9]{1,3}){0,6}))?")
 
 
+class LowerBound(float):
+    """A value that would be higher if replies that did not come had come later."""
+
+
 def safe(value: object) -> str:
     """Return a result's text with control, format and unassigned characters and lone surrogates spelled out.
 
@@ -32,8 +36,11 @@ def cut_text(value: str, limit: int) -> str:
 
 
 def format_ms(value: float | None) -> str:
-    """Return milliseconds in the unit that fits."""
-    return MISSING if value is None or value < 0 else format_duration(value * NS_PER_MS)
+    """Return milliseconds in the unit that fits, after `≥` if they are a lower bound."""
+    if value is None or value < 0:
+        return MISSING
+    shown = format_duration(value * NS_PER_MS)
+    return f"≥{shown}" if isinstance(value, LowerBound) else shown
 
 
 def format_count(value: float | None) -> str:

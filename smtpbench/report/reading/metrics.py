@@ -10,8 +10,9 @@ from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.measure.thresholds import describe
+from smtpbench.report.reading.formatting import LowerBound
 from smtpbench.report.reading.head import generator_of, notes_of
-from smtpbench.report.reading.lenient import duration_s, items, mapping, natural, number, records, text
+from smtpbench.report.reading.lenient import duration_s, items, mapping, natural, number, records, text, texts
 from smtpbench.units import NS_PER_MS
 
 SERVICE, RESPONSE = "service", "response"
@@ -24,6 +25,8 @@ _METRIC_ORDER: Final = (
     "pipeline", "message", "transaction", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT", "session",
 )  # fmt: skip
 
+#: A shorter drain is not worth a mention, seconds.
+SHOWN_DRAIN_S: Final = 0.5
 Milliseconds = Mapping[str, float | None]
 NO_STATISTICS: Final[Milliseconds] = dict.fromkeys(STATISTICS)
 
@@ -92,6 +95,8 @@ class RunLoad(NamedTuple):
         arrival_process: How arrivals are spaced.
         warmup_s: Warm-up, seconds.
         window_s: Measurement, seconds.
+        sending_s: The part of it in which arrivals were issued, seconds.
+        draining_s: The part of it after that, seconds; None for results without it.
         timeout_s: Longest time that a reply may take, seconds.
     """
 
@@ -102,6 +107,8 @@ class RunLoad(NamedTuple):
     arrival_process: str
     warmup_s: float | None
     window_s: float | None
+    sending_s: float | None
+    draining_s: float | None
     timeout_s: float | None
 
     @property
@@ -197,7 +204,9 @@ def latencies_of(saved: Saved) -> list[MetricLatency]:
 
 
 def _statistics(value: Mapping[str, Any]) -> Milliseconds:
-    return {statistic: number(value.get(statistic)) for statistic in STATISTICS}
+    bounds = texts(value.get("lower_bounds"))
+    found = {statistic: number(value.get(statistic)) for statistic in STATISTICS}
+    return {name: LowerBound(ms) if ms is not None and name in bounds else ms for name, ms in found.items()}
 
 
 def statistics_of(saved: Saved, metric: str, time: str) -> Milliseconds | None:
@@ -216,7 +225,10 @@ def read_threshold(entry: Mapping[str, Any], text_key: str) -> SavedThreshold:
     shown, unit = text(entry.get(text_key)) or "?", text(entry.get("unit"))
     value, margin = number(entry.get("value")), number(entry.get("margin_share", entry.get("margin")))
     passed = entry.get("passed") is True
-    as_sentence = describe({"threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed})
+    as_sentence = describe({
+        "threshold": shown, "value": value, "unit": unit, "margin_share": margin, "passed": passed,
+        "lower_bound": entry.get("lower_bound") is True,
+    })  # fmt: skip
     return SavedThreshold(shown, unit, number(entry.get("limit")), value, margin, passed, as_sentence)
 
 
@@ -232,6 +244,8 @@ def load_of(saved: Saved) -> RunLoad:
         arrival_process=text(load.get("arrival_process")),
         warmup_s=duration_s(load.get("warmup_s")),
         window_s=duration_s(load.get("window_s")),
+        sending_s=duration_s(load.get("sending_s", load.get("window_s"))),
+        draining_s=duration_s(load.get("draining_s")),
         timeout_s=duration_s(load.get("timeout_s")),
     )
 
@@ -335,6 +349,7 @@ def key_figures_of(saved: Saved) -> list[KeyFigure]:
             add(f"messages.{name}", mapping(result, "messages").get(name))
         add("throughput.messages_per_s", mapping(result, "throughput").get("messages_per_s"))
         add("load.window_s", mapping(result, "load").get("window_s"))
+        add("load.sending_s", load_of(saved).sending_s)
         found.append(KeyFigure("load.model", text(mapping(result, "load").get("model"))))
         for statistic in ("p50_ms", "p99_ms", "max_ms"):
             add(f"message.response.{statistic}", mapping(result, "latency", "message", RESPONSE).get(statistic))

@@ -20,6 +20,7 @@ from smtpbench.report.reading.head import COMPLETED, generator_of, head_of, note
 from smtpbench.report.reading.metrics import (
     RESPONSE,
     SERVICE,
+    SHOWN_DRAIN_S,
     RunLoad,
     counts_of,
     example_of_reply,
@@ -55,6 +56,8 @@ _IMPORTANT = (
 #: Lines of a screen that errors and refusals get, however many latency metrics there are.
 _ERROR_LINES = 4
 _METRIC_CELLS = 12
+#: Beginnings of lines that are shown in red.
+_ALARMS = ("GENERATOR", "FAILED", "INCOMPLETE")
 
 _PLAIN, _BOLD, _RED, _YELLOW = "", "1", "1;31", "33"
 
@@ -80,10 +83,10 @@ def final_table(result: Mapping[str, Any], place: str, *, color: bool = False, s
         kept = _fold(errors, min(len(errors), _ERROR_LINES), "kind")
         metrics = _latency(run, room - len(kept))
         errors = _fold(errors, room - len(metrics), "kind") if len(errors) > len(kept) else kept
-    lines = [(line, _BOLD if at == 1 else _PLAIN) for at, line in enumerate(head)]
+    lines = [(line, _BOLD if at == 1 else _RED if line.startswith(_ALARMS) else _PLAIN) for at, line in enumerate(head)]
     lines += [(line, _PLAIN) for line in metrics]
     lines += [(line, _YELLOW) for line in errors]
-    lines += [(line, _RED if line.startswith(("GENERATOR", "FAILED")) else _PLAIN) for line in foot]
+    lines += [(line, _RED if line.startswith(_ALARMS) else _PLAIN) for line in foot]
     shown = ((line if screen is None else cut(line, screen.width), style if color else _PLAIN) for line, style in lines)
     return "\n".join([*(styled(line, style) for line, style in shown), last])
 
@@ -155,7 +158,9 @@ def _headline(run: Saved, screen: Screen | None) -> list[str]:
         title = (title if screen is None else cut(title, screen.width - cells(ending))) + ending
     throughput = throughput_of(run)
     per_second = MISSING if throughput is None else f"{throughput:,.1f}"
-    rate = f"{per_second} messages/s accepted over {_decimal(load.window_s)} s"
+    rate = f"{per_second} messages/s accepted over {_decimal(load.sending_s)} s"
+    if load.draining_s is not None and load.draining_s >= SHOWN_DRAIN_S:
+        rate += f" of sending, then {load.draining_s:.1f} s of drain"
     recipients = counts_of(run, "recipients")
     rate += f"  (recipients {recipients.get(('accepted',), 0):,}, refused {recipients.get(('rejected',), 0):,})"
     always = ("accepted", "rejected", "failed")
@@ -169,7 +174,8 @@ def _headline(run: Saved, screen: Screen | None) -> list[str]:
         model = f"open model, {_rate(load)} {load.arrival_process}, at most {connections}"
     else:
         model = f"closed model, {connections}: latency not safe from coordinated omission"
-    return [title, rate, *(line.replace("\xa0", " ") for line in lines), model]
+    ended = [f"{head.status.upper()}: {head.reason}"] if head.status == "incomplete" and head.reason else []
+    return [title, rate, *(line.replace("\xa0", " ") for line in lines), model, *ended]
 
 
 def _decimal(value: float | None) -> str:

@@ -68,6 +68,8 @@ def test_hostile_text_in_a_scorecard_is_escaped() -> None:
         ([completed_run(outcome={"status": "interrupted", "reason": ""}), run_result()], 130),
         ([completed_run(outcome={"status": "could-not-run", "reason": ""}), passing_check(outcome="interrupted")], 3),
         ([run_result(outcome={"status": "aborted", "reason": ""})], 99),
+        ([run_result(outcome={"status": "incomplete", "reason": "worker 1 was killed by SIGKILL"})], 4),
+        ([run_result(outcome={"status": "incomplete", "reason": ""}), passing_check(outcome="interrupted")], 130),
         ([capacity_result()], 0),
         ([capacity_result(capacity={"rate_per_s": None})], 99),
     ],
