@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from smtpbench.cli.options import (
     Messages,
     MessageSize,
     Metrics,
+    Overwrite,
     Progress,
     Rate,
     Recipient,
@@ -27,7 +29,8 @@ from smtpbench.cli.options import (
     Workers,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
-from smtpbench.cli.saving import new_folder, raise_unless_completed, save_result
+from smtpbench.cli.result_folder import result_folder
+from smtpbench.cli.saving import raise_unless_completed, save_result
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.progress import AUTO
@@ -105,6 +108,7 @@ def command(
         str, typer.Option(metavar="DURATION", help="Time limit for one reply while a server starts and in --check.")
     ] = "3s",
     out: ResultFolder = None,
+    overwrite: Overwrite = False,
     html: Html = True,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
@@ -134,13 +138,14 @@ def command(
     document, folder = document_of(scenario, candidates, overrides, recipient)
     comparison = checked(document, folder)
     defaults = AccessOptions(access.trust, access.password_file, parse_duration_ns(timeout), access.authorized)
-    result_folder = out or new_folder(f"compare-{Path(scenario).stem}")
-    request = make_request(comparison, folder, defaults, result_folder, secrets.randbits(32) if seed is None else seed)
+    request = make_request(comparison, folder, defaults, out or Path(), secrets.randbits(32) if seed is None else seed)
     targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
-    with display_for(progress, request.file.name, targets) as display:
-        result = trio.run(compare, request, ElapsedProgress(display).study)
-    typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
-    save_result(result, result_folder, html)
-    raise_unless_completed(result)
-    if fail_if_worse and any_worse(result):
-        raise typer.Exit(FINDINGS)
+    with result_folder(out, overwrite, f"compare-{Path(scenario).stem}") as into:
+        request = replace(request, folder=into)
+        with display_for(progress, request.file.name, targets) as display:
+            result = trio.run(compare, request, ElapsedProgress(display).study)
+        typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
+        save_result(result, into, html)
+        raise_unless_completed(result)
+        if fail_if_worse and any_worse(result):
+            raise typer.Exit(FINDINGS)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from smtpbench.cli import run
-from smtpbench.cli.options import Progress, ResultFolder, ScenarioName
+from smtpbench.cli.options import Overwrite, Progress, ResultFolder, ScenarioName
 from smtpbench.errors import CannotRun
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.text import plural
@@ -25,6 +25,7 @@ def command(
         str, typer.Option("--duration", "-d", metavar="DURATION", help="Time to send for: 30s, 5m.")
     ] = "10s",
     out: ResultFolder = None,
+    overwrite: Overwrite = False,
     progress: Progress = AUTO,
 ) -> None:
     """Run a scenario against the built-in sink, which this command starts on a free port of 127.0.0.1.
@@ -49,7 +50,9 @@ def command(
             raise CannotRun("the built-in sink did not start; `smtpbench sink` shows the reason")
         address = json.loads(line)["listening"][0]
         try:
-            run.command(scenario, f"smtp://{address}", rate=rate, duration=duration, out=out, progress=progress)
+            run.command(
+                scenario, f"smtp://{address}", rate=rate, duration=duration, out=out, overwrite=overwrite, progress=progress
+            )
         finally:
             sink.terminate()
             counts = json.loads(sink.stdout.read() or "{}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from smtpbench.cli.options import (
     FixtureFile,
     Html,
     LoginOptions,
+    Overwrite,
     Progress,
     Recipient,
     ReplyTimeout,
@@ -24,7 +26,8 @@ from smtpbench.cli.options import (
     TargetOptions,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
-from smtpbench.cli.saving import new_folder, save_result
+from smtpbench.cli.result_folder import result_folder
+from smtpbench.cli.saving import save_result
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
@@ -104,6 +107,7 @@ def command(
     ] = "",
     timeout: ReplyTimeout = "3s",
     out: ResultFolder = None,
+    overwrite: Overwrite = False,
     html: Html = True,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
@@ -137,7 +141,6 @@ def command(
         strict=strict,
         shrink_s=limits.shrink_s,
     )
-    folder = out or new_folder(f"fuzz-{file.path.stem}")
     request = FuzzRequest(
         file=file,
         access=first,
@@ -146,23 +149,26 @@ def command(
         sender=options.sender,
         known=_known_findings(baseline),
         peer=peers[0] if peers else None,
-        folder=folder / "findings",
     )
-    with display_for(progress, scenario, " and ".join(options.urls)) as display:
-        shown = ElapsedProgress(display)
+    with result_folder(out, overwrite, f"fuzz-{file.path.stem}") as folder:
+        request = replace(request, folder=folder / "findings")
+        with display_for(progress, scenario, " and ".join(options.urls)) as display:
+            shown = ElapsedProgress(display)
 
-        def report_progress(stats: CampaignStats) -> None:
-            counts = f"{plural(stats.run, 'case')} run, {plural(len(stats.suspects), 'suspect')}"
-            # the phases before and after have no known length
-            shown.update(f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None, equal_parts=True)
+            def report_progress(stats: CampaignStats) -> None:
+                counts = f"{plural(stats.run, 'case')} run, {plural(len(stats.suspects), 'suspect')}"
+                # the phases before and after have no known length
+                shown.update(
+                    f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None, equal_parts=True
+                )
 
-        fuzzed = trio.run(fuzz_target, request, report_progress)
-    typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
-    save_result(fuzzed.result, folder, html, findings=fuzzed.findings, candidates=fuzzed.candidates)
-    if fuzzed.stopped:
-        raise typer.Exit(INTERRUPTED)
-    if fuzzed.new_findings:
-        raise typer.Exit(FINDINGS)
+            fuzzed = trio.run(fuzz_target, request, report_progress)
+        typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
+        save_result(fuzzed.result, folder, html, findings=fuzzed.findings, candidates=fuzzed.candidates)
+        if fuzzed.stopped:
+            raise typer.Exit(INTERRUPTED)
+        if fuzzed.new_findings:
+            raise typer.Exit(FINDINGS)
 
 
 def _names(text: str) -> list[str]:

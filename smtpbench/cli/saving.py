@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,6 @@ from smtpbench.errors import CannotRun
 from smtpbench.measure.result import save, save_findings
 from smtpbench.rules.finding import Finding
 from smtpbench.study import progress
-
-
-def new_folder(name: str) -> Path:
-    """Return the default folder for a result: `results/20260102-030405-relay`."""
-    return Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
 
 
 def saved_files(path: Path, html: bool) -> str:

@@ -38,6 +38,8 @@ SCHEMAS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
 }  # fmt: skip
 #: Name of the file in the folder of a result.
 RESULT: Final = "result.json"
+#: Name of the file that holds what a command has found so far; the result replaces it.
+PARTIAL: Final = "result.partial.json"
 _KIND_OF = {schema: kind for kind, (schema, _) in SCHEMAS.items()}
 
 
