@@ -25,7 +25,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import save_result
+from smtpbench.cli.saving import ResultInProgress, save_result
 from smtpbench.errors import UsageError
 from smtpbench.report.reading.findings import counts_against
 from smtpbench.report.terminal.progress import AUTO
@@ -86,6 +86,7 @@ def command(
     with result_folder(out, overwrite) if out is not None else nullcontext():
         checked: list[CheckResult] = []
         accesses = options.accesses()
+        in_progress = ResultInProgress(out)
         with display_for(progress, "protocol rules", " and ".join(options.urls)) as display:
             shown = ElapsedProgress(display)
 
@@ -98,7 +99,7 @@ def command(
                 request = CheckRequest(
                     one, selected, options.recipient, options.sender, strict or bool(rules), repeat_options
                 )
-                checked.append(trio.run(run_check, request, report_progress))
+                checked.append(trio.run(run_check, request, report_progress, in_progress.update))
                 if checked[-1].stopped:
                     break
         results = [one.result for one in checked]

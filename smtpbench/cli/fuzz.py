@@ -27,7 +27,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import save_result
+from smtpbench.cli.saving import ResultInProgress, save_result
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
@@ -162,7 +162,7 @@ def command(
                     f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None, equal_parts=True
                 )
 
-            fuzzed = trio.run(fuzz_target, request, report_progress)
+            fuzzed = trio.run(fuzz_target, request, report_progress, None, ResultInProgress(folder).update)
         typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
         save_result(fuzzed.result, folder, html, findings=fuzzed.findings, candidates=fuzzed.candidates)
         if fuzzed.stopped:

@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.measure.files import HLOG, TIMELINE
-from smtpbench.measure.saved import CAPACITY, COMPARISON, PARTIAL, RESULT
+from smtpbench.measure.partial import PARTIAL
+from smtpbench.measure.saved import CAPACITY, COMPARISON, RESULT
 from smtpbench.text import visible
 
 _REPORT: Final = "report.html"

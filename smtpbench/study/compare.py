@@ -22,6 +22,7 @@ from smtpbench.check import run as check_run
 from smtpbench.load import run as loading
 from smtpbench.measure.comparison import Series, compare_series
 from smtpbench.measure.health import machine
+from smtpbench.measure.partial import save_partial
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import COMPARISON, totals_of
 from smtpbench.measure.thresholds import Figures, value_of
@@ -59,6 +60,7 @@ class ComparisonStudy(StudyProgress):
         await self._run_work(self._run_rounds)
 
     async def _run_rounds(self) -> None:
+        save_partial(self.result(), self._request.folder)
         for number in range(self._request.comparison.repeats):
             for candidate in round_order(self._request.candidates, number):
                 async with self._server(candidate):
@@ -93,6 +95,8 @@ class ComparisonStudy(StudyProgress):
             self._mark_interrupted()
             return False
         self.runs[candidate.name].append(done.result)
+        if number + 1 == min(map(len, self.runs.values())):
+            save_partial(self.result(), request.folder)  # the round is complete
         values = [f"{metric.text} {_format_metric(metric, done.result)}" for metric in request.metrics[:3]]
         self._report(f"{now}: {', '.join(values)}", milestone=True)
         return True

@@ -13,7 +13,7 @@ from runner import run, sink, smtpbench
 
 from smtpbench.cli.result_folder import result_folder
 from smtpbench.errors import CannotRun, UsageError
-from smtpbench.measure.saved import PARTIAL
+from smtpbench.measure.partial import PARTIAL
 
 HOLD = """
 import sys

@@ -15,6 +15,7 @@ import trio
 from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
+from smtpbench.measure.partial import PARTIAL
 from smtpbench.measure.schema import schema_text
 from smtpbench.scenario.comparison import validate_comparison
 from smtpbench.session.server_context import ServerContext
@@ -65,7 +66,7 @@ async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
     assert result["outcome"]["status"] == "completed"
     assert (one.counts.accepted, other.counts.accepted + other.counts.rejected) == (40, 40)
     assert [one["runs"] for one in result["candidates"]] == [["A-01", "A-02"], ["B-01", "B-02"]]
-    assert sorted(os.listdir(tmp_path)) == ["A-01", "A-02", "B-01", "B-02"]
+    assert sorted(os.listdir(tmp_path)) == ["A-01", "A-02", "B-01", "B-02", PARTIAL]
     rejected = next(figure for figure in result["figures"] if figure["metric"] == "rejected")
     assert rejected["values"]["A"] == [0.0, 0.0]
     assert sum(rejected["values"]["B"]) * 20 == other.counts.rejected

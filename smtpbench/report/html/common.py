@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from smtpbench.measure.partial import KILLED, RUNNING
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, DialogueBlock, Listing, Notice, Properties, Section, Table
 from smtpbench.report.html.drawing import bar_svg
@@ -47,7 +48,9 @@ _MAX_VERSIONS = 30
 _OPEN_LISTING_LINES = 30
 _UNITS = ("ms", "share", "per_s", "count")
 _SEVERITY_TONES = {"security": "bad", "violation": "bad", "warning": "warn", "advice": "warn"}
-_STATUS_TONES = {COMPLETED: "good", "interrupted": "warn", "aborted": "bad", "could-not-run": "bad"}
+_STATUS_TONES = {
+    COMPLETED: "good", "interrupted": "warn", RUNNING: "warn", "aborted": "bad", KILLED: "bad", "could-not-run": "bad",
+}  # fmt: skip
 
 
 def short(text: str, limit: int = MAX_CHARACTERS) -> str:
