@@ -10,7 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
-from smtpbench.cli.choices import ARRIVALS, one_of
+from smtpbench.cli.choices import ARRIVALS, one_of, option_value
 from smtpbench.cli.exit_codes import THRESHOLD_FAILED
 from smtpbench.cli.options import (
     Arrivals,
@@ -107,9 +107,9 @@ def command(
 ) -> None:
     """Find the highest arrival rate that meets your objectives.
 
-    The rate is doubled until it fails; then the gap is narrowed to --precision. A rate holds where every --slo does, nothing
-    is dropped, less than 0.1 % fails or is refused, and the backlog does not grow. Where the generator or its connections
-    were the limit and not the server, the result says so. Exit code 99: not even the lowest rate held.
+    The rate is doubled until it fails; then the gap is narrowed to --precision. A rate passes where every --slo is met,
+    nothing is dropped, less than 0.1 % fails or is refused, and the backlog does not grow. Where the generator or its
+    connections were the limit and not the server, the result says so. Exit code 99: not even the lowest rate passed.
 
     \b
     One objective:
@@ -120,10 +120,10 @@ def command(
       smtpbench capacity relay -t smtp://127.0.0.1:2525 --from 100/s --max-rate 5000/s -c 500
     """
     one_of("--arrivals", arrivals, ARRIVALS)
-    precision_share = parse_share(precision)
+    precision_share = option_value("--precision", parse_share, precision)
     if not LEAST_PRECISION <= precision_share <= MOST_PRECISION:
         raise UsageError(f"--precision {precision}: allowed is {LEAST_PRECISION:.1%} to {MOST_PRECISION:.0%}")
-    step_ns = parse_duration_ns(step)
+    step_ns = option_value("--step", parse_duration_ns, step)
     if not step_ns:
         raise UsageError(f"--step {step}: the length of a step must be more than 0")
     file = load_scenario(find_scenario(scenario))
@@ -138,13 +138,13 @@ def command(
         file=file,
         access=Access(parsed, access.trust, access.password_for(parsed), authorized=access.authorized),
         plan=make_plan(load, overrides),
-        objectives=list(map(parse_threshold, slo)) if slo else file.scenario.thresholds,
+        objectives=[option_value("--slo", parse_threshold, text) for text in slo] if slo else file.scenario.thresholds,
         folder=out or Path(),
         precision_share=precision_share,
         step_s=step_ns / NS_PER_S,
         first_per_s=None if first is None else _rate_per_s("--from", first),
         max_rate_per_s=None if max_rate is None else _rate_per_s("--max-rate", max_rate),
-        message_bytes=None if size is None else parse_size_bytes(size),
+        message_bytes=None if size is None else option_value("--size", parse_size_bytes, size),
     )
     with result_folder(out, overwrite, f"capacity-{file.path.stem}") as folder:
         request = replace(request, folder=folder)
@@ -158,7 +158,7 @@ def command(
 
 
 def _rate_per_s(option: str, text: str) -> float:
-    rate_per_s = parse_rate_per_s(text)
+    rate_per_s = option_value(option, parse_rate_per_s, text)
     if not rate_per_s:
         raise UsageError(f"{option} {text}: the rate must be more than 0")
     return rate_per_s

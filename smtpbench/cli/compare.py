@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import trio
 import typer
 
+from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS
 from smtpbench.cli.options import (
     Connections,
@@ -137,7 +138,9 @@ def command(
     candidates = {"target": target, "with": with_, "start": start, "stop": stop}
     document, folder = document_of(scenario, candidates, overrides, recipient)
     comparison = checked(document, folder)
-    defaults = AccessOptions(access.trust, access.password_file, parse_duration_ns(timeout), access.authorized)
+    defaults = AccessOptions(
+        access.trust, access.password_file, option_value("--timeout", parse_duration_ns, timeout), access.authorized
+    )
     request = make_request(comparison, folder, defaults, out or Path(), secrets.randbits(32) if seed is None else seed)
     targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
     with result_folder(out, overwrite, f"compare-{Path(scenario).stem}") as into:

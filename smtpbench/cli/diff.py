@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS
 from smtpbench.cli.options import FailIfWorse, Html, Metrics, OptionalResultFolder, Overwrite
 from smtpbench.cli.result_folder import result_folder
@@ -68,9 +69,9 @@ def command(
     with result_folder(out, overwrite) if out is not None else nullcontext():
         result = diff(
             load_candidates(results),
-            [parse_metric(text) for text in metric or DEFAULT_METRICS],
-            confidence=parse_share(confidence),
-            least=parse_share(least),
+            [option_value("--metric", parse_metric, text) for text in metric or DEFAULT_METRICS],
+            confidence=option_value("--confidence", parse_share, confidence),
+            least=option_value("--least", parse_share, least),
             force=force,
             seed=seed,
         )

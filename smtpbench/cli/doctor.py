@@ -11,6 +11,7 @@ from typing import Annotated
 import trio
 import typer
 
+from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.options import ConnectionOptions, Progress, ReplyTimeout
 from smtpbench.cli.progress import ElapsedProgress, display_for
@@ -59,7 +60,7 @@ def command(
     As JSON, only what is not ok:
       smtpbench doctor --json | jq '.checks[] | select(.verdict != "ok")'
     """
-    parse_duration_ns(timeout)  # a mistake in it is an error without a target too
+    option_value("--timeout", parse_duration_ns, timeout)  # a mistake in it is an error without a target too
     request = DoctorRequest(out, access.access_to(target, timeout) if target else None)
     steps, done = _MACHINE_STEPS + bool(target), count()
     with display_for(progress, "this machine", target or "") as display:

@@ -10,7 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
-from smtpbench.cli.choices import one_of
+from smtpbench.cli.choices import one_of, option_value
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.help import HelpSection
 from smtpbench.cli.options import (
@@ -133,7 +133,7 @@ def command(
     first, *peers = options.accesses(most=2)
     plan = CampaignPlan(
         cases=cases or limits.cases,
-        duration_ns=parse_duration_ns(duration) if duration else limits.duration_s * NS_PER_S,
+        duration_ns=option_value("--duration", parse_duration_ns, duration) if duration else limits.duration_s * NS_PER_S,
         seed=seed,
         connections=connections or limits.connections,
         families=select_families(_names(only), _names(skip)),

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from smtpbench.cli.choices import option_value
 from smtpbench.errors import UsageError
 from smtpbench.scenario.load import load_fixture
 from smtpbench.target import Access, Target, Trust, parse_target, read_password
@@ -138,7 +139,7 @@ class ConnectionOptions:
 
     def access_to(self, url: str, timeout: str) -> Access:
         """Return a target with everything it takes to speak to it. Raises UsageError."""
-        target, timeout_ns = parse_target(url), parse_duration_ns(timeout)
+        target, timeout_ns = parse_target(url), option_value("--timeout", parse_duration_ns, timeout)
         return Access(target, self.trust, self.password_for(target), timeout_ns, self.authorized)
 
     def password_for(self, target: Target) -> str | None:

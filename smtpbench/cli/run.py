@@ -11,7 +11,7 @@ from typing import Annotated
 import trio
 import typer
 
-from smtpbench.cli.choices import ARRIVALS, WHEN_BUSY, one_of
+from smtpbench.cli.choices import ARRIVALS, WHEN_BUSY, one_of, option_value
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED, THRESHOLD_FAILED
 from smtpbench.cli.options import (
     Arrivals,
@@ -160,14 +160,14 @@ def command(
         trust=access.trust,
         password=access.password_for(parsed),
         authorized=access.authorized,
-        message_bytes=None if size is None else parse_size_bytes(size),
+        message_bytes=None if size is None else option_value("--size", parse_size_bytes, size),
         hostile=hostile_share(hostile),
         monitor=ThresholdMonitor(
-            [*file.scenario.thresholds, *map(parse_threshold, threshold or ())],
-            parse_duration_ns(abort_grace) if abort_on_fail else None,
+            [*file.scenario.thresholds, *(option_value("--threshold", parse_threshold, text) for text in threshold or ())],
+            option_value("--abort-grace", parse_duration_ns, abort_grace) if abort_on_fail else None,
         ),
     )
-    hold_ns = parse_duration_ns(metrics_hold)
+    hold_ns = option_value("--metrics-hold", parse_duration_ns, metrics_hold)
     with result_folder(out, overwrite, file.path.stem) as folder:
         request = replace(request, out=folder)
         with display:

@@ -10,6 +10,7 @@ from typing import Annotated
 import trio
 import typer
 
+from smtpbench.cli.choices import option_value
 from smtpbench.cli.help import HelpSection
 from smtpbench.errors import UsageError
 from smtpbench.measure.health import raise_descriptor_limit
@@ -191,7 +192,7 @@ def command(
             mutant=mutant,
         )
     )
-    duration_ns = None if duration is None else parse_duration_ns(duration)
+    duration_ns = None if duration is None else option_value("--duration", parse_duration_ns, duration)
     if self_sign and tls_cert is None:
         typer.echo(f"sink: clients trust its certificate with --ca {setup.certificate}", err=True)
     raise_descriptor_limit()

@@ -102,7 +102,9 @@ async def preflight(
     if error is not None:
         kind, detail = error
         if kind in _FATAL_ERRORS:
-            raise CannotRun(f"cannot use {name}: {_FATAL_ERRORS[kind]} ({detail})")
+            # the step that waited says nothing here: no connection was made
+            reason = detail.removesuffix(" (banner)") if kind in _TRY_NEXT_ADDRESS else detail
+            raise CannotRun(f"cannot use {name}: {_FATAL_ERRORS[kind]} ({reason})")
         waited = f" after {format_duration(timeout_ns)}" if kind == api.TIMEOUT else ""
         warning = f"the first session failed with {kind}{waited}: {detail}"
     return PreflightResult(route, banner, ehlo, warning)

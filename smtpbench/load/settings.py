@@ -124,7 +124,7 @@ def _stages(load: Load, given: Overrides, duration_ns: int | None) -> tuple[Stag
             raise UsageError("stages have durations of their own; omit --duration, or add --rate")
         stages = tuple(Stage(stage.for_, *stage.rate) for stage in load.stages)
     else:
-        rate = parse_ends(given.rate, parse_rate_per_s) if given.rate is not None else load.rate
+        rate = _rates(given.rate) if given.rate is not None else load.rate
         if rate is None:
             return ()
         if duration_ns is None and rate[0] != rate[1]:
@@ -133,6 +133,13 @@ def _stages(load: Load, given: Overrides, duration_ns: int | None) -> tuple[Stag
     if not any(stage.arrivals for stage in stages):
         raise UsageError("at this rate no message is ever sent")
     return stages
+
+
+def _rates(text: str) -> tuple[float, float]:
+    try:
+        return parse_ends(text, parse_rate_per_s)
+    except UsageError as error:
+        raise UsageError(f"--rate: {error}") from None
 
 
 def _duration(option: str, text: str | None) -> int | None:

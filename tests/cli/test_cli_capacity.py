@@ -34,7 +34,7 @@ def test_exit_code_is_99_when_no_rate_holds(tmp_path: Path) -> None:
         done = finish(start(*argv, *QUICK), tmp_path)
     assert done.code == 99, done.err
     assert done.result["capacity"]["rate_per_s"] is None
-    assert "no rate held" in done.out
+    assert "no rate passed" in done.out
 
 
 def test_interrupted_search_keeps_its_steps(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def test_failed_threshold_is_99_and_each_is_shown(tmp_path: Path) -> None:
     assert [one["passed"] for one in done.result["thresholds"]] == [True, False, True]
     assert done.result["outcome"]["status"] == "completed"
     assert "FAILED: accepted == 11: 10" in done.out
-    assert "held: failed < 1%: 0 %, 100% to spare" in done.out
+    assert "passed: failed < 1%: 0 %, 100% to spare" in done.out
 
 
 def test_exit_code_is_0_when_thresholds_hold(tmp_path: Path) -> None:

@@ -76,19 +76,19 @@ def test_implicit_tls(postfix: Server, tls: Tls, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "env", "dialogue"),
+    ("options", "env", "expected_text"),
     [
         ((), SECRET, "certificate not trusted"),
-        (("--insecure",), {"SMTPBENCH_PASSWORD": "wrong"}, "does not take the login"),
+        (("--insecure",), {"SMTPBENCH_PASSWORD": "wrong"}, "the server refused the login"),
     ],
 )
-def test_what_cannot_work_is_said_before_the_run(
-    postfix: Server, tmp_path: Path, options: tuple[str, ...], env: dict[str, str], dialogue: str
+def test_run_that_cannot_work_ends_before_the_load(
+    postfix: Server, tmp_path: Path, options: tuple[str, ...], env: dict[str, str], expected_text: str
 ) -> None:
     target = f"smtp://{USER}@localhost:{postfix.ports['submission']}"
     done = run("submission", target, tmp_path, *limits(), *options, **env)
     assert done.code == 3
-    assert dialogue in done.err
+    assert expected_text in done.err
     assert len(done.err.strip().splitlines()) == 1
 
 

@@ -149,7 +149,7 @@ async def test_no_rate_passes(search: Any) -> None:
     found = result["capacity"]
     assert (found["rate_per_s"], found["limited_by"]) == (None, "objective")
     assert found["reason"].startswith("the lowest rate tried, 0.1")
-    assert "no rate held" in capacity_table(result)
+    assert "no rate passed" in capacity_table(result)
     above = await search(Queue(0.1, 1), first_per_s=50.0)
     assert (above["capacity"]["rate_per_s"], above["capacity"]["failed_rate_per_s"]) == (None, 50)
     assert len(above["steps"]) == 1

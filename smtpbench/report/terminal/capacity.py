@@ -74,10 +74,10 @@ def _wrapped(text: str, screen: Screen | None) -> list[str]:
 
 def _headline(found: FoundCapacity) -> str:
     if found.rate_per_s is None:
-        return "CAPACITY unknown: no rate held"
+        return "CAPACITY unknown: no rate passed"
     more = ""
     if found.failed_rate_per_s is not None and found.precision_share is not None:
-        more = f" ({found.failed_rate_per_s:g}/s, {found.precision_share:.1%} more, did not hold)"
+        more = f" ({found.failed_rate_per_s:g}/s, {found.precision_share:.1%} more, failed)"
     bound = "" if found.limited_by == OBJECTIVE else "at least "
     return f"CAPACITY {bound}{found.rate_per_s:,.4g}/s{more}"
 
@@ -91,9 +91,9 @@ def _plot(steps: Sequence[CapacityStep], found: FoundCapacity, limit_ms: float |
     head = f"{ends[0]}{'response':^{_PLOT_CELLS - len(ends[0]) - len(ends[1])}}{ends[1]}" if times else ""
     lines = [(f"{'rate':>9} {'':10} {'served':>9} {'p50':>7} {'p99':>7}   {head}".rstrip(), _PLAIN)]
     for step in sorted(steps, key=lambda step: step.rate_per_s or 0.0):
-        outcome = "held" if step.held else _BLAMED.get(step.limited_by, "NOT HELD")
+        outcome = "passed" if step.held else _BLAMED.get(step.limited_by, "FAILED")
         if step.held and step.rate_per_s == found.rate_per_s:
-            outcome, style = "held  <--", _GREEN
+            outcome, style = "passed <--", _GREEN
         else:
             style = _PLAIN if step.held else _YELLOW if step.limited_by else _RED
         median_ms, p99_ms = _time_ms(step.p50_ms), _time_ms(step.p99_ms)

@@ -240,7 +240,7 @@ def _fold(lines: list[str], room: int | None, noun: str) -> list[str]:
 def _thresholds(run: Saved, screen: Screen | None) -> list[str]:
     """Return a line for each threshold, the failed ones first."""
     thresholds = sorted(thresholds_of(run), key=lambda threshold: threshold.passed)
-    lines = [f"{'held' if threshold.passed else 'FAILED'}: {threshold.sentence}" for threshold in thresholds]
+    lines = [f"{'passed' if threshold.passed else 'FAILED'}: {threshold.sentence}" for threshold in thresholds]
     return _fold(lines, None if screen is None else 6, "threshold")
 
 

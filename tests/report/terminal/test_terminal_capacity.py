@@ -16,7 +16,7 @@ def step(rate: float, held: bool, p50_ms: float | None, p99_ms: float | None, **
 
 def result_of(*steps: Any, **capacity: Any) -> dict[str, Any]:
     found = {"rate_per_s": 390.0, "failed_rate_per_s": 409.0, "precision_share": 0.0487, "limited_by": "objective",
-             "reason": "390/s held, 409/s did not", **capacity}  # fmt: skip
+             "reason": "390/s passed, 409/s failed", **capacity}  # fmt: skip
     return {"scenario": {"name": "relay"}, "target": {"url": "smtp://127.0.0.1:25", "banner": "220 x"},
             "outcome": {"status": "completed", "reason": ""}, "capacity": found, "steps": list(steps),
             "plan": {"objectives": ["failed < 0.1%", "message.p99 < 100ms"], "connections": 100}}  # fmt: skip
@@ -29,14 +29,14 @@ def test_rate_and_plot_of_latency_by_rate() -> None:
     lines = capacity_table(result_of(*STEPS)).splitlines()
     assert lines[:3] == [
         "relay against smtp://127.0.0.1:25  220 x",
-        "CAPACITY 390/s (409/s, 4.9% more, did not hold)",
-        "limited by objective: 390/s held, 409/s did not",
+        "CAPACITY 390/s (409/s, 4.9% more, failed)",
+        "limited by objective: 390/s passed, 409/s failed",
     ]
     assert lines[-4:] == [
         "     rate               served     p50     p99   10.0ms     response      1.00s",
-        "    100/s held           100/s  10.0ms  10.0ms   #             :",
-        "    390/s held  <--      390/s  10.0ms   100ms   o-------------#",
-        "    800/s NOT HELD       400/s   100ms   1.00s                 o--------------#",
+        "    100/s passed         100/s  10.0ms  10.0ms   #             :",
+        "    390/s passed <--     390/s  10.0ms   100ms   o-------------#",
+        "    800/s FAILED         400/s   100ms   1.00s                 o--------------#",
     ]
     assert max(map(len, lines)) <= 80
 
@@ -46,7 +46,7 @@ def test_unknown_and_limited_capacity_are_marked() -> None:
     assert "CAPACITY at least 390/s" in limited
     assert "500/s generator?" in limited
     none = capacity_table(result_of(rate_per_s=None, failed_rate_per_s=1.0, precision_share=None))
-    assert "CAPACITY unknown: no rate held" in none
+    assert "CAPACITY unknown: no rate passed" in none
     interrupted = result_of(limited_by="nothing") | {"outcome": {"status": "interrupted", "reason": "by a signal"}}
     assert "INTERRUPTED" in capacity_table(interrupted)
     assert "ended: by a signal" in capacity_table(interrupted)
