@@ -20,7 +20,8 @@ from typing import Any, Final
 
 from smtpbench.check import run as check_run
 from smtpbench.load import run as loading
-from smtpbench.measure.comparison import Series, compare_series
+from smtpbench.load.plan import UNBOUNDED_NS
+from smtpbench.measure.comparison import MIN_REPEATS, Series, compare_series
 from smtpbench.measure.health import machine
 from smtpbench.measure.partial import save_partial
 from smtpbench.measure.result import versions
@@ -61,6 +62,7 @@ class ComparisonStudy(StudyProgress):
 
     async def _run_rounds(self) -> None:
         save_partial(self.result(), self._request.folder)
+        self._notify(extent_text(self._request))
         for number in range(self._request.comparison.repeats):
             for candidate in round_order(self._request.candidates, number):
                 async with self._server(candidate):
@@ -152,7 +154,7 @@ class ComparisonStudy(StudyProgress):
             ),
             "rules": self.verdicts,
             "rule_differences": rule_differences(self.verdicts),
-            "notes": notes(runs),
+            "notes": [*too_few_repeats(rounds, "round"), *notes(runs)],
             "machine": machine(),
             "versions": versions(),
         }
@@ -170,6 +172,35 @@ class ComparisonStudy(StudyProgress):
             "runs": [run_name(candidate.name, number) for number in range(len(runs))],
             "limited_runs": sum(run["generator"]["limited"] for run in runs),
         }
+
+
+def extent_text(request: CompareRequest) -> str:
+    """Return what a comparison will do and how long that takes, the start and the end of its servers not included."""
+    repeats, candidates = request.comparison.repeats, request.candidates
+    run_ns = [one.plan.issuing_ns for one in candidates]
+    runs = plural(repeats * len(candidates), "run")
+    text = f"{plural(len(candidates), 'candidate')} take turns in {plural(repeats, 'round')}: {runs}"
+    if max(run_ns) < UNBOUNDED_NS:
+        at_most = "at most " if any(one.plan.arrivals for one in candidates) else "about "
+        text += f", {at_most}{_minutes_text(repeats * sum(run_ns) / NS_PER_S)}"
+    return "; ".join([text, *(note.removesuffix(".") for note in too_few_repeats(repeats, "round"))])
+
+
+def _minutes_text(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{max(1, rest)} s"
+
+
+def too_few_repeats(repeats: int, noun: str) -> list[str]:
+    """Return a note where there are too few repeats for an interval, with the number that is needed; else none."""
+    if repeats >= MIN_REPEATS:
+        return []
+    few = f"{plural(repeats, noun)} {'is' if repeats == 1 else 'are'} too few for an interval"
+    option = f" (--repeats {MIN_REPEATS})" if noun == "round" else ""
+    return [f"{few}; at least {MIN_REPEATS} are needed{option}."]
 
 
 def round_order(candidates: Sequence[Candidate], number: int) -> list[Candidate]:

@@ -23,7 +23,7 @@ from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
 from smtpbench.measure.thresholds import Figures, value_of
-from smtpbench.study.compare import compare_figures, notes, rule_differences, series_of
+from smtpbench.study.compare import compare_figures, notes, rule_differences, series_of, too_few_repeats
 from smtpbench.study.progress import COMPLETED
 from smtpbench.text import plural
 from smtpbench.threshold import Metric
@@ -173,7 +173,7 @@ def diff(
         figures, method = _figures(candidates, metrics)
         values = min((len(series.values) for _, by_name in figures for series in by_name.values()), default=0)
         found = compare_figures(figures, confidence=confidence, least=least, paired=False, seed=seed)
-        remarks += notes(_results_by_name(candidates))
+        remarks += [*too_few_repeats(values, "run"), *notes(_results_by_name(candidates))]
     verdicts = {} if candidates[0].kind == RUN else {one.name: _verdicts(one) for one in candidates}
     first = candidates[0].results[0].result
     return {
