@@ -23,7 +23,7 @@ from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
 from smtpbench.measure.thresholds import Figures, value_of
-from smtpbench.study.compare import compare_figures, notes, rule_differences, series_of, too_few_repeats
+from smtpbench.study.compare import compare_figures, lateness_ms, limited_by_itself, notes, rule_differences, series_of
 from smtpbench.study.progress import COMPLETED
 from smtpbench.text import plural
 from smtpbench.threshold import Metric
@@ -173,7 +173,7 @@ def diff(
         figures, method = _figures(candidates, metrics)
         values = min((len(series.values) for _, by_name in figures for series in by_name.values()), default=0)
         found = compare_figures(figures, confidence=confidence, least=least, paired=False, seed=seed)
-        remarks += [*too_few_repeats(values, "run"), *notes(_results_by_name(candidates))]
+        remarks += notes(_results_by_name(candidates))
     verdicts = {} if candidates[0].kind == RUN else {one.name: _verdicts(one) for one in candidates}
     first = candidates[0].results[0].result
     return {
@@ -254,7 +254,13 @@ def _figures(
         by_name = {}
         for one in candidates:
             values = part_values(one.results[0], metric, parts)
-            by_name[one.name] = Series(values, [bool(one.results[0].result["generator"]["limited"])] * len(values))
+            run, count = one.results[0].result, len(values)
+            by_name[one.name] = Series(
+                values,
+                [bool(run["generator"]["limited"])] * count,
+                [limited_by_itself(metric, run)] * count,
+                [lateness_ms(metric, run)] * count,
+            )
         figures.append((metric, by_name))
     too_short = f" These runs are too short: at least {MIN_REPEATS} s are needed."
     method = _METHODS["parts"].format(parts=plural(parts, "part")) + ("" if parts >= MIN_REPEATS else too_short)
