@@ -165,7 +165,7 @@ def _steps(steps: Sequence[CapacityStep]) -> Block:
             format_rate(step.throughput_per_s), *map(format_ms, (step.p50_ms, step.p99_ms, step.max_ms)),
             *(f"{count:,}" for count in step.counts.values()), format_seconds(step.measured_s), Cell(reason),
         ])  # fmt: skip
-    return table(heads, table_rows)
+    return table(heads, table_rows, as_cards=True)
 
 
 def _outcome(step: CapacityStep) -> Cell:

@@ -66,8 +66,9 @@ def table(
     about: str = "",
     numbers: int = 1,
     size: str = "wide",
+    as_cards: bool = False,
 ) -> Table:
-    """Return a table whose columns from `numbers` on hold numbers, unless a cell says otherwise."""
+    """Return a table whose columns from `numbers` on hold numbers, unless a cell says otherwise; see `Table`."""
     made = [
         [cell if isinstance(cell, Cell) else Cell(cell, number=at >= numbers) for at, cell in enumerate(row)]
         for row in table_rows
@@ -82,6 +83,7 @@ def table(
         caption,
         about,
         size,
+        as_cards,
     )
 
 
