@@ -172,7 +172,7 @@ def _outcome(step: CapacityStep) -> Cell:
     """Whether a step passed; a step with a limit of the generator's own is inconclusive."""
     if step.held:
         return Cell("passed", "good")
-    return Cell("inconclusive", "warn") if step.limited_by in OWN_LIMITS else Cell("failed", "bad")
+    return Cell("inconclusive", "warn") if step.limited_by in OWN_LIMITS else Cell("FAILED", "bad")
 
 
 def _objectives(saved: Saved, steps: Sequence[CapacityStep]) -> list[Block]:
