@@ -14,6 +14,7 @@ import typer
 from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS
 from smtpbench.cli.options import (
+    AllowFiles,
     Connections,
     FailIfWorse,
     Html,
@@ -32,6 +33,7 @@ from smtpbench.cli.options import (
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
 from smtpbench.cli.saving import raise_unless_completed, save_result
+from smtpbench.cli.scenario_file import print_warnings
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.progress import AUTO
@@ -111,6 +113,7 @@ def command(
     out: ResultFolder = None,
     overwrite: Overwrite = False,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -137,11 +140,13 @@ def command(
     }  # fmt: skip
     candidates = {"target": target, "with": with_, "start": start, "stop": stop}
     document, folder = document_of(scenario, candidates, overrides, recipient)
-    comparison = checked(document, folder)
+    comparison = checked(document, folder, allow_files=allow_files)
     defaults = AccessOptions(
         access.trust, access.password_file, option_value("--timeout", parse_duration_ns, timeout), access.authorized
     )
-    request = make_request(comparison, folder, defaults, out or Path(), secrets.randbits(32) if seed is None else seed)
+    number = secrets.randbits(32) if seed is None else seed
+    request = make_request(comparison, folder, defaults, out or Path(), number, allow_files=allow_files)
+    print_warnings(request.file)
     targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
     with result_folder(out, overwrite, f"compare-{Path(scenario).stem}") as into:
         request = replace(request, folder=into)

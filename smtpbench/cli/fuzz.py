@@ -14,6 +14,7 @@ from smtpbench.cli.choices import one_of, option_value
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.help import HelpSection
 from smtpbench.cli.options import (
+    AllowFiles,
     FixtureFile,
     Html,
     LoginOptions,
@@ -28,6 +29,7 @@ from smtpbench.cli.options import (
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
 from smtpbench.cli.saving import ResultInProgress, save_result
+from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
@@ -38,7 +40,7 @@ from smtpbench.fuzz.suspect import CASES, CampaignStats
 from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.tables import wants_color
-from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.scenario.load import load_scenario
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S, parse_duration_ns
 
@@ -109,6 +111,7 @@ def command(
     out: ResultFolder = None,
     overwrite: Overwrite = False,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -128,8 +131,8 @@ def command(
     """
     one_of("--profile", profile, PROFILES)
     limits = PROFILES[profile]
-    file = load_scenario(find_scenario(scenario))
-    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture)
+    file = open_scenario(scenario, allow_files=allow_files)
+    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture, allow_files=allow_files)
     first, *peers = options.accesses(most=2)
     plan = CampaignPlan(
         cases=cases or limits.cases,
@@ -180,5 +183,5 @@ def _known_findings(folder: Path | None) -> frozenset[KnownFinding]:
         return frozenset()
     if not folder.is_dir():
         raise UsageError(f"--baseline {folder}: there is no such folder")
-    found = [load_scenario(path).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
+    found = [load_scenario(path, allow_files=True).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
     return frozenset((one.rule, None if one.by == "check" else one.cause) for one in found if one is not None)
