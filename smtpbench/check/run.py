@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from smtpbench.check.checker import Checker, RuleResult
 from smtpbench.errors import CannotRun
 from smtpbench.measure.health import cpu_times_s, machine
-from smtpbench.measure.recorder import Recorder
+from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.result import common_sections, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
@@ -81,14 +81,21 @@ class CheckResult:
     stopped: bool
 
 
+#: Takes a function that returns the result so far; it may call the function at once, or not at all.
+ReportResult = Callable[[Callable[[], CheckResult]], None]
+
+
 async def run_check(
-    request: CheckRequest, report_progress: Callable[[CheckProgress], None] = lambda progress: None
+    request: CheckRequest,
+    report_progress: Callable[[CheckProgress], None] = lambda progress: None,
+    report_result: ReportResult = lambda make_result: None,
 ) -> CheckResult:
     """Check a target.
 
     Args:
         request: What to check.
         report_progress: Called at the start, when a rule has a result, and before a rule that runs alone.
+        report_result: Called at the same times, with a function that returns the result so far.
 
     Raises:
         CannotRun: The target cannot be reached.
@@ -99,9 +106,11 @@ async def run_check(
     report_progress(CheckProgress(0, len(rules), "", url))
     route, started = await reach(access), datetime.now(UTC)
     recorder, began = Recorder(), (time.monotonic(), *cpu_times_s())
+    totals, environment = Interval(), {"machine": machine(), "versions": versions()}
 
     def report_rule(phase: str, done: int, rule: str) -> None:
         report_progress(CheckProgress(done, len(rules), rule, url, phase))
+        report_result(make_result)
 
     async with session_runner(route, access.timeout_ns, access.credentials, recorder) as runner:
         try:
@@ -109,26 +118,32 @@ async def run_check(
         except CannotRun as error:
             raise CannotRun(f"cannot check {url}: {error}") from None
         checker = Checker(runner, target_info, report_rule)
-        stopped = await interruptible(partial(checker.run, rules), lambda count, scope: scope.cancel()) > 0
-        rule_results = checker.results_so_far(rules)
         about = circumstances(url, target_info, banner, started) | {"versions": versions()}
-        violated = [rule_result for rule_result in rule_results if rule_result.violated]
-        findings = {rule_result.rule.name: _build_finding(rule_result, about) for rule_result in violated}
-        by_name = {rule_result.rule.name: rule_result for rule_result in rule_results}
-        result = {
-            "schema": "smtpbench-check/1",
-            "kind": "check",
-            "started": started.isoformat(timespec="seconds"),
-            "outcome": "interrupted" if stopped else "complete",
-            "target": target_data(url, target_info, banner),
-            "strict": request.strict,
-            "rules": {rule.name: _rule_data(rule, by_name.get(rule.name)) for rule in RULES},
-            "findings": [_finding_data(request, one, findings[one.rule.name]) for one in violated],
-            "machine": machine(),
-            "versions": versions(),
-            **common_sections(recorder.drain(), began, runner.connections_peak),
-        }
-    return CheckResult(result, [finding for finding in findings.values() if finding], stopped)
+        stopped = False
+
+        def make_result() -> CheckResult:
+            rule_results = checker.results_so_far(rules)
+            totals.add(recorder.drain())
+            violated = [rule_result for rule_result in rule_results if rule_result.violated]
+            findings = {rule_result.rule.name: _build_finding(rule_result, about) for rule_result in violated}
+            by_name = {rule_result.rule.name: rule_result for rule_result in rule_results}
+            result = {
+                "schema": "smtpbench-check/1",
+                "kind": "check",
+                "started": started.isoformat(timespec="seconds"),
+                "outcome": "interrupted" if stopped else "complete",
+                "target": target_data(url, target_info, banner),
+                "strict": request.strict,
+                "rules": {rule.name: _rule_data(rule, by_name.get(rule.name)) for rule in RULES},
+                "findings": [_finding_data(request, one, findings[one.rule.name]) for one in violated],
+                **environment,
+                **common_sections(totals, began, runner.connections_peak),
+            }
+            return CheckResult(result, [finding for finding in findings.values() if finding], stopped)
+
+        report_result(make_result)
+        stopped = await interruptible(partial(checker.run, rules), lambda count, scope: scope.cancel()) > 0
+        return make_result()
 
 
 def _rule_data(rule: Rule, rule_result: RuleResult | None) -> dict[str, str]:

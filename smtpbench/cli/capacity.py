@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -17,6 +19,7 @@ from smtpbench.cli.options import (
     LoadTimeout,
     LoginOptions,
     MessageSize,
+    Overwrite,
     Progress,
     ResultFolder,
     ScenarioName,
@@ -24,7 +27,8 @@ from smtpbench.cli.options import (
     Workers,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
-from smtpbench.cli.saving import new_folder, raise_unless_completed, save_result
+from smtpbench.cli.result_folder import result_folder
+from smtpbench.cli.saving import raise_unless_completed, save_result
 from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
@@ -97,6 +101,7 @@ def command(
     seed: Seed = None,
     size: MessageSize = None,
     out: ResultFolder = None,
+    overwrite: Overwrite = False,
     html: Html = True,
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
@@ -131,26 +136,27 @@ def command(
     overrides = Overrides(
         connections or default_connections, None, step, "1/s", arrivals, "wait", warmup, None, timeout, workers, seed
     )
-    folder = out or new_folder(f"capacity-{file.path.stem}")
     request = CapacityRequest(
         file=file,
         access=Access(parsed, access.trust, access.password_for(parsed), authorized=access.authorized),
         plan=make_plan(load, overrides),
         objectives=[option_value("--slo", parse_threshold, text) for text in slo] if slo else file.scenario.thresholds,
-        folder=folder,
+        folder=out or Path(),
         precision_share=precision_share,
         step_s=step_ns / NS_PER_S,
         first_per_s=None if first is None else _rate_per_s("--from", first),
         max_rate_per_s=None if max_rate is None else _rate_per_s("--max-rate", max_rate),
         message_bytes=None if size is None else option_value("--size", parse_size_bytes, size),
     )
-    with display_for(progress, scenario, target) as display:
-        result = trio.run(capacity, request, ElapsedProgress(display).study)
-    typer.echo(capacity_table(result, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
-    save_result(result, folder, html)
-    raise_unless_completed(result)
-    if result["capacity"]["rate_per_s"] is None:
-        raise typer.Exit(THRESHOLD_FAILED)
+    with result_folder(out, overwrite, f"capacity-{file.path.stem}") as folder:
+        request = replace(request, folder=folder)
+        with display_for(progress, scenario, target) as display:
+            result = trio.run(capacity, request, ElapsedProgress(display).study)
+        typer.echo(capacity_table(result, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
+        save_result(result, folder, html)
+        raise_unless_completed(result)
+        if result["capacity"]["rate_per_s"] is None:
+            raise typer.Exit(THRESHOLD_FAILED)
 
 
 def _rate_per_s(option: str, text: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from typing import Annotated
 
 import trio
@@ -16,6 +17,7 @@ from smtpbench.cli.options import (
     Html,
     LoginOptions,
     OptionalResultFolder,
+    Overwrite,
     Progress,
     Recipient,
     ReplyTimeout,
@@ -23,7 +25,8 @@ from smtpbench.cli.options import (
     TargetOptions,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
-from smtpbench.cli.saving import save_result
+from smtpbench.cli.result_folder import result_folder
+from smtpbench.cli.saving import ResultInProgress, save_result
 from smtpbench.errors import UsageError
 from smtpbench.report.reading.findings import counts_against
 from smtpbench.report.terminal.progress import AUTO
@@ -54,6 +57,7 @@ def command(
     ] = False,
     timeout: ReplyTimeout = "3s",
     out: OptionalResultFolder = None,
+    overwrite: Overwrite = False,
     html: Html = True,
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
@@ -81,34 +85,38 @@ def command(
     repeat_options += [f"--sender={options.sender}"] if options.sender else []
     repeat_options += [f"--ca={options.access.ca}"] if options.access.ca else []
     repeat_options += ["--insecure"] if options.access.insecure else []
-    checked: list[CheckResult] = []
-    accesses = options.accesses()
-    with display_for(progress, "protocol rules", " and ".join(options.urls)) as display:
-        shown = ElapsedProgress(display)
+    with result_folder(out, overwrite) if out is not None else nullcontext():
+        checked: list[CheckResult] = []
+        accesses = options.accesses()
+        in_progress = ResultInProgress(out)
+        with display_for(progress, "protocol rules", " and ".join(options.urls)) as display:
+            shown = ElapsedProgress(display)
 
-        def report_progress(update: CheckProgress) -> None:
-            target = f"{update.target}: " if len(accesses) > 1 else ""
-            status = f"{target}{update.phase}, {update.done} of {plural(update.total, 'rule')}  {update.rule}".rstrip()
-            shown.update(status, (len(checked) * update.total + update.done) / max(1, len(accesses) * update.total))
+            def report_progress(update: CheckProgress) -> None:
+                target = f"{update.target}: " if len(accesses) > 1 else ""
+                status = f"{target}{update.phase}, {update.done} of {plural(update.total, 'rule')}  {update.rule}".rstrip()
+                shown.update(status, (len(checked) * update.total + update.done) / max(1, len(accesses) * update.total))
 
-        for one in accesses:
-            request = CheckRequest(one, selected, options.recipient, options.sender, strict or bool(rules), repeat_options)
-            checked.append(trio.run(run_check, request, report_progress))
-            if checked[-1].stopped:
-                break
-    results = [one.result for one in checked]
-    color = wants_color(sys.stdout)
-    if len(results) > 1:
-        typer.echo(matrix(results, color=color))
-    else:
-        typer.echo(scorecard(results[0], color=color))
-    if out is not None:
-        save_result(results[0], out, html, findings=checked[0].findings)
-    if checked[-1].stopped:
-        raise typer.Exit(INTERRUPTED)
-    if any(
-        counts_against(rule["verdict"], rule["severity"], result["strict"])
-        for result in results
-        for rule in result["rules"].values()
-    ):
-        raise typer.Exit(FINDINGS)
+            for one in accesses:
+                request = CheckRequest(
+                    one, selected, options.recipient, options.sender, strict or bool(rules), repeat_options
+                )
+                checked.append(trio.run(run_check, request, report_progress, in_progress.update))
+                if checked[-1].stopped:
+                    break
+        results = [one.result for one in checked]
+        color = wants_color(sys.stdout)
+        if len(results) > 1:
+            typer.echo(matrix(results, color=color))
+        else:
+            typer.echo(scorecard(results[0], color=color))
+        if out is not None:
+            save_result(results[0], out, html, findings=checked[0].findings)
+        if checked[-1].stopped:
+            raise typer.Exit(INTERRUPTED)
+        if any(
+            counts_against(rule["verdict"], rule["severity"], result["strict"])
+            for result in results
+            for rule in result["rules"].values()
+        ):
+            raise typer.Exit(FINDINGS)

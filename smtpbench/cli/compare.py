@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,7 @@ from smtpbench.cli.options import (
     Messages,
     MessageSize,
     Metrics,
+    Overwrite,
     Progress,
     Rate,
     Recipient,
@@ -29,7 +31,8 @@ from smtpbench.cli.options import (
     Workers,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
-from smtpbench.cli.saving import new_folder, raise_unless_completed, save_result
+from smtpbench.cli.result_folder import result_folder
+from smtpbench.cli.saving import raise_unless_completed, save_result
 from smtpbench.cli.scenario_file import print_warnings
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
@@ -108,6 +111,7 @@ def command(
         str, typer.Option(metavar="DURATION", help="Time limit for one reply while a server starts and in --check.")
     ] = "3s",
     out: ResultFolder = None,
+    overwrite: Overwrite = False,
     html: Html = True,
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
@@ -140,15 +144,16 @@ def command(
     defaults = AccessOptions(
         access.trust, access.password_file, option_value("--timeout", parse_duration_ns, timeout), access.authorized
     )
-    result_folder = out or new_folder(f"compare-{Path(scenario).stem}")
     number = secrets.randbits(32) if seed is None else seed
-    request = make_request(comparison, folder, defaults, result_folder, number, allow_files=allow_files)
+    request = make_request(comparison, folder, defaults, out or Path(), number, allow_files=allow_files)
     print_warnings(request.file)
     targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
-    with display_for(progress, request.file.name, targets) as display:
-        result = trio.run(compare, request, ElapsedProgress(display).study)
-    typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
-    save_result(result, result_folder, html)
-    raise_unless_completed(result)
-    if fail_if_worse and any_worse(result):
-        raise typer.Exit(FINDINGS)
+    with result_folder(out, overwrite, f"compare-{Path(scenario).stem}") as into:
+        request = replace(request, folder=into)
+        with display_for(progress, request.file.name, targets) as display:
+            result = trio.run(compare, request, ElapsedProgress(display).study)
+        typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
+        save_result(result, into, html)
+        raise_unless_completed(result)
+        if fail_if_worse and any_worse(result):
+            raise typer.Exit(FINDINGS)

@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from smtpbench.cli import run
-from smtpbench.cli.options import Progress, ResultFolder, ScenarioName
+from smtpbench.cli.options import Overwrite, Progress, ResultFolder, ScenarioName
+from smtpbench.engine.process import ending_with_this_process
 from smtpbench.errors import CannotRun
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.text import plural
@@ -25,6 +26,7 @@ def command(
         str, typer.Option("--duration", "-d", metavar="DURATION", help="Time to send for: 30s, 5m.")
     ] = "10s",
     out: ResultFolder = None,
+    overwrite: Overwrite = False,
     progress: Progress = AUTO,
 ) -> None:
     """Run a scenario against the built-in sink, which this command starts on a free port of 127.0.0.1.
@@ -43,18 +45,27 @@ def command(
         start_new_session=True,
     )
     assert sink.stdout is not None
-    try:
-        line = sink.stdout.readline()
-        if not line:
-            raise CannotRun("the built-in sink did not start; `smtpbench sink` shows the reason")
-        address = json.loads(line)["listening"][0]
+    with ending_with_this_process(sink.pid):
         try:
-            run.command(scenario, f"smtp://{address}", rate=rate, duration=duration, out=out, progress=progress)
+            line = sink.stdout.readline()
+            if not line:
+                raise CannotRun("the built-in sink did not start; `smtpbench sink` shows the reason")
+            address = json.loads(line)["listening"][0]
+            try:
+                run.command(
+                    scenario,
+                    f"smtp://{address}",
+                    rate=rate,
+                    duration=duration,
+                    out=out,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+            finally:
+                sink.terminate()
+                counts = json.loads(sink.stdout.read() or "{}")
+            if counts:
+                typer.echo(f"the sink accepted {plural(counts['messages']['accepted'], 'message')}")
         finally:
-            sink.terminate()
-            counts = json.loads(sink.stdout.read() or "{}")
-        if counts:
-            typer.echo(f"the sink accepted {plural(counts['messages']['accepted'], 'message')}")
-    finally:
-        sink.kill()
-        sink.wait()
+            sink.kill()
+            sink.wait()

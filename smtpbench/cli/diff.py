@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 
 from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS
-from smtpbench.cli.options import FailIfWorse, Html, Metrics, OptionalResultFolder
+from smtpbench.cli.options import FailIfWorse, Html, Metrics, OptionalResultFolder, Overwrite
+from smtpbench.cli.result_folder import result_folder
 from smtpbench.cli.saving import save_result
 from smtpbench.errors import UsageError
 from smtpbench.measure.comparison import any_worse
@@ -47,6 +49,7 @@ def command(
         ),
     ] = None,
     out: OptionalResultFolder = None,
+    overwrite: Overwrite = False,
     html: Html = True,
 ) -> None:
     """Compare saved results with the first of them: for each metric the change with its confidence interval.
@@ -63,16 +66,17 @@ def command(
     """
     if len(results) < 2:
         raise UsageError("1 result cannot be compared; give two or more")
-    result = diff(
-        load_candidates(results),
-        [option_value("--metric", parse_metric, text) for text in metric or DEFAULT_METRICS],
-        confidence=option_value("--confidence", parse_share, confidence),
-        least=option_value("--least", parse_share, least),
-        force=force,
-        seed=seed,
-    )
-    typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
-    if out is not None:
-        save_result(result, out, html)
-    if fail_if_worse and any_worse(result):
-        raise typer.Exit(FINDINGS)
+    with result_folder(out, overwrite) if out is not None else nullcontext():
+        result = diff(
+            load_candidates(results),
+            [option_value("--metric", parse_metric, text) for text in metric or DEFAULT_METRICS],
+            confidence=option_value("--confidence", parse_share, confidence),
+            least=option_value("--least", parse_share, least),
+            force=force,
+            seed=seed,
+        )
+        typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
+        if out is not None:
+            save_result(result, out, html)
+        if fail_if_worse and any_worse(result):
+            raise typer.Exit(FINDINGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from smtpbench.cli.options import (
     FixtureFile,
     Html,
     LoginOptions,
+    Overwrite,
     Progress,
     Recipient,
     ReplyTimeout,
@@ -25,7 +27,8 @@ from smtpbench.cli.options import (
     TargetOptions,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
-from smtpbench.cli.saving import new_folder, save_result
+from smtpbench.cli.result_folder import result_folder
+from smtpbench.cli.saving import ResultInProgress, save_result
 from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan
@@ -106,6 +109,7 @@ def command(
     ] = "",
     timeout: ReplyTimeout = "3s",
     out: ResultFolder = None,
+    overwrite: Overwrite = False,
     html: Html = True,
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
@@ -140,7 +144,6 @@ def command(
         strict=strict,
         shrink_s=limits.shrink_s,
     )
-    folder = out or new_folder(f"fuzz-{file.path.stem}")
     request = FuzzRequest(
         file=file,
         access=first,
@@ -149,23 +152,26 @@ def command(
         sender=options.sender,
         known=_known_findings(baseline),
         peer=peers[0] if peers else None,
-        folder=folder / "findings",
     )
-    with display_for(progress, scenario, " and ".join(options.urls)) as display:
-        shown = ElapsedProgress(display)
+    with result_folder(out, overwrite, f"fuzz-{file.path.stem}") as folder:
+        request = replace(request, folder=folder / "findings")
+        with display_for(progress, scenario, " and ".join(options.urls)) as display:
+            shown = ElapsedProgress(display)
 
-        def report_progress(stats: CampaignStats) -> None:
-            counts = f"{plural(stats.run, 'case')} run, {plural(len(stats.suspects), 'suspect')}"
-            # the phases before and after have no known length
-            shown.update(f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None, equal_parts=True)
+            def report_progress(stats: CampaignStats) -> None:
+                counts = f"{plural(stats.run, 'case')} run, {plural(len(stats.suspects), 'suspect')}"
+                # the phases before and after have no known length
+                shown.update(
+                    f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None, equal_parts=True
+                )
 
-        fuzzed = trio.run(fuzz_target, request, report_progress)
-    typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
-    save_result(fuzzed.result, folder, html, findings=fuzzed.findings, candidates=fuzzed.candidates)
-    if fuzzed.stopped:
-        raise typer.Exit(INTERRUPTED)
-    if fuzzed.new_findings:
-        raise typer.Exit(FINDINGS)
+            fuzzed = trio.run(fuzz_target, request, report_progress, None, ResultInProgress(folder).update)
+        typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
+        save_result(fuzzed.result, folder, html, findings=fuzzed.findings, candidates=fuzzed.candidates)
+        if fuzzed.stopped:
+            raise typer.Exit(INTERRUPTED)
+        if fuzzed.new_findings:
+            raise typer.Exit(FINDINGS)
 
 
 def _names(text: str) -> list[str]:

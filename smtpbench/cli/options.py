@@ -97,6 +97,7 @@ ResultFolder = Annotated[
 OptionalResultFolder = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the result.  [default: it is not saved]")
 ]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that the folder of --out holds.")]
 Html = Annotated[bool, typer.Option("--html/--no-html", help="Write report.html beside the result.")]
 Progress = Annotated[
     str,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -20,6 +22,7 @@ from smtpbench.cli.options import (
     LoginOptions,
     Messages,
     MessageSize,
+    Overwrite,
     Progress,
     Rate,
     ResultFolder,
@@ -28,7 +31,8 @@ from smtpbench.cli.options import (
     Workers,
 )
 from smtpbench.cli.progress import display_for
-from smtpbench.cli.saving import new_folder, saved_files
+from smtpbench.cli.result_folder import result_folder
+from smtpbench.cli.saving import saved_files
 from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.load.plan import UNBOUNDED_NS, LoadPlan
 from smtpbench.load.run import RunRequest, run
@@ -122,6 +126,7 @@ def command(
         typer.Option("--metrics-hold", metavar="DURATION", help="Time to wait for a last scrape after the run."),
     ] = "0s",
     out: ResultFolder = None,
+    overwrite: Overwrite = False,
     html: Html = True,
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
@@ -155,7 +160,7 @@ def command(
         file=file,
         target=parsed,
         plan=make_plan(file.scenario.load, overrides),
-        out=out or new_folder(file.path.stem),
+        out=out or Path(),
         trust=access.trust,
         password=access.password_for(parsed),
         authorized=access.authorized,
@@ -167,29 +172,31 @@ def command(
         ),
     )
     hold_ns = option_value("--metrics-hold", parse_duration_ns, metrics_hold)
-    with display:
-        observer = RunProgress(display, _length_s(request.plan), request.plan.arrivals)
-        if metrics is None:
-            outcome = trio.run(run, request, observer)
-        else:
-            from smtpbench.report.formats.prometheus import about, serving  # needs a package that only this option needs
+    with result_folder(out, overwrite, file.path.stem) as folder:
+        request = replace(request, out=folder)
+        with display:
+            observer = RunProgress(display, _length_s(request.plan), request.plan.arrivals)
+            if metrics is None:
+                outcome = trio.run(run, request, observer)
+            else:
+                from smtpbench.report.formats.prometheus import about, serving  # needs a package that only this option needs
 
-            outcome = trio.run(serving, metrics, hold_ns, about(request), observer, partial(run, request))
-    unsaved = "not saved, because no disk could be written; the result follows"
-    saved = unsaved if outcome.saved is None else saved_files(outcome.saved, html)
-    typer.echo(final_table(outcome.result, saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
-    if outcome.saved is None:
-        typer.echo(to_text(outcome.result))
-    if outcome.interrupted:
-        raise typer.Exit(INTERRUPTED)
-    if outcome.incomplete:
-        raise typer.Exit(INCOMPLETE)
-    if not all(one["passed"] for one in outcome.result["thresholds"]):
-        raise typer.Exit(THRESHOLD_FAILED)
-    if nothing_accepted(Saved(RUN, outcome.result, request.out)):
-        raise typer.Exit(INCOMPLETE)
-    if outcome.findings:
-        raise typer.Exit(FINDINGS)
+                outcome = trio.run(serving, metrics, hold_ns, about(request), observer, partial(run, request))
+        unsaved = "not saved, because no disk could be written; the result follows"
+        saved = unsaved if outcome.saved is None else saved_files(outcome.saved, html)
+        typer.echo(final_table(outcome.result, saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
+        if outcome.saved is None:
+            typer.echo(to_text(outcome.result))
+        if outcome.interrupted:
+            raise typer.Exit(INTERRUPTED)
+        if outcome.incomplete:
+            raise typer.Exit(INCOMPLETE)
+        if not all(one["passed"] for one in outcome.result["thresholds"]):
+            raise typer.Exit(THRESHOLD_FAILED)
+        if nothing_accepted(Saved(RUN, outcome.result, request.out)):
+            raise typer.Exit(INCOMPLETE)
+        if outcome.findings:
+            raise typer.Exit(FINDINGS)
 
 
 def _length_s(plan: LoadPlan) -> float | None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.errors import CannotRun
+from smtpbench.measure.partial import remove_partial, save_partial
 from smtpbench.measure.result import save, save_findings
 from smtpbench.rules.finding import Finding
 from smtpbench.study import progress
 
+if TYPE_CHECKING:
+    from smtpbench.check.run import CheckResult
+    from smtpbench.fuzz.run import FuzzResult
 
-def new_folder(name: str) -> Path:
-    """Return the default folder for a result: `results/20260102-030405-relay`."""
-    return Path("results") / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}"
+_INTERVAL_S: Final = 1.0
 
 
 def saved_files(path: Path, html: bool) -> str:
@@ -42,11 +46,42 @@ def save_result(result: dict[str, Any], folder: Path, html: bool, **findings: Se
     """
     try:
         path = save(result, folder)
+        remove_partial(folder)
         for name, found in findings.items():
+            kept = {f"{finding.id}.yaml" for finding in found}
+            for earlier in (path.parent / name).glob("*.yaml"):  # found earlier, and shrunk or not confirmed since
+                if earlier.name not in kept:
+                    earlier.unlink()
             save_findings(((finding.id, finding.to_text()) for finding in found), path.parent / name)
     except OSError as error:
         raise CannotRun(f"the result could not be saved: {error.strerror}") from None
     typer.echo(f"saved: {saved_files(path, html)}")
+
+
+class ResultInProgress:
+    """Saves what a command has found while it runs, at most once a second: a command that is killed keeps it.
+
+    Args:
+        folder: Folder of the result; None to save nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._saved_s = -math.inf
+        self._saved_findings: set[str] = set()
+
+    def update(self, make_result: Callable[[], CheckResult | FuzzResult]) -> None:
+        """Save the result so far and the findings that are new, unless that was done a moment ago."""
+        now_s = time.monotonic()
+        if self._folder is None or now_s < self._saved_s + _INTERVAL_S:
+            return
+        self._saved_s = now_s
+        made = make_result()
+        new = [finding for finding in made.findings if finding.id not in self._saved_findings]
+        with suppress(OSError):
+            save_findings(((finding.id, finding.to_text()) for finding in new), self._folder / "findings")
+        self._saved_findings.update(finding.id for finding in new)
+        save_partial(made.result, self._folder)
 
 
 def raise_unless_completed(result: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from smtpbench.fuzz.campaign import Campaign, CampaignPlan, CaseLimiter
 from smtpbench.fuzz.mutation import command_step, fixed_script, replace_steps
 from smtpbench.fuzz.suspect import CampaignStats, Suspect
 from smtpbench.measure.health import cpu_times_s, machine
-from smtpbench.measure.recorder import Recorder
+from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.result import common_sections, latency_section, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
@@ -41,6 +41,9 @@ from smtpbench.text import visible
 
 #: Size of a case's message, unless its header is longer: small, because the protocol is under test.
 MESSAGE_BYTES = 300
+
+#: Reproducibility of a finding that was not repeated before the campaign ended.
+_NOT_REPEATED = "1 of 1, not repeated"
 
 #: A known finding of a baseline: its rule and its cause. A cause of None covers all findings of the rule (those of `check`).
 KnownFinding = tuple[str, str | None]
@@ -90,10 +93,15 @@ class FuzzResult:
     stopped: bool
 
 
+#: Takes a function that returns the result so far; it may call the function at once, or not at all.
+ReportResult = Callable[[Callable[[], FuzzResult]], None]
+
+
 async def fuzz_target(
     request: FuzzRequest,
     report_progress: Callable[[CampaignStats], None] = lambda stats: None,
     limiter: CaseLimiter | None = None,
+    report_result: ReportResult = lambda make_result: None,
 ) -> FuzzResult:
     """Fuzz a target until the plan is done, the target is gone, or the user interrupts.
 
@@ -101,6 +109,7 @@ async def fuzz_target(
         request: What to fuzz.
         report_progress: Called several times a second with the progress of the campaign.
         limiter: Decides when cases may begin; None for as soon as a connection is free.
+        report_result: Called as often, with a function that returns the result so far.
 
     Raises:
         CannotRun: The target cannot be reached.
@@ -110,6 +119,8 @@ async def fuzz_target(
     route = await reach(access)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
     recorder, baseline_recorder = Recorder(), Recorder()
+    totals, baseline_totals = Interval(), Interval()
+    environment = {"machine": machine(), "versions": versions()}
     async with AsyncExitStack() as runners:
         runner = await runners.enter_async_context(session_runner(route, access.timeout_ns, access.credentials, recorder))
         baseline = await runners.enter_async_context(
@@ -132,33 +143,46 @@ async def fuzz_target(
             if count > 1:
                 scope.cancel()
 
+        stats, stopped = campaign.stats, False
+        about = circumstances(url, target_info, banner, started) | {"seed": request.plan.seed, "versions": versions()}
+        if request.peer is not None:
+            about["peer"] = visible(request.peer.target.url)
+
+        def make_result() -> FuzzResult:
+            totals.add(recorder.drain())
+            baseline_totals.add(baseline_recorder.drain())
+            suspects = stats.suspects.values()
+            findings = [
+                _build_finding(suspect, about, repeated=bool(suspect.tried) or stats.target_gone) for suspect in suspects
+            ]
+            crash = Violation("health", "this session may have crashed the target", "the target is gone")
+            candidates = [_build_finding(Suspect(-1, candidate, crash), about) for candidate in stats.crash_candidates]
+            findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
+            result = {
+                **_campaign_data(request, stats, findings, partial(_untested, target_info, stats.verbs)),
+                "started": started.isoformat(timespec="seconds"),
+                "outcome": "interrupted" if stopped else "complete",
+                "target": target_data(url, target_info, banner) | {"gone": stats.target_gone},
+                **environment,
+                **common_sections(totals, began, runner.connections_peak),
+                "latency_canary": latency_section(baseline_totals, ok=True),
+            }
+            new = sum(_fails_build(request, finding) for finding in findings)
+            return FuzzResult(result, findings, candidates, new, stopped)
+
+        def report(stats: CampaignStats) -> None:
+            report_progress(stats)
+            report_result(make_result)
+
+        report_result(make_result)
         with _rare_garbage_collection():
-            stopped = await interruptible(lambda: campaign.run(report_progress), on_signal) > 0
-        stats = campaign.stats
+            stopped = await interruptible(lambda: campaign.run(report), on_signal) > 0
         silence = stats.silence
         if stats.run and not (stats.answered or stats.suspects):
             silence = "the server replied to the baseline, and to no command of a case"
         if silence:
             raise CannotRun(f"cannot fuzz {url}: no session gets past EHLO: {silence}")
-        about = circumstances(url, target_info, banner, started) | {"seed": request.plan.seed, "versions": versions()}
-        if request.peer is not None:
-            about["peer"] = visible(request.peer.target.url)
-        findings = [_build_finding(suspect, about) for suspect in stats.suspects.values()]
-        crash = Violation("health", "this session may have crashed the target", "the target is gone")
-        candidates = [_build_finding(Suspect(-1, candidate, crash), about) for candidate in stats.crash_candidates]
-        findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
-        result = {
-            **_campaign_data(request, stats, findings, partial(_untested, target_info, stats.verbs)),
-            "started": started.isoformat(timespec="seconds"),
-            "outcome": "interrupted" if stopped else "complete",
-            "target": target_data(url, target_info, banner) | {"gone": stats.target_gone},
-            "machine": machine(),
-            "versions": versions(),
-            **common_sections(recorder.drain(), began, runner.connections_peak),
-            "latency_canary": latency_section(baseline_recorder.drain(), ok=True),
-        }
-    new = sum(_fails_build(request, finding) for finding in findings)
-    return FuzzResult(result, findings, candidates, new, stopped)
+        return make_result()
 
 
 @contextmanager
@@ -207,7 +231,7 @@ def _fails_build(request: FuzzRequest, finding: Finding) -> bool:
     )
 
 
-def _build_finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:
+def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool = True) -> Finding:
     rule = BY_NAME.get(suspect.violation.rule, DIVERGENCE)
     return Finding(
         rule.name,
@@ -216,7 +240,7 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any]) -> Finding:
         suspect.session_result.script,
         suspect.session_result.transcript,
         "fuzz",
-        reproducibility=suspect.reproducibility,
+        reproducibility=suspect.reproducibility if repeated else _NOT_REPEATED,
         hits=suspect.hits,
         cause=suspect.violation.cause,
         about=about,

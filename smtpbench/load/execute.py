@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,21 +80,29 @@ class RunRecord:
     lost_workers: tuple[tuple[LostWorker, int | None], ...] = ()
 
 
-async def execute(prepared: PreparedRun, observer: Observer) -> RunRecord:
+async def execute(
+    prepared: PreparedRun, observer: Observer, on_start: Callable[[RunRecord], None] = lambda record: None
+) -> RunRecord:
     """Run the load and return what was measured.
 
     A target that cannot be used gives a record whose status is COULD_NOT_RUN.
 
+    Args:
+        prepared: What to run.
+        observer: Is told of the progress.
+        on_start: Called once the files of the run exist, before the load begins.
+
     Raises:
         UsageError: The target is another machine, and the user did not say that it may be tested.
     """
-    return await _Execution(prepared, observer).run()
+    return await _Execution(prepared, observer, on_start).run()
 
 
 class _Execution:
     """State of a run in progress."""
 
-    def __init__(self, prepared: PreparedRun, observer: Observer) -> None:
+    def __init__(self, prepared: PreparedRun, observer: Observer, on_start: Callable[[RunRecord], None]) -> None:
+        self._on_start = on_start
         request = prepared.request
         self._prepared = prepared
         self._plan = request.plan
@@ -116,6 +125,7 @@ class _Execution:
         except CannotRun as error:
             return self._record(COULD_NOT_RUN, str(error))
         self._files = RunFiles(self._prepared.request.out, self._prepared.started)
+        self._on_start(self._record(INTERRUPTED, ""))
         status, reason = await self._run_all(job)
         await self._flush()
         lost = "; ".join(worker.describe(planned) for worker, planned in self._lost)

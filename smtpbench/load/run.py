@@ -16,6 +16,7 @@ from smtpbench.load.build import build
 from smtpbench.load.execute import COULD_NOT_RUN, INCOMPLETE, INTERRUPTED, RunRecord, execute
 from smtpbench.load.prepare import prepare
 from smtpbench.load.request import Observer, RunRequest, RunResult
+from smtpbench.measure.partial import remove_partial, save_partial
 from smtpbench.measure.result import save, save_findings
 from smtpbench.text import visible
 
@@ -31,7 +32,7 @@ async def run(request: RunRequest, observer: Observer) -> RunResult:
             result with the status `could-not-run` was saved before.
     """
     prepared = prepare(request, datetime.now(UTC))
-    record = await execute(prepared, observer)
+    record = await execute(prepared, observer, lambda record: save_partial(build(record), record.folder))
     result = build(record)
     saved = _save(result, record, observer)
     if record.status == COULD_NOT_RUN:
@@ -48,6 +49,7 @@ def _save(result: dict[str, Any], record: RunRecord, observer: Observer) -> Path
     saved: Path | None = None
     try:
         saved = save(result, record.folder)
+        remove_partial(record.folder)
         for folder in ("findings", "candidates"):
             save_findings(found.get(folder, []), saved.parent / folder)
     except OSError as error:

@@ -22,6 +22,15 @@ This method does so in 1 to 4 of 100 trials of all six. With 12 repeats and norm
 of 100 trials, and in 86 without the lower limit of the standard error. With a limit of one half, it is wrong in up to 11 of
 100.
 
+A generator that was the bottleneck is no reason to doubt every metric. That the server used the cores which the generator
+needed is a property of the server. What remains is doubted as follows:
+
+- Counts and shares: only where descriptors or ports of the generator's machine ran out.
+- Times: where the generator's own core was fully used, or arrivals began late, and the nearer end of the interval is not
+  several times that lateness.
+- Rates: where the generator's own core was fully used, unless only the side with the better rate was limited by it. That
+  side may be better still.
+
 Sources: B. Efron and R. Tibshirani, An Introduction to the Bootstrap (1993), chapter 12; J. Romano and M. Wolf, Exact and
 approximate stepdown methods for multiple hypothesis testing (2005); K. K. Yuen, The two-sample trimmed t for unequal
 population variances (1974), for the standard error of a trimmed mean.
@@ -36,7 +45,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from smtpbench.threshold import COUNT, SHARE, Metric
+from smtpbench.threshold import COUNT, SHARE, TIME, Metric
 
 RESAMPLES: Final = 4000
 #: Fewer repeats than this give no verdict.
@@ -45,6 +54,7 @@ _MIN_REPEATS_TO_TRIM = 8
 _TRIM_DIVISOR = 6  # one value of so many is left out at each end
 _ERROR_FLOOR = 1 / 3  # smallest standard error of a resample, as a share of the real one
 _ROUNDING = 1e-12
+_DWARFS = 3  # a difference that is more than so many times the generator's lateness does not come from it
 _PAIRS = ""
 #: Smallest relative change that is reported as a difference by default.
 MIN_CHANGE: Final = 0.01
@@ -91,10 +101,32 @@ class Series:
     Attributes:
         values: One value for each repeat; None for a repeat that did not measure it.
         limited: For each repeat, whether the generator was the bottleneck.
+        own: For each repeat, whether this metric was limited by the generator's own core, descriptors or ports, and not by a
+            core that others used; None where it is not known, and then every limit counts.
+        late_ms: For each repeat, how late the generator was, at the statistic of a time, milliseconds; None where it is not
+            known.
     """
 
     values: Sequence[float | None]
     limited: Sequence[bool]
+    own: Sequence[bool] | None = None
+    late_ms: Sequence[float | None] = ()
+
+    @property
+    def mostly_limited(self) -> bool:
+        """Whether the generator was the bottleneck in most repeats."""
+        return 2 * sum(self.limited) > len(self.limited)
+
+    @property
+    def mostly_own(self) -> bool:
+        """Whether the generator's own core, descriptors or ports were the limit in most repeats."""
+        return self.mostly_limited if self.own is None else 2 * sum(self.own) > len(self.own)
+
+    @property
+    def lateness_ms(self) -> float | None:
+        """Median lateness; None where it is not known in some repeat."""
+        known = [late for late in self.late_ms if late is not None]
+        return statistics.median(known) if known and len(known) == len(self.values) else None
 
 
 def compare_series(
@@ -167,8 +199,6 @@ class _MetricComparison:
 
     def entry(self, change: Change | None, min_change: float) -> dict[str, Any]:
         """Return an entry of `differences`."""
-        limited = any(2 * sum(side.limited) > len(side.limited) for side in self.sides)
-        unusable = limited and self.metric.path[0] != "generator"
         values = [[value for value in side.values if value is not None] for side in self.sides]
         medians = [statistics.median(side) if side else None for side in values]
         return {
@@ -183,9 +213,30 @@ class _MetricComparison:
             "low": change.low if change else None,
             "high": change.high if change else None,
             "relative": self.relative,
-            "verdict": CANNOT_TELL if unusable else verdict(self.metric, change, min_change),
+            "verdict": CANNOT_TELL if self._doubtful(change, medians) else verdict(self.metric, change, min_change),
             "repeats": min(map(len, values)),
         }
+
+    def _doubtful(self, change: Change | None, medians: Sequence[float | None]) -> bool:
+        """Return whether the generator may be the cause of the change, or hide one."""
+        if change is None or self.metric.path[0] == "generator" or not any(side.mostly_limited for side in self.sides):
+            return False
+        own = [side.mostly_own for side in self.sides]
+        if self.metric.kind in (SHARE, COUNT):
+            return any(own)
+        if self.metric.kind != TIME:
+            better = int((change.change > 0) is self.metric.more_is_better)
+            return own[1 - better] or (own[better] and not _excludes_zero(change))
+        lateness_ms = [side.lateness_ms for side in self.sides]
+        if medians[0] is None or None in lateness_ms:
+            return True
+        nearest, farthest = sorted((abs(change.low), abs(change.high)))
+        reach_ms = medians[0] * (nearest if _excludes_zero(change) else farthest)
+        return reach_ms < _DWARFS * max(late for late in lateness_ms if late is not None)
+
+
+def _excludes_zero(change: Change) -> bool:
+    return change.low > 0 or change.high < 0
 
 
 def _compare_metric(
@@ -251,8 +302,7 @@ def verdict(metric: Metric, change: Change | None, min_change: float = MIN_CHANG
     """
     if change is None:
         return CANNOT_TELL
-    shown = change.low > 0 or change.high < 0
-    if not shown or (change.relative and abs(change.change) < min_change):
+    if not _excludes_zero(change) or (change.relative and abs(change.change) < min_change):
         return NO_DIFFERENCE
     grew = change.change > 0
     if not change.relative:

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from smtpbench.errors import UsageError
 from smtpbench.measure.files import HLOG, TIMELINE, tag
 from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.partial import KILLED, PARTIAL, REASONS, RUNNING, is_locked, rebuilt_run
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS
@@ -77,7 +78,7 @@ class Saved:
     @property
     def label(self) -> str:
         """Short name of the result: that of its folder, or of a file with another name than `result.json`."""
-        return visible(self.path.resolve().parent.name) if self.path.name == RESULT else visible(self.path.stem)
+        return visible(self.path.resolve().parent.name) if self.path.name in (RESULT, PARTIAL) else visible(self.path.stem)
 
     def timeline(self) -> list[dict[str, float | str | None]]:
         """Return the rows of `timeline.csv`, one for each second; None for a value that is empty or not a number."""
@@ -167,8 +168,37 @@ def _parse_second(line: str) -> Second | None:
 
 
 def load(path: Path) -> Saved:
-    """Read a result from its file or its folder. Raises UsageError."""
+    """Read a result from its file or its folder; of a command that was killed, what it had found. Raises UsageError."""
     file = path / RESULT if path.is_dir() else path
+    if path.is_dir() and not file.exists() and (path / PARTIAL).exists():
+        file = path / PARTIAL
+    saved = _load_file(file)
+    return _completed(saved) if file.name == PARTIAL else saved
+
+
+def _completed(saved: Saved) -> Saved:
+    """Return what a command had found when it was killed, with what the other files of its folder hold."""
+    result = saved.result
+    if saved.kind == RUN:
+        with suppress(KeyError, TypeError, ValueError, AttributeError):
+            result = rebuilt_run(result, saved.timeline(), _all_histograms(saved.folder))
+    status = RUNNING if is_locked(saved.folder) else KILLED
+    outcome = {"status": status, "reason": REASONS[status]} if isinstance(result.get("outcome"), dict) else status
+    return Saved(saved.kind, {**result, "outcome": outcome}, saved.path)
+
+
+def _all_histograms(folder: Path) -> Iterator[tuple[str, str, bool, Histogram]]:
+    """Yield metric, time, whether the replies were expected, and histogram of each line of `histograms.hlog`."""
+    with suppress(OSError), (folder / HLOG).open(encoding="ascii", errors="replace") as lines:
+        for line in lines:
+            name, comma, rest = line.removeprefix("Tag=").partition(",")
+            second = _parse_second(rest) if comma and line.startswith("Tag=") else None
+            if second is not None:
+                metric, _, time = name.rpartition(".")
+                yield metric.removesuffix(".failed"), time, not metric.endswith(".failed"), second.histogram
+
+
+def _load_file(file: Path) -> Saved:
     try:
         result = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

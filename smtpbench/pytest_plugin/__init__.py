@@ -7,9 +7,13 @@ Fixtures, each for one test:
 
     smtpbench_sink           a sink on a free port of 127.0.0.1, with the messages that it accepted
     smtpbench_sink_factory   starts more sinks, each with options of its own
-    smtpbench_target         the URL of --smtpbench-target; without it, the URL of the test's smtpbench_sink
+    smtpbench_target         the URL of --smtpbench-target, or of the test's smtpbench_sink where the sink was asked for
     smtpbench_run            runs a scenario against smtpbench_target; a failed threshold fails the test
     smtpbench_check          checks smtpbench_target against the protocol rules; a violation fails the test
+
+The sink is asked for by `--smtpbench-target sink`, by the marker `smtpbench_sink`, and by a test that uses the fixture
+smtpbench_sink too. Without a target, and where nobody asked for the sink, the last three fixtures skip the test: a test that
+ran against the sink alone would pass whatever the server under test does.
 
 Markers: `smtpbench_sink(**options)` sets options of `smtpbench sink` for the test's smtpbench_sink.
 `smtpbench(thresholds=[…])` sets thresholds for every run of the test. Both may be set on a class or a module. Of the sink's
@@ -33,6 +37,9 @@ if TYPE_CHECKING:
 RUNS = pytest.StashKey[int]()
 #: URL of each sink of a test → the certificate that its clients trust, or None.
 SINKS = pytest.StashKey[dict[str, Path | None]]()
+#: Value of --smtpbench-target that asks for a sink of each test's own.
+OWN_SINK = "sink"
+_NO_TARGET = "no server to test: give --smtpbench-target URL, or --smtpbench-target sink to use smtpbench's own test server"
 _MARKERS = (
     "smtpbench_sink(**options): options of `smtpbench sink` for this test's smtpbench_sink: "
     "delay='RCPT=20ms', on=['DATA=reset@1%'], self_signed=True …",
@@ -43,7 +50,12 @@ _MARKERS = (
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options on the target and how it is reached."""
     group = parser.getgroup("smtpbench", "smtpbench: load and protocol tests of mail servers")
-    group.addoption("--smtpbench-target", metavar="URL", help="Server to test.  [default: a sink of each test's own]")
+    group.addoption(
+        "--smtpbench-target",
+        metavar="URL|sink",
+        help="Server to test; sink starts a test server of its own for each test.  [default: none, and tests that need one "
+        "are skipped]",
+    )
     group.addoption(
         "--smtpbench-password-file", metavar="FILE", help="File whose first line is the password of the target's user."
     )
@@ -52,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--smtpbench-authorized", action="store_true", help="Confirm that you may test a host other than this machine."
     )
-    parser.addini("smtpbench_target", "Server to test, unless --smtpbench-target is given.", default="")
+    parser.addini("smtpbench_target", "Server to test, or sink, unless --smtpbench-target is given.", default="")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -101,9 +113,11 @@ def smtpbench_sink(request: pytest.FixtureRequest, smtpbench_sink_factory: Calla
 
 @pytest.fixture
 def smtpbench_target(request: pytest.FixtureRequest) -> str:
-    """URL of the server to test."""
+    """URL of the server to test; the test is skipped where there is none."""
     url = configured_target(request.config)
-    if not url:
+    if not url and not _asks_for_sink(request):
+        pytest.skip(_NO_TARGET)
+    if not url or url == OWN_SINK:
         sink: ReceivingSink = request.getfixturevalue("smtpbench_sink")
         return sink.url
     from smtpbench.pytest_plugin.commands import require_permission
@@ -127,6 +141,11 @@ def smtpbench_check(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     return CheckTarget(request, tmp_path_factory)
 
 
+def _asks_for_sink(request: pytest.FixtureRequest) -> bool:
+    """Return whether a test names the sink as the server that it is about."""
+    return request.node.get_closest_marker("smtpbench_sink") is not None or "smtpbench_sink" in request.fixturenames
+
+
 def configured_target(config: pytest.Config) -> str:
-    """Return the target of the command line or the configuration; empty where neither has one."""
+    """Return the target of the command line or the configuration, a URL or OWN_SINK; empty where neither has one."""
     return str(config.getoption("smtpbench_target") or config.getini("smtpbench_target"))

@@ -55,7 +55,7 @@ class _Command:
     def _run(self, command: str, arguments: Sequence[str], options: Mapping[str, Any], password: str | None) -> Saved:
         """Run the command to its end and return its result; fail the test where there is none."""
         folder = Path(options.get("out") or self._folders.mktemp(f"smtpbench-{command}"))
-        given = {"progress": "none", **self._access(options), **options, "out": folder}
+        given = {"progress": "none", "overwrite": True, **self._access(options), **options, "out": folder}
         argv = [sys.executable, "-m", "smtpbench.cli.main", command, *argv_of(given), "--", *arguments]
         environment = {**os.environ, **({} if password is None else {PASSWORD_VARIABLE: password})}
         done = subprocess.run(

@@ -31,6 +31,7 @@ from smtpbench.load.silent_observer import SilentObserver
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import machine
+from smtpbench.measure.partial import save_partial
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CAPACITY
@@ -221,6 +222,7 @@ class CapacitySearch(StudyProgress):
         self.steps.append(step)
         self.entries.append({**entry, "folder": name})
         self._generator[rate_per_s] = done.result["generator"]
+        save_partial(self.result() | {"outcome": {}}, request.folder)
         verdict = "passed" if step.passed else "FAILED" if not step.limited_by else "inconclusive"
         p99 = "" if entry["p99_ms"] is None else f", message p99 {format_value('ms', entry['p99_ms'])}"
         reason = "" if step.passed else f" ({entry['why']})"

@@ -19,9 +19,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from smtpbench.check import run as check_run
+from smtpbench.engine import api
 from smtpbench.load import run as loading
-from smtpbench.measure.comparison import Series, compare_series
-from smtpbench.measure.health import machine
+from smtpbench.load.plan import UNBOUNDED_NS
+from smtpbench.measure.comparison import MIN_REPEATS, Series, compare_series
+from smtpbench.measure.health import BUSY_SHARE, machine
+from smtpbench.measure.partial import save_partial
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import COMPARISON, totals_of
 from smtpbench.measure.thresholds import Figures, value_of
@@ -31,7 +34,7 @@ from smtpbench.study.candidates import Candidate, CompareRequest
 from smtpbench.study.progress import ReportProgress, RunObserver, StudyProgress, StudyUpdate
 from smtpbench.study.servers import server_running
 from smtpbench.text import plural
-from smtpbench.threshold import Metric, format_value
+from smtpbench.threshold import COUNT, SHARE, TIME, Metric, format_value, percent_of
 from smtpbench.units import NS_PER_S
 
 METHOD: Final = (
@@ -59,6 +62,8 @@ class ComparisonStudy(StudyProgress):
         await self._run_work(self._run_rounds)
 
     async def _run_rounds(self) -> None:
+        save_partial(self.result(), self._request.folder)
+        self._notify(extent_text(self._request))
         for number in range(self._request.comparison.repeats):
             for candidate in round_order(self._request.candidates, number):
                 async with self._server(candidate):
@@ -94,6 +99,8 @@ class ComparisonStudy(StudyProgress):
             return False
         done.require_complete()
         self.runs[candidate.name].append(done.result)
+        if number + 1 == min(map(len, self.runs.values())):
+            save_partial(self.result(), request.folder)  # the round is complete
         values = [f"{metric.text} {_format_metric(metric, done.result)}" for metric in request.metrics[:3]]
         self._report(f"{now}: {', '.join(values)}", milestone=True)
         return True
@@ -149,7 +156,7 @@ class ComparisonStudy(StudyProgress):
             ),
             "rules": self.verdicts,
             "rule_differences": rule_differences(self.verdicts),
-            "notes": notes(runs),
+            "notes": [*too_few_rounds(rounds), *notes(runs)],
             "machine": machine(),
             "versions": versions(),
         }
@@ -169,6 +176,34 @@ class ComparisonStudy(StudyProgress):
         }
 
 
+def extent_text(request: CompareRequest) -> str:
+    """Return what a comparison will do and how long that takes, the start and the end of its servers not included."""
+    repeats, candidates = request.comparison.repeats, request.candidates
+    run_ns = [one.plan.issuing_ns for one in candidates]
+    runs = plural(repeats * len(candidates), "run")
+    text = f"{plural(len(candidates), 'candidate')} take turns in {plural(repeats, 'round')}: {runs}"
+    if max(run_ns) < UNBOUNDED_NS:
+        at_most = "at most " if any(one.plan.arrivals for one in candidates) else "about "
+        text += f", {at_most}{_minutes_text(repeats * sum(run_ns) / NS_PER_S)}"
+    return "; ".join([text, *(note.removesuffix(".") for note in too_few_rounds(repeats))])
+
+
+def _minutes_text(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{max(1, rest)} s"
+
+
+def too_few_rounds(count: int) -> list[str]:
+    """Return a note where there are too few rounds for an interval, with the number that is needed; else none."""
+    if count >= MIN_REPEATS:
+        return []
+    few = f"{plural(count, 'round')} {'is' if count == 1 else 'are'} too few for an interval"
+    return [f"{few}; at least {MIN_REPEATS} are needed (--repeats {MIN_REPEATS})."]
+
+
 def round_order(candidates: Sequence[Candidate], number: int) -> list[Candidate]:
     """Return the order of a round: the first candidate changes every two rounds, and every second round is reversed."""
     shift = number // 2 % len(candidates)
@@ -184,9 +219,35 @@ def run_name(candidate: str, number: int) -> str:
 def series_of(metric: Metric, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Series]:
     """Return the values of a metric by candidate, one a run."""
     return {
-        name: Series([metric_value(metric, run) for run in results], [bool(run["generator"]["limited"]) for run in results])
+        name: Series(
+            [metric_value(metric, run) for run in results],
+            [bool(run["generator"]["limited"]) for run in results],
+            [limited_by_itself(metric, run) for run in results],
+            [lateness_ms(metric, run) for run in results],
+        )
         for name, results in runs.items()
     }
+
+
+def limited_by_itself(metric: Metric, run: Mapping[str, Any]) -> bool:
+    """Return whether the generator's own core, descriptors or ports limited a metric; a core does not change counts."""
+    no_resources = any(run["errors"].get(kind) for kind in (api.NO_DESCRIPTORS, api.NO_PORTS))
+    busy = run["generator"].get("busiest_worker_share", 0.0) > BUSY_SHARE
+    return no_resources or (busy and metric.kind not in (SHARE, COUNT))
+
+
+def lateness_ms(metric: Metric, run: Mapping[str, Any]) -> float | None:
+    """Return how late the generator was, at the statistic of a time; None for other metrics, and where it is not known.
+
+    In the closed model nothing is due at a certain time. A generator whose core was fully used is late there too, by an
+    unknown time.
+    """
+    if metric.kind != TIME or (run["load"]["model"] == "closed" and limited_by_itself(metric, run)):
+        return None
+    percent = percent_of(metric.path[-1])
+    statistic = "p50" if percent is not None and percent <= 50 else "p99" if percent is None or percent <= 99 else "max"
+    late = run["generator"].get(f"late_{statistic}_ms")
+    return None if late is None else float(late)
 
 
 def metric_value(metric: Metric, result: Mapping[str, Any]) -> float | None:

@@ -23,7 +23,7 @@ from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
 from smtpbench.measure.thresholds import Figures, value_of
-from smtpbench.study.compare import compare_figures, notes, rule_differences, series_of
+from smtpbench.study.compare import compare_figures, lateness_ms, limited_by_itself, notes, rule_differences, series_of
 from smtpbench.study.progress import COMPLETED
 from smtpbench.text import plural
 from smtpbench.threshold import Metric
@@ -254,7 +254,13 @@ def _figures(
         by_name = {}
         for one in candidates:
             values = part_values(one.results[0], metric, parts)
-            by_name[one.name] = Series(values, [bool(one.results[0].result["generator"]["limited"])] * len(values))
+            run, count = one.results[0].result, len(values)
+            by_name[one.name] = Series(
+                values,
+                [bool(run["generator"]["limited"])] * count,
+                [limited_by_itself(metric, run)] * count,
+                [lateness_ms(metric, run)] * count,
+            )
         figures.append((metric, by_name))
     too_short = f" These runs are too short: at least {MIN_REPEATS} s are needed."
     method = _METHODS["parts"].format(parts=plural(parts, "part")) + ("" if parts >= MIN_REPEATS else too_short)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from smtpbench.engine.process import ending_with_this_process
 from smtpbench.errors import CannotRun
 from smtpbench.rules.discover import is_greeting
 from smtpbench.rules.target_info import TargetInfo
@@ -49,8 +50,8 @@ class Commands:
 async def server_running(commands: Commands, access: Access, log: Path) -> AsyncIterator[None]:
     """Run a server while the context lasts; do nothing if there is no command to start it.
 
-    The output of the server goes to `log`. At the end its stop command runs, if there is one. Then its process group gets
-    SIGTERM, and SIGKILL if that is not enough.
+    The server does not outlive this process. Its output goes to `log`. At the end its stop command runs, if there is one.
+    Then its process group gets SIGTERM, and SIGKILL if that is not enough.
 
     Raises:
         CannotRun: Another server answers already, or the server ends early, does not greet, or still answers at the end.
@@ -63,12 +64,13 @@ async def server_running(commands: Commands, access: Access, log: Path) -> Async
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         process = await _spawn(commands.start, commands.folder, out.fileno())
-    try:
-        await _wait_for_greeting(process, commands, access, log)
-        yield
-    finally:
-        with trio.CancelScope(shield=True):
-            await _stop(process, commands, access, log)
+    with ending_with_this_process(process.pid, commands.stop, commands.folder):
+        try:
+            await _wait_for_greeting(process, commands, access, log)
+            yield
+        finally:
+            with trio.CancelScope(shield=True):
+                await _stop(process, commands, access, log)
     if await _greets(access):
         raise CannotRun(f"the server at {access.target.url} still answers after it was stopped; add a command with --stop")
 

@@ -36,7 +36,7 @@ def test_finding_is_saved_and_replayed_until_it_is_fixed(tmp_path: Path) -> None
         assert (again.code, again.out.split("  ")[0]) == (1, "STILL THERE")
         assert finding["repeat"] == f"smtpbench replay --target {url} {file}"
         assert smtpbench("validate", str(file)).code == 0
-        known = smtpbench("fuzz", "relay", "-t", url, *options, "--baseline", str(out / "findings"))
+        known = smtpbench("fuzz", "relay", "-t", url, *options, "--overwrite", "--baseline", str(out / "findings"))
         assert known.code == 0, known.out
         assert "in the baseline" in known.out
     with sink() as (port, _):

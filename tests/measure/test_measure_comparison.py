@@ -151,6 +151,46 @@ def test_no_verdict_if_the_generator_was_the_bottleneck_in_most_repeats() -> Non
         assert entry["change"] == pytest.approx(0.93, abs=0.05)
 
 
+TIMES_MS = [2.0, 2.1, 2.0, 2.1, 2.0]
+
+
+def verdict_of(metric: str, before: list[float], after: list[float], sides: dict[str, Any], baseline: Any = None) -> str:
+    """Return the verdict where the generator was the bottleneck in all repeats of the candidate."""
+    one = Series(before, **(baseline or {"limited": [False] * 5, "own": [False] * 5, "late_ms": [0.0] * 5}))
+    other = Series(after, limited=[True] * 5, **sides)
+    (entry,) = compare_series([(parse_metric(metric), {"A": one, "B": other})], paired=True, confidence=0.9)
+    return str(entry["verdict"])
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "factor", "expected"),
+    [
+        (0.0, 12.0, SLOWER),  # a core that the server used is no reason to doubt
+        (5.0, 12.0, SLOWER),  # 21 ms and more are not the generator's 5 ms
+        (5.0, 3.0, CANNOT_TELL),
+        (5.0, 1.0, CANNOT_TELL),  # 5 ms could hide a difference
+        (0.0, 1.0, NO_DIFFERENCE),
+        (None, 12.0, CANNOT_TELL),
+    ],
+)
+def test_time_is_judged_where_its_interval_dwarfs_the_lateness(late_ms: float | None, factor: float, expected: str) -> None:
+    after = [value * factor for value in TIMES_MS]
+    assert verdict_of("message.p50", TIMES_MS, after, {"own": [False] * 5, "late_ms": [late_ms] * 5}) == expected
+
+
+def test_counts_are_judged_whatever_used_the_cores() -> None:
+    lost = [0.1, 0.12, 0.1, 0.12, 0.1]
+    assert verdict_of("failed", [0.0] * 5, lost, {"own": [False] * 5}) == MORE
+    assert verdict_of("failed", [0.0] * 5, lost, {"own": [True] * 5}) == CANNOT_TELL, "ports or descriptors ran out"
+
+
+def test_rate_is_judged_unless_the_generators_own_core_limited_the_worse_side() -> None:
+    high, low = [900.0, 910.0, 900.0, 910.0, 900.0], [100.0, 110.0, 100.0, 110.0, 100.0]
+    assert verdict_of("throughput", high, low, {"own": [False] * 5}) == SLOWER
+    assert verdict_of("throughput", low, high, {"own": [True] * 5}) == FASTER
+    assert verdict_of("throughput", high, low, {"own": [True] * 5}) == CANNOT_TELL
+
+
 def test_a_repeat_without_a_value_is_left_out_with_its_pair() -> None:
     entry = compare_one([1.0, None, 1.0, 1.1, 1.0, 1.1, 1.0], [1.0, 9.0, None, 1.1, 1.0, 1.1, 1.0])
     assert (entry["verdict"], entry["change"]) == (NO_DIFFERENCE, 0.0)

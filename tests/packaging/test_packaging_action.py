@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -105,6 +106,17 @@ def test_action_has_the_form_that_github_reads() -> None:
         assert isinstance(one["default"], str)
     ids = {step.get("id") for step in STEPS}
     assert {found[1] for one in ACTION["outputs"].values() for found in re.finditer(r"steps\.(\w+)\.", one["value"])} <= ids
+
+
+def test_result_of_an_earlier_step_is_replaced(job: Job) -> None:
+    with sink() as (port, _):
+        for count in ("3", "4"):
+            job.run(
+                STEPS, scenario="relay", target=f"smtp://127.0.0.1:{port}", args=f"-n {count} --no-html", summary="false"
+            )
+            assert job.code == 0, job.log
+    result = json.loads((job.folder / "smtpbench-results" / "result.json").read_text())
+    assert result["messages"]["accepted"] == 4
 
 
 def test_run_writes_its_reports(job: Job) -> None:

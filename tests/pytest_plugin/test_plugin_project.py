@@ -204,7 +204,7 @@ MEASURING = '''
 
 def test_failed_thresholds_and_violations_fail_tests(project: Project) -> None:
     project.write("test_measuring.py", MEASURING)
-    found = project.run()
+    found = project.run("--smtpbench-target", "sink")
     passed = {name for name, outcome in found.items() if outcome == "passed"}
     assert passed == {"test_holds", "test_trusts_the_sinks_certificate", "test_rules"}, found["output"]
     slow = found["test_too_slow"]
@@ -221,6 +221,49 @@ def test_failed_thresholds_and_violations_fail_tests(project: Project) -> None:
     assert "use --smtpbench-authorized if you may test this host" in found["test_another_machine"]
     assert "violation of eod-lf-lf (RFC 5321" in found["test_violated_rule"]
     assert "to repeat: smtpbench check --target" in found["test_violated_rule"]
+
+
+UNTARGETED = """
+    import pytest
+
+
+    def test_run(smtpbench_run):
+        smtpbench_run("relay", messages=3)
+
+
+    def test_rules(smtpbench_check):
+        smtpbench_check("eod-lf-lf")
+
+
+    def test_own_client(smtpbench_target):
+        pass
+
+
+    @pytest.mark.smtpbench(thresholds=["failed < 1%"])
+    def test_thresholds(smtpbench_run):
+        smtpbench_run("relay", messages=3)
+
+
+    def test_sink_is_named(smtpbench_run, smtpbench_sink):
+        smtpbench_run("relay", messages=3)
+        assert len(smtpbench_sink.mails) == 3
+
+
+    @pytest.mark.smtpbench_sink(name="mx.mine.example")
+    def test_sink_is_marked(smtpbench_check):
+        smtpbench_check("eod-lf-lf")
+"""
+
+
+def test_tests_without_a_target_are_skipped_unless_they_ask_for_the_sink(project: Project) -> None:
+    project.write("test_untargeted.py", UNTARGETED)
+    found = project.run()
+    assert found["code"] == "0"
+    assert {name for name, outcome in found.items() if outcome == "passed"} == {"test_sink_is_named", "test_sink_is_marked"}
+    for name in ("test_run", "test_rules", "test_own_client", "test_thresholds"):
+        assert found[name].startswith("no server to test: give --smtpbench-target URL"), found["output"]
+    asked = project.run("--smtpbench-target", "sink")
+    assert [asked[name] for name in ("test_run", "test_rules", "test_own_client", "test_thresholds")] == ["passed"] * 4
 
 
 TARGET = """

@@ -15,6 +15,7 @@ import trio
 from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
+from smtpbench.measure.partial import PARTIAL
 from smtpbench.measure.schema import schema_text
 from smtpbench.scenario.comparison import validate_comparison
 from smtpbench.session.server_context import ServerContext
@@ -22,7 +23,7 @@ from smtpbench.sink.behaviour import Behaviour, parse_rule
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
 from smtpbench.study.candidates import AccessOptions, Candidate, CompareRequest, make_request
-from smtpbench.study.compare import ComparisonStudy, compare, round_order, rule_differences
+from smtpbench.study.compare import ComparisonStudy, compare, extent_text, round_order, rule_differences
 from smtpbench.study.options import document_of
 from smtpbench.study.progress import StudyUpdate
 
@@ -57,6 +58,25 @@ def test_order_of_candidates_alternates_between_rounds(tmp_path: Path) -> None:
         assert sorted(order[place] for order in three) == ["A", "A", "B", "B", "C", "C"]
 
 
+@pytest.mark.parametrize(
+    ("repeats", "load", "text"),
+    [
+        (12, {"duration": "5s", "warmup": "1s"}, "2 candidates take turns in 12 rounds: 24 runs, about 2 min 24 s"),
+        (5, {"duration": "500ms", "warmup": "0s"}, "2 candidates take turns in 5 rounds: 10 runs, about 5 s"),
+        (1000, {"duration": "9s", "warmup": "1s"}, "2 candidates take turns in 1,000 rounds: 2,000 runs, about 5 h 33 min"),
+        (5, {"messages": 20}, "2 candidates take turns in 5 rounds: 10 runs"),
+        (
+            1,
+            {"duration": "30s", "warmup": "0s"},
+            "2 candidates take turns in 1 round: 2 runs, about 1 min 0 s; 1 round is too few for an interval; "
+            "at least 5 are needed (--repeats 5)",
+        ),
+    ],
+)
+def test_comparison_says_how_long_it_takes(tmp_path: Path, repeats: int, load: dict[str, str], text: str) -> None:
+    assert extent_text(request_for(tmp_path, 1, 2, repeats=repeats, load=load)) == text
+
+
 async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
     progress: list[StudyUpdate] = []
     async with sink_running() as one, sink_running(with_behaviour("message=550@30%")) as other:
@@ -65,15 +85,17 @@ async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
     assert result["outcome"]["status"] == "completed"
     assert (one.counts.accepted, other.counts.accepted + other.counts.rejected) == (40, 40)
     assert [one["runs"] for one in result["candidates"]] == [["A-01", "A-02"], ["B-01", "B-02"]]
-    assert sorted(os.listdir(tmp_path)) == ["A-01", "A-02", "B-01", "B-02"]
+    assert sorted(os.listdir(tmp_path)) == ["A-01", "A-02", "B-01", "B-02", PARTIAL]
     rejected = next(figure for figure in result["figures"] if figure["metric"] == "rejected")
     assert rejected["values"]["A"] == [0.0, 0.0]
     assert sum(rejected["values"]["B"]) * 20 == other.counts.rejected
     assert {entry["verdict"] for entry in result["differences"]} == {"cannot tell"}  # two rounds are too few
-    runs = [update for update in progress if update.milestone]
+    assert result["notes"][0] == "2 rounds are too few for an interval; at least 5 are needed (--repeats 5)."
+    assert progress[0].text.startswith("2 candidates take turns in 2 rounds: 4 runs; 2 rounds are too few for an interval")
+    runs = [update for update in progress[1:] if update.milestone]
     assert [update.share for update in runs] == [0.25, 0.5, 0.75, 1.0]
     assert runs[0].text.startswith("round 1 of 2, A: throughput ")
-    assert all(update.text.startswith("round ") for update in progress)
+    assert all(update.text.startswith("round ") for update in progress[1:])
 
 
 async def test_candidates_are_checked_against_the_rules_if_asked_for(tmp_path: Path) -> None:

@@ -345,7 +345,7 @@ def _capacity(saved: Saved) -> Iterator[str]:
     table_rows = []
     for step in sorted(capacity_steps_of(saved), key=lambda step: step.rate_per_s or 0):
         failed = [objective.sentence for objective in step.objectives if not objective.passed]
-        outcome = "passed" if step.held else "inconclusive" if step.limited_by in OWN_LIMITS else "**failed**"
+        outcome = "passed" if step.held else "inconclusive" if step.limited_by in OWN_LIMITS else "**FAILED**"
         table_rows.append((
             _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), outcome,
             format_ms(step.p50_ms), format_ms(step.p99_ms), format_ms(step.max_ms), prose(step.why or "; ".join(failed)),

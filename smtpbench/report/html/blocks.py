@@ -45,6 +45,7 @@ class Table:
         caption: Title of the table.
         about: One sentence on how to read it.
         size: `half` or `wide`.
+        as_cards: Whether each row becomes a card on a narrow screen, so that no column is outside of it.
     """
 
     heads: Sequence[Cell]
@@ -52,6 +53,7 @@ class Table:
     caption: str = ""
     about: str = ""
     size: str = "wide"
+    as_cards: bool = False
     kind: ClassVar[str] = "table"
 
 

@@ -165,14 +165,14 @@ def _steps(steps: Sequence[CapacityStep]) -> Block:
             format_rate(step.throughput_per_s), *map(format_ms, (step.p50_ms, step.p99_ms, step.max_ms)),
             *(f"{count:,}" for count in step.counts.values()), format_seconds(step.measured_s), Cell(reason),
         ])  # fmt: skip
-    return table(heads, table_rows)
+    return table(heads, table_rows, as_cards=True)
 
 
 def _outcome(step: CapacityStep) -> Cell:
     """Whether a step passed; a step with a limit of the generator's own is inconclusive."""
     if step.held:
         return Cell("passed", "good")
-    return Cell("inconclusive", "warn") if step.limited_by in OWN_LIMITS else Cell("failed", "bad")
+    return Cell("inconclusive", "warn") if step.limited_by in OWN_LIMITS else Cell("FAILED", "bad")
 
 
 def _objectives(saved: Saved, steps: Sequence[CapacityStep]) -> list[Block]:

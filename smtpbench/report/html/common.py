@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from smtpbench.measure.partial import KILLED, RUNNING
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, DialogueBlock, Listing, Notice, Properties, Section, Table
 from smtpbench.report.html.drawing import bar_svg
@@ -47,7 +48,15 @@ _MAX_VERSIONS = 30
 _OPEN_LISTING_LINES = 30
 _UNITS = ("ms", "share", "per_s", "count")
 _SEVERITY_TONES = {"security": "bad", "violation": "bad", "warning": "warn", "advice": "warn"}
-_STATUS_TONES = {COMPLETED: "good", "interrupted": "warn", "aborted": "bad", "incomplete": "bad", "could-not-run": "bad"}
+_STATUS_TONES = {
+    COMPLETED: "good",
+    "interrupted": "warn",
+    RUNNING: "warn",
+    "aborted": "bad",
+    "incomplete": "bad",
+    KILLED: "bad",
+    "could-not-run": "bad",
+}
 
 
 def short(text: str, limit: int = MAX_CHARACTERS) -> str:
@@ -63,8 +72,9 @@ def table(
     about: str = "",
     numbers: int = 1,
     size: str = "wide",
+    as_cards: bool = False,
 ) -> Table:
-    """Return a table whose columns from `numbers` on hold numbers, unless a cell says otherwise."""
+    """Return a table whose columns from `numbers` on hold numbers, unless a cell says otherwise; see `Table`."""
     made = [
         [cell if isinstance(cell, Cell) else Cell(cell, number=at >= numbers) for at, cell in enumerate(row)]
         for row in table_rows
@@ -79,6 +89,7 @@ def table(
         caption,
         about,
         size,
+        as_cards,
     )
 
 

@@ -38,12 +38,13 @@ from smtpbench.report.reading.comparison import (
     title_of,
 )
 from smtpbench.report.reading.formatting import MISSING, format_count, format_seconds, format_share
-from smtpbench.report.reading.head import notes_of
+from smtpbench.report.reading.head import notes_of, scenario_of
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
 
 _MAX_NAME, _MAX_METRIC, _MAX_FIGURES, _MAX_METHOD = 60, 80, 40, 1000
 _MAX_RATIO = 1e4
+_MAX_TITLE = 4
 _MARK_TONES = {"pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn"}
 
 
@@ -51,9 +52,23 @@ def comparison_heading(saved: Saved) -> PageHeading:
     """Return the head of the page."""
     status, tone = status_of(saved)
     keys = [Cell(_candidate_text(side), key=at) for at, side in enumerate(candidates_of(saved)[:MAX_CANDIDATES])]
-    name, description = title_of(saved)
-    about = [line for line in (short(description), start_text(saved)) if line]
-    return PageHeading(f"Comparison: {short(name, 120)}" if name else "Comparison", status, tone, about, keys)
+    about = [line for line in (short(title_of(saved)[1]), start_text(saved)) if line]
+    return PageHeading(_title(saved), status, tone, about, keys)
+
+
+def _title(saved: Saved) -> str:
+    """Return the title: the comparison, its scenario, its candidates and their targets."""
+    name, scenario = title_of(saved)[0], scenario_of(saved).name
+    what = short(name, 120) or short(scenario, 120) or "a scenario"
+    if scenario and scenario not in name:
+        what += f" ({short(scenario, 120)})"
+    sides = candidates_of(saved)[:_MAX_TITLE]
+    targets = list(dict.fromkeys(short(side.target.url, 120) for side in sides if side.target.url))
+    if len(targets) == 1:
+        versus = " / ".join(short(side.name, _MAX_NAME) for side in sides) + f" → {targets[0]}"
+    else:
+        versus = " / ".join(f"{short(side.name, _MAX_NAME)} → {short(side.target.url, 120)}" for side in sides)
+    return f"Comparison: {what}: {versus}" if versus else f"Comparison: {what}"
 
 
 def comparison_sections(saved: Saved) -> list[Section]:
@@ -119,7 +134,7 @@ def _metrics(saved: Saved) -> Iterator[Block]:
         scale = Cell("", drawing=_scale(widest))
         heads: list[Cell | str] = ["metric", "verdict", baseline, candidate, "change and interval", scale]
         caption = f"{candidate} compared with {baseline}, medians"
-        yield table(heads, [_metric_row(metric, widest) for metric in group], caption=caption)
+        yield table(heads, [_metric_row(metric, widest) for metric in group], caption=caption, as_cards=True)
 
 
 def _logarithm(change: float) -> float:

@@ -50,8 +50,9 @@ def rules_heading(several: Sequence[Saved]) -> PageHeading:
         return PageHeading(f"Protocol rules on {len(several)} targets", runs=keys)
     (saved,) = several
     status, tone = status_of(saved)
-    command = "Fuzzing" if saved.kind == FUZZ else "Check"
-    return PageHeading(f"{command} of {short(head_of(saved).target, 120)}", status, tone, identity(saved)[1:])
+    target, scenario = short(head_of(saved).target, 120), short(head_of(saved).scenario, 120)
+    title = f"Fuzzing: {scenario or 'a scenario'} → {target}" if saved.kind == FUZZ else f"Check of {target}"
+    return PageHeading(title, status, tone, identity(saved)[1:])
 
 
 def rules_sections(several: Sequence[Saved]) -> list[Section]:

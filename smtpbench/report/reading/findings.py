@@ -181,11 +181,12 @@ def unverified_of(saved: Saved) -> list[SavedVerdict]:
 
 
 def recorded_findings_of(saved: Saved, limit: int = MAX_ENTRIES) -> list[SavedFinding]:
-    """Return the first findings of a result, in its order."""
+    """Return the first findings of a result, the most severe first."""
     holder = _holder(saved)
     rules = {rule.name: rule for rule in rules_of(saved)}
     strict = holder.get("strict") is True
-    return [_finding(saved, entry, rules, strict) for entry in records(holder.get("findings"), limit)]
+    found = [_finding(saved, entry, rules, strict) for entry in records(holder.get("findings"))]
+    return sorted(found, key=lambda one: (one.known, SEVERITIES.index(one.severity)))[:limit]
 
 
 def finding_count_of(saved: Saved) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from smtpbench.measure.partial import REASONS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, RUN, Saved
 from smtpbench.report.reading.lenient import (
     duration_s,
@@ -174,7 +175,7 @@ def head_of(saved: Saved, label: str = "") -> Head:
         label=label or label_of(saved),
         kind=saved.kind,
         status=COMPLETED if status in ("complete", COMPLETED) else status or UNKNOWN,
-        reason=text(mapping(outcome).get("reason")),
+        reason=text(mapping(outcome).get("reason")) or REASONS.get(status, ""),
         started=instant(result.get("started")),
         scenario=text(mapping(result, "scenario").get("name")) or text(result.get("name")),
         target=url,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from smtpbench.measure.partial import REASONS
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RUN, Saved
+from smtpbench.report.reading.head import head_of
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.scorecard import findings_card, matrix, scorecard
@@ -19,6 +21,12 @@ def saved_results(saved: Sequence[Saved], *, color: bool = False, screen: Screen
 
 
 def _report(saved: Saved, color: bool, screen: Screen | None) -> str:
+    head = head_of(saved)
+    ending = f"{head.status.upper()}: {head.reason}\n" if head.status in REASONS else ""
+    return ending + _whole_report(saved, color, screen)
+
+
+def _whole_report(saved: Saved, color: bool, screen: Screen | None) -> str:
     if saved.kind == RUN:
         return final_table(saved.result, str(saved.path), color=color, screen=screen)
     if saved.kind == CHECK:

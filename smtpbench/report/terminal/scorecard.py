@@ -19,7 +19,7 @@ from smtpbench.report.reading.findings import (
 )
 from smtpbench.report.reading.formatting import MISSING
 from smtpbench.report.reading.head import generator_of, seed_of, target_of
-from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, VIOLATED
+from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, PASS, SEVERITIES, VIOLATED
 from smtpbench.text import plural
 
 #: Short marks, for narrow columns.
@@ -58,8 +58,14 @@ def scorecard(result: Mapping[str, Any], *, color: bool) -> str:
     for finding in recorded_findings_of(saved):
         lines += ["", *_finding(finding, color)]
     totals = Counter(map(_mark_of, checked))
-    lines += ["", ", ".join(plural(count, *_TOTALS.get(shown, (shown, shown))) for shown, count in totals.most_common())]
+    lines += ["", ", ".join(plural(count, *_TOTALS.get(shown, (shown, shown))) for shown, count in _gravest_first(totals))]
     return "\n".join(lines)
+
+
+def _gravest_first(totals: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return the marks with their counts: severities, then what was inconclusive, then what passed."""
+    order = [*(mark(VIOLATED, severity) for severity in SEVERITIES), _MARKS[INCONCLUSIVE], PASS]
+    return sorted(totals.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
 
 
 def findings_card(result: Mapping[str, Any], *, color: bool) -> str:

@@ -94,6 +94,42 @@ def test_page_of_every_kind_fits_and_has_a_dark_theme(browser: Browser, pages: d
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == light
 
 
+#: Returns the texts of the visible cells whose right edge is outside of the window, or that are cut off by a scroller.
+CUT_OFF = """
+heads => [...document.querySelectorAll('table.as-cards td')]
+  .filter(cell => heads.includes(cell.dataset.head))
+  .filter(cell => {
+    const box = cell.getBoundingClientRect(), scroller = cell.closest('.scroll');
+    return !box.width || box.right > innerWidth || box.left < 0 || scroller.scrollWidth > scroller.clientWidth;
+  })
+  .map(cell => cell.dataset.head + ': ' + cell.innerText)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"), [("comparison", ["verdict", "change and interval"]), ("capacity", ["reason", "objectives"])]
+)
+def test_what_matters_is_inside_the_window_of_a_telephone(
+    browser: Browser, pages: dict[str, Path], name: str, heads: list[str]
+) -> None:
+    with opened(browser, pages[name], viewport={"width": 390, "height": 844}) as page:
+        cells = page.locator("table.as-cards td")
+        assert {cell.get_attribute("data-head") for cell in cells.all()} >= set(heads)
+        assert page.evaluate(CUT_OFF, heads) == []
+        assert overflow(page) <= 0
+
+
+def test_titles_name_scenario_candidates_and_target(browser: Browser, pages: dict[str, Path]) -> None:
+    for name, parts in {
+        "comparison": ("relay", "smtp://"),
+        "capacity": ("relay", "smtp://127.0.0.1:2525"),
+        "fuzz": ("relay", "smtp://127.0.0.1:2525"),
+        "run": ("relay", "smtp://"),
+    }.items():
+        with opened(browser, pages[name]) as page:
+            assert all(part in page.title() for part in parts), page.title()
+
+
 @pytest.mark.parametrize("name", ["run", "comparison"])
 def test_page_without_javascript_shows_drawings_and_tables(browser: Browser, pages: dict[str, Path], name: str) -> None:
     with opened(browser, pages[name], java_script_enabled=False, viewport=TELEPHONE) as page:

@@ -52,7 +52,7 @@ def test_rules_that_ran_are_listed_in_the_order_of_the_rfc() -> None:
         "", "RFC 5321 §4.1.1.4", "  ?          a                    no recipient",
         "", "RFC 5321 §4.1.1.10", "  pass       c",
         "", "RFC 3207 §4.2", "  pass       b",
-        "", "2 passed, 1 inconclusive",
+        "", "1 inconclusive, 2 passed",
     ]  # fmt: skip
 
 
@@ -69,6 +69,16 @@ def test_finding_is_shown_with_its_dialogue() -> None:
     ):  # fmt: skip
         assert part in text
     assert "\x1b[" in scorecard(result({"a": rule("violation", "security")}, [finding]), color=True)
+
+
+def test_gravest_findings_and_totals_stand_first() -> None:
+    severities = ("warning", "violation", "advice", "security")
+    rules = {name: rule("violation", name, id_=f"R{at}") for at, name in enumerate(severities)}
+    findings = [{"id": name, "rule": name, "severity": name, "actual": f"{name} found"} for name in severities]
+    text = scorecard(result(rules | {"p": rule("pass"), "i": rule("inconclusive")}, findings), color=False)
+    order = [text.index(f"actual:   {name} found") for name in ("security", "violation", "warning", "advice")]
+    assert order == sorted(order)
+    assert text.endswith("1 SECURITY, 1 VIOLATION, 1 warning, 1 advice, 1 inconclusive, 1 passed")
 
 
 def test_matrix_shows_only_rules_that_ran() -> None:

@@ -1,0 +1,110 @@
+"""Commands that are killed: what they had found is kept, `report` shows it, and no server of theirs goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import servers
+from runner import sink, smtpbench, start, wait_for_line
+
+from smtpbench.engine.process import ending_with_this_process
+from smtpbench.measure.partial import PARTIAL
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def test_killed_run_is_reported_from_its_timeline_and_histograms(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with sink() as (port, _):
+        process = start("run", "relay", "-t", f"smtp://127.0.0.1:{port}", "-r", "50/s", "-d", "5m", "-o", str(out),
+                        "--threshold", "accepted > 1", "--progress", "plain")  # fmt: skip
+        wait_for_line(process, "accepted")
+        while len((out / "timeline.csv").read_text().splitlines()) < 3:
+            wait_for_line(process, "")
+        running = smtpbench("report", str(out))
+        kill(process)
+    assert running.out.startswith("RUNNING: the command has not ended")
+    done = smtpbench("report", str(out), "--jsonl", str(tmp_path / "r.jsonl"))
+    shown = smtpbench("report", str(out))
+    assert (done.code, shown.code) == (0, 0), shown.err
+    assert shown.out.startswith("KILLED: the command was killed; this is what it had found until then\nrelay → ")
+    assert "attempted 0 =" not in shown.out
+    assert "RCPT" in shown.out
+    assert smtpbench("report", str(out), "--fail").code == 3
+
+
+def test_killed_comparison_keeps_its_rounds_and_leaves_no_server(tmp_path: Path) -> None:
+    out, port = tmp_path / "c", servers.free_port()
+    server = f"exec {sys.executable} -m smtpbench.cli.main sink --listen 127.0.0.1:{port}"
+    candidates = [word for name in "ab" for word in ("-t", f"{name}=smtp://127.0.0.1:{port}", "--start", f"{name}={server}")]
+    process = start("compare", "relay", *candidates, "-c", "1", "-n", "10", "--warmup", "0s", "-o", str(out),
+                    "--progress", "plain")  # fmt: skip
+    wait_for_line(process, "round 1 of 12, b: ")
+    wait_for_line(process, "round 2 of 12, a: ")
+    kill(process)
+    with pytest.raises(OSError, match=r"refused|reset"):  # noqa: PT012  (the server needs a moment to end)
+        for _ in range(10_000):
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+                connection.recv(100)
+    shown = smtpbench("report", str(out))
+    assert shown.code == 0, shown.err
+    assert "KILLED" in shown.out
+    assert "2 rounds in turns" in shown.out
+
+
+def test_group_ends_with_the_process_that_watches_over_it(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys\n"
+        "from smtpbench.engine.process import ending_with_this_process\n"
+        "child = subprocess.Popen(['/bin/sleep', '1000'], start_new_session=True)\n"
+        f"with ending_with_this_process(child.pid, 'echo stopped > {tmp_path}/stopped'):\n"
+        "    print(child.pid, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        watched = os.pidfd_open(child)
+        parent.kill()
+    assert select.select([watched], [], [], 60)[0]
+    os.close(watched)
+    assert (tmp_path / "stopped").read_text() == "stopped\n"
+
+
+def test_context_that_ends_leaves_the_group_running() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "read x; exit 7"], stdin=subprocess.PIPE, start_new_session=True) as child:
+        with ending_with_this_process(child.pid):
+            pass
+        assert child.poll() is None
+        child.communicate(b"\n")
+        assert child.returncode == 7
+
+
+@pytest.mark.parametrize("command", [("check",), ("fuzz", "relay", "--cases", "100000", "-d", "10m")])
+def test_killed_check_and_fuzz_keep_what_they_found(tmp_path: Path, command: tuple[str, ...]) -> None:
+    out = tmp_path / "out"
+    with sink("--mutant", "eod-lf-crlf", "--delay", "RCPT=300ms") as (port, _):
+        process = start(*command, "-t", f"smtp://127.0.0.1:{port}", "-o", str(out), "--progress", "plain")
+        while not list(out.glob("findings/eod-lf-crlf*.yaml")) and process.poll() is None:
+            wait_for_line(process, "")
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert sorted(path.name for path in out.iterdir()) == ["findings", PARTIAL]
+    found = json.loads((out / PARTIAL).read_text())
+    assert found["outcome"] == "killed"
+    assert "eod-lf-crlf" in {one["rule"] for one in found["findings"]}
+    shown = smtpbench("report", str(out))
+    assert shown.code == 0, shown.err
+    assert shown.out.startswith("KILLED: ")
+    assert "eod-lf-crlf" in shown.out
