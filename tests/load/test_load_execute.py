@@ -269,7 +269,7 @@ def test_messages_that_exceed_the_drain_are_interrupted(tmp_path: Path) -> None:
     with sink("--delay", "message=600s") as (port, _):
         target = f"smtp://127.0.0.1:{port}"
         done = run("relay", target, tmp_path, "-r", "20/s", "-c", "5", "-d", "1s", "--drain", "300ms")
-    assert done.code == 0, done.err
+    assert done.code == 4, done.err
     assert set(done.messages) == {"interrupted"}
     assert 5 <= done.messages["interrupted"] <= 20
 
