@@ -1,7 +1,9 @@
 """Targets: address, TLS settings and credentials, from a URL, files and the environment.
 
-URLs look like `smtp://user@host:port?tls=starttls`, `smtps://host`, `lmtp://host:24` or `lmtp+unix:///path`. A URL does not
-contain a password. The password comes from a file or from the variable SMTPBENCH_PASSWORD, and no repr shows it.
+URLs look like `smtp://user@host:port?tls=starttls`, `smtps://host`, `lmtp://host:24` or `lmtp+unix:///path`. Octets that
+have a meaning in URLs are percent-encoded in the user name and in the path (RFC 3986 §2.1), and `parse_target(target.url)`
+is the same target again. A URL does not contain a password. The password comes from a file or from the variable
+SMTPBENCH_PASSWORD, and no repr shows it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import socket
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun, UsageError
@@ -25,6 +27,10 @@ _DEFAULT_PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 SCHEMES = ("smtp", "smtps", "lmtp", "lmtp+unix")
 _EXAMPLES = "use a URL like smtp://host:25, smtps://host:465, lmtp://host:24 or lmtp+unix:///path/to/socket"
 _TLS_CHOICES = ("auto", "starttls")
+_STARTTLS_MISPLACED = "tls=starttls is not allowed here; use it with smtp:// only"
+#: Not percent-encoded in a user name, and in a path, besides letters, digits and `_.-~` (RFC 3986 §3.2.1, §3.3).
+_SAFE_IN_USER = "!$&'()*+,;="
+_SAFE_IN_PATH = _SAFE_IN_USER + "/:@"
 _UNIX_PATH_BYTES = 107  # sockaddr_un holds 108 with the final NUL
 
 
@@ -60,11 +66,12 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The target as a URL."""
+        """The target as a URL, percent-encoded."""
         if self.path:
-            return f"{self.scheme}://{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        user = f"{self.user}@" if self.user else ""
+            return f"{self.scheme}://{quote(self.path, _SAFE_IN_PATH, errors='surrogateescape')}"
+        # the zone of an address follows `%25` (RFC 6874)
+        host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
+        user = f"{quote(self.user, _SAFE_IN_USER)}@" if self.user else ""
         return f"{self.scheme}://{user}{host}:{self.port}" + ("?tls=starttls" if self.starttls else "")
 
 
@@ -88,17 +95,31 @@ def parse_target(url: str) -> Target:
             raise UsageError(
                 f"target {_without_password(url)!r}: a unix socket needs three slashes; use lmtp+unix:///path/to/socket"
             )
-        return Target(scheme, "", 0, path=unquote(parts.path))
+        _refuse_fragment(url, parts.fragment)
+        if _starttls_option(url, parts.query):
+            raise UsageError(f"target {_without_password(url)!r}: {_STARTTLS_MISPLACED}")
+        return Target(scheme, "", 0, path=unquote(parts.path, errors="surrogateescape"))
     if not parts.hostname:
         raise UsageError(f"target {_without_password(url)!r} has no host; {_EXAMPLES}")
     if port == 0:
         raise UsageError(f"target {_without_password(url)!r}: port 0 is not allowed; use a port from 1 to 65535")
-    if parts.path.strip("/") or parts.fragment:
+    _refuse_fragment(url, parts.fragment)
+    if parts.path.strip("/"):
         raise UsageError(f"target {_without_password(url)!r} has a path, which is not allowed; {_EXAMPLES}")
     starttls = _starttls_option(url, parts.query)
     if starttls and scheme != "smtp":
-        raise UsageError(f"target {_without_password(url)!r}: tls=starttls is not allowed here; use it with smtp:// only")
-    return Target(scheme, parts.hostname, port or _DEFAULT_PORTS[scheme], unquote(parts.username or ""), starttls)
+        raise UsageError(f"target {_without_password(url)!r}: {_STARTTLS_MISPLACED}")
+    host = unquote(parts.hostname) if ":" in parts.hostname else parts.hostname
+    try:
+        user = unquote(parts.username or "", errors="strict")
+    except UnicodeDecodeError:
+        raise UsageError(f"target {_without_password(url)!r}: the user name is not UTF-8, percent-encoded") from None
+    return Target(scheme, host, port or _DEFAULT_PORTS[scheme], user, starttls)
+
+
+def _refuse_fragment(url: str, fragment: str) -> None:
+    if fragment:
+        raise UsageError(f"target {_without_password(url)!r} has a fragment, which is not allowed; write %23 for '#'")
 
 
 def _suggestion(url: str) -> str:

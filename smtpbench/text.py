@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 #: Unicode categories of characters that move, hide or reorder the characters around them, or that are not assigned.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+#: Longest line of text that is printed.
+_MAX_LINE = 100_000
 _SHORT = {"\\": "\\\\", "\r": "\\r", "\n": "\\n", "\t": "\\t"}
 
 
@@ -21,6 +23,15 @@ def visible(text: str | bytes, limit: int = 200) -> str:
         text = text.decode("utf-8", "surrogateescape")
     escaped = "".join(map(_visible_character, text[: limit + 1]))
     return escaped if len(escaped) <= limit else escaped[: limit - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return text of smtpbench's own, which may quote a scenario, with every line safe to print.
+
+    What `visible` escapes is escaped, except that line ends and backslashes stay as they are, so that text which is visible
+    already is not changed.
+    """
+    return "\n".join(visible(line, _MAX_LINE).replace("\\\\", "\\") for line in text.split("\n"))
 
 
 def plural(count: int, noun: str, plural_noun: str = "") -> str:

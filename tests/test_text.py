@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtpbench.text import did_you_mean, plural
+from smtpbench.text import did_you_mean, plural, printable
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,20 @@ def test_irregular_plural_is_given_by_the_caller() -> None:
     assert plural(1, "index", "indices") == "1 index"
     assert plural(2, "index", "indices") == "2 indices"
     assert plural(2, "octet of data", "octets of data") == "2 octets of data"
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("a\nb", "a\nb"),
+        ("\x1b[2J\r\u202e", r"\x1b[2J\r\u202e"),
+        (r"C:\\x \x1b é €", r"C:\\x \x1b é €"),
+        ("x" * 5000, "x" * 5000),
+    ],
+)
+def test_printable_text_keeps_lines_and_backslashes(text: str, printed: str) -> None:
+    assert printable(text) == printed
+    assert printable(printed) == printed
 
 
 def test_similar_word_is_suggested_with_its_prefix() -> None:

@@ -58,8 +58,12 @@ class _Status(NamedTuple):
     actual: str = ""
 
 
-def read_findings(paths: Sequence[Path]) -> list[ScenarioFile]:
+def read_findings(paths: Sequence[Path], *, allow_files: bool = False) -> list[ScenarioFile]:
     """Return the finding files at these paths, and those in folders at these paths.
+
+    Args:
+        paths: Files and folders.
+        allow_files: Whether a finding may name files outside its folder.
 
     Raises:
         UsageError: A folder holds no finding, or a file is not a finding.
@@ -70,7 +74,7 @@ def read_findings(paths: Sequence[Path]) -> list[ScenarioFile]:
         found = sorted(path.glob("**/*.yaml")) if path.is_dir() else [path]
         if not found:
             raise UsageError(f"{path}: this folder contains no finding")
-        files += [load_scenario(file) for file in found]
+        files += [load_scenario(file, allow_files=allow_files) for file in found]
     for file in files:
         if file.scenario.finding is None:
             raise UsageError(f"{file.path}: this scenario is not a finding: it has no key `finding`")

@@ -11,6 +11,7 @@ import typer
 from smtpbench.cli.choices import ARRIVALS, one_of, option_value
 from smtpbench.cli.exit_codes import THRESHOLD_FAILED
 from smtpbench.cli.options import (
+    AllowFiles,
     Arrivals,
     Html,
     LoadTimeout,
@@ -24,12 +25,12 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.saving import new_folder, raise_unless_completed, save_result
+from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.tables import screen_of, wants_color
-from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.study.capacity import CapacityRequest, capacity
 from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold
@@ -97,6 +98,7 @@ def command(
     size: MessageSize = None,
     out: ResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -121,7 +123,7 @@ def command(
     step_ns = option_value("--step", parse_duration_ns, step)
     if not step_ns:
         raise UsageError(f"--step {step}: the length of a step must be more than 0")
-    file = load_scenario(find_scenario(scenario))
+    file = open_scenario(scenario, allow_files=allow_files)
     parsed = parse_target(target)
     load = file.scenario.load.model_copy(update={"stages": None, "drain": None, "messages": None, "warmup": None})
     # the scenario's own number may be meant for the closed model

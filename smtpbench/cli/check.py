@@ -11,6 +11,7 @@ import typer
 from smtpbench.check.run import CheckProgress, CheckRequest, CheckResult, run_check
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.options import (
+    AllowFiles,
     FixtureFile,
     Html,
     LoginOptions,
@@ -54,6 +55,7 @@ def command(
     timeout: ReplyTimeout = "3s",
     out: OptionalResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -71,7 +73,7 @@ def command(
     Two servers side by side:
       smtpbench check --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
     """
-    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture)
+    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture, allow_files=allow_files)
     if out is not None and len(options.urls) > 1:
         raise UsageError(f"--out takes the result of one target, and {len(options.urls)} are given")
     selected = find(rules or ())

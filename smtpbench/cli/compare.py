@@ -13,6 +13,7 @@ import typer
 from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS
 from smtpbench.cli.options import (
+    AllowFiles,
     Connections,
     FailIfWorse,
     Html,
@@ -29,6 +30,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.saving import new_folder, raise_unless_completed, save_result
+from smtpbench.cli.scenario_file import print_warnings
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.progress import AUTO
@@ -107,6 +109,7 @@ def command(
     ] = "3s",
     out: ResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -133,12 +136,14 @@ def command(
     }  # fmt: skip
     candidates = {"target": target, "with": with_, "start": start, "stop": stop}
     document, folder = document_of(scenario, candidates, overrides, recipient)
-    comparison = checked(document, folder)
+    comparison = checked(document, folder, allow_files=allow_files)
     defaults = AccessOptions(
         access.trust, access.password_file, option_value("--timeout", parse_duration_ns, timeout), access.authorized
     )
     result_folder = out or new_folder(f"compare-{Path(scenario).stem}")
-    request = make_request(comparison, folder, defaults, result_folder, secrets.randbits(32) if seed is None else seed)
+    number = secrets.randbits(32) if seed is None else seed
+    request = make_request(comparison, folder, defaults, result_folder, number, allow_files=allow_files)
+    print_warnings(request.file)
     targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
     with display_for(progress, request.file.name, targets) as display:
         result = trio.run(compare, request, ElapsedProgress(display).study)

@@ -24,9 +24,10 @@ import typer
 
 from smtpbench import __version__
 from smtpbench.errors import CannotRun, SmtpbenchError, UsageError
-from smtpbench.text import did_you_mean, visible
+from smtpbench.text import did_you_mean, printable, visible
 
 FINDINGS = 1
+INCOMPLETE = 4
 THRESHOLD_FAILED = 99
 BUG = 70
 INTERRUPTED = 130
@@ -56,6 +57,11 @@ EXIT_CODES = (
         "An option, a URL or a file cannot be understood; the message names the place.",
     ),
     ExitCode(CannotRun.exit_code, "could not run", "The target, a certificate, a login or this machine stands in the way."),
+    ExitCode(
+        INCOMPLETE,
+        "incomplete: a worker lost, nothing accepted",
+        "The run sent messages and none was accepted, or a part of it was lost; the report says why.",
+    ),
     ExitCode(BUG, "bug in smtpbench", "An error that smtpbench did not expect; the message names a file with details."),
     ExitCode(THRESHOLD_FAILED, "threshold failed", "A threshold of the run does not hold, or no rate meets the objectives."),
     ExitCode(INTERRUPTED, "interrupted", "SIGINT or SIGTERM ended the command; what was measured until then is saved."),
@@ -206,7 +212,7 @@ def _bug_message(error: BaseException) -> str:
 
 def _print(text: str) -> None:
     with contextlib.suppress(OSError):
-        print(f"smtpbench: {text}", file=sys.stderr, flush=True)
+        print(f"smtpbench: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def _open_closed_descriptors() -> None:

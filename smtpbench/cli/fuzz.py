@@ -13,6 +13,7 @@ from smtpbench.cli.choices import one_of, option_value
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.help import HelpSection
 from smtpbench.cli.options import (
+    AllowFiles,
     FixtureFile,
     Html,
     LoginOptions,
@@ -25,6 +26,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.saving import new_folder, save_result
+from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
@@ -35,7 +37,7 @@ from smtpbench.fuzz.suspect import CASES, CampaignStats
 from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.tables import wants_color
-from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.scenario.load import load_scenario
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S, parse_duration_ns
 
@@ -105,6 +107,7 @@ def command(
     timeout: ReplyTimeout = "3s",
     out: ResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -124,8 +127,8 @@ def command(
     """
     one_of("--profile", profile, PROFILES)
     limits = PROFILES[profile]
-    file = load_scenario(find_scenario(scenario))
-    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture)
+    file = open_scenario(scenario, allow_files=allow_files)
+    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture, allow_files=allow_files)
     first, *peers = options.accesses(most=2)
     plan = CampaignPlan(
         cases=cases or limits.cases,
@@ -174,5 +177,5 @@ def _known_findings(folder: Path | None) -> frozenset[KnownFinding]:
         return frozenset()
     if not folder.is_dir():
         raise UsageError(f"--baseline {folder}: there is no such folder")
-    found = [load_scenario(path).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
+    found = [load_scenario(path, allow_files=True).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
     return frozenset((one.rule, None if one.by == "check" else one.cause) for one in found if one is not None)

@@ -60,6 +60,13 @@ Seed = Annotated[
     int | None,
     typer.Option(metavar="NUMBER", min=0, help="Random seed; the same seed repeats the run.  [default: drawn at random]"),
 ]
+AllowFiles = Annotated[
+    bool,
+    typer.Option(
+        "--allow-files",
+        help="Let scenarios, findings and fixtures name files outside their own folder; for files you trust.",
+    ),
+]
 FixtureFile = Annotated[
     Path | None,
     typer.Option(
@@ -185,15 +192,19 @@ class TargetOptions:
     recipient: str = ""
     sender: str = ""
 
-    def completed(self, file: Path | None) -> TargetOptions:
+    def completed(self, file: Path | None, *, allow_files: bool = False) -> TargetOptions:
         """Return these options, completed from a fixture file.
+
+        Args:
+            file: The fixture file; None for none.
+            allow_files: Whether it may name files outside its folder.
 
         Raises:
             UsageError: Neither the options nor the file name a target.
         """
         options = self
         if file is not None:
-            found = load_fixture(file)
+            found = load_fixture(file, allow_files=allow_files)
             access = replace(
                 self.access,
                 ca=self.access.ca or (Path(found.ca) if found.ca else None),

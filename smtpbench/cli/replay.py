@@ -10,7 +10,7 @@ import typer
 
 from smtpbench.check.replay import CANNOT_TELL, STILL_THERE, read_findings, replay
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
-from smtpbench.cli.options import FixtureFile, LoginOptions, Progress, ReplyTimeout, TargetOptions
+from smtpbench.cli.options import AllowFiles, FixtureFile, LoginOptions, Progress, ReplyTimeout, TargetOptions
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.errors import CannotRun
 from smtpbench.report.terminal.progress import AUTO
@@ -33,6 +33,7 @@ def command(
     ] = None,
     fixture: FixtureFile = None,
     timeout: ReplyTimeout = "3s",
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -44,9 +45,9 @@ def command(
     All findings of a check:
       smtpbench replay results/check/findings --target smtp://127.0.0.1:2525
     """
-    options = TargetOptions(target or [], access, timeout).completed(fixture)
+    options = TargetOptions(target or [], access, timeout).completed(fixture, allow_files=allow_files)
     first, *peers = options.accesses(most=2)
-    findings = read_findings(files)
+    findings = read_findings(files, allow_files=allow_files)
     with display_for(progress, plural(len(findings), "finding"), " and ".join(options.urls)) as display:
         shown = ElapsedProgress(display)
 

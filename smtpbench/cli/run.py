@@ -10,8 +10,9 @@ import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, WHEN_BUSY, one_of, option_value
-from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED, THRESHOLD_FAILED
+from smtpbench.cli.exit_codes import FINDINGS, INCOMPLETE, INTERRUPTED, THRESHOLD_FAILED
 from smtpbench.cli.options import (
+    AllowFiles,
     Arrivals,
     Connections,
     Html,
@@ -28,15 +29,17 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import display_for
 from smtpbench.cli.saving import new_folder, saved_files
+from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.load.plan import UNBOUNDED_NS, LoadPlan
 from smtpbench.load.run import RunRequest, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.result import to_text
+from smtpbench.measure.saved import RUN, Saved
+from smtpbench.report.reading.exit_code import nothing_accepted
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.run_progress import RunProgress
 from smtpbench.report.terminal.tables import final_table, screen_of, wants_color
-from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_size_bytes
@@ -120,6 +123,7 @@ def command(
     ] = "0s",
     out: ResultFolder = None,
     html: Html = True,
+    allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
 ) -> None:
@@ -142,7 +146,7 @@ def command(
     one_of("--arrivals", arrivals, ARRIVALS)
     one_of("--when-busy", when_busy, WHEN_BUSY)
     display = display_for(progress, scenario, target)
-    file = load_scenario(find_scenario(scenario))
+    file = open_scenario(scenario, allow_files=allow_files)
     parsed = parse_target(target)
     overrides = Overrides(
         connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed, hostile
@@ -180,6 +184,8 @@ def command(
         raise typer.Exit(INTERRUPTED)
     if not all(one["passed"] for one in outcome.result["thresholds"]):
         raise typer.Exit(THRESHOLD_FAILED)
+    if nothing_accepted(Saved(RUN, outcome.result, request.out)):
+        raise typer.Exit(INCOMPLETE)
     if outcome.findings:
         raise typer.Exit(FINDINGS)
 

@@ -100,7 +100,8 @@ def build_request(job: dict[str, Any]) -> FuzzRequest:
     target = parse_target(job["target"])
     access = Access(target, trust, job["password"], job["plan"]["timeout_ns"], job["authorized"])
     plan = CampaignPlan(_UNLIMITED, None, job["plan"]["seed"], _CONNECTIONS, select_families(), _UNLIMITED)
-    return FuzzRequest(load_text(job["text"], Path(job["path"])), access, plan, folder=Path(job["folder"]))
+    file = load_text(job["text"], Path(job["path"]), allow_files=job["allow_files"])
+    return FuzzRequest(file, access, plan, folder=Path(job["folder"]))
 
 
 def answer_data(fuzz_result: FuzzResult) -> dict[str, Any]:

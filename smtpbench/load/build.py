@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from smtpbench.load.plan import LoadPlan
 from smtpbench.measure import result as results
 from smtpbench.measure.recorder import Interval
 from smtpbench.smtp.reply import ReplyReader
-from smtpbench.text import visible
+from smtpbench.text import plural, visible
 from smtpbench.units import NS_PER_S
 
 
@@ -34,7 +35,7 @@ def build(record: RunRecord) -> dict[str, Any]:
         warmup=collector.warmup,
         health=collector.health,
         window_s=window_s,
-        notes=[*_notes(record), *record.notes],
+        notes=[*_nothing_accepted(collector.totals), *_notes(record), *record.notes],
     )
     result["thresholds"] = request.monitor.results(collector, plan, window_s)
     if record.hostile is not None:
@@ -77,6 +78,24 @@ def _load_section(plan: LoadPlan, message_bytes: int | None) -> dict[str, Any]:
         "workers": plan.workers,
         "message_bytes": message_bytes,
     }
+
+
+def _nothing_accepted(totals: Interval) -> list[str]:
+    """Return the sentence for a run of whose messages none was accepted, with its most frequent refusal or error."""
+    if not totals.attempted or totals.messages["accepted"]:
+        return []
+    reasons = Counter(totals.errors)
+    for (verb, code, enhanced, expected), count in totals.replies.items():
+        if not expected:
+            reasons[f"{verb} {code} {enhanced}".rstrip()] += count
+    sentence = f"Nothing was accepted, 0 of {plural(totals.attempted, 'message')}"
+    if not reasons:
+        return [f"{sentence}; no reply and no error says why."]
+    # of two that are equally frequent, the first by name, so that the sentence does not depend on the workers
+    reason, count = min(reasons.items(), key=lambda item: (-item[1], item[0]))
+    example = totals.examples.get(reason, "")
+    detail = f": {visible(example)}" if example else ""
+    return [f"{sentence}; most often: {visible(reason)}, {plural(count, 'time')}{detail}"]
 
 
 def _notes(record: RunRecord) -> list[str]:

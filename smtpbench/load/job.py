@@ -37,6 +37,7 @@ class Job:
         certificate: PEM file of the client's certificate.
         key: PEM file of the client's key.
         message_bytes: Size of each message, octets; None for the size in the scenario.
+        allow_files: Whether the scenario may name files outside its folder.
         domains: Recipient domains that are counted separately too.
         password: Password for AUTH; never shown.
     """
@@ -55,6 +56,7 @@ class Job:
     certificate: str | None = None
     key: str | None = None
     message_bytes: int | None = None
+    allow_files: bool = False
     domains: tuple[str, ...] = ()
     password: str | None = field(default=None, repr=False)
 
@@ -86,7 +88,7 @@ def compile_job(job: Job) -> Script:
         message_bytes=job.message_bytes,
         now=datetime.fromisoformat(job.started),
     )
-    return compile_scenario(load_text(job.text, Path(job.path)), options)
+    return compile_scenario(load_text(job.text, Path(job.path), allow_files=job.allow_files), options)
 
 
 def needs_tls(script: Script) -> bool:

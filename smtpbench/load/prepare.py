@@ -74,6 +74,7 @@ def _make_job(request: RunRequest, started: datetime) -> Job:
         certificate=certificate,
         key=key,
         message_bytes=request.message_bytes,
+        allow_files=request.file.allow_files,
         domains=request.monitor.domains,
         password=request.password,
     )

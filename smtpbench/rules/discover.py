@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from smtpbench.engine.connection import Route
-from smtpbench.errors import CannotRun
+from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import probe_steps
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.target_info import TargetInfo, keywords
@@ -50,7 +50,10 @@ class Fixture:
 
     @classmethod
     def of(cls, access: Access, recipient: str = "", sender: str = "") -> Fixture:
-        """Return what the URL of the target says, together with these addresses."""
+        """Return what the URL of the target says, together with these addresses. Raises UsageError for a line end in one."""
+        for name, address in (("recipient", recipient), ("sender", sender)):
+            if "\r" in address or "\n" in address:
+                raise UsageError(f"the {name} {address!r} contains a line end, which would begin another command")
         return cls(recipient, sender, access.credentials, access.target.lmtp, access.target.implicit_tls)
 
 

@@ -20,7 +20,8 @@ from typing import Annotated
 from pydantic import Field, StringConstraints, WithJsonSchema
 
 from smtpbench.scenario.fields import DurationNs, Model, Share, SizeBytes, quantity
-from smtpbench.scenario.load import validate_document
+from smtpbench.scenario.file_access import FileAccess
+from smtpbench.scenario.load import check_files, validate_document
 from smtpbench.scenario.model import FixtureFile, Load
 from smtpbench.scenario.reader import Document, parse, read_text
 from smtpbench.threshold import Metric, parse_metric
@@ -93,12 +94,13 @@ def read_comparison(path: Path) -> Document:
     return parse(read_text(path), str(path))
 
 
-def validate_comparison(document: Document, folder: Path) -> Comparison:
+def validate_comparison(document: Document, folder: Path, *, allow_files: bool = False) -> Comparison:
     """Return the comparison in a document.
 
     Args:
         document: The document.
         folder: Folder to which its paths are relative; they become absolute.
+        allow_files: Whether it may name files outside this folder.
 
     Raises:
         ScenarioError: The document has mistakes; the error holds all of them.
@@ -110,5 +112,7 @@ def validate_comparison(document: Document, folder: Path) -> Comparison:
         "a comparison needs the keys `scenario` and `candidates`",
         model_by_key,
     )
+    fixtures: dict[tuple[str, ...], FixtureFile] = {("candidates", name): one for name, one in comparison.candidates.items()}
+    check_files(document, fixtures, FileAccess(folder.resolve(), allow_files))
     candidates = {name: one.with_absolute_paths(folder) for name, one in comparison.candidates.items()}
     return comparison.model_copy(update={"candidates": candidates})

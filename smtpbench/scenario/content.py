@@ -12,7 +12,9 @@ from smtpbench.scenario.fields import Model, Range, SizesBytes, tag_by_key
 class Csv(Model):
     """A column of a CSV file with a header line."""
 
-    csv: str = Field(description="CSV file with a header line; its path is relative to the scenario.")
+    csv: str = Field(
+        description="CSV file with a header line; its path is relative to the scenario, in whose folder it must be."
+    )
     column: str | None = Field(None, description="Name of the column. It may be left out if there is only one.")
     order: Literal["sequential", "random"] = Field("sequential", description="Order in which the rows are taken.")
 
@@ -20,7 +22,7 @@ class Csv(Model):
 class Lines(Model):
     """The lines of a text file."""
 
-    lines: str = Field(description="Text file; its path is relative to the scenario.")
+    lines: str = Field(description="Text file; its path is relative to the scenario, in whose folder it must be.")
     order: Literal["sequential", "random"] = Field("sequential", description="Order in which the lines are taken.")
 
 
@@ -69,7 +71,9 @@ class Message(Model):
         None, description="Size of a generated message with its header: a size, or a range of sizes."
     )
     eml: str | None = Field(
-        None, description="Message files to send: a file name or a pattern such as `mails/*.eml`, relative to the scenario."
+        None,
+        description="Message files to send: a file name or a pattern such as `mails/*.eml`, relative to the scenario, in "
+        "whose folder they must be. Each message of an mbox file counts as a file.",
     )
     text: str | None = Field(None, description="Body of the message as text, with {values}.")
     subject: str = Field("smtpbench {n}", description="Subject of a generated message, with {values}.")

@@ -28,7 +28,7 @@ def possible_domains(file: ScenarioFile, run_id: str) -> frozenset[str] | None:
     session = file.scenario.session
     iterations = [step for step in session if isinstance(step, Repeat)]
     firsts, _ = _first_recipients(iterations or session)
-    values = Values(file.scenario.values, file.document, file.path.resolve().parent, 0, run_id)
+    values = Values(file.scenario.values, file.document, file.files, 0, run_id)
     found: set[str] = set()
     for text in firsts:
         parts = None if text is None else values.template(text, ("session",))

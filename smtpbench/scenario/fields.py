@@ -115,6 +115,16 @@ Codes = Annotated[
 ]
 
 
+def _check_one_line(value: Any) -> Any:
+    if isinstance(value, str) and ("\r" in value or "\n" in value):
+        raise PydanticCustomError("address", "{text}", {"text": "an address must not contain a line end"})
+    return value
+
+
+#: An address that becomes a part of a command; a line end in it would begin another command.
+Address = Annotated[str, BeforeValidator(_check_one_line)]
+
+
 class Model(BaseModel):
     """Base class of all models: unknown keys are refused, and text is not converted to numbers."""
 

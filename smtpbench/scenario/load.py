@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.scenario.content import VALUE_KEYS, Csv, Lines, Message, Numbers, Pick, Random
+from smtpbench.scenario.file_access import FileAccess, OutsideFolder
 from smtpbench.scenario.model import FindingMetadata, FixtureFile, Load, LoadStage, Scenario
 from smtpbench.scenario.reader import Document, parse, read_text
 from smtpbench.scenario.shipped import shipped_scenarios
@@ -46,17 +47,24 @@ class ScenarioFile:
         text: Its text.
         scenario: The validated scenario.
         document: The document, with the position of every part.
+        allow_files: Whether it may name files outside its folder.
     """
 
     path: Path
     text: str
     scenario: Scenario
     document: Document
+    allow_files: bool = False
 
     @property
     def name(self) -> str:
         """Name of the scenario; without one, the name of the file."""
         return self.scenario.name or self.path.stem
+
+    @property
+    def files(self) -> FileAccess:
+        """The files that it may name."""
+        return FileAccess(self.path.resolve().parent, self.allow_files)
 
     def to_data(self) -> dict[str, str]:
         """Return the key `scenario` of a result."""
@@ -79,17 +87,23 @@ def find_scenario(name: str) -> Path:
     raise UsageError(f"unknown scenario {name!r}{hint}")
 
 
-def load_scenario(path: Path) -> ScenarioFile:
-    """Load a scenario file. Raises ScenarioError with every mistake in it."""
-    return load_text(read_text(path), path)
+def load_scenario(path: Path, *, allow_files: bool = False) -> ScenarioFile:
+    """Load a scenario file. Raises ScenarioError with every mistake in it.
+
+    Args:
+        path: The file.
+        allow_files: Whether it may name files outside its folder.
+    """
+    return load_text(read_text(path), path, allow_files=allow_files)
 
 
-def load_text(text: str, path: Path) -> ScenarioFile:
+def load_text(text: str, path: Path, *, allow_files: bool = False) -> ScenarioFile:
     """Load a scenario from its text.
 
     Args:
         text: The text of the file.
         path: Path to which file names in it are relative; error texts contain it.
+        allow_files: Whether it may name files outside its folder.
 
     Raises:
         ScenarioError: The text has mistakes; the error holds all of them.
@@ -100,14 +114,40 @@ def load_text(text: str, path: Path) -> ScenarioFile:
         text,
         validate_document(document, Scenario, "a scenario needs at least the key `session`"),
         document,
+        allow_files,
     )
 
 
-def load_fixture(path: Path) -> FixtureFile:
-    """Load a fixture file and make its paths absolute. Raises ScenarioError with every mistake in it."""
+def load_fixture(path: Path, *, allow_files: bool = False) -> FixtureFile:
+    """Load a fixture file and make its paths absolute. Raises ScenarioError with every mistake in it.
+
+    Args:
+        path: The file.
+        allow_files: Whether it may name files outside its folder.
+    """
     document = parse(read_text(path), str(path))
     fixture = validate_document(document, FixtureFile, "a fixture file has keys like `recipient`")
-    return fixture.with_absolute_paths(path.resolve().parent)
+    folder = path.resolve().parent
+    check_files(document, {(): fixture}, FileAccess(folder, allow_files))
+    return fixture.with_absolute_paths(folder)
+
+
+def check_files(document: Document, fixtures: Mapping[tuple[str, ...], FixtureFile], files: FileAccess) -> None:
+    """Raise ScenarioError for files that fixtures name and must not.
+
+    Args:
+        document: The document that they are from.
+        fixtures: Path in the document → fixture.
+        files: The files that they may name.
+    """
+    for path, fixture in fixtures.items():
+        for key, name in (("password-file", fixture.password_file), ("ca", fixture.ca)):
+            try:
+                files.path(name or "")
+            except OutsideFolder as error:
+                document.problem((*path, key), str(error))
+    if document.problems:
+        raise ScenarioError(document.problems)
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

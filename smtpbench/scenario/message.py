@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from email.utils import format_datetime
-from pathlib import Path
 
 from smtpbench.scenario.content import Message
+from smtpbench.scenario.file_access import FileAccess, OutsideFolder
+from smtpbench.scenario.mbox import messages_in
 from smtpbench.scenario.reader import Document
 from smtpbench.scenario.values import Provider, Values, merge_text, mix
 from smtpbench.session.script import Wire
@@ -32,7 +33,7 @@ Render = Callable[[int], Wire]
 
 
 def compile_message(
-    message: Message, values: Values, document: Document, path: tuple[object, ...], folder: Path, *, run_id: str,
+    message: Message, values: Values, document: Document, path: tuple[object, ...], files: FileAccess, *, run_id: str,
     seed: int, now: datetime,
 ) -> Render | None:  # fmt: skip
     """Return the function that renders a message; None, with problems in the document, if it has a mistake."""
@@ -40,12 +41,12 @@ def compile_message(
         document.problem(path, "a message may have only one of `size`, `eml` and `text`")
         return None
     if message.eml is not None:
-        return _from_files(message, document, path, folder, run_id, seed)
+        return _from_files(message, document, path, files, run_id, seed)
     header_of = _header(message, values, document, path, now)
     if header_of is None:
         return None
     if message.text is not None:
-        text = values.template(message.text, (*path, "text"))
+        text = values.template(message.text, (*path, "text"), line_ends=True)
         return None if text is None else _from_text(header_of, text)
     low, high = message.size or DEFAULT_BYTES
     if high > MAX_BYTES:
@@ -156,13 +157,15 @@ def _fixed_size(header_of: Formatter, wire_size: int, fillers: tuple[memoryview,
 
 
 def _from_files(
-    message: Message, document: Document, path: tuple[object, ...], folder: Path, run_id: str, seed: int
+    message: Message, document: Document, path: tuple[object, ...], access: FileAccess, run_id: str, seed: int
 ) -> Render | None:
     where = (*path, "eml")
     pattern = message.eml or ""
     try:
-        base, relative = (Path("/"), pattern.lstrip("/")) if pattern.startswith("/") else (folder, pattern)
-        files = sorted(file for file in base.glob(relative) if file.is_file())[: MAX_FILES + 1]
+        files = access.matches(pattern, MAX_FILES + 1)
+    except OutsideFolder as error:
+        document.problem(where, str(error))
+        return None
     except (ValueError, NotImplementedError) as error:
         document.problem(where, f"{pattern!r} is not a pattern of file names: {error}")
         return None
@@ -179,8 +182,9 @@ def _from_files(
         except OSError as error:
             document.problem(where, f"{file}: {(error.strerror or str(error)).lower()}")
             return None
-        body = stuff_dots(normalise_line_ends(content)) + END_OF_DATA
-        wires.append(run_header + body if len(body) < _JOIN_BYTES else (run_header, body))
+        for one in messages_in(content):
+            body = stuff_dots(normalise_line_ends(one)) + END_OF_DATA
+            wires.append(run_header + body if len(body) < _JOIN_BYTES else (run_header, body))
     count = len(wires)
     if message.order == "random":
         return lambda n: wires[mix(seed, "message.eml", n) % count]

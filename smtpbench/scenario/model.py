@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from smtpbench.scenario.content import Message, Value
-from smtpbench.scenario.fields import DurationNs, Model, RatesPerS, ThresholdText
+from smtpbench.scenario.fields import Address, DurationNs, Model, RatesPerS, ThresholdText
 from smtpbench.scenario.steps import ScenarioStep
 
 
@@ -64,8 +64,8 @@ class FindingMetadata(Model):
     cause: str = Field("", description="What distinguishes it from other findings of the same rule.")
     take: int = Field(0, ge=0, description="Number of the dialogue among those of the rule, from 0.")
     reproducibility: str = Field("", description="In how many attempts it was seen, such as `2 of 2`.")
-    recipient: str = Field("", description="Recipient that was used.")
-    sender: str = Field("", description="Envelope sender that was used.")
+    recipient: Address = Field("", description="Recipient that was used.")
+    sender: Address = Field("", description="Envelope sender that was used.")
     seed: int | None = Field(None, description="Random seed of the fuzz campaign.")
     found: str = Field("", description="When it was found, ISO 8601.")
     target: str = Field("", description="URL of the target.")
@@ -78,8 +78,8 @@ class FindingMetadata(Model):
 class FixtureFile(Model):
     """Facts about a target for `check`, `fuzz` and `replay`. Options of the same name override them."""
 
-    recipient: str = Field("", description="A recipient address that the server accepts.")
-    sender: str = Field("", description="Envelope sender (MAIL FROM).")
+    recipient: Address = Field("", description="A recipient address that the server accepts.")
+    sender: Address = Field("", description="Envelope sender (MAIL FROM).")
     target: str | None = Field(None, description="URL of the target, such as `smtp://user@127.0.0.1:2525`.")
     password_file: str | None = Field(
         None, alias="password-file", description="File whose first line is the password; its path is relative to this file."

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from smtpbench.errors import Problem, ScenarioError
+from smtpbench.text import printable
 
 #: Largest file; people write scenarios by hand, so a larger file is something else.
 MAX_FILE_BYTES = 1024 * 1024
@@ -61,7 +62,8 @@ class Document:
             position = self.positions.get(path)
             path = path[:-1]
         line, column = position or self.positions.get((), (0, 0))
-        self.problems.append(Problem(self.file, line, column, text))
+        # the text quotes the file, which may be a stranger's: it stays one line, without control characters
+        self.problems.append(Problem(self.file, line, column, printable(text).replace("\n", "\\n")))
 
 
 KEY = "\0key"

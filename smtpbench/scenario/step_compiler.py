@@ -9,6 +9,7 @@ from functools import partial
 from itertools import pairwise
 
 from smtpbench.scenario.content import Message
+from smtpbench.scenario.file_access import OutsideFolder
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.scenario.message import Render, compile_message, formatter
 from smtpbench.scenario.steps import ACTIONS, MAX_STEPS, Auth, Bdat, MessageStep, Pause, Pipeline, Raw, ScenarioStep, Send
@@ -60,8 +61,8 @@ class StepCompiler:
         self._scenario = file.scenario
         self._document = file.document
         self._options = options
-        self._folder = file.path.resolve().parent
-        self._values = Values(self._scenario.values, self._document, self._folder, options.seed, options.run_id)
+        self._files = file.files
+        self._values = Values(self._scenario.values, self._document, self._files, options.seed, options.run_id)
         self._message: Render | None = None
 
     def compile(self, step: ScenarioStep, path: DocumentPath, iteration: int) -> list[Step]:
@@ -115,14 +116,25 @@ class StepCompiler:
         if self._message is None:
             message = self._scenario.message
             if self._options.message_bytes is not None:
+                if message.eml is not None and not self._may_name(message.eml):
+                    return None
                 message = message.model_copy(update={"size": (self._options.message_bytes,) * 2, "eml": None, "text": None})
             message_path: DocumentPath = ("message",) if ("message",) in self._document.positions else path
             self._message = self._render(message, message_path)
         return self._message
 
+    def _may_name(self, pattern: str) -> bool:
+        """Return whether the scenario may name these files, which another size replaces; if not, there is a problem."""
+        try:
+            self._files.check_pattern(pattern)
+        except OutsideFolder as error:
+            self._problem(("message", "eml"), str(error))
+            return False
+        return True
+
     def _render(self, message: Message, path: DocumentPath) -> Render | None:
         return compile_message(
-            message, self._values, self._document, path, self._folder,
+            message, self._values, self._document, path, self._files,
             run_id=self._options.run_id, seed=self._options.seed, now=self._options.now,
         )  # fmt: skip
 

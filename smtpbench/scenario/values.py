@@ -3,6 +3,9 @@
 Every draw is a function of the random seed, the name of the value, the number n of the arrival and the number i of the
 iteration of an unrolled repeat, and of nothing else. Arrival 17 has the same sender for any number of connections and
 workers, and the same sender in all its lines.
+
+A value with a line end would add commands or header fields of its own. It is allowed in the body of a message only, and
+`Values.template` reports it anywhere else.
 """
 
 from __future__ import annotations
@@ -12,11 +15,11 @@ import re
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import TypeVar
 from zlib import crc32
 
 from smtpbench.scenario.content import Csv, Lines, Numbers, Pick, Random
+from smtpbench.scenario.file_access import FileAccess, OutsideFolder
 from smtpbench.scenario.reader import Document
 
 #: Function that returns a value for arrival n, iteration i.
@@ -94,11 +97,11 @@ class Values:
     """Values of one scenario. Mistakes are added to the problems of its document."""
 
     def __init__(
-        self, specs: Mapping[str, str | Csv | Lines | Pick | Numbers | Random], document: Document, folder: Path,
+        self, specs: Mapping[str, str | Csv | Lines | Pick | Numbers | Random], document: Document, files: FileAccess,
         seed: int, run_id: str,
     ) -> None:  # fmt: skip
         self._document = document
-        self._folder = folder
+        self._files = files
         self._seed = seed
         self._specs = {**DEFAULTS, **specs}
         self._providers: dict[str, Provider] = {
@@ -108,6 +111,8 @@ class Values:
         }
         self._template_parts: dict[str, list[str | Provider]] = {"run": [run_id]}
         self._choices: dict[Provider, Sequence[str]] = {}
+        # values that may contain a line end → the text of the scenario that has it
+        self._line_ends: dict[str, tuple[object, ...]] = {}
         self._in_progress: list[str] = []
 
     def provider(self, name: str, path: tuple[object, ...]) -> Provider | None:
@@ -130,8 +135,14 @@ class Values:
             self._providers[name] = found
         return found
 
-    def template(self, text: str, path: tuple[object, ...]) -> list[str | Provider] | None:
-        """Return the parts of a template, with constant values filled in; None if it has a mistake."""
+    def template(self, text: str, path: tuple[object, ...], *, line_ends: bool = False) -> list[str | Provider] | None:
+        """Return the parts of a template, with constant values filled in; None if it has a mistake.
+
+        Args:
+            text: The template.
+            path: Its path in the document.
+            line_ends: Whether its values may contain CR or LF, as in the body of a message.
+        """
         try:
             parts = split_template(text)
         except ValueError as error:
@@ -144,6 +155,13 @@ class Values:
                 continue
             piece = self.provider(part[0], path)
             if piece is None:
+                return None
+            if part[0] in self._line_ends and not line_ends:
+                self._document.problem(
+                    self._line_ends[part[0]],
+                    f"the value {part[0]!r} contains a line end, and a command or a header field must not; "
+                    "use {raw: …} for other octets",
+                )
                 return None
             # the parts of a value that is a template are inserted: they may consist of text and {n} only
             found += self._template_parts.get(part[0], [piece])
@@ -164,9 +182,10 @@ class Values:
     def _make(self, name: str, spec: str | Csv | Lines | Pick | Numbers | Random) -> Provider | None:
         path = ("values", name)
         if isinstance(spec, str):
-            parts = self.template(spec, path)
+            parts = self.template(spec, path, line_ends=True)
             if parts is None:
                 return None
+            self._note_line_ends(name, spec, path)
             self._template_parts[name] = parts
             return _join(parts)
         if isinstance(spec, Numbers):
@@ -183,6 +202,15 @@ class Values:
         items = self._csv(spec, path) if isinstance(spec, Csv) else self._lines(spec, path)
         return self._from_list(name, items, spec.order) if items else None
 
+    def _note_line_ends(self, name: str, text: str, path: tuple[object, ...]) -> None:
+        """Remember whether a value that is a template may contain a line end, of its own or of a value in it."""
+        inner = [part[0] for part in split_template(text) if not isinstance(part, str)]
+        found = (
+            path if _has_line_end(text) else next((self._line_ends[one] for one in inner if one in self._line_ends), None)
+        )
+        if found is not None:
+            self._line_ends[name] = found
+
     def _from_list(self, name: str, items: list[str], order: str) -> Provider:
         count = len(items)
         if order == "sequential":
@@ -191,6 +219,9 @@ class Values:
 
     def _pick(self, name: str, spec: Pick) -> Provider | None:
         items = [str(item) for item in spec.pick]
+        at = next((at for at, item in enumerate(items) if _has_line_end(item)), None)
+        if at is not None:
+            self._line_ends[name] = ("values", name, "pick", at)
         if spec.weights is None:
             return self._from_list(name, items, spec.order)
         if len(spec.weights) != len(items) or min(spec.weights) < 0 or not sum(spec.weights):
@@ -205,9 +236,8 @@ class Values:
         )
 
     def _csv(self, spec: Csv, path: tuple[object, ...]) -> list[str]:
-        file = self._folder / spec.csv
         try:
-            with file.open(encoding="utf-8-sig", newline="") as text:
+            with self._files.path(spec.csv).open(encoding="utf-8-sig", newline="") as text:
                 reader = csv.DictReader(text)
                 columns = list(reader.fieldnames or [])
                 column = spec.column or (columns[0] if len(columns) == 1 else "")
@@ -216,20 +246,23 @@ class Values:
                     self._document.problem((*path, "column"), f"{wrong_column}; its columns: {', '.join(columns) or 'none'}")
                     return []
                 lines = [(reader.line_num, row[column] or "") for row in reader]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
+        except (OSError, UnicodeDecodeError, csv.Error, OutsideFolder) as error:
             self._report_unreadable((*path, "csv"), spec.csv, error)
             return []
         return self._checked_items(lines, (*path, "csv"), spec.csv)
 
     def _lines(self, spec: Lines, path: tuple[object, ...]) -> list[str]:
         try:
-            lines = (self._folder / spec.lines).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = self._files.path(spec.lines).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError, OutsideFolder) as error:
             self._report_unreadable((*path, "lines"), spec.lines, error)
             return []
         return self._checked_items(list(enumerate(lines, 1)), (*path, "lines"), spec.lines)
 
     def _report_unreadable(self, path: tuple[object, ...], file: str, error: Exception) -> None:
+        if isinstance(error, OutsideFolder):
+            self._document.problem(path, str(error))
+            return
         reason = str(error) if isinstance(error, csv.Error) else getattr(error, "strerror", None) or "not UTF-8 text"
         self._document.problem(path, f"the file {file} cannot be read: {reason.lower()}")
 
@@ -245,6 +278,10 @@ class Values:
         elif len(items) > MAX_VALUES:
             self._document.problem(path, f"the file {file} contains more than {MAX_VALUES:,} values, which is the limit")
         return items
+
+
+def _has_line_end(text: str) -> bool:
+    return "\r" in text or "\n" in text
 
 
 def _join(parts: list[str | Provider]) -> Provider:

@@ -91,7 +91,13 @@ class AccessOptions:
 
 
 def make_request(
-    comparison: Comparison, base_folder: Path, access_options: AccessOptions, folder: Path, seed: int
+    comparison: Comparison,
+    base_folder: Path,
+    access_options: AccessOptions,
+    folder: Path,
+    seed: int,
+    *,
+    allow_files: bool = False,
 ) -> CompareRequest:
     """Return the request for a comparison, checked as far as possible without the network.
 
@@ -101,12 +107,14 @@ def make_request(
         access_options: How candidates are reached unless they say otherwise.
         folder: Folder for the result.
         seed: Random seed.
+        allow_files: Whether the scenario may name files outside its folder.
 
     Raises:
         UsageError: A candidate, its load or a metric is wrong.
     """
     found = find_scenario(comparison.scenario)
-    file = load_scenario(found if found.exists() or found.is_absolute() else base_folder / found)
+    path = found if found.exists() or found.is_absolute() else base_folder / found
+    file = load_scenario(path, allow_files=allow_files)
     candidates = [
         _candidate(name, spec, comparison, file.scenario.load, base_folder, access_options, seed)
         for name, spec in comparison.candidates.items()

@@ -51,6 +51,19 @@ def test_validate_reports_every_file(here: Path) -> None:
     assert smtpbench("validate", "relay").code == 0
 
 
+def test_csv_file_without_a_header_gives_a_warning(here: Path) -> None:
+    (here / "to.csv").write_text("a@recipient.example\nb@recipient.example\n")
+    (here / "s.yaml").write_text("session: [EHLO x, 'NOOP {to}', QUIT]\nvalues: {to: {csv: to.csv}}\n")
+    warning = "s.yaml:2:20: warning: to.csv seems to have no header line: its first line, 'a@recipient.example',"
+    done = smtpbench("validate", "s.yaml")
+    assert (done.code, done.out[:4]) == (0, "ok  ")
+    assert done.err.startswith(warning)
+    with sink() as (port, _):
+        done = run("s.yaml", f"smtp://127.0.0.1:{port}", here / "out", "-n", "1")
+    assert done.code == 0
+    assert done.err.startswith(warning)
+
+
 def test_scenario_schema_accepts_the_shipped_scenarios_alone() -> None:
     schema = json.loads(smtpbench("schema").out)
     Draft202012Validator.check_schema(schema)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runner import run, sink
+from runner import run, sink, smtpbench
 
 SCENARIO = """\
 session:
@@ -34,6 +34,24 @@ def test_exit_code_is_0_when_thresholds_hold(tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(SCENARIO % "accepted == 10")
     with sink() as (port, _):
         assert run(tmp_path / "scenario.yaml", f"smtp://127.0.0.1:{port}", tmp_path).code == 0
+
+
+def test_exit_code_is_4_when_nothing_is_accepted(tmp_path: Path) -> None:
+    with sink("--on", "RCPT=550") as (port, _):
+        target = f"smtp://127.0.0.1:{port}"
+        done = run("relay", target, tmp_path / "a", "-n", "20")
+        wanted = run("relay", target, tmp_path / "b", "-n", "20", "--threshold", "rejected > 99%")
+        failed = run("relay", target, tmp_path / "c", "-n", "20", "--threshold", "rejected < 1%")
+    assert (done.code, wanted.code, failed.code) == (4, 0, 99)
+    assert "note: Nothing was accepted, 0 of 20 messages; most often: RCPT 550 5.0.0, 20 times: 550 5.0.0" in done.out
+    for folder, code in (("a", 4), ("b", 0), ("c", 99)):
+        assert smtpbench("report", "--fail", str(tmp_path / folder)).code == code
+
+
+def test_scenario_without_messages_may_end_well(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("session: [EHLO x, NOOP, QUIT]\n")
+    with sink() as (port, _):
+        assert run(tmp_path / "s.yaml", f"smtp://127.0.0.1:{port}", tmp_path, "-n", "2").code == 0
 
 
 def test_invalid_threshold_in_a_scenario_has_its_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from smtpbench.load.preflight import PreflightResult
 from smtpbench.load.prepare import prepare
 from smtpbench.load.request import RunRequest
 from smtpbench.load.threshold_monitor import ThresholdMonitor
+from smtpbench.measure.recorder import Interval
 from smtpbench.measure.schema import schema_text
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import parse_target
@@ -83,6 +85,40 @@ def test_record_is_not_changed() -> None:
     assert first["examples"] == {r"RCPT 550 \x1b": r"550 \x1b[2J"}
     assert first == second
     assert record.collector.totals.to_data() == before
+
+
+def totals(attempted: str, errors: dict[str, int], replies: dict[tuple[str, int, str, bool], int]) -> Interval:
+    examples = {"RCPT 550 5.7.1": "550 5.7.1 \x1b[2Jno", "connect_refused": "port 25"}
+    return Interval(Counter({attempted: 300}), Counter(replies), errors=Counter(errors), examples=examples)
+
+
+@pytest.mark.parametrize(
+    ("figures", "note"),
+    [
+        (
+            totals("rejected", {"reset": 3}, {("RCPT", 550, "5.7.1", False): 290, ("MAIL", 250, "", True): 300}),
+            r"Nothing was accepted, 0 of 300 messages; most often: RCPT 550 5.7.1, 290 times: 550 5.7.1 \x1b[2Jno",
+        ),
+        (
+            totals("failed", {"connect_refused": 299, "reset": 1}, {}),
+            "Nothing was accepted, 0 of 300 messages; most often: connect_refused, 299 times: port 25",
+        ),
+        (
+            totals("interrupted", {}, {("MAIL", 250, "", True): 300}),
+            "Nothing was accepted, 0 of 300 messages; no reply and no error says why.",
+        ),
+    ],
+)
+def test_run_without_an_accepted_message_says_why(figures: Interval, note: str) -> None:
+    record = record_of()
+    record.collector.totals = figures
+    assert build(record)["notes"] == [note]
+
+
+def test_run_without_messages_needs_none_to_be_accepted() -> None:
+    record = record_of()
+    record.collector.totals = Interval()
+    assert build(record)["notes"] == []
 
 
 def test_run_that_could_not_begin() -> None:

@@ -163,6 +163,11 @@ def test_values_are_filled_into_text_and_headers() -> None:
     assert content.endswith(b"\r\n\r\nDear Ann,\r\n..\r\n.\r\n")
 
 
+def test_line_ends_in_values_are_allowed_in_the_body_of_a_message() -> None:
+    text = 'session: [DATA, message]\nvalues: {a: {pick: ["1\\n2"]}, b: "{a}!"}\nmessage: {text: "{a}{b}"}'
+    assert wire(compile_text(text).steps[1]).endswith(b"\r\n\r\n1\r\n21\r\n2!\r\n.\r\n")
+
+
 def test_bdat_sends_a_message_in_chunks() -> None:
     script = compile_text("session: [{bdat: 1000}]\nmessage: {size: 2500}")
     octets = [wire(step) for step in script.steps]

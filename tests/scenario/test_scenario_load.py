@@ -17,6 +17,9 @@ from smtpbench.scenario.shipped import shipped_scenarios
 HERE = Path("f.yaml")
 
 
+FINDING = "version: 1, rule: health, by: fuzz"
+
+
 def problems(text: str, options: CompileOptions | None = None) -> list[str]:
     """Return the mistakes in a scenario, as they are printed."""
     try:
@@ -59,6 +62,13 @@ MAIL = "  - MAIL FROM:<{sender}>\n  - RCPT TO:<{recipient}>\n  - DATA\n  - messa
         (f"session:\n{MAIL}message: {{headers: {{'X Y': z}}}}", "f.yaml:6:28", "not the name of a header"),
         ("session: [message]", "f.yaml:1:11", "no DATA before this message"),
         ("session: [AUTH]", "f.yaml:1:11", "needs one mechanism"),
+        ('session: ["RCPT TO:<{a}>"]\nvalues: {a: "x>\\r\\nNOOP"}', "f.yaml:2:13", "'a' contains a line end.*{raw: …}"),
+        ('session: ["RCPT TO:<{a}>"]\nvalues: {a: "{b}", b: "x\\ny"}', "f.yaml:2:23", "'a' contains a line end"),
+        ('session: [{send: "X {a}"}]\nvalues: {a: {pick: [x, "x\\ry"]}}', "f.yaml:2:24", "'a' contains a line end"),
+        ('session: [{pipeline: [NOOP, "X {a}"]}]\nvalues: {a: "x\\n"}', "f.yaml:2:13", "'a' contains a line end"),
+        ('session: [DATA, message]\nvalues: {a: "x\\ny"}\nmessage: {subject: "{a}"}', "f.yaml:2:13", "a header field"),
+        ('session: [DATA, message]\nvalues: {a: "x\\ny"}\nmessage: {headers: {X: "{a}"}}', "f.yaml:2:13", "a header"),
+        (f'session: [NOOP]\nfinding: {{{FINDING}, recipient: "a\\r\\nb"}}', "f.yaml:2:58", "must not contain a line end"),
         ("session: [{repeat: 0, steps: [NOOP]}]", "f.yaml:1:20", "1 or more, or `forever`"),
         ("session: [{repeat: 2, steps: [NOOP]}, {repeat: 2, steps: [NOOP]}]", "f.yaml:1:39", "second `repeat`"),
         ("session: [{repeat: 9, steps: [{repeat: 90000, steps: [NOOP]}]}]", "", ""),

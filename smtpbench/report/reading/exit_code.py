@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
-from smtpbench.measure.saved import CAPACITY, COMPARISON, Saved
+from smtpbench.measure.saved import CAPACITY, COMPARISON, RUN, Saved
 from smtpbench.report.reading.capacity import capacity_of
 from smtpbench.report.reading.comparison import compared_metrics_of, compared_rules_of
 from smtpbench.report.reading.findings import findings_of
 from smtpbench.report.reading.head import COMPLETED, heads_of
-from smtpbench.report.reading.metrics import thresholds_of
+from smtpbench.report.reading.metrics import messages_of, thresholds_of
 
-FINE, FINDINGS, COULD_NOT_RUN, THRESHOLD, INTERRUPTED = 0, 1, 3, 99, 130
-#: Exit codes in the order of precedence: an incomplete result comes first.
-_PRECEDENCE: Final = (COULD_NOT_RUN, INTERRUPTED, THRESHOLD, FINDINGS)
+FINE, FINDINGS, COULD_NOT_RUN, INCOMPLETE, THRESHOLD, INTERRUPTED = 0, 1, 3, 4, 99, 130
+#: Exit codes in the order of precedence: a result that was not completed comes first.
+_PRECEDENCE: Final = (COULD_NOT_RUN, INTERRUPTED, THRESHOLD, INCOMPLETE, FINDINGS)
+#: Thresholds that ask for messages that are not accepted, such as `rejected > 99%`.
+_WANTS_REFUSAL = re.compile(r"(?:rejected|failed|recipients\.rejected|replies\.\S+\.[45]\w\w)(?:@\S+)? (?:>|>=|==) .*")
 
 
 def exit_code(several: Iterable[Saved]) -> int:
@@ -23,11 +26,23 @@ def exit_code(several: Iterable[Saved]) -> int:
     return next((code for code in _PRECEDENCE if code in codes), FINE)
 
 
+def nothing_accepted(saved: Saved) -> bool:
+    """Return whether a run sent messages and the server accepted none, unless a threshold that passed asks for that."""
+    messages = messages_of(saved)
+    wanted = any(
+        threshold.passed and threshold.limit and _WANTS_REFUSAL.fullmatch(threshold.text)
+        for threshold in thresholds_of(saved)
+    )
+    return saved.kind == RUN and messages["attempted"] > 0 and not messages["accepted"] and not wanted
+
+
 def _codes(status: str, saved: Saved) -> Iterable[int]:
     if status not in (COMPLETED, "aborted"):  # a threshold aborts, and has a code of its own
         yield INTERRUPTED if status == "interrupted" else COULD_NOT_RUN
     if any(not threshold.passed for threshold in thresholds_of(saved)):
         yield THRESHOLD
+    if nothing_accepted(saved):
+        yield INCOMPLETE
     if any(finding.counts for finding in findings_of(saved)):
         yield FINDINGS
     if saved.kind == COMPARISON and (

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TextIO
 
+from smtpbench.text import printable
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -110,10 +112,10 @@ class PlainDisplay:
             return
         self._next_s = update.elapsed_s + PLAIN_INTERVAL_S - 0.5
         parts = (self._subject, completion_text(update), update.status)
-        print(f"smtpbench: {'  '.join(filter(None, parts))}", file=self._err, flush=True)
+        print(f"smtpbench: {printable('  '.join(filter(None, parts)))}", file=self._err, flush=True)
 
     def notify(self, text: str) -> None:
-        print(f"smtpbench: {text}", file=self._err, flush=True)
+        print(f"smtpbench: {printable(text)}", file=self._err, flush=True)
 
 
 class LiveDisplay:
@@ -139,11 +141,11 @@ class LiveDisplay:
         from rich.text import Text
 
         lines = [update.status, *update.details]
-        shown = [Text(line, no_wrap=True, overflow="ellipsis") for line in (self._subject, *lines) if line]
+        shown = [Text(printable(line), no_wrap=True, overflow="ellipsis") for line in (self._subject, *lines) if line]
         self._live.update(Group(shown[0], self._completion(update), *shown[1:]), refresh=True)
 
     def notify(self, text: str) -> None:
-        self._console.print(f"smtpbench: {text}", markup=False)
+        self._console.print(f"smtpbench: {printable(text)}", markup=False)
 
     def _completion(self, update: ProgressUpdate) -> RenderableType:
         from rich.progress_bar import ProgressBar
