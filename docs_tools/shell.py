@@ -43,9 +43,7 @@ _NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "published", "results", "site", "dist", "build"
 )
 #: Variables that would change what a command prints.
-_NOT_PASSED_ON = re.compile(
-    r"SMTPBENCH_|GITHUB_|PYTEST_|COV_|COVERAGE_|MAKE|MFLAGS|(NO_COLOR|FORCE_COLOR|COLUMNS|CI)$"
-)
+_NOT_PASSED_ON = re.compile(r"SMTPBENCH_|GITHUB_|PYTEST_|COV_|COVERAGE_|MAKE|MFLAGS|(NO_COLOR|FORCE_COLOR|COLUMNS|CI)$")
 
 
 @dataclass(frozen=True)

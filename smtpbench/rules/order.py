@@ -328,7 +328,7 @@ def _find_close_without_421(target_info: TargetInfo, dialogue: Dialogue) -> str:
         or dialogue.last_code in (221, 421, 521, 554)
     ):
         return ""
-    if any(exchange.sent.upper() == b"RSET\r\n" for exchange in dialogue.exchanges[-2:]):
+    if any(exchange.sent.upper().startswith(b"RSET\r\n") for exchange in dialogue.exchanges[-2:]):
         return ""  # the rule rset-open covers this
     if dialogue.end_reason == api.CONNECTION_RESET and any(
         exchange.sent.count(b"\n") > 1 for exchange in dialogue.exchanges

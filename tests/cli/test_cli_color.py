@@ -38,11 +38,11 @@ def test_environment_decides_on_colours_of_every_command(tmp_path: Path) -> None
         for name in ("a", "b"):
             smtpbench("run", "relay", *target, "-n", "20", "--out", str(tmp_path / name))
         commands = [
-            ("run", "relay", *target, "-n", "20", "--threshold", "rejected>5", "--out", str(tmp_path / "c")),
+            ("run", "relay", *target, "-n", "20", "--threshold", "rejected>5", "--out", str(tmp_path / "c"), "--overwrite"),
             ("check", "eod-lf-crlf", *target),
             ("diff", str(tmp_path / "a"), str(tmp_path / "b")),
             ("report", str(tmp_path / "c")),
-            ("fuzz", "relay", *target, "--cases", "30", "--only", "end", "--out", str(tmp_path / "fuzz")),
+            ("fuzz", "relay", *target, "--cases", "30", "--only", "end", "--out", str(tmp_path / "fuzz"), "--overwrite"),
         ]
         for command in commands:
             for environment, wanted in (({}, False), ({"FORCE_COLOR": "1"}, True), ({"NO_COLOR": "1"}, False)):

@@ -97,7 +97,7 @@ def test_postfix_refusals_are_told_apart(postfix: Server, tmp_path: Path) -> Non
     lines = ["MAIL FROM:<{sender}>", "RCPT TO:<no domain>", "DATA", "message"]
     scenario.write_text(f"session: ['EHLO x.example', {{repeat: 5, steps: {lines}}}, QUIT]\n")
     done = run(scenario, f"smtp://127.0.0.1:{postfix.port}", tmp_path / "out", *limits("20"))
-    assert done.code == 0, done.err
+    assert done.code == 4, done.err
     assert done.messages == {"rejected": 20}
     assert done.result["recipients"] == {"accepted": 0, "rejected": 20}
     assert done.result["replies"]["RSET"] == {"250": 20}
