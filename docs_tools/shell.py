@@ -37,7 +37,7 @@ READY_S = 30.0
 #: Ports for the servers of pages. Every process begins at another one and never uses one twice in a row.
 _PORTS = range(20_000, 32_000)
 _PORT_COUNTER = itertools.count(os.getpid() * 97)
-_PORT = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\]):(\d{2,5})\b")
+_PORT = re.compile(r"(?:(?:127\.0\.0\.1|localhost|\[::1\]):|--metrics )(\d{2,5})\b")
 _PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 _NOT_COPIED = shutil.ignore_patterns(
     ".git", ".venv*", ".*_cache", ".hypothesis", "__pycache__", "published", "results", "site", "dist", "build"

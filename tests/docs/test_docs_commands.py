@@ -18,16 +18,20 @@ IDS = [str(path.relative_to(ROOT)) for path in PAGES]
 
 
 #: Pages that run at the same time: most of their commands wait.
-AT_ONCE = 4
+AT_ONCE = 5
+#: Pages that take longest; they begin first.
+LONG = ("README.md", "compare-postfix-configurations.md", "first-comparison.md", "find-capacity-under-an-slo.md")
 
 
 @pytest.fixture(scope="session")
 def reports(request: pytest.FixtureRequest) -> Iterator[dict[Path, Future[runner.Report]]]:
     """The reports of all pages whose test was selected, each as soon as it is there."""
-    wanted = {item.callspec.params["path"] for item in request.session.items if isinstance(item, pytest.Function)
-              and item.originalname == "test_commands_of_the_page_run_as_printed"}  # fmt: skip
+    selected = {item.name for item in request.session.items}
+    names = [f"test_commands_of_the_page_run_as_printed[{name}]" for name in IDS]
+    wanted = [path for path, name in zip(PAGES, names, strict=True) if name in selected]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {path: pool.submit(runner.run, page.read(path)) for path in PAGES if path in wanted}
+        first = sorted(wanted, key=lambda path: path.name not in LONG)
+        yield {path: pool.submit(runner.run, page.read(path)) for path in first}
 
 
 @pytest.mark.timeout(900)  # the first page is waited for while others run; each command has a limit of its own
