@@ -328,8 +328,10 @@ def _find_close_without_421(target_info: TargetInfo, dialogue: Dialogue) -> str:
         or dialogue.last_code in (221, 421, 521, 554)
     ):
         return ""
-    if any(exchange.sent.upper().startswith(b"RSET\r\n") for exchange in dialogue.exchanges[-2:]):
-        return ""  # the rule rset-open covers this
+    answered = next((exchange for exchange in reversed(dialogue.exchanges) if exchange.replies), last)
+    last_lines = b"".join(exchange.sent for exchange in dialogue.exchanges).upper().split(b"\r\n")[-3:]
+    if answered.sent.upper().startswith(b"RSET\r\n") or b"RSET" in last_lines:
+        return ""  # the rule rset-open covers this, also where the command came in several segments
     if dialogue.end_reason == api.CONNECTION_RESET and any(
         exchange.sent.count(b"\n") > 1 for exchange in dialogue.exchanges
     ):
