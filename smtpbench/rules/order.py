@@ -30,6 +30,7 @@ from smtpbench.rules.probe_steps import (
     reply_text,
     script,
 )  # fmt: skip
+from smtpbench.rules.reply_tracker import verbs_answered
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue, Exchange
@@ -328,10 +329,9 @@ def _find_close_without_421(target_info: TargetInfo, dialogue: Dialogue) -> str:
         or dialogue.last_code in (221, 421, 521, 554)
     ):
         return ""
-    answered = next((exchange for exchange in reversed(dialogue.exchanges) if exchange.replies), last)
-    last_lines = b"".join(exchange.sent for exchange in dialogue.exchanges).upper().split(b"\r\n")[-3:]
-    if answered.sent.upper().startswith(b"RSET\r\n") or b"RSET" in last_lines:
-        return ""  # the rule rset-open covers this, also where the command came in several segments
+    verbs = verbs_answered(dialogue, lmtp=target_info.lmtp)
+    if verbs[-1:] == ["RSET"] or any(exchange.sent.upper() == b"RSET\r\n" for exchange in dialogue.exchanges[-2:]):
+        return ""  # the rule rset-open covers this
     if dialogue.end_reason == api.CONNECTION_RESET and any(
         exchange.sent.count(b"\n") > 1 for exchange in dialogue.exchanges
     ):
