@@ -129,7 +129,7 @@ class Shell:
         )
         return subprocess.Popen(
             ["bash", "--noprofile", "--norc", "-c", script], stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-            start_new_session=True,
+            start_new_session=True, env={"PATH": _PATH},
         )  # fmt: skip
 
     def _start(self, text: str) -> None:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, NamedTuple
 
+import trio
+
 from smtpbench.check.checker import Checker, RuleResult
 from smtpbench.errors import CannotRun
 from smtpbench.measure.health import cpu_times_s, machine
@@ -25,6 +27,8 @@ from smtpbench.target import Access
 
 #: First phase of a check: find out what the target offers.
 DISCOVERY: Final = "discovery"
+#: A finding may come long before the next rule has a result.
+_REPORT_INTERVAL_S: Final = 1.0
 
 
 class CheckProgress(NamedTuple):
@@ -95,7 +99,7 @@ async def run_check(
     Args:
         request: What to check.
         report_progress: Called at the start, when a rule has a result, and before a rule that runs alone.
-        report_result: Called at the same times, with a function that returns the result so far.
+        report_result: Called at the same times and every second, with a function that returns the result so far.
 
     Raises:
         CannotRun: The target cannot be reached.
@@ -141,8 +145,15 @@ async def run_check(
             }
             return CheckResult(result, [finding for finding in findings.values() if finding], stopped)
 
-        report_result(make_result)
-        stopped = await interruptible(partial(checker.run, rules), lambda count, scope: scope.cancel()) > 0
+        async def report_every_second() -> None:
+            while True:
+                report_result(make_result)
+                await trio.sleep(_REPORT_INTERVAL_S)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(report_every_second)
+            stopped = await interruptible(partial(checker.run, rules), lambda count, scope: scope.cancel()) > 0
+            nursery.cancel_scope.cancel()
         return make_result()
 
 

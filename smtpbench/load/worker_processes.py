@@ -49,6 +49,7 @@ class WorkerProcesses:
         self._on_report = on_report
         self._processes: list[trio.Process] = []
         self._ready = 0
+        self._ended = 0
         self._all_ready = trio.Event()
         self.end_ns = 0
         self.lost: list[LostWorker] = []
@@ -104,13 +105,17 @@ class WorkerProcesses:
                     self.end_ns = max(self.end_ns, message["end_ns"])
             await process.wait()
         finally:
-            if process.returncode is None:
-                process.kill()
+            with trio.CancelScope(shield=True):
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
+                await trio.aclose_forcefully(process.stdout)
         if not finished:
             self.lost.append(LostWorker(number, process.returncode or 0, last_ns, counted))
             self._count_ready()
         self._processes.remove(process)
-        if not self._processes:
+        self._ended += 1
+        if self._ended == self._job.plan.workers:
             scope.cancel()
 
     def _count_ready(self) -> None:
