@@ -81,7 +81,10 @@ def command(
     duration: Annotated[
         str | None,
         typer.Option(
-            "--duration", "-d", metavar="DURATION", help="Time to draw cases for, at most.  [default: the profile's]"
+            "--duration",
+            "-d",
+            metavar="DURATION",
+            help="Time for cases and findings, at most, and 1s for the last sessions.  [default: the profile's]",
         ),
     ] = None,
     connections: Annotated[
@@ -143,6 +146,7 @@ def command(
         max_findings=max_findings,
         strict=strict,
         shrink_s=limits.shrink_s,
+        timeout_ns=first.timeout_ns,
     )
     request = FuzzRequest(
         file=file,

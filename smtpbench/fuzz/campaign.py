@@ -11,12 +11,15 @@ While cases run, a health check runs the unchanged scenario at a fixed interval.
 client, and its failure shows that the target died. Then no more cases begin, and the cases that were cut off are the
 candidates for the crash.
 
-After the last case, the suspects are confirmed and shrunk, one after the other (`fuzz.confirmation`).
+After the last case, the suspects are repeated, one after the other, and then those that showed each time are shrunk
+(`fuzz.confirmation`). Those whose session took the least time come first, so that many are confirmed before the time is up
+(`fuzz.time_limit`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -28,12 +31,14 @@ from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
 from smtpbench.fuzz.mutation import Mutation, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
-from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect
+from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect, SuspectKey
 from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, NumberedResult, TargetHealth
+from smtpbench.fuzz.time_limit import GRACE_S, TimeLimit
 from smtpbench.rules.discover import is_silent, silence_text
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
+from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
@@ -46,8 +51,11 @@ _MIN_SLOW_NS = 500 * NS_PER_MS
 _BASELINE_SESSIONS = 4
 #: Cases that begin before the event loop handles replies.
 _CASES_PER_CHECKPOINT = 16
-#: More than any campaign lasts, nanoseconds.
+#: More than any reply takes, nanoseconds.
 _UNLIMITED_NS = 1 << 62
+#: Confirming a suspect may take this many times the timeout of a reply, besides the time for shrinking it: three
+#: repetitions, and one attempt with each end.
+_CONFIRMATION_TIMEOUTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +64,14 @@ class CampaignPlan:
 
     Attributes:
         cases: Cases to generate, at most.
-        duration_ns: Time for generating cases, nanoseconds; None without a limit.
+        duration_ns: Time for all of it, nanoseconds; None without a limit.
         seed: Random seed; the same seed generates the same cases.
         connections: Cases that run at the same time.
         families: Mutation families to use, see `fuzz.families`.
         max_findings: No more cases begin once there are this many suspects.
         strict: Whether rules of severity `advice` count.
         shrink_s: Time for shrinking one suspect, seconds.
+        timeout_ns: Limit for one reply, nanoseconds. The time for confirming one suspect follows from it.
     """
 
     cases: int
@@ -73,6 +82,17 @@ class CampaignPlan:
     max_findings: int
     strict: bool = False
     shrink_s: float = 5.0
+    timeout_ns: int = 3 * NS_PER_S
+
+    @property
+    def duration_s(self) -> float:
+        """Time for all of it, seconds; infinite without a limit."""
+        return math.inf if self.duration_ns is None else self.duration_ns / NS_PER_S
+
+    @property
+    def confirmation_s(self) -> float:
+        """Time for confirming and shrinking one suspect, seconds."""
+        return self.shrink_s + _CONFIRMATION_TIMEOUTS * self.timeout_ns / NS_PER_S
 
 
 class CaseLimiter(Protocol):
@@ -96,6 +116,7 @@ class Campaign:
         plan: What to do.
         peer: Runs every case with a second target as well, to find where the two differ.
         limiter: Decides when cases may begin; None for as soon as a connection is free.
+        time_limit: When the campaign ends; None to start its time with `run`.
 
     Attributes:
         stats: Progress and suspects so far.
@@ -111,6 +132,7 @@ class Campaign:
         plan: CampaignPlan,
         peer: SessionRunner | None = None,
         limiter: CaseLimiter | None = None,
+        time_limit: TimeLimit | None = None,
     ) -> None:
         self._runner = runner
         self._peer = peer
@@ -122,11 +144,12 @@ class Campaign:
         self._health = TargetHealth(baseline, self._with_end(script.steps))
         self._slow_ns = _MIN_SLOW_NS
         self._cut_off: list[NumberedResult] = []
-        self._running = 0
+        #: number of a case → its runner and session; None while that session begins
+        self._running: dict[int, tuple[SessionRunner, ClientSession] | None] = {}
+        self._time_limit = time_limit
         self._wake_at = 0
         self._wake = trio.Event()
-        duration_ns = plan.duration_ns
-        self.stats = CampaignStats(plan.cases, None if duration_ns is None else duration_ns / NS_PER_S)
+        self.stats = CampaignStats(plan.cases, None if plan.duration_ns is None else plan.duration_s)
         self.stop = trio.Event()
 
     async def run(self, report_progress: Callable[[CampaignStats], None] = lambda stats: None) -> CampaignStats:
@@ -135,7 +158,9 @@ class Campaign:
         Args:
             report_progress: Called at each health check, and before and after each confirmation.
         """
-        await self._measure_baseline()
+        limit = self._time_limit or TimeLimit(trio.current_time(), self._plan.duration_s)
+        with trio.move_on_at(limit.latest_s):
+            await self._measure_baseline()
         if self.stats.silence:
             return self.stats
         if self._limiter is not None:
@@ -143,13 +168,14 @@ class Campaign:
         self.stats.phase = CASES
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_health_checks, trio.current_time(), report_progress)
-            await self._run_cases(nursery)
+            await self._run_cases(nursery, limit)
+            await self._end_cases(limit)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
         self.stats.target_gone = self._health.gone
         if self.stats.target_gone:
-            await self._add_crash()
-        await self._confirm_suspects(report_progress)
+            await self._add_crash(max(limit.end_s, trio.current_time() + GRACE_S))
+        await self._confirm_suspects(limit, report_progress)
         return self.stats
 
     # -- cases -----------------------------------------------------------------------------------------------------
@@ -173,47 +199,64 @@ class Campaign:
         self._slow_ns = max(_MIN_SLOW_NS, _SLOW_FACTOR * max(waits_ns))
         self.stats.silence = silences[0] if all(silences) else ""
 
-    async def _run_cases(self, nursery: trio.Nursery) -> None:
-        """Begin cases until a limit is reached, and wait until the last one has ended."""
+    async def _run_cases(self, nursery: trio.Nursery, limit: TimeLimit) -> None:
+        """Begin cases until a limit is reached."""
         plan = self._plan
-        deadline_s = trio.current_time() + (plan.duration_ns or _UNLIMITED_NS) / NS_PER_S
         for number, mutations in enumerate(islice(cases(plan.families, plan.seed), plan.cases)):
-            while self._running >= plan.connections:
+            while len(self._running) >= plan.connections and not self._is_time_for_confirmation(limit):
                 # wake up once for several cases that ended, so that several begin together
                 await self._wait_until_running(plan.connections - max(1, plan.connections // 8))
             if self._limiter is not None and not await self._limiter.wait_for_case(number):
                 break
             enough = len(self.stats.suspects) >= plan.max_findings
-            if self.stop.is_set() or self._health.gone or enough or trio.current_time() > deadline_s:
+            if self.stop.is_set() or self._health.gone or enough or self._is_time_for_confirmation(limit):
                 break
             self.stats.generated += 1
             self._start_case(nursery, number, mutations)
             if number % _CASES_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
-        await self._wait_until_running(0)
+
+    def _is_time_for_confirmation(self, limit: TimeLimit) -> bool:
+        return trio.current_time() >= limit.cases_end_s(len(self.stats.suspects), self._plan.confirmation_s)
+
+    async def _end_cases(self, limit: TimeLimit) -> None:
+        """Wait until the last case has ended, and end those that are still running when their time is up."""
+        with trio.move_on_at(limit.last_cases_end_s(trio.current_time())):
+            await self._wait_until_running(0)
+        self.stats.interrupted = len(self._running)
+        running, self._running = self._running, {}
+        for runner, session in filter(None, running.values()):
+            runner.stop(session)
 
     async def _wait_until_running(self, count: int) -> None:
         """Wait until at most `count` cases are running."""
-        while self._running > count:
+        while len(self._running) > count:
             self._wake, self._wake_at = trio.Event(), count
             await self._wake.wait()
 
     def _start_case(self, nursery: trio.Nursery, number: int, mutations: tuple[Mutation, ...]) -> None:
         # callbacks and not a task: a task for each case would cost more than the case
         script = self._with_end(apply_mutations(self._script.steps, mutations))
-        self._running += 1
+
+        def start(runner: SessionRunner, on_end: Callable[[SessionResult], None]) -> None:
+            self._running[number] = None
+            session = runner.start(script, on_end, TrackedSession)
+            if number in self._running and self._running[number] is None:  # it has not ended already
+                self._running[number] = runner, session
 
         def start_peer(session_result: SessionResult) -> None:
-            if self._peer is None:
+            if self._peer is None or number not in self._running:
                 self._end_case(nursery, number, session_result)
             else:
-                self._peer.start(script, partial(self._end_case, nursery, number, session_result), TrackedSession)
+                start(self._peer, partial(self._end_case, nursery, number, session_result))
 
-        self._runner.start(script, start_peer, TrackedSession)
+        start(self._runner, start_peer)
 
     def _end_case(
         self, nursery: trio.Nursery, number: int, session_result: SessionResult, *peer_results: SessionResult
     ) -> None:
+        if number not in self._running:
+            return  # its time was up
         dialogue = Dialogue.of(session_result.transcript)
         self.stats.add(number, session_result, self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results))
         self.stats.run += 1
@@ -221,21 +264,21 @@ class Campaign:
         assert isinstance(session_result.session, TrackedSession)
         self.stats.verbs |= session_result.session.tracker.answered
         if not dialogue.greeted and not nursery.cancel_scope.cancel_called:
-            nursery.start_soon(self._check_health_and_release)
+            nursery.start_soon(self._check_health_and_release, number)
             return
         if dialogue.closed_without_221 and not dialogue.closed_with_reply:
             self._cut_off.append((number, session_result))
             del self._cut_off[: -2 * self._plan.connections]
-        self._release_connection()
+        self._release_connection(number)
 
-    async def _check_health_and_release(self) -> None:
+    async def _check_health_and_release(self, number: int) -> None:
         """Check the target after a case without a greeting, before another case takes the place of that one."""
         await self._health.check()
-        self._release_connection()
+        self._release_connection(number)
 
-    def _release_connection(self) -> None:
-        self._running -= 1
-        if self._running <= self._wake_at:
+    def _release_connection(self, number: int) -> None:
+        self._running.pop(number, None)
+        if len(self._running) <= self._wake_at:
             self._wake.set()
 
     def _with_end(self, steps: Sequence[Step]) -> Script:
@@ -252,8 +295,8 @@ class Campaign:
 
     # -- confirmation ----------------------------------------------------------------------------------------------
 
-    async def _add_crash(self) -> None:
-        candidates = await self._health.find_crashing_case(self._cut_off)
+    async def _add_crash(self, latest_s: float) -> None:
+        candidates = await self._health.find_crashing_case(self._cut_off, latest_s)
         if not candidates:
             return
         likeliest, *others = candidates
@@ -274,20 +317,51 @@ class Campaign:
             known = suspects.setdefault((real.violation.rule, real.violation.cause), real)
             known.hits += suspect.hits if known is not real else 0
 
-    async def _confirm_suspects(self, report_progress: Callable[[CampaignStats], None]) -> None:
+    async def _confirm_suspects(self, limit: TimeLimit, report_progress: Callable[[CampaignStats], None]) -> None:
         suspects = self.stats.suspects
         rules = {rule for rule, _ in suspects}
         for key in list(suspects):
             if rules & set(key[1].split(" or ")):
                 del suspects[key]  # several causes are possible, and one of them is a suspect of its own
         if not self.stats.target_gone:
-            await self._apply_controls()
-        for key, suspect in list(suspects.items()):
+            with trio.move_on_at(limit.end_s):
+                await self._apply_controls()
+        in_order = sorted(suspects, key=lambda key: _session_ns(suspects[key]))
+        if not self.stats.target_gone:
+            for key in in_order:
+                report_progress(self.stats)
+                await self._within_time(limit, self._confirmation.repeat, key)
+            for key in [key for key in in_order if key[1].startswith(SLOW) and suspects[key].is_load_only]:
+                del suspects[key]  # slow because of the load that the campaign itself makes
+        to_shrink = [key for key in in_order if key in suspects and suspects[key].is_deterministic]
+        for done, key in enumerate(to_shrink):
             report_progress(self.stats)
-            if not self.stats.target_gone:
-                await self._confirmation.confirm(key, suspect, self._slow_ns)
-                if not suspect.seen and key[1].startswith(SLOW):
-                    del suspects[key]  # slow because of the load that the campaign itself makes
-                    continue
-            self.stats.confirmed += 1
+            await self._within_time(limit, self._confirmation.shrink, key, share=len(to_shrink) - done)
+            self.stats.confirmed = len(suspects) - len(to_shrink) + done + 1
+        self.stats.confirmed = len(suspects)
         report_progress(self.stats)
+
+    async def _within_time(
+        self, limit: TimeLimit, work: Callable[[SuspectKey, Suspect, int], Awaitable[None]], key: SuspectKey, share: int = 1
+    ) -> None:
+        """Do some work on a suspect, unless the time is up.
+
+        Args:
+            limit: When the campaign ends.
+            work: The work.
+            key: Key of the suspect.
+            share: How many suspects share the time that is left.
+        """
+        suspect, now_s = self.stats.suspects[key], trio.current_time()
+        time_s = min(self._plan.confirmation_s, (limit.end_s - now_s) / share)
+        suspect.time_up = True
+        if time_s > 0:
+            with trio.move_on_at(now_s + time_s) as scope:
+                await work(key, suspect, self._slow_ns)
+            suspect.time_up = scope.cancelled_caught
+
+
+def _session_ns(suspect: Suspect) -> int:
+    """Return how long the session of a suspect took, nanoseconds."""
+    entries = suspect.session_result.transcript.entries
+    return entries[-1].at_ns - entries[0].at_ns if entries else 0

@@ -9,6 +9,9 @@ that shows sometimes is flaky, and one that never shows needs load.
 A deterministic suspect is shrunk without the end of its session (QUIT and the quiet period after it), because that end is
 the same for all cases. The end is chosen afterwards: the shortest one with which the violation still shows reliably becomes
 the end of the finding.
+
+All of this has a time limit for each suspect, and the limit of the campaign. What is known when the time is up stands: the
+repetitions so far, and the session as it was before shrinking.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import trio
 from smtpbench.fuzz.mutation import replace_steps, without_wrong_ends_of_text
 from smtpbench.fuzz.oracle import Oracle, replies_balanced
 from smtpbench.fuzz.shrink import shrink
-from smtpbench.fuzz.suspect import Suspect, SuspectKey
+from smtpbench.fuzz.suspect import CONFIRMATIONS, Suspect, SuspectKey
 from smtpbench.rules.reply_tracker import TRACKED_RULES, Violation, names_wrong_end
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session import script as s
@@ -30,8 +33,6 @@ from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
 from smtpbench.units import NS_PER_MS
 
-#: Repetitions of a suspect.
-CONFIRMATIONS = 3
 #: Wait for unsolicited replies at the end of a session, where the server does not close the connection.
 QUIET_PERIOD = Step(s.PAUSE, pause_ns=200 * NS_PER_MS)
 #: The same while a case is shrunk.
@@ -111,13 +112,12 @@ class Confirmation:
         violations = self._oracle.evaluate(session_result, dialogue, slow_ns, peer_results)
         return Reproduction(session_result, peer_results, violations)
 
-    async def confirm(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
-        """Repeat a suspect, and shrink it if it shows each time. `slow_ns`: see `reproduce`."""
-        for _ in range(CONFIRMATIONS):
+    async def repeat(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
+        """Repeat a suspect, as often as it takes to confirm it. `slow_ns`: see `reproduce`."""
+        while suspect.tried < CONFIRMATIONS:
+            reproduction = await self.reproduce(suspect.session_result.script, slow_ns)
             suspect.tried += 1
-            suspect.seen += (await self.reproduce(suspect.session_result.script, slow_ns)).find(key) is not None
-        if suspect.seen == CONFIRMATIONS:
-            await self._shrink(key, suspect, slow_ns)
+            suspect.seen += reproduction.find(key) is not None
 
     async def control(self, suspect: Suspect, slow_ns: int) -> Suspect | None:
         """Run the control of a suspect that blames a wrong end of the message text: the same text without that end.
@@ -135,7 +135,8 @@ class Confirmation:
                 return Suspect(suspect.number, reproduction.session_result, violation, suspect.hits)
         return None
 
-    async def _shrink(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
+    async def shrink(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
+        """Shorten the session of a suspect that showed in each repetition. `slow_ns`: see `reproduce`."""
         steps = suspect.session_result.script.steps
         quit_steps = [step for step in steps[-2:-1] if step.wire == b"QUIT\r\n"]
         without_end = replace_steps(self._scenario, steps[: -1 - len(quit_steps)])
@@ -146,7 +147,9 @@ class Confirmation:
             return (await self.reproduce(tried, slow_ns, timeout_ns=slow_ns)).find(key) is not None
 
         scenario_lines = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
-        small = await shrink(without_end, shows_violation, self._shrink_s, scenario_lines)
+        # the time that is left is for the ends too
+        left_s = max(0.0, trio.current_effective_deadline() - trio.current_time())
+        small = await shrink(without_end, shows_violation, min(self._shrink_s, left_s / 2), scenario_lines)
         for ending in ([], quit_steps, [QUIET_PERIOD], [*quit_steps, QUIET_PERIOD]):
             complete = _append(small, *ending)
             reproduction = await self.reproduce(complete, slow_ns)

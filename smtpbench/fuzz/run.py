@@ -18,7 +18,8 @@ import trio
 from smtpbench.errors import CannotRun
 from smtpbench.fuzz.campaign import Campaign, CampaignPlan, CaseLimiter
 from smtpbench.fuzz.mutation import command_step, fixed_script, replace_steps
-from smtpbench.fuzz.suspect import CampaignStats, Suspect
+from smtpbench.fuzz.suspect import TIME_UP, CampaignStats, Suspect
+from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.result import common_sections, latency_section, versions
@@ -33,8 +34,9 @@ from smtpbench.rules.target_info import TargetInfo
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.session import script as s
-from smtpbench.session.runner import interruptible, session_runner
+from smtpbench.session.runner import SessionRunner, interruptible, session_runner
 from smtpbench.session.script import Script
+from smtpbench.smtp.reply import Reply
 from smtpbench.smtp.state import BANNER
 from smtpbench.target import Access
 from smtpbench.text import visible
@@ -116,6 +118,7 @@ async def fuzz_target(
         UsageError: An option does not fit the target.
     """
     access, url = request.access, request.access.target.url
+    limit = TimeLimit(trio.current_time(), request.plan.duration_s)
     route = await reach(access)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
     recorder, baseline_recorder = Recorder(), Recorder()
@@ -132,11 +135,11 @@ async def fuzz_target(
                 session_runner(await reach(request.peer), access.timeout_ns, request.peer.credentials)
             )
         try:
-            target_info, banner = await discover(baseline, Fixture.of(access, request.recipient, request.sender))
+            target_info, banner = await _discover(baseline, request, limit)
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {url}: {error}") from None
         script = _scenario_script(request, target_info)
-        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter)
+        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter, limit)
 
         def on_signal(count: int, scope: trio.CancelScope) -> None:
             campaign.stop.set()  # the first signal ends the cases, the second one the confirmation too
@@ -153,7 +156,8 @@ async def fuzz_target(
             baseline_totals.add(baseline_recorder.drain())
             suspects = stats.suspects.values()
             findings = [
-                _build_finding(suspect, about, repeated=bool(suspect.tried) or stats.target_gone) for suspect in suspects
+                _build_finding(suspect, about, repeated=bool(suspect.tried) or suspect.time_up or stats.target_gone)
+                for suspect in suspects
             ]
             crash = Violation("health", "this session may have crashed the target", "the target is gone")
             candidates = [_build_finding(Suspect(-1, candidate, crash), about) for candidate in stats.crash_candidates]
@@ -178,11 +182,20 @@ async def fuzz_target(
         with _rare_garbage_collection():
             stopped = await interruptible(lambda: campaign.run(report), on_signal) > 0
         silence = stats.silence
+        if not (silence or stopped or stats.generated or stats.suspects):
+            raise CannotRun(f"cannot fuzz {url}: {TIME_UP} before the first case; give more with --duration")
         if stats.run and not (stats.answered or stats.suspects):
             silence = "the server replied to the baseline, and to no command of a case"
         if silence:
             raise CannotRun(f"cannot fuzz {url}: no session gets past EHLO: {silence}")
         return make_result()
+
+
+async def _discover(runner: SessionRunner, request: FuzzRequest, limit: TimeLimit) -> tuple[TargetInfo, Reply]:
+    """Return what the target offers, and its greeting. Raises CannotRun, also if the time is up before that is known."""
+    with trio.move_on_at(limit.latest_s):
+        return await discover(runner, Fixture.of(request.access, request.recipient, request.sender))
+    raise CannotRun(f"{TIME_UP} before it was known what the server offers")
 
 
 @contextmanager
@@ -297,6 +310,9 @@ def _campaign_data(
             "run": stats.run,
             "confirmed": sum(suspect.seen > 0 for suspect in stats.suspects.values()),
             "may_have_killed_it": len(stats.crash_candidates),
+            "interrupted": stats.interrupted,
+            "not_repeated": stats.not_repeated,
+            "not_shrunk": stats.not_shrunk,
         },
         "strict": request.plan.strict,
         "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in rules},

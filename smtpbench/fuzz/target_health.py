@@ -60,23 +60,25 @@ class TargetHealth:
             await trio.sleep(EXIT_DELAY_S)
             self.gone = not await self._greets(SLOW_GREETING_NS)
 
-    async def find_crashing_case(self, cut_off: Sequence[NumberedResult]) -> list[NumberedResult]:
+    async def find_crashing_case(self, cut_off: Sequence[NumberedResult], latest_s: float) -> list[NumberedResult]:
         """Return the cases that may have crashed the target, the likeliest first.
 
         Args:
             cut_off: Cases that the target cut off. Those of its last second are considered.
+            latest_s: When to stop repeating them, in trio's time.
         """
         if not cut_off:
             return []
         end_ns = max(session_result.transcript.entries[-1].at_ns for _, session_result in cut_off)
         recent = [case for case in cut_off if case[1].transcript.entries[-1].at_ns > end_ns - NS_PER_S]
         candidates = sorted(recent, key=self._likelihood, reverse=True)[: _MAX_CANDIDATES + 1]
-        if await self._restarted():
-            for number, session_result in candidates:
-                await self._runner.run(session_result.script, TrackedSession)
-                await trio.sleep(EXIT_DELAY_S)
-                if not await self._greets():
-                    return [(number, session_result)]
+        with trio.move_on_at(latest_s):
+            if await self._restarted():
+                for number, session_result in candidates:
+                    await self._runner.run(session_result.script, TrackedSession)
+                    await trio.sleep(EXIT_DELAY_S)
+                    if not await self._greets():
+                        return [(number, session_result)]
         return candidates
 
     def _likelihood(self, case: NumberedResult) -> tuple[bool, bool, int]:

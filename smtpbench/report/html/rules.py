@@ -64,6 +64,7 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
             *ending(saved, prefix),
             *limited(saved, prefix),
             *_target_gone(saved, prefix),
+            *_campaign_notes(saved, prefix),
             *notes(saved, prefix),
             _cards(saved),
         ]
@@ -84,6 +85,10 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
 
 def _cell(mark: str) -> Cell:
     return Cell(mark, _MARK_TONES.get(mark, "faint"))
+
+
+def _campaign_notes(saved: Saved, prefix: str) -> list[Block]:
+    return [Notice(f"{prefix}{note}", (), "warn") for note in cases_of(saved).notes]
 
 
 def _target_gone(saved: Saved, prefix: str) -> list[Block]:

@@ -23,6 +23,7 @@ from smtpbench.rules.rule import (
     WARNING,
     fails_command,
 )
+from smtpbench.text import plural
 
 #: Severities on the scale of formats that have three levels: error, warning, note.
 LEVELS: Final = {SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
@@ -122,11 +123,31 @@ class FuzzCases(NamedTuple):
         generated: Cases that were generated.
         run: Cases that ran.
         suspects: Further cases that may have crashed the target.
+        interrupted: Cases that were ended because the time was up.
+        not_repeated: Findings that were not repeated as often as usual, because the time was up.
+        not_shrunk: Findings that were repeated and not shrunk, because the time was up.
     """
 
     generated: int
     run: int
     suspects: int
+    interrupted: int = 0
+    not_repeated: int = 0
+    not_shrunk: int = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the findings should know: what the campaign had no time for."""
+        missing = [
+            f"{plural(count, noun)} not {done}"
+            for count, noun, done in (
+                (self.interrupted, "case", "run to the end"),
+                (self.not_repeated, "finding", "repeated"),
+                (self.not_shrunk, "finding", "shrunk"),
+            )
+            if count
+        ]
+        return [f"{', '.join(missing)}: the time was up"] if missing else []
 
 
 def verdict_mark(verdict: str, severity: str) -> str:
@@ -217,7 +238,8 @@ def findings_by_rule(saved: Saved) -> dict[str, list[SavedFinding]]:
 def cases_of(saved: Saved) -> FuzzCases:
     """Return the cases of a fuzzing campaign."""
     cases = mapping(saved.result, "cases")
-    return FuzzCases(*(natural(cases.get(key)) for key in ("generated", "run", "may_have_killed_it")))
+    keys = ("generated", "run", "may_have_killed_it", "interrupted", "not_repeated", "not_shrunk")
+    return FuzzCases(*(natural(cases.get(key)) for key in keys))
 
 
 def peer_of(saved: Saved) -> str:

@@ -80,6 +80,7 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
     if target_of(saved).gone:
         suspects = f" {plural(cases.suspects, 'more case')} may have crashed it: see candidates/." if cases.suspects else ""
         lines += ["", f"The target no longer answers.{suspects}"]
+    lines += [line for note in cases.notes for line in ("", f"{note}.")]
     cpu_s = generator_of(saved).cpu_s
     cpu = MISSING if cpu_s is None else f"{cpu_s:.1f}"
     lines += [
