@@ -7,9 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
+from trio.testing import MockClock
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
+from smtpbench.fuzz.campaign import Campaign, CampaignPlan
+from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.mutation import fixed_script
+from smtpbench.fuzz.suspect import CampaignStats
+from smtpbench.rules.target_info import TargetInfo
+from smtpbench.scenario.compile import CompileOptions, compile_scenario
+from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.session.runner import SessionRunner
 from smtpbench.session.server import ServerSession
 from smtpbench.session.server_context import ServerContext
@@ -99,5 +107,21 @@ class SimulatedShard:
                 self._lose(connection, api.ENDED)
 
 
-def server_context() -> ServerContext:
-    return ServerContext(size_bytes=100_000)
+def campaign_on(session_class: type[ServerSession], connections: int = 50, **changes: Any) -> tuple[CampaignStats, float]:
+    """Run a fuzzing campaign on a simulated server; return what it collected, and the seconds that it took."""
+    changes = {"cases": 1_000, "duration_ns": None, "shrink_s": 6.0, "families": tuple(FAMILIES)} | changes
+    plan = CampaignPlan(seed=1, connections=connections, max_findings=50, **changes)
+    script = fixed_script(compile_scenario(load_scenario(find_scenario("relay")), CompileOptions(message_bytes=300)))
+    context = ServerContext(size_bytes=100_000)
+
+    async def main() -> tuple[CampaignStats, float]:
+        async with trio.open_nursery() as nursery:
+            shard = SimulatedShard(nursery, lambda: session_class(context))
+            campaign = Campaign(shard.runner(), shard.runner(), script, TargetInfo("user@recipient.example"), plan)
+            began_s = trio.current_time()
+            stats = await campaign.run()
+            took_s = trio.current_time() - began_s
+            nursery.cancel_scope.cancel()
+        return stats, took_s
+
+    return trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -27,7 +27,7 @@ from typing import Final
 import trio
 
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import TARGET_GONE, is_alive
+from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, TARGET_GONE, is_alive
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.probe_steps import no_reply_text
 from smtpbench.rules.rule import Rule, Verdict
@@ -205,11 +205,14 @@ class Checker:
         return session_results
 
     async def _run_script(self, script: Script) -> SessionResult:
-        """Run a script, and run it a second time, after other such scripts, if there was no greeting."""
+        """Run a script, and run it a second time, after other such scripts, if the server did not serve it."""
         session_result = await self._runner.run(script)
-        if self._target_gone or Dialogue.of(session_result.transcript).greeted:
+        dialogue = Dialogue.of(session_result.transcript)
+        if self._target_gone or (dialogue.greeted and not dialogue.is_busy):
             return session_result
         async with self._retry_lock:
+            if dialogue.is_busy:
+                await trio.sleep(REFUSAL_RETRY_DELAYS_S[0])
             return await self._runner.run(script)
 
     async def _check_invariant(self, rule: Rule, probe_result: RuleResult | None) -> RuleResult:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import trio
+
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import Fixture, discover, is_alive, reach
+from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, Fixture, discover, is_alive, reach
 from smtpbench.rules.divergence import DIVERGENCE, find_divergence
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.finding import plain
@@ -137,6 +139,12 @@ async def _replay_finding(
     session_class = TrackedSession if finding.by == "fuzz" else ClientSession
     session_result = await runner.run(script, session_class)
     dialogue = Dialogue.of(session_result.transcript)
+    for delay_s in REFUSAL_RETRY_DELAYS_S:
+        if not dialogue.is_busy:
+            break
+        await trio.sleep(delay_s)
+        session_result = await runner.run(script, session_class)
+        dialogue = Dialogue.of(session_result.transcript)
     if finding.rule == DIVERGENCE.name:
         if peer is None:
             return _Status(CANNOT_TELL, "a divergence needs two targets: give --target twice")
@@ -145,6 +153,8 @@ async def _replay_finding(
     rule = BY_NAME[finding.rule]
     if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
         return _Status(CANNOT_TELL, f"no greeting ({describe_end(dialogue.end_reason)})")
+    if dialogue.refusal and not rule.allows_refused_greeting:
+        return _Status(CANNOT_TELL, f"the server serves no session: {dialogue.refusal}")
     if dialogue.last_code != 221 and not await is_alive(runner, target_info):
         status = STILL_THERE if finding.rule == "health" else CANNOT_TELL
         return _Status(status, "the server accepts no connection after this session")

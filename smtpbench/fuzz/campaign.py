@@ -7,6 +7,9 @@ Cases are numbered in the order in which they are generated, and the number and 
 which cases end, and how many run at the same time, therefore change nothing. Cases that break the same rule for the same
 cause form one suspect; the case with the lowest number represents it.
 
+A case that the server refused, because it is busy, runs again later, and fewer cases run at the same time meanwhile
+(`fuzz.admission`).
+
 While cases run, a health check runs the unchanged scenario at a fixed interval. Its latency is that of a well-behaved
 client, and its failure shows that the target died. Then no more cases begin, and the cases that were cut off are the
 candidates for the crash.
@@ -27,8 +30,9 @@ from typing import Protocol
 
 import trio
 
+from smtpbench.fuzz.admission import Admission, Case
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
-from smtpbench.fuzz.mutation import Mutation, apply_mutations, command_step, replace_steps
+from smtpbench.fuzz.mutation import apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect, SuspectKey
@@ -141,11 +145,12 @@ class Campaign:
         self._plan = plan
         self._oracle = Oracle(target_info, strict=plan.strict)
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
-        self._health = TargetHealth(baseline, self._with_end(script.steps))
+        self._health = TargetHealth(baseline, self._with_end(script.steps), self._is_serving)
         self._slow_ns = _MIN_SLOW_NS
         self._cut_off: list[NumberedResult] = []
         #: number of a case → its runner and session; None while that session begins
         self._running: dict[int, tuple[SessionRunner, ClientSession] | None] = {}
+        self._admission = Admission(plan.connections)
         self._time_limit = time_limit
         self._wake_at = 0
         self._wake = trio.Event()
@@ -190,8 +195,10 @@ class Campaign:
                 reproduction = await self._confirmation.reproduce(self._with_end(self._script.steps), _UNLIMITED_NS)
                 waits_ns.append(longest_wait(reproduction.session_result)[0])
                 dialogue = Dialogue.of(reproduction.session_result.transcript)
-                silences.append(silence_text(dialogue) if is_silent(dialogue) else "")
+                silences.append(silence_text(dialogue) if is_silent(dialogue) else dialogue.refusal)
                 self.stats.add(-1, reproduction.session_result, reproduction.violations)
+                if dialogue.refusal:
+                    break  # it was refused each time that it was repeated
 
         async with trio.open_nursery() as nursery:
             for _ in range(_BASELINE_SESSIONS):
@@ -200,43 +207,65 @@ class Campaign:
         self.stats.silence = silences[0] if all(silences) else ""
 
     async def _run_cases(self, nursery: trio.Nursery, limit: TimeLimit) -> None:
-        """Begin cases until a limit is reached."""
-        plan = self._plan
-        for number, mutations in enumerate(islice(cases(plan.families, plan.seed), plan.cases)):
-            while len(self._running) >= plan.connections and not self._is_time_for_confirmation(limit):
+        """Begin cases until a limit is reached: those that were refused and are due, then new ones."""
+        plan, admission = self._plan, self._admission
+        fresh = enumerate(islice(cases(plan.families, plan.seed), plan.cases))
+        while not self._is_over(limit):
+            connections = admission.connections
+            if len(self._running) >= connections:
                 # wake up once for several cases that ended, so that several begin together
-                await self._wait_until_running(plan.connections - max(1, plan.connections // 8))
-            if self._limiter is not None and not await self._limiter.wait_for_case(number):
-                break
-            enough = len(self.stats.suspects) >= plan.max_findings
-            if self.stop.is_set() or self._health.gone or enough or self._is_time_for_confirmation(limit):
-                break
-            self.stats.generated += 1
-            self._start_case(nursery, number, mutations)
-            if number % _CASES_PER_CHECKPOINT == 0:
+                await self._wait_until_running(connections - max(1, connections // 8), self._cases_end_s(limit))
+                continue
+            case = admission.next_due(trio.current_time())
+            if case is None and not admission.is_full:
+                numbered = next(fresh, None)
+                case = None if numbered is None else Case(*numbered)
+                if case is not None:
+                    if self._limiter is not None and not await self._limiter.wait_for_case(case.number):
+                        break
+                    if self._is_over(limit):
+                        break
+                    self.stats.generated += 1
+            if case is None:
+                if not self._running and math.isinf(admission.next_due_s):
+                    break
+                await self._wait_until_running(len(self._running) - 1, min(admission.next_due_s, self._cases_end_s(limit)))
+                continue
+            if self._start_case(nursery, case) % _CASES_PER_CHECKPOINT == 0:
                 await trio.lowlevel.checkpoint()
 
-    def _is_time_for_confirmation(self, limit: TimeLimit) -> bool:
-        return trio.current_time() >= limit.cases_end_s(len(self.stats.suspects), self._plan.confirmation_s)
+    def _is_over(self, limit: TimeLimit) -> bool:
+        """Return whether no more cases may begin."""
+        enough = len(self.stats.suspects) >= self._plan.max_findings
+        serves_nobody = bool(self._admission.given_up) and not self.stats.run
+        is_time = trio.current_time() >= self._cases_end_s(limit)
+        return self.stop.is_set() or self._health.gone or enough or serves_nobody or is_time
+
+    def _cases_end_s(self, limit: TimeLimit) -> float:
+        return limit.cases_end_s(len(self.stats.suspects), self._plan.confirmation_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""
-        with trio.move_on_at(limit.last_cases_end_s(trio.current_time())):
-            await self._wait_until_running(0)
+        await self._wait_until_running(0, limit.last_cases_end_s(trio.current_time()))
         self.stats.interrupted = len(self._running)
         running, self._running = self._running, {}
         for runner, session in filter(None, running.values()):
             runner.stop(session)
+        self._admission.give_up_the_rest()
+        self._count_refusals()
 
-    async def _wait_until_running(self, count: int) -> None:
-        """Wait until at most `count` cases are running."""
-        while len(self._running) > count:
-            self._wake, self._wake_at = trio.Event(), count
-            await self._wake.wait()
+    async def _wait_until_running(self, count: int, latest_s: float) -> None:
+        """Wait until at most `count` cases are running, and not longer than until `latest_s`. A negative count: so long."""
+        with trio.move_on_at(latest_s):
+            while len(self._running) > count:
+                self._wake, self._wake_at = trio.Event(), count
+                await self._wake.wait()
 
-    def _start_case(self, nursery: trio.Nursery, number: int, mutations: tuple[Mutation, ...]) -> None:
+    def _start_case(self, nursery: trio.Nursery, case: Case) -> int:
+        """Begin a case and return the serial number of this attempt."""
         # callbacks and not a task: a task for each case would cost more than the case
-        script = self._with_end(apply_mutations(self._script.steps, mutations))
+        number, serial = case.number, self._admission.begin()
+        script = self._with_end(apply_mutations(self._script.steps, case.mutations))
 
         def start(runner: SessionRunner, on_end: Callable[[SessionResult], None]) -> None:
             self._running[number] = None
@@ -244,42 +273,76 @@ class Campaign:
             if number in self._running and self._running[number] is None:  # it has not ended already
                 self._running[number] = runner, session
 
-        def start_peer(session_result: SessionResult) -> None:
-            if self._peer is None or number not in self._running:
-                self._end_case(nursery, number, session_result)
+        def end(*session_results: SessionResult) -> None:
+            if number not in self._running:
+                return  # its time was up
+            if self._peer is not None and len(session_results) == 1:
+                start(self._peer, partial(end, *session_results))
             else:
-                start(self._peer, partial(self._end_case, nursery, number, session_result))
+                self._end_case(nursery, case, serial, *session_results)
 
-        start(self._runner, start_peer)
+        start(self._runner, end)
+        return serial
 
     def _end_case(
-        self, nursery: trio.Nursery, number: int, session_result: SessionResult, *peer_results: SessionResult
+        self, nursery: trio.Nursery, case: Case, serial: int, session_result: SessionResult, *peer_results: SessionResult
     ) -> None:
-        if number not in self._running:
-            return  # its time was up
         dialogue = Dialogue.of(session_result.transcript)
-        self.stats.add(number, session_result, self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results))
+        peer_dialogues = [Dialogue.of(peer.transcript) for peer in peer_results]
+        refusal = next(filter(None, map(self._refusal, (dialogue, *peer_dialogues))), "")
+        if refusal:
+            nursery.start_soon(self._end_refused_case, case, serial, refusal, dialogue.greeted)
+            return
+        self._admission.serve()
+        violations = self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results)
+        self.stats.add(case.number, session_result, violations)
         self.stats.run += 1
         self.stats.answered += not is_silent(dialogue)
         assert isinstance(session_result.session, TrackedSession)
         self.stats.verbs |= session_result.session.tracker.answered
-        if not dialogue.greeted and not nursery.cancel_scope.cancel_called:
-            nursery.start_soon(self._check_health_and_release, number)
-            return
         if dialogue.closed_without_221 and not dialogue.closed_with_reply:
-            self._cut_off.append((number, session_result))
+            self._cut_off.append((case.number, session_result))
             del self._cut_off[: -2 * self._plan.connections]
-        self._release_connection(number)
+        self._release_connection(case.number)
 
-    async def _check_health_and_release(self, number: int) -> None:
-        """Check the target after a case without a greeting, before another case takes the place of that one."""
-        await self._health.check()
-        self._release_connection(number)
+    def _refusal(self, dialogue: Dialogue) -> str:
+        """Return how the server refused a session; empty if it served it.
 
-    def _release_connection(self, number: int) -> None:
+        A server that is busy may also greet, and reply 421 to the first command. A mutated command may be what it dislikes.
+        """
+        if self._script.greeting is None and not dialogue.greeted:
+            return ""  # the scenario begins before the greeting, and such a case may prevent it
+        exchange = dialogue.exchanges[1] if len(dialogue.exchanges) > 1 else None
+        if exchange is not None and exchange.code == 421 and exchange.sent == self._script.steps[0].wire:
+            return "a reply of 421 to the first command"
+        return dialogue.refusal
+
+    async def _end_refused_case(self, case: Case, serial: int, refusal: str, greeted: bool) -> None:
+        """Keep a case for later. Where there was no greeting, check the target before another case takes its place."""
+        if not greeted:
+            await self._health.check()
+        running = len(self._running)
+        if self._release_connection(case.number):
+            self._admission.refuse(case, serial, running, trio.current_time(), refusal)
+            self._count_refusals()
+
+    def _is_serving(self) -> bool:
+        """Return whether the target keeps a connection open that it greeted."""
+        sessions = [running[1] for running in self._running.values() if running is not None and running[0] is self._runner]
+        return any(session.transcript is not None and session.transcript.received() for session in sessions)
+
+    def _count_refusals(self) -> None:
+        stats, admission = self.stats, self._admission
+        stats.retried, stats.given_up, stats.refusal = admission.retried, admission.given_up, admission.refusal
+        stats.connections_lowest = admission.lowest if admission.refusal else 0
+
+    def _release_connection(self, number: int) -> bool:
+        """Let another case take the place of this one. Return whether it was running: its time was not up."""
+        was_running = number in self._running
         self._running.pop(number, None)
         if len(self._running) <= self._wake_at:
             self._wake.set()
+        return was_running
 
     def _with_end(self, steps: Sequence[Step]) -> Script:
         """Return a script of these steps that ends with QUIT and waits for late replies."""

@@ -25,6 +25,7 @@ from smtpbench.fuzz.mutation import replace_steps, without_wrong_ends_of_text
 from smtpbench.fuzz.oracle import Oracle, replies_balanced
 from smtpbench.fuzz.shrink import shrink
 from smtpbench.fuzz.suspect import CONFIRMATIONS, Suspect, SuspectKey
+from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S
 from smtpbench.rules.reply_tracker import TRACKED_RULES, Violation, names_wrong_end
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session import script as s
@@ -37,8 +38,6 @@ from smtpbench.units import NS_PER_MS
 QUIET_PERIOD = Step(s.PAUSE, pause_ns=200 * NS_PER_MS)
 #: The same while a case is shrunk.
 SHORT_QUIET_PERIOD = Step(s.PAUSE, pause_ns=60 * NS_PER_MS)
-#: Delays before each further attempt where the server gave no greeting, seconds. Without one, nothing is known of the case.
-_GREETING_RETRY_DELAYS_S = (0.2, 1.0, 3.0)
 
 
 class Reproduction(NamedTuple):
@@ -48,11 +47,13 @@ class Reproduction(NamedTuple):
         session_result: The session with the target.
         peer_results: The session with the second target, where there is one.
         violations: All that is wrong with it.
+        refusal: How the server refused the session, as `Dialogue.refusal` has it; empty if it served it.
     """
 
     session_result: SessionResult
     peer_results: tuple[SessionResult, ...]
     violations: list[Violation]
+    refusal: str
 
     def find(self, key: SuspectKey) -> Violation | None:
         """Return the violation with this key, None where it did not show."""
@@ -102,22 +103,22 @@ class Confirmation:
         """
         session_result = await self._runner.run(script, TrackedSession, timeout_ns)
         dialogue = Dialogue.of(session_result.transcript)
-        for delay_s in _GREETING_RETRY_DELAYS_S:
-            if dialogue.greeted:
+        for delay_s in REFUSAL_RETRY_DELAYS_S:
+            if not dialogue.refusal:
                 break
             await trio.sleep(delay_s)
             session_result = await self._runner.run(script, TrackedSession, timeout_ns)
             dialogue = Dialogue.of(session_result.transcript)
         peer_results = () if self._peer is None else (await self._peer.run(script, TrackedSession, timeout_ns),)
         violations = self._oracle.evaluate(session_result, dialogue, slow_ns, peer_results)
-        return Reproduction(session_result, peer_results, violations)
+        return Reproduction(session_result, peer_results, violations, dialogue.refusal)
 
     async def repeat(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
         """Repeat a suspect, as often as it takes to confirm it. `slow_ns`: see `reproduce`."""
-        while suspect.tried < CONFIRMATIONS:
+        for _ in range(CONFIRMATIONS):
             reproduction = await self.reproduce(suspect.session_result.script, slow_ns)
-            suspect.tried += 1
-            suspect.seen += reproduction.find(key) is not None
+            suspect.tried += not reproduction.refusal
+            suspect.seen += not reproduction.refusal and reproduction.find(key) is not None
 
     async def control(self, suspect: Suspect, slow_ns: int) -> Suspect | None:
         """Run the control of a suspect that blames a wrong end of the message text: the same text without that end.

@@ -184,6 +184,8 @@ async def fuzz_target(
         silence = stats.silence
         if not (silence or stopped or stats.generated or stats.suspects):
             raise CannotRun(f"cannot fuzz {url}: {TIME_UP} before the first case; give more with --duration")
+        if stats.generated and not (silence or stopped or stats.run or stats.suspects):
+            silence = f"the server serves no case: {stats.refusal or TIME_UP}"
         if stats.run and not (stats.answered or stats.suspects):
             silence = "the server replied to the baseline, and to no command of a case"
         if silence:
@@ -310,6 +312,10 @@ def _campaign_data(
             "run": stats.run,
             "confirmed": sum(suspect.seen > 0 for suspect in stats.suspects.values()),
             "may_have_killed_it": len(stats.crash_candidates),
+            "retried": stats.retried,
+            "given_up": stats.given_up,
+            "connections_lowest": stats.connections_lowest,
+            "refusal": stats.refusal,
             "interrupted": stats.interrupted,
             "not_repeated": stats.not_repeated,
             "not_shrunk": stats.not_shrunk,

@@ -61,7 +61,7 @@ class Suspect:
         if not self.tried:
             return f"1 of 1, {TIME_UP}" if self.time_up else "1 of 1, the target is gone"
         if self.tried < CONFIRMATIONS:
-            return f"{self.seen} of {self.tried}, {TIME_UP}"
+            return f"{self.seen} of {self.tried}, {TIME_UP if self.time_up else 'the server was busy'}"
         kind = "deterministic" if self.seen == self.tried else "flaky" if self.seen else "load-only"
         return f"{self.seen} of {self.tried}, {kind}"
 
@@ -76,7 +76,11 @@ class CampaignStats:
         phase: BASELINE, CASES or CONFIRMATION.
         elapsed_s: Time since the first case, seconds; it stops when the last case has ended.
         generated: Cases that began.
-        run: Cases that ended.
+        run: Cases that ended, and that the server did not refuse.
+        retried: How often a case ran again, because the server refused it before.
+        given_up: Cases that the server refused each time.
+        connections_lowest: Cases that ran at the same time when the server refused most; 0 if it refused none.
+        refusal: What the server did in place of serving such a case, such as `a greeting of 421`; empty if there was none.
         interrupted: Cases that were ended because the time was up; nothing is concluded from them.
         answered: Cases of these in which the server replied to a command.
         verbs: Verbs that had a reply, as `ReplyTracker.answered` has them.
@@ -93,6 +97,10 @@ class CampaignStats:
     elapsed_s: float = 0.0
     generated: int = 0
     run: int = 0
+    retried: int = 0
+    given_up: int = 0
+    connections_lowest: int = 0
+    refusal: str = ""
     interrupted: int = 0
     answered: int = 0
     verbs: set[str] = field(default_factory=set)

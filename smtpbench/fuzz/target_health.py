@@ -4,7 +4,8 @@ Theory of operation
 ===================
 
 A health check runs the unchanged scenario at a fixed interval. A target that gives no greeting in two checks in a row is
-gone, and the campaign generates no more cases.
+gone, and the campaign generates no more cases. It is not gone, only busy, while it keeps connections of cases open that it
+greeted: a process that dies closes them.
 
 The cases that the target cut off shortly before are ranked. The case that most likely crashed it sent something that is not
 part of the scenario, and sent it last. Where a supervisor restarts the target, the ranked cases run again one by one until
@@ -13,7 +14,7 @@ one of them ends the target again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -41,14 +42,16 @@ class TargetHealth:
     Args:
         runner: Runs the health checks, which are measured apart from the cases.
         script: The scenario, unchanged.
+        is_serving: Returns whether a connection of a case is open that the target greeted.
 
     Attributes:
         gone: Whether the target died.
     """
 
-    def __init__(self, runner: SessionRunner, script: Script) -> None:
+    def __init__(self, runner: SessionRunner, script: Script, is_serving: Callable[[], bool]) -> None:
         self._runner = runner
         self._script = script
+        self._is_serving = is_serving
         self._lock = trio.Lock()
         self.gone = False
 
@@ -58,7 +61,7 @@ class TargetHealth:
             if self.gone or await self._greets():
                 return
             await trio.sleep(EXIT_DELAY_S)
-            self.gone = not await self._greets(SLOW_GREETING_NS)
+            self.gone = not await self._greets(SLOW_GREETING_NS) and not self._is_serving()
 
     async def find_crashing_case(self, cut_off: Sequence[NumberedResult], latest_s: float) -> list[NumberedResult]:
         """Return the cases that may have crashed the target, the likeliest first.

@@ -28,6 +28,8 @@ from smtpbench.units import NS_PER_S
 RECIPIENTS = ("user@recipient.example", "Postmaster", "postmaster@localhost", "test@example.com", "root@localhost")
 #: Wait before a health check: a process takes a moment to exit.
 EXIT_DELAY_S = 0.3
+#: Delays before each further attempt where the server refused a session because it is busy, seconds.
+REFUSAL_RETRY_DELAYS_S = (0.2, 1.0, 3.0)
 #: How long a health check waits for the greeting of a server that may be slow.
 SLOW_GREETING_NS = 10 * NS_PER_S
 #: Why nothing can be said about a rule once the target is gone.
@@ -115,10 +117,17 @@ async def discover(runner: SessionRunner, fixture: Fixture) -> tuple[TargetInfo,
     first = await _run_steps(runner, target_info)
     if is_silent(first):  # a server may be too busy once
         first = await _run_steps(runner, target_info)
+    for delay_s in REFUSAL_RETRY_DELAYS_S:
+        if not first.is_busy:
+            break
+        await trio.sleep(delay_s)
+        first = await _run_steps(runner, target_info)
     if first.end_reason in UNREACHABLE or first.banner is None:
         raise CannotRun(f"no greeting ({describe_end(first.end_reason)})")
     if is_silent(first):
         raise CannotRun(f"no session gets past EHLO: {silence_text(first)}")
+    if first.is_busy:
+        raise CannotRun(f"the server serves no session: {first.refusal}")
     offered = _ehlo_keywords(first)
     if target_info.implicit_tls:
         target_info = replace(target_info, keywords_in_tls=offered)

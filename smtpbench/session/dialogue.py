@@ -158,3 +158,16 @@ class Dialogue:
     def greeted(self) -> bool:
         """Whether anything came before the first write."""
         return bool(self.exchanges[0].replies)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the greeting says that the server cannot serve the session now (4yz, such as 421)."""
+        return self.exchanges[0].code // 100 == 4
+
+    @property
+    def refusal(self) -> str:
+        """How the server refused the session in place of serving it, such as `a greeting of 421`; empty if it served it."""
+        if not self.greeted:
+            return "no greeting"
+        code = self.exchanges[0].code
+        return f"a greeting of {code}" if code // 100 in (4, 5) else ""

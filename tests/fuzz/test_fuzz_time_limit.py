@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import trio
 from saved_results import rules_result
-from simulated import SimulatedShard, server_context
-from trio.testing import MockClock
+from simulated import campaign_on
 
 from smtpbench.engine import api
-from smtpbench.fuzz.campaign import Campaign, CampaignPlan
-from smtpbench.fuzz.families import FAMILIES
-from smtpbench.fuzz.mutation import fixed_script
-from smtpbench.fuzz.suspect import CampaignStats, Suspect
+from smtpbench.fuzz.campaign import CampaignPlan
+from smtpbench.fuzz.suspect import Suspect
 from smtpbench.fuzz.time_limit import GRACE_S, TimeLimit
 from smtpbench.measure.saved import FUZZ
 from smtpbench.report.formats.markdown import markdown
 from smtpbench.report.reading.findings import cases_of
 from smtpbench.report.terminal.scorecard import findings_card
-from smtpbench.rules.target_info import TargetInfo
-from smtpbench.scenario.compile import CompileOptions, compile_scenario
-from smtpbench.scenario.load import find_scenario, load_scenario
-from smtpbench.session.server import ServerSession
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.units import NS_PER_S
 
@@ -41,25 +32,6 @@ class _HangingSession(MUTANTS["rcpt-first"]):  # type: ignore[misc,valid-type]  
             or max(map(len, data.splitlines()), default=0) > 300
         )
         return b"" if self.hangs else super().receive(data, now_ns)
-
-
-def campaign_on(session_class: type[ServerSession], **changes: Any) -> tuple[CampaignStats, float]:
-    """Run a campaign on a simulated server; return what it collected, and the seconds that it took."""
-    changes = {"cases": 1_000, "duration_ns": None, "shrink_s": 6.0} | changes
-    plan = CampaignPlan(seed=1, connections=50, families=tuple(FAMILIES), max_findings=50, **changes)
-    script = fixed_script(compile_scenario(load_scenario(find_scenario("relay")), CompileOptions(message_bytes=300)))
-
-    async def main() -> tuple[CampaignStats, float]:
-        async with trio.open_nursery() as nursery:
-            shard = SimulatedShard(nursery, lambda: session_class(server_context()))
-            campaign = Campaign(shard.runner(), shard.runner(), script, TargetInfo("user@recipient.example"), plan)
-            began_s = trio.current_time()
-            stats = await campaign.run()
-            took_s = trio.current_time() - began_s
-            nursery.cancel_scope.cancel()
-        return stats, took_s
-
-    return trio.run(main, clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("duration_s", [2, 5, 60])

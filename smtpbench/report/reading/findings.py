@@ -123,6 +123,10 @@ class FuzzCases(NamedTuple):
         generated: Cases that were generated.
         run: Cases that ran.
         suspects: Further cases that may have crashed the target.
+        retried: How often a case ran again, because the server had refused it.
+        given_up: Cases that the server refused each time.
+        connections_lowest: Cases that ran at the same time when the server refused most.
+        refusal: How it refused.
         interrupted: Cases that were ended because the time was up.
         not_repeated: Findings that were not repeated as often as usual, because the time was up.
         not_shrunk: Findings that were repeated and not shrunk, because the time was up.
@@ -134,10 +138,20 @@ class FuzzCases(NamedTuple):
     interrupted: int = 0
     not_repeated: int = 0
     not_shrunk: int = 0
+    retried: int = 0
+    given_up: int = 0
+    connections_lowest: int = 0
+    refusal: str = ""
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the findings should know: what the campaign had no time for."""
+        """What a reader of the findings should know: what was refused, and what the campaign had no time for."""
+        notes = []
+        if self.retried or self.given_up:
+            fewest = plural(self.connections_lowest, "connection")
+            again = f"cases ran again {plural(self.retried, 'time')}, on as few as {fewest}"
+            given_up = f"; {plural(self.given_up, 'case')} given up, not counted as run" if self.given_up else ""
+            notes.append(f"the server was busy ({self.refusal}): {again}{given_up}")
         missing = [
             f"{plural(count, noun)} not {done}"
             for count, noun, done in (
@@ -147,7 +161,7 @@ class FuzzCases(NamedTuple):
             )
             if count
         ]
-        return [f"{', '.join(missing)}: the time was up"] if missing else []
+        return [*notes, f"{', '.join(missing)}: the time was up"] if missing else notes
 
 
 def verdict_mark(verdict: str, severity: str) -> str:
@@ -238,8 +252,14 @@ def findings_by_rule(saved: Saved) -> dict[str, list[SavedFinding]]:
 def cases_of(saved: Saved) -> FuzzCases:
     """Return the cases of a fuzzing campaign."""
     cases = mapping(saved.result, "cases")
-    keys = ("generated", "run", "may_have_killed_it", "interrupted", "not_repeated", "not_shrunk")
-    return FuzzCases(*(natural(cases.get(key)) for key in keys))
+
+    def count(name: str) -> int:
+        return natural(cases.get(name))
+
+    return FuzzCases(
+        count("generated"), count("run"), count("may_have_killed_it"), count("interrupted"), count("not_repeated"),
+        count("not_shrunk"), count("retried"), count("given_up"), count("connections_lowest"), text(cases.get("refusal")),
+    )  # fmt: skip
 
 
 def peer_of(saved: Saved) -> str:
