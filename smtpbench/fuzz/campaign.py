@@ -57,6 +57,8 @@ _BASELINE_SESSIONS = 4
 _CASES_PER_CHECKPOINT = 16
 #: More than any reply takes, nanoseconds.
 _UNLIMITED_NS = 1 << 62
+#: Sessions that confirming a suspect takes, besides those of shrinking it.
+_REPETITIONS = 5
 #: Confirming a suspect may take this many times the timeout of a reply, besides the time for shrinking it: three
 #: repetitions, and one attempt with each end.
 _CONFIRMATION_TIMEOUTS = 10
@@ -152,6 +154,7 @@ class Campaign:
         self._running: dict[int, tuple[SessionRunner, ClientSession] | None] = {}
         self._admission = Admission(plan.connections)
         self._time_limit = time_limit
+        self._suspects_estimated, self._estimate_s = 0, 0.0  # what confirming them is likely to take
         self._wake_at = 0
         self._wake = trio.Event()
         self.stats = CampaignStats(plan.cases, None if plan.duration_ns is None else plan.duration_s)
@@ -242,7 +245,12 @@ class Campaign:
         return self.stop.is_set() or self._health.gone or enough or serves_nobody or is_time
 
     def _cases_end_s(self, limit: TimeLimit) -> float:
-        return limit.cases_end_s(len(self.stats.suspects), self._plan.confirmation_s)
+        suspects = self.stats.suspects
+        if len(suspects) != self._suspects_estimated:
+            sessions_ns = sum(map(_session_ns, suspects.values()))
+            self._suspects_estimated = len(suspects)
+            self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_ns / NS_PER_S
+        return limit.cases_end_s(self._estimate_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""

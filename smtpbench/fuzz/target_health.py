@@ -14,6 +14,7 @@ one of them ends the target again.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import trio
@@ -53,12 +54,21 @@ class TargetHealth:
         self._script = script
         self._is_serving = is_serving
         self._lock = trio.Lock()
+        self._healthy_s = -math.inf  # when the last check began that the target passed
         self.gone = False
 
     async def check(self) -> None:
-        """Run a health check, and a second, more patient one if the first fails: a process takes a moment to exit."""
+        """Run a health check, and a second, more patient one if the first fails: a process takes a moment to exit.
+
+        A check that began after this call serves for it too, so that many calls at once cost one check.
+        """
+        called_s = trio.current_time()
         async with self._lock:
-            if self.gone or await self._greets():
+            if self.gone or self._healthy_s >= called_s:
+                return
+            began_s = trio.current_time()
+            if await self._greets():
+                self._healthy_s = began_s
                 return
             await trio.sleep(EXIT_DELAY_S)
             self.gone = not await self._greets(SLOW_GREETING_NS) and not self._is_serving()

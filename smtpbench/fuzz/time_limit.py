@@ -3,9 +3,9 @@
 Theory of operation
 ===================
 
-Cases begin until the time is up. Once there are suspects, a part of the time is kept for them: what confirming each of them
-may take, and half of the whole time at most. Cases that are still running when no more begin get half of the time that is
-left, and at least `GRACE_S`. So a campaign ends at most `GRACE_S` after its limit, whatever the target does.
+Cases begin until the time is up. Once there are suspects, a part of the time is kept for them: what confirming all of them
+is likely to take, and half of the whole time at most. Cases that are still running when no more begin get half of the time
+that is left, and at least `GRACE_S`. So a campaign ends at most `GRACE_S` after its limit, whatever the target does.
 """
 
 from __future__ import annotations
@@ -41,16 +41,15 @@ class TimeLimit:
         """When the last session ends at the latest."""
         return self.end_s + GRACE_S
 
-    def cases_end_s(self, suspects: int, confirmation_s: float) -> float:
+    def cases_end_s(self, confirmation_s: float) -> float:
         """Return when cases stop to begin.
 
         Args:
-            suspects: Number of suspects so far.
-            confirmation_s: What confirming one of them may take, seconds.
+            confirmation_s: What confirming the suspects so far is likely to take, seconds.
         """
-        if not suspects or math.isinf(self.duration_s):
+        if math.isinf(self.duration_s):
             return self.end_s
-        return self.end_s - min(self.duration_s * _CONFIRMATION_SHARE, suspects * confirmation_s)
+        return self.end_s - min(self.duration_s * _CONFIRMATION_SHARE, confirmation_s)
 
     def last_cases_end_s(self, now_s: float) -> float:
         """Return when cases that are running now are ended."""

@@ -12,6 +12,7 @@ from smtpbench.measure.saved import FUZZ
 from smtpbench.report.reading.findings import cases_of
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.session.server import ServerSession
+from smtpbench.smtp.state import DATA
 
 
 class _BusyServer(ServerSession):
@@ -76,13 +77,13 @@ def test_campaign_without_refusals_is_not_slowed_down() -> None:
 
 
 def test_violations_of_a_busy_server_are_found() -> None:
-    class Wrong(_BusyServer):
+    class RcptAnywhere(_BusyServer):
         __slots__ = ()
 
         def handle_command(self, line: bytes) -> bytes:
             return b"250 Ok\r\n" if line.startswith(b"RCPT TO:<") else super().handle_command(line)
 
-    stats, _ = campaign_on(Wrong, cases=200)
+    stats, _ = campaign_on(RcptAnywhere, cases=200)
     assert {suspect.reproducibility for suspect in stats.suspects.values()} == {"3 of 3, deterministic"}
     assert "rcpt-first" in {rule for rule, _ in stats.suspects}
 
@@ -151,3 +152,23 @@ def test_output_counts_what_was_refused() -> None:
     )
     assert cases_of(saved).notes == [note]
     assert f"{note}.\n" in findings_card(saved.result, color=False)
+
+
+class _StrictServer(_BusyServer):
+    """Refuses input that comes before its reply was due, and closes the connection; serves few connections at a time."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        in_text = self.state == DATA
+        if not in_text and data.count(b"\n") > 1:
+            self.pending_action = api.CLOSE
+            return b"554 5.5.0 SMTP protocol synchronization error\r\n"
+        return super().receive(data, now_ns)
+
+
+def test_close_with_a_refusal_under_load_is_no_crash() -> None:
+    stats, _ = campaign_on(_StrictServer, cases=600)
+    assert stats.retried > 0
+    assert not stats.target_gone
+    assert "health" not in {rule for rule, _ in stats.suspects}

@@ -74,12 +74,12 @@ def test_campaign_without_hangs_is_complete() -> None:
 
 def test_time_is_kept_for_suspects() -> None:
     limit = TimeLimit(100.0, 30.0)
-    assert limit.cases_end_s(0, 10.0) == 130.0
-    assert limit.cases_end_s(1, 10.0) == 120.0
-    assert limit.cases_end_s(9, 10.0) == 115.0
+    assert limit.cases_end_s(0.0) == 130.0
+    assert limit.cases_end_s(10.0) == 120.0
+    assert limit.cases_end_s(90.0) == 115.0
     assert limit.last_cases_end_s(115.0) == 122.5
     assert limit.last_cases_end_s(130.0) == 131.0 == limit.latest_s
-    assert TimeLimit(100.0).cases_end_s(3, 10.0) == float("inf")
+    assert TimeLimit(100.0).cases_end_s(30.0) == float("inf")
 
 
 def test_output_says_what_there_was_no_time_for() -> None:
