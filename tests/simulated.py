@@ -13,7 +13,7 @@ from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.fuzz.campaign import Campaign, CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
-from smtpbench.fuzz.mutation import fixed_script
+from smtpbench.fuzz.mutation import command_step, fixed_script, replace_steps
 from smtpbench.fuzz.suspect import CampaignStats
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
@@ -107,11 +107,19 @@ class SimulatedShard:
                 self._lose(connection, api.ENDED)
 
 
-def campaign_on(session_class: type[ServerSession], connections: int = 50, **changes: Any) -> tuple[CampaignStats, float]:
-    """Run a fuzzing campaign on a simulated server; return what it collected, and the seconds that it took."""
+def campaign_on(
+    session_class: type[ServerSession], connections: int = 50, *, lines: dict[bytes, bytes] | None = None, **changes: Any
+) -> tuple[CampaignStats, float]:
+    """Run a fuzzing campaign on a simulated server; return what it collected, and the seconds that it took.
+
+    `lines` has other lines for the scenario `relay`: the beginning of the line to replace → the line.
+    """
     changes = {"cases": 1_000, "duration_ns": None, "shrink_s": 6.0, "families": tuple(FAMILIES)} | changes
     plan = CampaignPlan(seed=1, connections=connections, max_findings=50, **changes)
     script = fixed_script(compile_scenario(load_scenario(find_scenario("relay")), CompileOptions(message_bytes=300)))
+    for beginning, line in (lines or {}).items():
+        steps = [command_step(line) if step.wire[:4] == beginning else step for step in script.steps]
+        script = replace_steps(script, steps)
     context = ServerContext(size_bytes=100_000)
 
     async def main() -> tuple[CampaignStats, float]:

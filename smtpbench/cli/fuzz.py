@@ -20,11 +20,12 @@ from smtpbench.cli.options import (
     LoginOptions,
     Overwrite,
     Progress,
-    Recipient,
+    Recipients,
     ReplyTimeout,
     ResultFolder,
     ScenarioName,
     TargetOptions,
+    UnknownRecipient,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
@@ -106,7 +107,8 @@ def command(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of known findings, which do not fail the command.  [default: none]"),
     ] = None,
-    recipient: Recipient = "",
+    recipient: Recipients = None,
+    unknown_recipient: UnknownRecipient = "",
     sender: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Envelope sender (MAIL FROM).  [default: the scenario's]")
     ] = "",
@@ -135,7 +137,10 @@ def command(
     one_of("--profile", profile, PROFILES)
     limits = PROFILES[profile]
     file = open_scenario(scenario, allow_files=allow_files)
-    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture, allow_files=allow_files)
+    first_recipient, *aliases = recipient or [""]
+    options = TargetOptions(
+        target or [], access, timeout, first_recipient, sender, tuple(aliases), unknown_recipient
+    ).completed(fixture, allow_files=allow_files)
     first, *peers = options.accesses(most=2)
     plan = CampaignPlan(
         cases=cases or limits.cases,
@@ -146,6 +151,8 @@ def command(
         max_findings=max_findings,
         strict=strict,
         shrink_s=limits.shrink_s,
+        aliases=options.aliases,
+        unknown=options.unknown_recipient,
         timeout_ns=first.timeout_ns,
     )
     request = FuzzRequest(

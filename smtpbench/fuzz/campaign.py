@@ -32,7 +32,7 @@ import trio
 
 from smtpbench.fuzz.admission import Admission, Case
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
-from smtpbench.fuzz.mutation import apply_mutations, command_step, replace_steps
+from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect, SuspectKey
@@ -77,6 +77,8 @@ class CampaignPlan:
         max_findings: No more cases begin once there are this many suspects.
         strict: Whether rules of severity `advice` count.
         shrink_s: Time for shrinking one suspect, seconds.
+        aliases: Further recipients that the target accepts; mutations use them.
+        unknown: A recipient that the target refuses; empty for an unlikely one. Mutations use it.
         timeout_ns: Limit for one reply, nanoseconds. The time for confirming one suspect follows from it.
     """
 
@@ -88,6 +90,8 @@ class CampaignPlan:
     max_findings: int
     strict: bool = False
     shrink_s: float = 5.0
+    aliases: Sequence[str] = ()
+    unknown: str = ""
     timeout_ns: int = 3 * NS_PER_S
 
     @property
@@ -145,6 +149,7 @@ class Campaign:
         self._limiter = limiter
         self._script = script
         self._plan = plan
+        self._addresses = Addresses.of(script.steps, plan.aliases, plan.unknown)
         self._oracle = Oracle(target_info, strict=plan.strict)
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
         self._health = TargetHealth(baseline, self._with_end(script.steps), self._is_serving)
@@ -273,7 +278,7 @@ class Campaign:
         """Begin a case and return the serial number of this attempt."""
         # callbacks and not a task: a task for each case would cost more than the case
         number, serial = case.number, self._admission.begin()
-        script = self._with_end(apply_mutations(self._script.steps, case.mutations))
+        script = self._with_end(apply_mutations(self._script.steps, case.mutations, self._addresses))
 
         def start(runner: SessionRunner, on_end: Callable[[SessionResult], None]) -> None:
             self._running[number] = None

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.result import common_sections, latency_section, versions
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import Fixture, discover, reach
+from smtpbench.rules.discover import Fixture, discover, raise_for_line_ends, reach
 from smtpbench.rules.divergence import DIVERGENCE
 from smtpbench.rules.finding import Finding, circumstances, rule_data, target_data
 from smtpbench.rules.register import BY_NAME, RULES
@@ -195,6 +196,8 @@ async def fuzz_target(
 
 async def _discover(runner: SessionRunner, request: FuzzRequest, limit: TimeLimit) -> tuple[TargetInfo, Reply]:
     """Return what the target offers, and its greeting. Raises CannotRun, also if the time is up before that is known."""
+    for address in (*request.plan.aliases, request.plan.unknown):
+        raise_for_line_ends(recipient=address)
     with trio.move_on_at(limit.latest_s):
         return await discover(runner, Fixture.of(request.access, request.recipient, request.sender))
     raise CannotRun(f"{TIME_UP} before it was known what the server offers")
@@ -215,18 +218,19 @@ def _rare_garbage_collection() -> Iterator[None]:
 
 
 def _scenario_script(request: FuzzRequest, target_info: TargetInfo) -> Script:
-    """Return one iteration of the scenario, to a recipient that the target accepts."""
+    """Return one iteration of the scenario, to recipients that the target accepts."""
     target = request.access.target
     options = CompileOptions(
         lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
         credentials=target_info.credentials is not None, message_bytes=MESSAGE_BYTES, extend_message=True,
     )  # fmt: skip
     base = fixed_script(compile_scenario(request.file, options))
+    recipients = cycle((target_info.recipient, *request.plan.aliases))
     steps = []
     for step in base.steps:
         wire = step.wire if isinstance(step.wire, bytes) else b""
         if wire.startswith(b"RCPT TO:<") and target_info.recipient and step.kind == s.COMMAND:
-            step = replace(command_step(f"RCPT TO:<{target_info.recipient}>\r\n".encode()), metric=step.metric)
+            step = replace(command_step(f"RCPT TO:<{next(recipients)}>\r\n".encode()), metric=step.metric)
         elif wire.startswith(b"MAIL FROM:<") and request.sender and step.kind == s.COMMAND:
             step = replace(command_step(f"MAIL FROM:<{request.sender}>\r\n".encode()), metric=step.metric)
         steps.append(step)

@@ -57,10 +57,15 @@ class Fixture:
     @classmethod
     def of(cls, access: Access, recipient: str = "", sender: str = "") -> Fixture:
         """Return what the URL of the target says, together with these addresses. Raises UsageError for a line end in one."""
-        for name, address in (("recipient", recipient), ("sender", sender)):
-            if "\r" in address or "\n" in address:
-                raise UsageError(f"the {name} {address!r} contains a line end, which would begin another command")
+        raise_for_line_ends(recipient=recipient, sender=sender)
         return cls(recipient, sender, access.credentials, access.target.lmtp, access.target.implicit_tls)
+
+
+def raise_for_line_ends(**addresses: str) -> None:
+    """Raise UsageError for a line end in an address; their names are those of the error."""
+    for name, address in addresses.items():
+        if "\r" in address or "\n" in address:
+            raise UsageError(f"the {name} {address!r} contains a line end, which would begin another command")
 
 
 async def reach(access: Access) -> Route:
