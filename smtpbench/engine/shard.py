@@ -214,7 +214,7 @@ class Shard:
         if connection is not None:
             self._serve_ready(connection, mask)
         elif fd == self._timers.fd:
-            self._timers.run_due(self._clock())
+            self._timers.run_due(self._clock)
         elif fd in self._listeners:
             self._accept(self._listeners[fd])
 
