@@ -26,7 +26,7 @@ from smtpbench.rules.reply_tracker import find_violations
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
-from smtpbench.scenario.load import ScenarioFile, load_scenario
+from smtpbench.scenario.load import ScenarioFile, load_finding
 from smtpbench.scenario.model import FindingMetadata
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
@@ -76,7 +76,7 @@ def read_findings(paths: Sequence[Path], *, allow_files: bool = False) -> list[S
         found = sorted(path.glob("**/*.yaml")) if path.is_dir() else [path]
         if not found:
             raise UsageError(f"{path}: this folder contains no finding")
-        files += [load_scenario(file, allow_files=allow_files) for file in found]
+        files += [load_finding(file, allow_files=allow_files) for file in found]
     for file in files:
         if file.scenario.finding is None:
             raise UsageError(f"{file.path}: this scenario is not a finding: it has no key `finding`")
@@ -177,12 +177,15 @@ async def _evaluate_probe(
     assert rule.evaluate is not None
     missing = target_info.missing(rule.needs)
     scripts = [] if missing else rule.probe(target_info)
-    if dialogue_index >= len(scripts):
+    if rule.evaluates_single and not (scripts or missing):
+        dialogues = [dialogue] * (dialogue_index + 1)
+    elif dialogue_index >= len(scripts):
         return _Status(CANNOT_TELL, missing or "for this target the rule has fewer sessions")
-    dialogues = [
-        dialogue if index == dialogue_index else Dialogue.of((await runner.run(script)).transcript)
-        for index, script in enumerate(scripts)
-    ]
+    else:
+        dialogues = [
+            dialogue if index == dialogue_index else Dialogue.of((await runner.run(script)).transcript)
+            for index, script in enumerate(scripts)
+        ]
     verdict = rule.evaluate(target_info, dialogues)
     if verdict.status == r.VIOLATED:
         return _Status(STILL_THERE, verdict.actual)

@@ -41,7 +41,7 @@ from smtpbench.fuzz.suspect import CASES, CampaignStats
 from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.tables import wants_color
-from smtpbench.scenario.load import load_scenario
+from smtpbench.scenario.load import load_finding
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S, parse_duration_ns
 
@@ -194,5 +194,5 @@ def _known_findings(folder: Path | None) -> frozenset[KnownFinding]:
         return frozenset()
     if not folder.is_dir():
         raise UsageError(f"--baseline {folder}: there is no such folder")
-    found = [load_scenario(path, allow_files=True).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
+    found = [load_finding(path, allow_files=True).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
     return frozenset((one.rule, None if one.by == "check" else one.cause) for one in found if one is not None)

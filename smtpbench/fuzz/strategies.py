@@ -32,7 +32,7 @@ _COMMANDS: Final = (
     b"LHLO {client}", b"BDAT 0 LAST", b"XYZZY", b"TURN", b"SEND FROM:<{sender}>",
     b"mail from:<{sender}>", b"",
     b" NOOP", b"NOOP ", b"\tNOOP", b".", b"EHLO", b"MAIL", b"RCPT", b"EHLO [127.0.0.1]", b"EHLO [IPv6:::1]", b"EHLO -",
-    b"NOOP x",
+    b"NOOP x", b"\r\n" * 40,
 )  # fmt: skip
 
 

@@ -188,7 +188,33 @@ def _evaluate_login_rejected(target_info: TargetInfo, dialogues: Sequence[Dialog
     return r.inconclusive(refused)
 
 
+def _auth_parameter_scripts(target_info: TargetInfo) -> Sequence[Script]:
+    """Return a session with MAIL as it is, the control, and one with `AUTH=<>`, both where AUTH is offered."""
+    begin = opening(target_info) if target_info.login else _steps_before_auth(target_info)
+    return [script(target_info, *begin, mail(target_info, parameter)) for parameter in ("", "AUTH=<>")]
+
+
+def _evaluate_auth_parameter(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    control, exchange = (dialogue.exchange_of(b"MAIL") for dialogue in dialogues)
+    if not accepted(control):
+        return r.inconclusive(reply_text("MAIL", control))
+    if exchange is not None and exchange.code // 100 == 5:
+        return r.violated(reply_text("MAIL with AUTH=<>", exchange), 1)
+    return r.PASSED if accepted(exchange) else r.inconclusive(reply_text("MAIL with AUTH=<>", exchange), 1)
+
+
 RULES = (
+    Rule(
+        "R85",
+        "auth-parameter",
+        "RFC 4954 §5",
+        r.VIOLATION,
+        "A server that offers AUTH must take the parameter AUTH of MAIL, also from a client that has not logged in.",
+        "250 to MAIL with AUTH=<>",
+        needs=("auth",),
+        probe=_auth_parameter_scripts,
+        evaluate=_evaluate_auth_parameter,
+    ),
     Rule(
         "R75",
         "auth-order",

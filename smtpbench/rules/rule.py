@@ -122,6 +122,7 @@ class Rule:
         invariant: Returns what is wrong with a dialogue; empty if nothing is.
         exclusive: The probe may crash the server or take long, so no other session runs at the same time.
         allows_refused_greeting: The rule can be tested on a server that greets with 4yz or 5yz.
+        evaluates_single: The dialogue of a finding can be evaluated on a target for which the rule has no probe.
         by_exchange: The invariant evaluates each exchange by itself. It may depend on whether EHLO or HELO was accepted
             before, and on whether the session uses SMTPUTF8.
     """
@@ -138,4 +139,5 @@ class Rule:
     invariant: Invariant | None = None
     exclusive: bool = False
     allows_refused_greeting: bool = False
+    evaluates_single: bool = False
     by_exchange: bool = False
