@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,8 +16,11 @@ from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.errors import CannotRun
 from smtpbench.measure.partial import remove_partial, save_partial
 from smtpbench.measure.result import save, save_findings
+from smtpbench.measure.saved import RESULT
 from smtpbench.rules.finding import Finding
 from smtpbench.study import progress
+from smtpbench.study.resume import kept_of
+from smtpbench.text import visible
 
 if TYPE_CHECKING:
     from smtpbench.check.run import CheckResult
@@ -84,9 +88,21 @@ class ResultInProgress:
         save_partial(made.result, self._folder)
 
 
-def raise_unless_completed(result: Mapping[str, Any]) -> None:
-    """End the command where a study was not completed. Raises typer.Exit, CannotRun."""
+def print_nothing_to_resume(folder: Path) -> None:
+    """Print that a command with `--resume` starts from the beginning."""
+    typer.echo(f"{visible(str(folder))}: the folder holds nothing to resume; starting from the beginning", err=True)
+
+
+def raise_unless_completed(result: Mapping[str, Any], folder: Path) -> None:
+    """End the command where a study was not completed, and print how it can be continued. Raises typer.Exit, CannotRun.
+
+    Args:
+        result: Result of the study.
+        folder: Folder that holds it.
+    """
     outcome = result["outcome"]
+    if outcome["status"] != progress.COMPLETED and kept_of(result) and (folder / RESULT).exists():
+        typer.echo(f"to continue: the same command with --resume --out {shlex.quote(visible(str(folder)))}")
     if outcome["status"] == progress.INTERRUPTED:
         raise typer.Exit(INTERRUPTED)
     if outcome["status"] == progress.COULD_NOT_RUN:
