@@ -209,7 +209,7 @@ class ComparisonStudy(StudyProgress):
 
 
 def extent_text(request: CompareRequest, kept: int = 0) -> str:
-    """Return what a comparison will do and how long that takes, the start and the end of its servers not included.
+    """Return what a comparison will do and how long its runs take. How long servers take to start and stop is not known.
 
     Args:
         request: The comparison.
@@ -226,6 +226,8 @@ def extent_text(request: CompareRequest, kept: int = 0) -> str:
     if left and max(run_ns) < UNBOUNDED_NS:
         at_most = "at most " if any(one.plan.arrivals for one in candidates) else "about "
         text += f", {at_most}{_minutes_text(left * sum(run_ns) / NS_PER_S)}"
+        if any(one.commands.start for one in candidates):
+            text += " without the starts and stops of the servers"
     return "; ".join([text, *(note.removesuffix(".") for note in too_few_rounds(repeats))])
 
 

@@ -26,6 +26,7 @@ from smtpbench.study.candidates import AccessOptions, Candidate, CompareRequest,
 from smtpbench.study.compare import ComparisonStudy, compare, extent_text, round_order, rule_differences
 from smtpbench.study.options import document_of
 from smtpbench.study.progress import StudyUpdate
+from smtpbench.study.servers import Commands
 
 SCHEMA = json.loads(schema_text("compared"))
 
@@ -75,6 +76,14 @@ def test_order_of_candidates_alternates_between_rounds(tmp_path: Path) -> None:
 )
 def test_comparison_says_how_long_it_takes(tmp_path: Path, repeats: int, load: dict[str, str], text: str) -> None:
     assert extent_text(request_for(tmp_path, 1, 2, repeats=repeats, load=load)) == text
+
+
+def test_length_of_a_comparison_leaves_out_its_servers_and_says_so(tmp_path: Path) -> None:
+    request = request_for(tmp_path, 1, 2, repeats=5, load={"duration": "2s", "warmup": "0s"})
+    started = [replace(one, commands=Commands(start="exec true")) for one in request.candidates]
+    text = "2 candidates take turns in 5 rounds: 10 runs, about 20 s"
+    assert extent_text(request) == text
+    assert extent_text(replace(request, candidates=started)) == f"{text} without the starts and stops of the servers"
 
 
 async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
