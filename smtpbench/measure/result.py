@@ -101,7 +101,8 @@ def domains_section(domains: Mapping[str, Interval], sending_s: float) -> dict[s
     return {domain: _domain_section(counted, sending_s) for domain, counted in domains.items()}
 
 
-def _throughput_section(counted: Interval, sending_s: float) -> dict[str, Any]:
+def throughput_section(counted: Interval, sending_s: float) -> dict[str, Any]:
+    """Return `throughput`: the messages that were accepted in the sending window, and how many a second."""
     messages = counted.accepted_while_sending
     return {"messages_per_s": messages / sending_s if sending_s else 0.0, "messages": messages}
 
@@ -111,7 +112,7 @@ def _domain_section(counted: Interval, sending_s: float) -> dict[str, Any]:
     return {
         "messages": messages_section(counted),
         "recipients": {"accepted": accepted, "rejected": rejected},
-        "throughput": _throughput_section(counted, sending_s),
+        "throughput": throughput_section(counted, sending_s),
         "latency": latency_section(counted, ok=True),
         "latency_failed": latency_section(counted, ok=False),
         "replies": replies_section(counted)[0],
@@ -238,7 +239,7 @@ def build(
         "seed": seed,
         "messages": messages_section(totals),
         "recipients": {"accepted": accepted, "rejected": rejected},
-        "throughput": _throughput_section(totals, sending_s),
+        "throughput": throughput_section(totals, sending_s),
         "latency": latency_section(totals, ok=True),
         "latency_failed": latency_section(totals, ok=False),
         "replies": replies,
