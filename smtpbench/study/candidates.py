@@ -23,7 +23,7 @@ from smtpbench.study.resume import (
     require_same_settings,
     target_settings,
 )
-from smtpbench.study.servers import Commands
+from smtpbench.supervisor.server import Commands
 from smtpbench.target import Access, Trust, parse_target, read_password
 from smtpbench.text import did_you_mean
 from smtpbench.threshold import Metric

@@ -37,7 +37,7 @@ from smtpbench.rules.register import RULES
 from smtpbench.study.candidates import Candidate, CompareRequest, settings_of
 from smtpbench.study.progress import ReportProgress, RunObserver, StudyProgress, StudyUpdate
 from smtpbench.study.resume import completed_run, remove_earlier_result, remove_run
-from smtpbench.study.servers import server_running
+from smtpbench.supervisor.server import server_running
 from smtpbench.text import plural
 from smtpbench.threshold import COUNT, SHARE, TIME, Metric, format_value, percent_of
 from smtpbench.units import NS_PER_S

@@ -26,7 +26,7 @@ from smtpbench.study.candidates import AccessOptions, Candidate, CompareRequest,
 from smtpbench.study.compare import ComparisonStudy, compare, extent_text, round_order, rule_differences
 from smtpbench.study.options import document_of
 from smtpbench.study.progress import StudyUpdate
-from smtpbench.study.servers import Commands
+from smtpbench.supervisor.server import Commands
 
 SCHEMA = json.loads(schema_text("compared"))
 

@@ -11,7 +11,7 @@ import pytest
 import servers
 
 from smtpbench.errors import CannotRun
-from smtpbench.study.servers import Commands, server_running
+from smtpbench.supervisor.server import Commands, server_running
 from smtpbench.target import Access, parse_target
 from smtpbench.units import NS_PER_S
 
@@ -47,7 +47,7 @@ async def test_daemon_is_stopped_by_its_stop_command(tmp_path: Path) -> None:
 
 
 async def test_server_that_survives_its_stop_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtpbench.study.servers.STOP_S", 0.5)
+    monkeypatch.setattr("smtpbench.supervisor.server.STOP_S", 0.5)
     port = servers.free_port()
     start = f"setsid {sink(port)} & echo $! > pid"
     try:

@@ -1,4 +1,4 @@
-"""Servers that a comparison starts and stops itself, with commands that it was given."""
+"""Servers that a command starts and stops itself, with commands that it was given."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import trio
 
-from smtpbench.engine.process import ending_with_this_process
 from smtpbench.errors import CannotRun
 from smtpbench.rules.discover import is_greeting
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.runner import session_runner
+from smtpbench.supervisor.process_group import ending_with_this_process
 from smtpbench.target import Access
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
