@@ -48,11 +48,14 @@ def save_partial(result: Mapping[str, Any], folder: Path) -> None:
     whole = isinstance(result.get("outcome"), Mapping)
     outcome = {"status": KILLED, "reason": REASONS[KILLED]} if whole else KILLED
     partial = folder / f".{PARTIAL}.new"
-    with suppress(OSError):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**result, "outcome": outcome}, ensure_ascii=False)
         partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         partial.replace(folder / PARTIAL)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()  # it takes the space that the result will need
 
 
 def remove_partial(folder: Path) -> None:

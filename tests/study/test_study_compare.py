@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from fakes import NoSpace
 from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
@@ -131,6 +133,18 @@ async def test_unreachable_candidate_ends_the_comparison_and_keeps_its_runs(tmp_
     assert "nothing listens there" in result["outcome"]["reason"]
     assert result["plan"]["repeats_done"] == 0
     assert (tmp_path / "A-01" / "result.json").exists()
+
+
+async def test_comparison_on_a_full_disk_has_all_its_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    NoSpace(monkeypatch, tmp_path / "out", free=12)
+    progress: list[StudyUpdate] = []
+    async with sink_running() as one, sink_running() as other:
+        result = await compare(request_for(tmp_path / "out", one.port, other.port), progress.append)
+    assert result["outcome"]["status"] == "completed"
+    assert result["plan"]["repeats_done"] == 2
+    assert "no space left on device" in " ".join(update.text for update in progress).lower()
 
 
 class _Interrupted:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import servers
+from fakes import NoSpace
 
 from smtpbench.errors import CannotRun
 from smtpbench.supervisor.server import Commands, server_running
@@ -83,3 +84,11 @@ async def test_other_server_on_the_port_is_reported(tmp_path: Path) -> None:
 async def test_nothing_is_started_without_a_command(tmp_path: Path) -> None:
     async with server_running(Commands(), access(1), tmp_path / "log"):
         assert not (tmp_path / "log").exists()
+
+
+async def test_server_is_started_although_its_log_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    NoSpace(monkeypatch, tmp_path, "log")
+    port = servers.free_port()
+    async with server_running(Commands(f"exec {sink(port)}", folder=tmp_path), access(port), tmp_path / "log"):
+        assert listens(port)
+    assert not listens(port)
