@@ -235,7 +235,8 @@ class CapacitySearch(StudyProgress):
         lowest_per_s = rounded(first_per_s * _LOWEST_RATE_SHARE) if request.first_per_s is None else first_per_s
         self._limits = replace(self._limits, first_per_s=first_per_s, lowest_per_s=lowest_per_s)
         measured = "" if baseline.rate_per_s is None else f"a single connection does {baseline.rate_per_s:,.1f} messages/s; "
-        self._notify(f"{measured}the search starts at {first_per_s:g}/s")
+        if not self.steps:
+            self._notify(f"{measured}the search starts at {first_per_s:g}/s")
 
     async def _run_baseline(self, name: str, arrivals: int) -> _Baseline | None:
         """Send some messages over a single connection, closed model; return None if a signal ended the run."""
