@@ -45,7 +45,9 @@ class Connection:
     """A socket that belongs to a shard. Only the shard calls it.
 
     Attributes:
-        fast_path_entry: What the shard's fast path needs, as one tuple (read_bytes, receive, session, connection).
+        client: The session, if the connection was opened here; None for one that was accepted.
+        fast_path_entry: What the shard's fast path needs, as one tuple (recvmsg, receive, session, connection). recvmsg is
+            None for a connection that was accepted.
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
         pending: Returns how many octets the TLS layer holds, which epoll does not report.
         mask: Events that the epoll watches for, -1 before the first change.
@@ -53,6 +55,7 @@ class Connection:
     """
 
     __slots__ = (
+        "client",
         "closing",
         "connecting",
         "failure",
@@ -68,7 +71,6 @@ class Connection:
         "recv",
         "send",
         "server_name",
-        "server_side",
         "session",
         "sock",
         "tls",
@@ -76,8 +78,8 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *, server_name: str | None,
-        server_side: bool,
+        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *,
+        client: api.OutgoingSession | None = None, server_name: str | None = None,
     ) -> None:  # fmt: skip
         self.sock = sock
         self.fd = sock.fileno()
@@ -86,11 +88,11 @@ class Connection:
         self.session = session
         self.tls_context = context
         self.server_name = server_name
-        self.server_side = server_side
+        self.client = client
         self.outbox: list[bytes] = []
-        self.read_bytes = SERVER_READ_BYTES if server_side else CLIENT_READ_BYTES
-        self.fast_path_entry = (self.read_bytes, session.receive, session, self)
-        self.connecting = not server_side
+        self.read_bytes = SERVER_READ_BYTES if client is None else CLIENT_READ_BYTES
+        self.fast_path_entry = (sock.recvmsg if client else None, session.receive, session, self)
+        self.connecting = client is not None
         self.handshaking = False
         self.tls = False
         self.closing = False
@@ -106,7 +108,7 @@ class Connection:
             raise ValueError("no TLS context for this connection")
         self.sock = self.tls_context.wrap_socket(
             self.sock,
-            server_side=self.server_side,
+            server_side=self.client is None,
             do_handshake_on_connect=False,
             suppress_ragged_eofs=True,
             server_hostname=self.server_name,
