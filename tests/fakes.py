@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
@@ -199,3 +204,32 @@ def full_disk(largest_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+class NoSpace:
+    """A folder whose disk has no space left: a file that is opened there to be written is made, and stays empty.
+
+    Args:
+        monkeypatch: Undoes it.
+        folder: The folder.
+        names: Pattern of the files that there is no space for.
+        free: Number of such files that can still be written.
+
+    Attributes:
+        free: Number of files that can still be written.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, names: str = "*", free: int = 0) -> None:
+        self.free = free
+        self._folder, self._names, self._open = folder, names, Path.open
+        monkeypatch.setattr(Path, "open", lambda path, mode="r", *args, **named: self._opened(path, mode, *args, **named))
+
+    def _opened(self, path: Path, mode: str, *args: Any, **named: Any) -> Any:
+        if mode[0] == "r" or not (path.is_relative_to(self._folder) and path.match(self._names)):
+            return self._open(path, mode, *args, **named)
+        opened = self._open(path, mode, *args, **named)
+        if self.free:
+            self.free -= 1
+            return opened
+        opened.close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

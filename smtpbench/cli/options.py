@@ -98,6 +98,14 @@ OptionalResultFolder = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the result.  [default: it is not saved]")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that the folder of --out holds.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue what was interrupted or killed, from the finished runs in the folder of --out; the other options are "
+        "those of the interrupted command.",
+    ),
+]
 Html = Annotated[bool, typer.Option("--html/--no-html", help="Write report.html beside the result.")]
 Progress = Annotated[
     str,
