@@ -55,7 +55,9 @@ class MetricFamily(NamedTuple):
 
 #: Latencies by name. Others are named after the verb that is answered, or by the key `as` of a step.
 LATENCIES: Final[Mapping[str, str]] = {
-    "message": "From the end of the message to its reply.",
+    "transfer": "From the first octet of the message, or of a BDAT chunk, until the kernel has taken its last. Only of "
+    "those that the kernel did not take at once, most often large ones.",
+    "message": "From the end of the message, its last octet taken by the kernel, to its reply.",
     "transaction": "From MAIL to the last reply of the mail transaction.",
     "session": "From the start of the connection to its end.",
     "connect": "The TCP connection.",

@@ -174,6 +174,10 @@ class ClientFeed:
         """Feed replies one after the other; return what the session writes after each."""
         return [self.receive(reply) for reply in replies]
 
+    def write_progressed(self, *, finished: bool = False) -> None:
+        """Say that the kernel has taken a part of the last write, or the rest of it."""
+        self.session.write_progressed(self._tick(), finished=finished)
+
     def tls_started(self) -> bytes:
         self.session.pending_action = api.NOTHING
         return self._collect(self.session.tls_started(self._tick()))

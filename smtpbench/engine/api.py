@@ -63,6 +63,17 @@ class Session(Protocol):
     def receive(self, data: bytes, now_ns: int) -> Out:
         """Octets came from the peer; never empty."""
 
+    def write_progressed(self, now_ns: int, *, finished: bool) -> None:
+        """The kernel did not take an output at once, and this is how it goes on.
+
+        Called when the output is kept, whenever the kernel has taken more of it, and when it has taken the last octet. Never
+        called for an output that the kernel takes at once.
+
+        Args:
+            now_ns: Time, nanoseconds.
+            finished: Nothing is left to write.
+        """
+
     def wake(self, now_ns: int) -> Out:
         """The time of `wake_ns` has come, or a half-close is done."""
 

@@ -322,6 +322,7 @@ class Shard:
     def _write(self, connection: Connection, out: api.Out) -> None:
         """Write as much as the kernel takes; once all is written, perform the session's pending action."""
         if out:
+            first = not connection.outbox
             try:
                 done = connection.write(out)
             except OSError as error:
@@ -330,16 +331,21 @@ class Shard:
             if not done:
                 self._fast_path.pop(connection.fd, None)
                 self._watch(connection, _IN | _OUT)
+                if first:
+                    connection.session.write_progressed(self._clock(), finished=False)
                 return
         if not connection.outbox and connection.session.pending_action:
             self._perform_action(connection)
 
     def _flush(self, connection: Connection) -> None:
+        kept_bytes = connection.outbox_bytes
         try:
             done = connection.flush()
         except OSError as error:
             self._write_failed(connection, error)
             return
+        if done or connection.outbox_bytes < kept_bytes:
+            connection.session.write_progressed(self._clock(), finished=done)
         if done:
             if not connection.tls and not connection.peer_closed:
                 self._fast_path[connection.fd] = connection.fast_path_entry

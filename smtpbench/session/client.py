@@ -55,7 +55,8 @@ class ClientSession(ScriptExecutor):
 
     It may override these methods, and call the base class's own from them:
 
-        connected, tls_started, receive, wake, eof_received, connection_lost: The engine's calls (`engine.api.Session`).
+        connected, tls_started, receive, write_progressed, wake, eof_received, connection_lost: The engine's calls
+            (`engine.api.Session`).
         on_sent(wire, now_ns): The session writes something. Called for every write of a session with a transcript; a note
             stands in place of SASL responses.
         await_replies(step, now_ns): A step was written, and its replies are due. It may change `replies_due`. If it sets
@@ -71,7 +72,8 @@ class ClientSession(ScriptExecutor):
         step: The step whose replies are due.
         replies_due: How many replies are due. May be changed in `await_replies` and `on_reply`.
         recorder: Where samples and errors go.
-        started_ns, sent_ns: Times of `open` and of the last write.
+        started_ns, sent_ns: Times of `open` and of the last write, of its last octet if the kernel took it in parts.
+        transfer: The write that the kernel is taking in parts; None if there is none.
         lateness: Lateness of the arrival as a sample stores it; added to each service time.
     """
 
@@ -133,7 +135,7 @@ class ClientSession(ScriptExecutor):
         if self.done:
             pass
         elif reason == api.STOPPED:
-            waits_ns = [max(0, now_ns - self.sent_ns)] * self.messages_open
+            waits_ns = [max(0, now_ns - self.waiting_since_ns)] * self.messages_open
             self.recorder.censor(self.unanswered(now_ns), waits_ns)
             self.recorder.interrupted += self.messages_open
         elif self.idle:

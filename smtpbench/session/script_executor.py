@@ -12,6 +12,10 @@ transaction ends, and failed if the session ends before.
 
 A latency sample is one integer, `service_ns + (late_us << LATE_SHIFT)`. late_us is how long after its intended start the
 arrival began. The service time begins with the write and ends with the read that completes the reply.
+
+The kernel takes nearly every write at once. Of a large message it takes a part, and more of it when the server has read. The
+engine then calls `write_progressed`, and the service time begins with the last octet. What came before it is the time of the
+transfer, a metric of its own.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ from smtpbench.session.reply_cache import EMPTY_CACHE
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import Step
 from smtpbench.session.transcript import CLIENT, EVENT, Transcript
+from smtpbench.session.transfer import METRIC as TRANSFER
+from smtpbench.session.transfer import Transfer
 from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, ReplyReader
 
 _NO_RECORDER: Any = None  # a session has no recorder before it is assigned an arrival
@@ -74,6 +80,7 @@ class ScriptExecutor:
         "transaction_ns",
         "transaction_samples",
         "transcript",
+        "transfer",
         "wake_ns",
     )
 
@@ -99,6 +106,7 @@ class ScriptExecutor:
         self.recipients_accepted = 0
         self.recipients_rejected = 0
         self.sasl_exchange: SaslExchange | None = None
+        self.transfer: Transfer | None = None
         self.iterations_left = context.script.iterations
         self.iterating = False
         self.idle = False
@@ -229,9 +237,11 @@ class ScriptExecutor:
         scheduled = self.intended_ns != UNSCHEDULED
         late_ns = max(0, now_ns - self.intended_ns) if scheduled else waited_ns
         metric = step.metric if self.replies_due else ""
+        in_message = step.kind == s.MESSAGE and bool(self.replies_due)
+        if self.transfer is not None and self.transfer.of_message:
+            metric, in_message = TRANSFER, False
         if step is context.greeting_step and not self.replies_due and not context.script.implicit_tls:
             metric = "connect"
-        in_message = step.kind == s.MESSAGE and bool(self.replies_due)
         found = []
         if metric and not (in_message and self.messages_open):
             found.append(UnansweredSample(metric, waited_ns, waited_ns + (self.lateness >> LATE_SHIFT) * 1000))
@@ -345,6 +355,27 @@ class ScriptExecutor:
             self.reply_cache = self.reply_caches[step.first_reply_index] if self.reply_caches else EMPTY_CACHE
         self.sent_ns = now_ns
         self.timeout_ns = self.context.timeout_ns
+
+    def write_progressed(self, now_ns: int, *, finished: bool) -> None:
+        """Note that the kernel takes a write in parts. Once it has the last octet, the latency of the reply begins."""
+        transfer = self.transfer
+        if transfer is None:
+            transfer = self.transfer = Transfer(self.step, self.sent_ns, now_ns)
+        transfer.progress_ns = now_ns
+        if not finished:
+            return
+        self.transfer = None
+        if not self.replies_due:
+            return
+        if transfer.of_message and transfer.step is self.step:  # else a reply came early, and the session has gone on
+            self.recorder.timing(TRANSFER).append(now_ns - transfer.begun_ns + self.lateness)
+        self.sent_ns = now_ns
+        self.timeout_ns = self.context.timeout_ns
+
+    @property
+    def waiting_since_ns(self) -> int:
+        """Since when nothing has happened that the session waits for."""
+        return self.sent_ns if self.transfer is None else self.transfer.progress_ns
 
     def restart_timeout(self, now_ns: int) -> None:
         """Allow the next reply the whole timeout again. Its latency still counts from the write."""

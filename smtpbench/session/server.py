@@ -153,6 +153,9 @@ class ServerSession(CommandHandlers):
             return self.close_with(CLOSING_421)
         return self.process_buffer(now_ns)
 
+    def write_progressed(self, now_ns: int, *, finished: bool) -> None:
+        pass  # a server measures nothing
+
     def wake(self, now_ns: int) -> api.Out:
         outputs = []
         while self._delayed and self._delayed[0][0] <= now_ns:

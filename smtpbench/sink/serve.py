@@ -47,6 +47,9 @@ class _RefusedConnection:
     def receive(self, data: bytes, now_ns: int) -> api.Out:
         return b""
 
+    def write_progressed(self, now_ns: int, *, finished: bool) -> None:
+        pass
+
     def wake(self, now_ns: int) -> api.Out:
         return b""
 
