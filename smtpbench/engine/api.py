@@ -74,6 +74,9 @@ class Session(Protocol):
             finished: Nothing is left to write.
         """
 
+    def octets_acknowledged(self, now_ns: int) -> None:
+        """The peer has acknowledged octets of an output that the kernel took in parts. Checked a few times a second."""
+
     def wake(self, now_ns: int) -> Out:
         """The time of `wake_ns` has come, or a half-close is done."""
 

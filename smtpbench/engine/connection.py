@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import socket
 import ssl
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,6 +51,8 @@ class Connection:
     """A socket that belongs to a shard. Only the shard calls it.
 
     Attributes:
+        queued_bytes: Octets that the peer had not acknowledged after the last write of an output that the kernel takes in
+            parts.
         unsent_limited: The kernel keeps at most UNSENT_BYTES unsent.
         fast_path_entry: What the shard's fast path needs, as one tuple (read_bytes, receive, session, connection).
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
@@ -68,6 +73,7 @@ class Connection:
         "outbox",
         "peer_closed",
         "pending",
+        "queued_bytes",
         "read_bytes",
         "recv",
         "send",
@@ -103,6 +109,7 @@ class Connection:
         self.peer_closed = False
         self.pending: Callable[[], int] = int
         self.mask = -1
+        self.queued_bytes = 0
         self.unsent_limited = False
         self.failure = ""
 
@@ -142,6 +149,18 @@ class Connection:
     def outbox_bytes(self) -> int:
         """Number of octets that were kept."""
         return sum(map(len, self.outbox))
+
+    def acknowledged(self) -> bool:
+        """Return whether the peer has acknowledged more octets since the last call or write."""
+        before, self.queued_bytes = self.queued_bytes, self.unacknowledged_bytes()
+        return self.queued_bytes < before
+
+    def unacknowledged_bytes(self) -> int:
+        """Return how many octets the kernel has taken that the peer has not acknowledged."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     def flush(self) -> bool:
         """Write what was kept; return whether nothing is left. Raises OSError."""

@@ -179,16 +179,26 @@ class Shard:
             self._accept(self._listeners[fd])
 
     async def _close_overdue(self) -> None:
-        """Close connections whose deadline has passed."""
+        """Check the deadlines several times a second."""
         while True:
             await trio.sleep(_DEADLINE_CHECK_S)
-            now_ns = self._clock()
-            overdue = [c for c in self._connections.values() if (c.linger_until_ns or c.session.deadline_ns) < now_ns]
-            for connection in overdue:
-                if connection.linger_until_ns:
-                    self._close(connection, api.ENDED)
-                else:
-                    self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
+            self.check_deadlines()
+
+    def check_deadlines(self) -> None:
+        """Close the connections whose deadline has passed, and tell the others' sessions which writes arrive.
+
+        A slow peer may take octets, and yet not enough of them for the kernel to call the socket writable.
+        """
+        now_ns = self._clock()
+        for connection in self._connections.values():
+            if connection.queued_bytes and connection.acknowledged():
+                connection.session.octets_acknowledged(now_ns)
+        overdue = [c for c in self._connections.values() if (c.linger_until_ns or c.session.deadline_ns) < now_ns]
+        for connection in overdue:
+            if connection.linger_until_ns:
+                self._close(connection, api.ENDED)
+            else:
+                self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
 
     # -- what callers use ------------------------------------------------------------------------------------
 
@@ -332,6 +342,7 @@ class Shard:
                 self._fast_path.pop(connection.fd, None)
                 self._watch(connection, _IN | _OUT)
                 if first:
+                    connection.queued_bytes = connection.unacknowledged_bytes()
                     connection.session.write_progressed(self._clock(), finished=False)
                 return
         if not connection.outbox and connection.session.pending_action:
@@ -345,6 +356,7 @@ class Shard:
             self._write_failed(connection, error)
             return
         if done or connection.outbox_bytes < kept_bytes:
+            connection.queued_bytes = connection.unacknowledged_bytes()
             connection.session.write_progressed(self._clock(), finished=done)
         if done:
             if not connection.tls and not connection.peer_closed:

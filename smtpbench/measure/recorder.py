@@ -97,7 +97,7 @@ class Recorder:
         return found
 
     def timing(self, metric: str, ok: bool = True) -> list[int]:
-        """Return the list for a time that is not that of one reply: connect, tls, pipeline, transfer, transaction, session."""
+        """Return the list for a time that no single reply gives: connect, tls, pipeline, transfer, transaction, session."""
         found = self._timings.get((metric, ok))
         if found is None:
             found = self._timings[metric, ok] = []

@@ -55,8 +55,8 @@ class ClientSession(ScriptExecutor):
 
     It may override these methods, and call the base class's own from them:
 
-        connected, tls_started, receive, write_progressed, wake, eof_received, connection_lost: The engine's calls
-            (`engine.api.Session`).
+        connected, tls_started, receive, write_progressed, octets_acknowledged, wake, eof_received, connection_lost: The
+            engine's calls (`engine.api.Session`).
         on_sent(wire, now_ns): The session writes something. Called for every write of a session with a transcript; a note
             stands in place of SASL responses.
         await_replies(step, now_ns): A step was written, and its replies are due. It may change `replies_due`. If it sets
@@ -147,7 +147,8 @@ class ClientSession(ScriptExecutor):
                 self.recorder.censor(self.unanswered(now_ns))
             if self.reader.pending:
                 detail = detail or "in the middle of a reply"
-            self.fail_messages(reason, f"{detail or 'while waiting'} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
+            doing = "while waiting" if self.transfer is None else "while sending"
+            self.fail_messages(reason, f"{detail or doing} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
         self.messages_open = 0
         self.context.scheduler.session_ended(self, now_ns)
 

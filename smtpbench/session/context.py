@@ -82,7 +82,7 @@ class SessionContext:
     Attributes:
         script: What they send.
         scheduler: Assigns their arrivals.
-        timeout_ns: How long a reply may take, nanoseconds.
+        timeout_ns: How long each wait may take, nanoseconds.
         credentials: (user, password) of AUTH steps that name none.
         greeting_step: Stands for the wait for the greeting.
         opening_mail: The step that begins every iteration if it is a plain MAIL, else None.

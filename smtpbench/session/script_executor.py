@@ -357,12 +357,17 @@ class ScriptExecutor:
         self.timeout_ns = self.context.timeout_ns
 
     def write_progressed(self, now_ns: int, *, finished: bool) -> None:
-        """Note that the kernel takes a write in parts. Once it has the last octet, the latency of the reply begins."""
+        """Note that the kernel takes a write in parts.
+
+        As long as octets flow, the timeout begins anew. Once it has the last octet, the latency of the reply begins, and
+        its timeout (RFC 5321 §4.5.3.2.5 and §4.5.3.2.6).
+        """
         transfer = self.transfer
         if transfer is None:
             transfer = self.transfer = Transfer(self.step, self.sent_ns, now_ns)
         transfer.progress_ns = now_ns
         if not finished:
+            self._allow_progress(now_ns)
             return
         self.transfer = None
         if not self.replies_due:
@@ -371,6 +376,16 @@ class ScriptExecutor:
             self.recorder.timing(TRANSFER).append(now_ns - transfer.begun_ns + self.lateness)
         self.sent_ns = now_ns
         self.timeout_ns = self.context.timeout_ns
+
+    def octets_acknowledged(self, now_ns: int) -> None:
+        """Note that octets of a write that the kernel took in parts arrive at the server."""
+        if self.transfer is not None:
+            self.transfer.progress_ns = now_ns
+        self._allow_progress(now_ns)
+
+    def _allow_progress(self, now_ns: int) -> None:
+        if not self.done:
+            self.timeout_ns = max(self.timeout_ns, now_ns - self.sent_ns + self.context.timeout_ns)
 
     @property
     def waiting_since_ns(self) -> int:

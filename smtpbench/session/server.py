@@ -156,6 +156,9 @@ class ServerSession(CommandHandlers):
     def write_progressed(self, now_ns: int, *, finished: bool) -> None:
         pass  # a server measures nothing
 
+    def octets_acknowledged(self, now_ns: int) -> None:
+        pass
+
     def wake(self, now_ns: int) -> api.Out:
         outputs = []
         while self._delayed and self._delayed[0][0] <= now_ns:

@@ -50,6 +50,9 @@ class _RefusedConnection:
     def write_progressed(self, now_ns: int, *, finished: bool) -> None:
         pass
 
+    def octets_acknowledged(self, now_ns: int) -> None:
+        pass
+
     def wake(self, now_ns: int) -> api.Out:
         return b""
 

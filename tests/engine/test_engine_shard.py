@@ -24,6 +24,7 @@ class FakeSession:
     def __init__(self, output: api.Out = b"", pending_action: int = api.NOTHING, expect: int = 0) -> None:
         self.output, self.first_action, self.expect = output, pending_action, expect
         self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
+        self.timeout_ns = 0  # for each progress of a write, if there is a limit
         self.received = b""
         self.events: list[str] = []
         self.reason = ""
@@ -48,6 +49,12 @@ class FakeSession:
 
     def write_progressed(self, now_ns: int, *, finished: bool) -> None:
         self.events.append("write finished" if finished else "write progressed")
+        if self.timeout_ns:
+            self.deadline_ns = now_ns + self.timeout_ns
+
+    def octets_acknowledged(self, now_ns: int) -> None:
+        self.events.append("octets acknowledged")
+        self.deadline_ns = now_ns + self.timeout_ns
 
     def wake(self, now_ns: int) -> api.Out:
         self.events.append("wake")
@@ -272,7 +279,9 @@ class _SlowReader:
 
     def __init__(self, out: api.Out, expect: int) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
-        self.shard, self.client = Shard(), FakeSession()
+        self.now_ns = 10**9
+        self.shard, self.client = Shard(lambda: self.now_ns), FakeSession()
+        self.client.timeout_ns = 10**9
         self.connection = self.shard.connect(self.client, Route(socket.AF_INET, self.listener.getsockname()))
         assert self.connection is not None
         self.peer, _ = self.listener.accept()
@@ -323,4 +332,28 @@ def test_kernel_keeps_little_of_a_large_write_unsent() -> None:
     slow = _SlowReader((b"head", b"y" * 20_000_000), 20_000_004)
     assert slow.connection is not None
     assert slow.connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
+    slow.close()
+
+
+def test_peer_that_takes_little_is_not_overdue_and_one_that_stops_reading_is() -> None:
+    """A peer may take less than makes its socket writable for the kernel: then there is no event, and yet progress."""
+    slow = _SlowReader((b"head", b"y" * 20_000_000), 20_000_004)
+    connection = slow.connection
+    assert connection is not None
+    for _ in range(3):
+        queued_bytes = connection.unacknowledged_bytes()
+        while connection.unacknowledged_bytes() == queued_bytes:
+            slow.peer.recv(1000)
+        slow.now_ns += 2 * 10**9
+        slow.shard.check_deadlines()
+        assert slow.client.events[-1] == "octets acknowledged"
+        assert slow.client.deadline_ns == slow.now_ns + 10**9
+    queued_bytes = 0
+    while connection.unacknowledged_bytes() != queued_bytes:  # what the peer's kernel still takes
+        queued_bytes = connection.unacknowledged_bytes()
+        slow.shard.check_deadlines()
+    assert not slow.client.reason
+    slow.now_ns += 2 * 10**9
+    slow.shard.check_deadlines()
+    assert slow.client.reason == api.TIMEOUT
     slow.close()

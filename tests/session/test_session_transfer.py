@@ -90,3 +90,47 @@ def test_session_waits_since_the_last_progress(finished: bool) -> None:
     feed = in_transfer()
     feed.write_progressed(finished=finished)
     assert feed.session.waiting_since_ns == feed.now_ns
+
+
+TIMEOUT = 1000 * MS  # of a feed
+
+
+def test_timeout_begins_anew_with_each_progress_and_with_the_last_octet() -> None:
+    feed = in_transfer()
+    for _ in range(5):
+        feed.now_ns += TIMEOUT - 2 * MS
+        assert feed.session.deadline_ns > feed.now_ns
+        feed.write_progressed()
+        assert feed.session.deadline_ns == feed.now_ns + TIMEOUT
+    feed.write_progressed(finished=True)
+    assert feed.session.deadline_ns == feed.now_ns + TIMEOUT
+    feed.now_ns += TIMEOUT - 2 * MS
+    feed.session.octets_acknowledged(feed.now_ns)  # what the kernel has taken is still on its way
+    assert feed.session.deadline_ns == feed.now_ns + TIMEOUT
+    feed.now_ns += TIMEOUT - 2 * MS
+    feed.receive(b"250 o")  # a part of a reply does not extend it
+    assert feed.session.deadline_ns == feed.now_ns + MS
+
+
+def test_each_wait_has_the_whole_timeout() -> None:
+    feed = ClientFeed(repeated(), iterations=1)
+    for reply in (*UNTIL_DATA, b"250 ok\r\n", b"221 bye\r\n"):
+        assert feed.session.deadline_ns == feed.now_ns + TIMEOUT
+        feed.now_ns += TIMEOUT - 2 * MS
+        feed.receive(reply)
+
+
+def test_transfer_that_stops_is_a_timeout_while_sending() -> None:
+    feed = in_transfer()
+    feed.lose_connection(api.TIMEOUT)
+    assert feed.recorder.errors == {"timeout": 1}
+    assert feed.recorder.details == ["while sending (message)"]
+
+
+def test_pause_behind_a_slow_write_keeps_its_time() -> None:
+    steps = (Step(s.COMMAND, b"x" * 10), Step(s.PAUSE, pause_ns=5 * TIMEOUT), command_step(b"QUIT", 221))
+    feed = ClientFeed(Script.of("pause", steps, teardown=2))
+    feed.receive(b"220 s\r\n")
+    feed.write_progressed()
+    feed.write_progressed(finished=True)
+    assert feed.session.deadline_ns == feed.session.wake_ns + TIMEOUT
