@@ -88,7 +88,10 @@ METRICS: Final = (
     MetricFamily("dropped", "Open model with `when-busy: drop`: arrivals for which no connection was free.", ("dropped",)),
     MetricFamily("interrupted", "Messages interrupted by the end of the run.", ("interrupted",)),
     MetricFamily("errors", "Connections and sessions that failed.", ("errors",)),
-    MetricFamily("errors.<kind>", "Those of one kind: `connect_refused`, `timeout`, `reset`, `closed`, `tls_failed` …", ()),
+    MetricFamily(
+        "errors.<kind>", "Those of one kind: `connect_refused`, `timeout`, `reset`, `closed`, `tls_failed`, "
+        "`mixed_reply_codes` (lines of one reply have different codes; the last one counts) …", (),
+    ),
     MetricFamily("recipients.accepted", "RCPT commands with a 2yz reply.", ("recipients.accepted",)),
     MetricFamily("recipients.rejected", "RCPT commands with another reply.", ("recipients.rejected",)),
     MetricFamily("replies.<verb>", "Replies to a verb.", ()),

@@ -11,6 +11,8 @@ dictionary look-up. A reply that ends in a queue id is never equal to an earlier
 `PREFIXES`, the first octets of replies of one line. Code and enhanced code lie within those octets (`PREFIX_BYTES`), so
 replies that differ in either never share an entry.
 
+A malformed reply is never cached, because each is counted as an error. If its lines have different codes, the last counts.
+
 The slow one parses replies, decides what follows, and caches the decision if an equal reply always leads to the same one.
 Decisions that depend on more than the beginning of a reply are never cached: refusals, groups, TLS, SASL, the several
 replies of LMTP, and sessions with a transcript.
@@ -195,13 +197,15 @@ class ClientSession(ScriptExecutor):
     def on_reply(self, reply: Reply, now_ns: int) -> api.Out:
         """Handle a reply that is due; return what to write."""
         step = self.step
+        if reply.malformed and reply.code and self.transcript is None:
+            self.recorder.error("mixed_reply_codes" if reply.mixed_codes else "malformed_reply", reply_text(reply))
         index = len(step.expected_replies) - self.replies_due if step.kind != s.MESSAGE else 0
         expected = step.expected_replies[index]
         if step.kind == s.AUTH and reply.code == 334:
             return self.answer_challenge(reply, now_ns)
         ok = expected.matches(reply.code)
         single = len(step.expected_replies) == 1
-        samples = self.recorder.samples(expected.verb, step.metric if single else "", reply.raw, ok)
+        samples = self.recorder.samples(expected.verb, step.metric if single else "", reply.decisive, ok)
         samples.append(now_ns - self.sent_ns + self.lateness)
         self.replies_due -= 1
         if expected.verb == "RCPT":
@@ -211,7 +215,7 @@ class ClientSession(ScriptExecutor):
             return self._group_reply(step, reply, ok, now_ns)
         if not ok:
             return self._unexpected_reply(step, reply, now_ns)
-        if self.transcript is None:
+        if self.transcript is None and not reply.malformed:
             reply_cache.store_reply(self.reply_caches, self.context.script, step, self.position, reply.raw, samples)
         return self._step_succeeded(now_ns)
 

@@ -483,3 +483,42 @@ def test_message_that_times_out_is_not_given_back() -> None:
     feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED)
     feed.lose_connection(api.TIMEOUT)
     assert feed.recorder.messages == {"accepted": 1, "failed": 1}
+
+
+@pytest.mark.parametrize("piece", [1, 1000])
+def test_reply_with_different_codes_is_an_error_each_time_and_its_last_line_decides(piece: int) -> None:
+    feed = ClientFeed(repeated(rcpts=2), iterations=3)
+    feed.receive_each(*GREETING_AND_EHLO)
+    for _ in range(3):
+        replies = (b"550-2.1.0 a\r\n250 2.1.0 b\r\n", b"250-2.1.5 a\r\n550 5.1.1 b\r\n", *MESSAGE_ACCEPTED[1:])
+        for reply in replies:
+            for at in range(0, len(reply), piece):
+                feed.receive(reply[at : at + piece])
+    assert feed.recorder.errors == {"mixed_reply_codes": 6}
+    assert feed.recorder.messages == {"accepted": 3}
+    assert feed.recorder.codes("MAIL") == {"250": 3}
+    assert feed.recorder.codes("RCPT") == {"550": 3, "250": 3}
+    assert "550-2.1.0 a" in feed.recorder.details[0]
+
+
+def test_group_with_a_reply_of_different_codes_is_not_cached() -> None:
+    feed = ClientFeed(TestGroups.SCRIPT, iterations=3)
+    feed.receive_each(*GREETING_AND_EHLO)
+    for _ in range(3):
+        assert feed.receive(b"250 ok\r\n550-no\r\n250 yes\r\n354 go\r\n") == b"x\r\n.\r\n"
+        feed.receive(b"250 ok\r\n")
+    assert feed.recorder.errors == {"mixed_reply_codes": 3}
+    assert feed.recorder.messages == {"accepted": 3}
+
+
+def test_message_whose_reply_begins_with_250_and_ends_with_550_is_rejected() -> None:
+    feed = ClientFeed(repeated(), iterations=2)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED[:3], b"250-a\r\n550 b\r\n")
+    assert feed.recorder.messages == {"rejected": 1}
+
+
+def test_reply_whose_last_line_has_no_code_is_an_error() -> None:
+    feed = ClientFeed(repeated(), iterations=2)
+    feed.receive_each(*GREETING_AND_EHLO)
+    assert feed.receive(b"250-a\r\nnonsense\r\n").startswith(b"RCPT")
+    assert feed.recorder.errors == {"malformed_reply": 1}
