@@ -92,8 +92,14 @@ METRICS: Final = (
         "errors.<kind>", "Those of one kind: `connect_refused`, `timeout`, `reset`, `closed`, `tls_failed`, "
         "`mixed_reply_codes` (lines of one reply have different codes; the last one counts) …", (),
     ),
-    MetricFamily("recipients.accepted", "RCPT commands with a 2yz reply.", ("recipients.accepted",)),
-    MetricFamily("recipients.rejected", "RCPT commands with another reply.", ("recipients.rejected",)),
+    MetricFamily(
+        "recipients.accepted", "RCPT commands with a 2yz reply; with LMTP, recipients with a 2yz reply after the final dot.",
+        ("recipients.accepted",),
+    ),
+    MetricFamily(
+        "recipients.rejected", "RCPT commands with another reply; with LMTP, also recipients with one after the final dot.",
+        ("recipients.rejected",),
+    ),
     MetricFamily("replies.<verb>", "Replies to a verb.", ()),
     MetricFamily(
         "replies.<verb>.<code>", "Replies to a verb with a code, or with a class of codes.",

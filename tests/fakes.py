@@ -22,6 +22,7 @@ class FakeRecorder:
     def __init__(self, reply_count: int = 64) -> None:
         self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
         self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
+        self.recipients_accepted = self.recipients_rejected = 0
         self.replies: dict[tuple[str, str, bytes, bool], list[int]] = defaultdict(list)
         self.timings: dict[tuple[str, bool], list[int]] = defaultdict(list)
         self.errors: Counter[str] = Counter()

@@ -137,6 +137,7 @@ class ClientSession(ScriptExecutor):
         if self.done:
             pass
         elif reason == api.STOPPED:
+            self._accept_for_some()
             waits_ns = [max(0, now_ns - self.waiting_since_ns)] * self.messages_open
             self.recorder.censor(self.unanswered(now_ns), waits_ns)
             self.recorder.interrupted += self.messages_open
@@ -273,6 +274,9 @@ class ClientSession(ScriptExecutor):
 
     def _group_reply(self, step: Step, reply: Reply, ok: bool, now_ns: int) -> api.Out:
         """Handle one of several replies to a step; decide once the last one has come."""
+        if step.kind == s.MESSAGE and reply.code:
+            self.recorder.recipients_accepted += ok
+            self.recorder.recipients_rejected += not ok
         if reply.code in (0, 421) and step.on_unexpected != s.CONTINUE:
             return self._unexpected_reply(step, reply, now_ns)  # no others follow it
         self._group_replies.append(reply)
@@ -319,7 +323,7 @@ class ClientSession(ScriptExecutor):
             self.give_back(reply_text(reply))
             return b""
         if reply.code == 421:
-            if step.on_unexpected == s.ABORT_TRANSACTION:
+            if step.on_unexpected == s.ABORT_TRANSACTION and not self._accept_for_some():
                 self.complete_transaction(False, now_ns)
             return self.fail("closed_421", reply_text(reply))
         if step.on_unexpected == s.ABORT_SESSION:
@@ -359,6 +363,19 @@ class ClientSession(ScriptExecutor):
             self.give_back(reply_text(reply))
         else:
             self.fail("closed_421", reply_text(reply))
+
+    def fail_messages(self, kind: str, detail: str) -> None:
+        self._accept_for_some()
+        super().fail_messages(kind, detail)
+
+    def _accept_for_some(self) -> bool:
+        """Count a message as accepted if the session ends when some of its recipients were (LMTP); return whether it was."""
+        replies, self._group_replies = self._group_replies, []
+        if self.step.kind != s.MESSAGE or not self.messages_open or all(reply.code // 100 != 2 for reply in replies):
+            return False
+        self.messages_open -= 1
+        self.recorder.accepted += 1
+        return True
 
     def fail(self, kind: str, detail: str) -> api.Out:
         """End the session with an error: request the close of its connection."""

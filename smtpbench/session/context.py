@@ -44,6 +44,7 @@ class SessionRecorder(Protocol):
     Attributes:
         reply_caches: One cache for each expected reply of the script.
         accepted, rejected, failed, dropped, interrupted: Messages by outcome.
+        recipients_accepted, recipients_rejected: LMTP: recipients by their replies after the final dot.
     """
 
     reply_caches: list[dict[bytes, Any]]
@@ -52,6 +53,8 @@ class SessionRecorder(Protocol):
     failed: int
     dropped: int
     interrupted: int
+    recipients_accepted: int
+    recipients_rejected: int
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
         """Return the list for the latencies of this verb's replies that begin like `raw`."""

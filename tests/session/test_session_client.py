@@ -336,6 +336,28 @@ class TestLmtp:
             assert feed.receive(b"452 full\r\n").startswith(b"MAIL")
         assert feed.recorder.messages == {"accepted": 2}
         assert feed.recorder.codes("message") == {"250": 2, "452": 2}
+        assert (feed.recorder.recipients_accepted, feed.recorder.recipients_rejected) == (2, 2)
+
+    @pytest.mark.parametrize(
+        ("end", "error"),
+        [
+            pytest.param(lambda feed: feed.receive(b"421 closing\r\n"), "closed_421", id="421"),
+            pytest.param(lambda feed: feed.receive(b"what\r\n"), "malformed_reply", id="malformed"),
+            pytest.param(lambda feed: feed.lose_connection(api.CLOSED), "closed", id="closed"),
+            pytest.param(lambda feed: feed.lose_connection(api.TIMEOUT), "timeout", id="timeout"),
+            pytest.param(lambda feed: feed.lose_connection(api.STOPPED), "", id="stopped"),
+        ],
+    )
+    @pytest.mark.parametrize(("reply", "message"), [(b"250 one\r\n", "accepted"), (b"452 full\r\n", "")])
+    def test_message_that_was_accepted_for_one_recipient_is_accepted_however_the_session_ends(
+        self, reply: bytes, message: str, end: Callable[[ClientFeed], object], error: str
+    ) -> None:
+        feed = ClientFeed(repeated(rcpts=3, lmtp=True), iterations=2)
+        feed.receive_each(*GREETING_AND_EHLO, b"250 ok\r\n", *(b"250 ok\r\n",) * 3, b"354 go\r\n", reply)
+        end(feed)
+        assert set(feed.recorder.messages) == {message or {"": "interrupted", "closed_421": "rejected"}.get(error, "failed")}
+        assert set(feed.recorder.errors) == ({error} if error else set())
+        assert feed.recorder.recipients_accepted == (message == "accepted")
 
 
 def test_lateness_is_stored_above_the_service_time() -> None:
