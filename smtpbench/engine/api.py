@@ -63,7 +63,7 @@ class Session(Protocol):
     def receive(self, data: bytes, now_ns: int) -> Out:
         """Octets came from the peer; never empty."""
 
-    def write_progressed(self, now_ns: int, *, finished: bool) -> None:
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
         """The kernel did not take an output at once, and this is how it goes on.
 
         Called when the output is kept, whenever the kernel has taken more of it, and when it has taken the last octet. Never
@@ -71,7 +71,7 @@ class Session(Protocol):
 
         Args:
             now_ns: Time, nanoseconds.
-            finished: Nothing is left to write.
+            left_bytes: Octets that the kernel has not taken yet; 0 if it has the last.
         """
 
     def octets_acknowledged(self, now_ns: int) -> None:

@@ -343,7 +343,7 @@ class Shard:
                 self._watch(connection, _IN | _OUT)
                 if first:
                     connection.queued_bytes = connection.unacknowledged_bytes()
-                    connection.session.write_progressed(self._clock(), finished=False)
+                    connection.session.write_progressed(self._clock(), connection.outbox_bytes)
                 return
         if not connection.outbox and connection.session.pending_action:
             self._perform_action(connection)
@@ -355,9 +355,10 @@ class Shard:
         except OSError as error:
             self._write_failed(connection, error)
             return
-        if done or connection.outbox_bytes < kept_bytes:
+        left_bytes = connection.outbox_bytes
+        if left_bytes < kept_bytes:
             connection.queued_bytes = connection.unacknowledged_bytes()
-            connection.session.write_progressed(self._clock(), finished=done)
+            connection.session.write_progressed(self._clock(), left_bytes)
         if done:
             if not connection.tls and not connection.peer_closed:
                 self._fast_path[connection.fd] = connection.fast_path_entry

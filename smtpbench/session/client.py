@@ -223,7 +223,7 @@ class ClientSession(ScriptExecutor):
     def answer_challenge(self, reply: Reply, now_ns: int) -> api.Out:
         """Answer a 334 reply to an AUTH step. An exchange without an end ends the session."""
         assert self.sasl_exchange is not None  # an AUTH step begins with one
-        if self.sasl_exchange.exhausted:
+        if self.sasl_exchange.exhausted or now_ns > self.sasl_exchange.limit_ns:
             return self.fail("sasl_endless", f"the server goes on with AUTH: {reply_text(reply)}")
         self.recorder.samples("AUTH", "", reply.raw[:4], True).append(0)
         self.restart_timeout(now_ns)

@@ -35,11 +35,11 @@ from smtpbench.session.context import (
 )
 from smtpbench.session.output import decoded, joined, segments
 from smtpbench.session.reply_cache import EMPTY_CACHE
-from smtpbench.session.sasl_exchange import SaslExchange
+from smtpbench.session.sasl_exchange import MAX_TIMEOUTS, SaslExchange
 from smtpbench.session.script import Step
 from smtpbench.session.transcript import CLIENT, EVENT, Transcript
 from smtpbench.session.transfer import METRIC as TRANSFER
-from smtpbench.session.transfer import Transfer
+from smtpbench.session.transfer import Transfer, longest_ns
 from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, ReplyReader
 
 _NO_RECORDER: Any = None  # a session has no recorder before it is assigned an arrival
@@ -81,6 +81,7 @@ class ScriptExecutor:
         "transaction_samples",
         "transcript",
         "transfer",
+        "transfer_limit_ns",
         "wake_ns",
     )
 
@@ -107,6 +108,7 @@ class ScriptExecutor:
         self.recipients_rejected = 0
         self.sasl_exchange: SaslExchange | None = None
         self.transfer: Transfer | None = None
+        self.transfer_limit_ns = 0  # progress after it does not extend the timeout
         self.iterations_left = context.script.iterations
         self.iterating = False
         self.idle = False
@@ -317,7 +319,8 @@ class ScriptExecutor:
         return step.wire
 
     def _authenticate(self, step: Step, now_ns: int) -> api.Out:
-        exchange = SaslExchange(step.mechanism, step.credentials or self.context.credentials or ("", ""))
+        credentials = step.credentials or self.context.credentials or ("", "")
+        exchange = SaslExchange(step.mechanism, credentials, now_ns + MAX_TIMEOUTS * self.context.timeout_ns)
         self.sasl_exchange = exchange
         self.on_sent(exchange.shown_command, now_ns)
         self.await_replies(step, now_ns)
@@ -356,7 +359,7 @@ class ScriptExecutor:
         self.sent_ns = now_ns
         self.timeout_ns = self.context.timeout_ns
 
-    def write_progressed(self, now_ns: int, *, finished: bool) -> None:
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
         """Note that the kernel takes a write in parts.
 
         As long as octets flow, the timeout begins anew. Once it has the last octet, the latency of the reply begins, and
@@ -365,8 +368,9 @@ class ScriptExecutor:
         transfer = self.transfer
         if transfer is None:
             transfer = self.transfer = Transfer(self.step, self.sent_ns, now_ns)
+            self.transfer_limit_ns = now_ns + longest_ns(left_bytes, self.context.timeout_ns)
         transfer.progress_ns = now_ns
-        if not finished:
+        if left_bytes:
             self._allow_progress(now_ns)
             return
         self.transfer = None
@@ -384,7 +388,7 @@ class ScriptExecutor:
         self._allow_progress(now_ns)
 
     def _allow_progress(self, now_ns: int) -> None:
-        if not self.done:
+        if not self.done and now_ns < self.transfer_limit_ns:
             self.timeout_ns = max(self.timeout_ns, now_ns - self.sent_ns + self.context.timeout_ns)
 
     @property

@@ -153,7 +153,7 @@ class ServerSession(CommandHandlers):
             return self.close_with(CLOSING_421)
         return self.process_buffer(now_ns)
 
-    def write_progressed(self, now_ns: int, *, finished: bool) -> None:
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
         pass  # a server measures nothing
 
     def octets_acknowledged(self, now_ns: int) -> None:

@@ -7,6 +7,20 @@ from smtpbench.session.script import Step
 
 #: Metric of the time from the first octet of a message, or of a chunk of it, to its last.
 METRIC = "transfer"
+#: A server that takes less in the time of one timeout is too slow in the long run, octets.
+_LEAST_BYTES = 64 * 1024
+#: How many timeouts it has beyond that.
+_EXTRA_TIMEOUTS = 40
+
+
+def longest_ns(size_bytes: int, timeout_ns: int) -> int:
+    """Return how long a transfer may go on: each progress begins the timeout anew, and a few octets each time take for ever.
+
+    Args:
+        size_bytes: What is to be written.
+        timeout_ns: The timeout.
+    """
+    return timeout_ns * (_EXTRA_TIMEOUTS + size_bytes // _LEAST_BYTES)
 
 
 class Transfer:

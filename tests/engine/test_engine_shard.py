@@ -47,8 +47,8 @@ class FakeSession:
             self.pending_action = api.CLOSE
         return b""
 
-    def write_progressed(self, now_ns: int, *, finished: bool) -> None:
-        self.events.append("write finished" if finished else "write progressed")
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
+        self.events.append("write progressed" if left_bytes else "write finished")
         if self.timeout_ns:
             self.deadline_ns = now_ns + self.timeout_ns
 

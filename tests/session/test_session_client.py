@@ -12,7 +12,7 @@ from fakes import ClientFeed, command_step, message_step, repeated, transaction
 from smtpbench.engine import api
 from smtpbench.session import script as s
 from smtpbench.session.context import LATE_SHIFT, WAIT
-from smtpbench.session.sasl_exchange import MAX_RESPONSES
+from smtpbench.session.sasl_exchange import MAX_RESPONSES, MAX_TIMEOUTS
 from smtpbench.session.script import ExpectedReply, Script, Step
 
 GREETING_AND_EHLO = (b"220 s.example\r\n", b"250 s.example\r\n")
@@ -318,6 +318,16 @@ class TestAuth:
             sent.append(feed.receive(challenge))
         assert feed.session.pending_action == api.CLOSE
         assert len(sent) <= MAX_RESPONSES + 1
+
+    def test_exchange_whose_challenges_come_shortly_before_the_timeout_has_a_limit(self) -> None:
+        feed = ClientFeed(self.script("LOGIN"), credentials=("u", "secret"))
+        feed.receive_each(*GREETING_AND_EHLO)
+        begun_ns = feed.now_ns
+        while feed.session.pending_action != api.CLOSE:
+            feed.now_ns = feed.session.deadline_ns - 2_000_000
+            feed.receive(b"334 YQ==\r\n")
+        assert feed.now_ns - begun_ns <= (MAX_TIMEOUTS + 1) * feed.session.context.timeout_ns
+        assert feed.recorder.errors == {"sasl_endless": 1}
         assert feed.recorder.errors == {"sasl_endless": 1}
 
     def test_challenge_beyond_the_mechanism_is_cancelled(self) -> None:

@@ -134,3 +134,27 @@ def test_pause_behind_a_slow_write_keeps_its_time() -> None:
     feed.write_progressed()
     feed.write_progressed(finished=True)
     assert feed.session.deadline_ns == feed.session.wake_ns + TIMEOUT
+
+
+def test_transfer_of_a_few_octets_at_a_time_ends_after_all() -> None:
+    feed = in_transfer()
+    begun_ns = feed.now_ns
+    for _ in range(1000):
+        feed.now_ns += TIMEOUT - 2 * MS
+        if feed.session.deadline_ns < feed.now_ns:
+            break
+        feed.session.octets_acknowledged(feed.now_ns)
+    else:
+        pytest.fail("it goes on for ever")
+    assert feed.now_ns - begun_ns > 40 * TIMEOUT  # what is in transfer is 300,000 octets
+
+
+@pytest.mark.parametrize("piece", [b"2", b"250-more\r\n", b"250 "])
+def test_octets_of_a_reply_that_trickle_in_do_not_extend_its_timeout(piece: bytes) -> None:
+    feed = ClientFeed(repeated(), iterations=1)
+    feed.receive_each(*UNTIL_DATA[:2])
+    deadline_ns = feed.session.deadline_ns
+    for _ in range(3):
+        feed.now_ns += TIMEOUT // 4
+        feed.receive(piece)
+    assert feed.session.deadline_ns == deadline_ns
