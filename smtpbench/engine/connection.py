@@ -51,10 +51,12 @@ class Connection:
     """A socket that belongs to a shard. Only the shard calls it.
 
     Attributes:
+        client: The session, if the connection was opened here; None for one that was accepted.
         queued_bytes: Octets that the peer had not acknowledged after the last write of an output that the kernel takes in
             parts.
         unsent_limited: The kernel keeps at most UNSENT_BYTES unsent.
-        fast_path_entry: What the shard's fast path needs, as one tuple (read_bytes, receive, session, connection).
+        fast_path_entry: What the shard's fast path needs, as one tuple (recvmsg, receive, session, connection). recvmsg is
+            None for a connection that was accepted.
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
         pending: Returns how many octets the TLS layer holds, which epoll does not report.
         mask: Events that the epoll watches for, -1 before the first change.
@@ -62,6 +64,7 @@ class Connection:
     """
 
     __slots__ = (
+        "client",
         "closing",
         "connecting",
         "failure",
@@ -78,7 +81,6 @@ class Connection:
         "recv",
         "send",
         "server_name",
-        "server_side",
         "session",
         "sock",
         "tls",
@@ -87,8 +89,8 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *, server_name: str | None,
-        server_side: bool,
+        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *,
+        client: api.OutgoingSession | None = None, server_name: str | None = None,
     ) -> None:  # fmt: skip
         self.sock = sock
         self.fd = sock.fileno()
@@ -97,11 +99,11 @@ class Connection:
         self.session = session
         self.tls_context = context
         self.server_name = server_name
-        self.server_side = server_side
+        self.client = client
         self.outbox: list[bytes] = []
-        self.read_bytes = SERVER_READ_BYTES if server_side else CLIENT_READ_BYTES
-        self.fast_path_entry = (self.read_bytes, session.receive, session, self)
-        self.connecting = not server_side
+        self.read_bytes = SERVER_READ_BYTES if client is None else CLIENT_READ_BYTES
+        self.fast_path_entry = (sock.recvmsg if client else None, session.receive, session, self)
+        self.connecting = client is not None
         self.handshaking = False
         self.tls = False
         self.closing = False
@@ -119,7 +121,7 @@ class Connection:
             raise ValueError("no TLS context for this connection")
         self.sock = self.tls_context.wrap_socket(
             self.sock,
-            server_side=self.server_side,
+            server_side=self.client is None,
             do_handshake_on_connect=False,
             suppress_ragged_eofs=True,
             server_hostname=self.server_name,

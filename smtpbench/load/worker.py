@@ -86,7 +86,7 @@ class Worker:
             if domains
             else Recorders(script.reply_count, lmtp=script.lmtp)
         )
-        self.shard = Shard(alone=True)
+        self.shard = Shard(alone=True, note_read_delays=True)
         self.start_ns = 0
         self.end_ns = 0
         self._measure_ns = 0

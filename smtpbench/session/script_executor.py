@@ -11,7 +11,8 @@ Each message of an arrival is counted once, in the recorder that came with the a
 transaction ends, and failed if the session ends before.
 
 A latency sample is one integer, `service_ns + (late_us << LATE_SHIFT)`. late_us is how long after its intended start the
-arrival began. The service time begins with the write and ends with the read that completes the reply.
+arrival began. The service time begins when the write is given to the kernel, and ends when the kernel has received the last
+octets of the reply. The engine sets both times.
 
 The kernel takes nearly every write at once. Of a large message it takes a part, and more of it when the server has read. The
 engine then calls `write_progressed`, and the service time begins with the last octet. What came before it is the time of the
@@ -65,6 +66,7 @@ class ScriptExecutor:
         "pending_action",
         "position",
         "reader",
+        "received_ns",
         "recipients_accepted",
         "recipients_rejected",
         "recorder",
@@ -102,6 +104,7 @@ class ScriptExecutor:
         self.replies_due = 0
         self.lateness = 0
         self.sent_ns = 0
+        self.received_ns = 0
         self.session_deadline_ns = api.NEVER
         self.transaction_ns = 0
         self.recipients_accepted = 0
@@ -227,6 +230,14 @@ class ScriptExecutor:
             self.recorder.failed += self.messages_open
             self.messages_open = 0
 
+    @property
+    def waiting_since_ns(self) -> int:
+        """Since when the session has waited for the server, for a reply or for progress of a write; 0 if it does not."""
+        waits = not self.idle and not self.done and self.timeout_ns != api.NEVER and self.step.kind != s.PAUSE
+        if not waits:
+            return 0
+        return self.sent_ns if self.transfer is None else self.transfer.progress_ns
+
     def unanswered(self, now_ns: int) -> list[UnansweredSample]:
         """Return what is known of the latencies that are waited for: lower bounds, if the wait ends now without an answer.
 
@@ -235,12 +246,13 @@ class ScriptExecutor:
         if self.done or self.idle:
             return []
         step, context = self.step, self.context
-        waited_ns = max(0, now_ns - self.sent_ns)
+        in_transfer = self.transfer is not None and self.transfer.of_message and self.transfer.step is step
+        waited_ns = max(0, now_ns - (self.sent_ns if in_transfer else self.waiting_since_ns or now_ns))
         scheduled = self.intended_ns != UNSCHEDULED
         late_ns = max(0, now_ns - self.intended_ns) if scheduled else waited_ns
         metric = step.metric if self.replies_due else ""
         in_message = step.kind == s.MESSAGE and bool(self.replies_due)
-        if self.transfer is not None and self.transfer.of_message:
+        if in_transfer:
             metric, in_message = TRANSFER, False
         if step is context.greeting_step and not self.replies_due and not context.script.implicit_tls:
             metric = "connect"
@@ -336,8 +348,8 @@ class ScriptExecutor:
             self.pending_action = api.SLEEP
             self.wake_ns = now_ns + step.pause_ns
             # earlier writes may be stuck at a server that does not read
-            self.sent_ns = self.wake_ns
-            self.timeout_ns = self.context.timeout_ns
+            self.sent_ns = now_ns
+            self.timeout_ns = step.pause_ns + self.context.timeout_ns
         elif kind in (s.HALF_CLOSE, s.FIN):
             self.log_event(b"half-close", now_ns)
             self.pending_action = api.HALF_CLOSE if kind == s.HALF_CLOSE else api.FIN
@@ -391,11 +403,6 @@ class ScriptExecutor:
         if not self.done and now_ns < self.transfer_limit_ns:
             self.timeout_ns = max(self.timeout_ns, now_ns - self.sent_ns + self.context.timeout_ns)
 
-    @property
-    def waiting_since_ns(self) -> int:
-        """Since when nothing has happened that the session waits for."""
-        return self.sent_ns if self.transfer is None else self.transfer.progress_ns
-
     def restart_timeout(self, now_ns: int) -> None:
         """Allow the next reply the whole timeout again. Its latency still counts from the write."""
         self.timeout_ns = now_ns - self.sent_ns + self.context.timeout_ns
@@ -424,9 +431,9 @@ class ScriptExecutor:
 
     # -- records -------------------------------------------------------------------------------------------
 
-    def record_time(self, metric: str, now_ns: int) -> None:
+    def record_time(self, metric: str) -> None:
         """Record a time that no single reply gives, counted from the last write."""
-        self.recorder.timing(metric).append(now_ns - self.sent_ns + self.lateness)
+        self.recorder.timing(metric).append(self.received_ns - self.sent_ns + self.lateness)
 
     def record_session_time(self, now_ns: int) -> None:
         """Record how long the session took."""

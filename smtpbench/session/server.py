@@ -153,12 +153,6 @@ class ServerSession(CommandHandlers):
             return self.close_with(CLOSING_421)
         return self.process_buffer(now_ns)
 
-    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
-        pass  # a server measures nothing
-
-    def octets_acknowledged(self, now_ns: int) -> None:
-        pass
-
     def wake(self, now_ns: int) -> api.Out:
         outputs = []
         while self._delayed and self._delayed[0][0] <= now_ns:

@@ -47,12 +47,6 @@ class _RefusedConnection:
     def receive(self, data: bytes, now_ns: int) -> api.Out:
         return b""
 
-    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
-        pass
-
-    def octets_acknowledged(self, now_ns: int) -> None:
-        pass
-
     def wake(self, now_ns: int) -> api.Out:
         return b""
 
