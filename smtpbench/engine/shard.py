@@ -432,7 +432,8 @@ class Shard:
         except OSError as error:
             self._write_failed(connection, error)
             return
-        if connection.outbox_bytes < kept_bytes:
+        if connection.tls or connection.outbox_bytes < kept_bytes:
+            # the TLS layer takes a segment as a whole at the end; that the socket was writable is progress
             self._report_progress(connection)
         if done:
             if not connection.tls and not connection.peer_closed:

@@ -328,6 +328,27 @@ def test_write_that_the_kernel_takes_at_once_is_not_reported(out: api.Out) -> No
     slow.close()
 
 
+async def test_message_of_several_tls_records_is_taken_at_once(tls: servers.Tls) -> None:
+    out = (b"head", b"y" * 100_000)
+    client, server = TlsSession(out, api.START_TLS), TlsSession(b"", api.START_TLS, expect=100_004)
+    async with pair(client, server, tls=tls):
+        pass
+    assert server.received == b"".join(out)
+    assert not [event for event in client.events if event.startswith("write")]
+
+
+async def test_large_write_inside_tls_is_reported_as_it_progresses(tls: servers.Tls) -> None:
+    out = (b"head", b"y" * 5_000_000)
+    client, server = TlsSession(out, api.START_TLS), TlsSession(b"", api.START_TLS, expect=5_000_004)
+    async with pair(client, server, tls=tls):
+        pass
+    assert server.received == b"".join(out)
+    events = [event for event in client.events if event.startswith("write")]
+    assert events.count("write progressed") > 2
+    assert events.count("write finished") == 1
+    assert events[-1] == "write finished"
+
+
 def test_kernel_keeps_little_of_a_large_write_unsent() -> None:
     """Without a limit it takes megabytes, and the end of the write says nothing about when the last octet was sent."""
     slow = _SlowReader((b"head", b"y" * 20_000_000), 20_000_004)
