@@ -433,7 +433,7 @@ class Shard:
             self._write_failed(connection, error)
             return
         if connection.tls or connection.outbox_bytes < kept_bytes:
-            # the TLS layer takes a segment as a whole at the end; that the socket was writable is progress
+            # the TLS layer takes a segment as a whole, at its end; that the socket was writable is progress
             self._report_progress(connection)
         if done:
             if not connection.tls and not connection.peer_closed:
