@@ -160,8 +160,8 @@ def measure(case: Case, port: int) -> tuple[dict[str, list[float]], dict[str, An
             preexec_fn=pin_to(CLIENT_CORE), check=True, stdout=subprocess.DEVNULL,
         )  # fmt: skip
         tcpdump.send_signal(signal.SIGINT)
-        said = tcpdump.communicate()[1]
-        lost = next((int(line.split()[0]) for line in said.splitlines() if "dropped by kernel" in line), 0)
+        summary = tcpdump.communicate()[1]
+        lost = next((int(line.split()[0]) for line in summary.splitlines() if "dropped by kernel" in line), 0)
         result = json.loads(Path(folder, "out", "result.json").read_text())
         found = captured_us(list(segments(pcap, port)))
     return {metric: sorted(values) for metric, values in found.items()}, result, lost

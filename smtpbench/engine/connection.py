@@ -55,8 +55,7 @@ class Connection:
         queued_bytes: Octets that the peer had not acknowledged after the last write of an output that the kernel takes in
             parts.
         unsent_limited: The kernel keeps at most UNSENT_BYTES unsent.
-        fast_path_entry: What the shard's fast path needs, as one tuple (recvmsg, receive, session, connection). recvmsg is
-            None for a connection that was accepted.
+        fast_path_entry: What the shard's fast path needs, as one tuple (recvmsg, receive, session, connection).
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
         pending: Returns how many octets the TLS layer holds, which epoll does not report.
         mask: Events that the epoll watches for, -1 before the first change.
@@ -102,7 +101,7 @@ class Connection:
         self.client = client
         self.outbox: list[bytes] = []
         self.read_bytes = SERVER_READ_BYTES if client is None else CLIENT_READ_BYTES
-        self.fast_path_entry = (sock.recvmsg if client else None, session.receive, session, self)
+        self.fast_path_entry = (sock.recvmsg, session.receive, session, self)
         self.connecting = client is not None
         self.handshaking = False
         self.tls = False

@@ -8,6 +8,7 @@ for that epoll's descriptor, and the shard then serves a batch of ready connecti
 cancellation and signals stay trio's.
 
 The loop has a fast path for connections without TLS and with nothing left to write: read, take the time, `receive`, write.
+It serves the connections of one kind: those that were opened here, once there are any, or else those that were accepted.
 Everything else (connecting, TLS, partial writes, pending actions, errors) happens in `_serve_ready` and what it calls.
 
 Ready connections are served in groups. The shard reads from all connections of a group, then calls all their sessions,
@@ -77,9 +78,9 @@ _ACCEPT_PAUSE_NS = 100_000_000
 _ACCEPT_BATCH = 256
 
 
-#: What the fast path needs of a connection: `recvmsg` of one that was opened here, `session.receive`, the session (Any,
-#: because only the sessions of such a connection have times), the connection.
-_FastPathEntry = tuple[Callable[[int, int], Any] | None, Callable[[bytes, int], api.Out], Any, Connection]
+#: What the fast path needs of a connection: its socket's `recvmsg`, `session.receive`, the session (Any, because only the
+#: sessions of a connection that was opened here have times), the connection.
+_FastPathEntry = tuple[Callable[[int, int], Any], Callable[[bytes, int], api.Out], Any, Connection]
 
 
 class _Listener:
@@ -120,7 +121,9 @@ class Shard:
         self._poll_timeout_s = 0.001 if alone else 0.0
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
-        self._fast_path: dict[int, _FastPathEntry] = {}  # by descriptor
+        self._fast_path: dict[int, _FastPathEntry] = {}  # by descriptor; of connections of one kind only
+        self._opens = False
+        self._serve_group = self._serve_accepted
         self._listeners: dict[int, _Listener] = {}
         self._timers = Timers()
         self._epoll.register(self._timers.fd, _IN)
@@ -145,61 +148,39 @@ class Shard:
                 for first in range(0, len(events), _GROUP_SIZE):
                     self._serve_group(events[first : first + _GROUP_SIZE])
 
-    def _serve_group(self, events: list[tuple[int, int]]) -> None:
-        fast_path, read, write, readable = self._fast_path, os.read, os.write, _IN  # a little cheaper than recv and send
-        received: list[tuple[bytes, Ancillary, _FastPathEntry]] = []
+    def _serve_accepted(self, events: list[tuple[int, int]]) -> None:
+        """Serve a group of events, of which those of accepted connections matter most."""
+        fast_path, read, readable = self._fast_path, os.read, _IN  # a little cheaper than recv
+        received: list[tuple[bytes, _FastPathEntry]] = []
         others = []
         for fd, mask in events:
             entry = fast_path.get(fd)
             if entry is not None and mask == readable:
-                recvmsg = entry[0]
                 try:
-                    if recvmsg is None:
-                        received.append((read(fd, SERVER_READ_BYTES), (), entry))
-                    else:
-                        data, ancillary, _, _ = recvmsg(CLIENT_READ_BYTES, STAMP_BYTES)
-                        received.append((data, ancillary, entry))
+                    received.append((read(fd, SERVER_READ_BYTES), entry))
                 except BlockingIOError:
                     continue
                 except OSError as error:
                     self._socket_failed(entry[3], error)
             else:
                 others.append((fd, mask))
-        clock, offset_ns, note_delay = self._clock, self._kernel.offset_ns, self._read_delays_ns.append
-        now_ns = clock()
-        outputs = []
-        for data, ancillary, entry in received:
-            recvmsg, receive, session, connection = entry
+        now_ns = self._clock()
+        outputs: list[tuple[Any, _FastPathEntry]] = []
+        for data, entry in received:
             if not data:
-                self._end_of_input(connection)
+                self._end_of_input(entry[3])
                 continue
-            if recvmsg is not None:
-                if ancillary:  # as in `KernelClock.received_ns`, whose call would cost more than what it does
-                    seconds, nanoseconds = unpack_timespec(ancillary[0][2])
-                    received_ns = seconds * 1_000_000_000 + nanoseconds - offset_ns
-                    if not session.sent_ns <= received_ns <= now_ns:
-                        received_ns = self._kernel.received_ns(ancillary, session.sent_ns, now_ns)
-                    note_delay(now_ns - received_ns)
-                    session.received_ns = received_ns
-                else:
-                    session.received_ns = now_ns
-            out: Any = receive(data, now_ns)
+            out = entry[1](data, now_ns)
             if out:
                 outputs.append((out, entry))
-            elif session.pending_action:
-                self._perform_action(connection)
-        for out, (recvmsg, _, session, connection) in outputs:
-            if recvmsg is not None:
-                session.sent_ns = clock()
+            elif entry[2].pending_action:
+                self._perform_action(entry[3])
+        write = os.write
+        for out, (_, _, session, connection) in outputs:
             try:
                 sent = write(connection.fd, out)
-            except BlockingIOError:
-                sent = 0
-            except TypeError:  # a pair or segments: too rare to test for
-                self._write(connection, out)
-                continue
-            except OSError as error:
-                self._write_failed(connection, error)
+            except (OSError, TypeError) as error:
+                self._write_again(connection, out, error)
                 continue
             if sent != len(out):
                 self._write(connection, out[sent:])
@@ -208,13 +189,77 @@ class Shard:
         for fd, mask in others:
             self._serve_other(fd, mask)
 
+    def _serve_opened(self, events: list[tuple[int, int]]) -> None:
+        """Do the same for connections that were opened here, whose sessions are told the times of the kernel."""
+        fast_path, readable = self._fast_path, _IN
+        received: list[tuple[tuple[bytes, Ancillary, int, Any], _FastPathEntry]] = []
+        others = []
+        for fd, mask in events:
+            entry = fast_path.get(fd)
+            if entry is not None and mask == readable:
+                try:
+                    received.append((entry[0](CLIENT_READ_BYTES, STAMP_BYTES), entry))
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    self._socket_failed(entry[3], error)
+            else:
+                others.append((fd, mask))
+        clock, offset_ns, note_delay = self._clock, self._kernel.offset_ns, self._read_delays_ns.append
+        now_ns = clock()
+        outputs: list[tuple[Any, _FastPathEntry]] = []
+        for (data, ancillary, _, _), entry in received:
+            _, receive, session, connection = entry
+            if ancillary:  # as in `KernelClock.received_ns`, whose call would cost more than what it does
+                seconds, nanoseconds = unpack_timespec(ancillary[0][2])
+                received_ns = seconds * 1_000_000_000 + nanoseconds - offset_ns
+                if not session.sent_ns <= received_ns <= now_ns:
+                    received_ns = self._kernel.received_ns(ancillary, session.sent_ns, now_ns)
+                note_delay(now_ns - received_ns)
+                session.received_ns = received_ns
+            elif data:
+                session.received_ns = now_ns
+            else:
+                self._end_of_input(connection)
+                continue
+            out = receive(data, now_ns)
+            if out:
+                outputs.append((out, entry))
+            elif session.pending_action:
+                self._perform_action(connection)
+        write = os.write
+        for out, (_, _, session, connection) in outputs:
+            session.sent_ns = clock()
+            try:
+                sent = write(connection.fd, out)
+            except (OSError, TypeError) as error:
+                self._write_again(connection, out, error)
+                continue
+            if sent != len(out):
+                self._write(connection, out[sent:])
+            elif session.pending_action:
+                self._perform_action(connection)
+        for fd, mask in others:
+            self._serve_other(fd, mask)
+
+    def _write_again(self, connection: Connection, out: api.Out, error: OSError | TypeError) -> None:
+        """Write what the fast path could not."""
+        if isinstance(error, BlockingIOError | TypeError):  # a full buffer; a pair or segments, too rare to test for
+            self._write(connection, out)
+        else:
+            self._write_failed(connection, error)
+
+    def _enter_fast_path(self, connection: Connection) -> None:
+        if (connection.client is not None) is self._opens:
+            self._fast_path[connection.fd] = connection.fast_path_entry
+
     def _serve_other(self, fd: int, mask: int) -> None:
         """Serve an event that the fast path does not."""
         connection = self._connections.get(fd)
         if connection is not None:
             self._serve_ready(connection, mask)
         elif fd == self._timers.fd:
-            self._timers.run_due(self._clock())
+            self._timers.run_due(self._clock)
         elif fd in self._listeners:
             self._accept(self._listeners[fd])
 
@@ -267,6 +312,9 @@ class Shard:
         except OSError as error:
             session.connection_lost(connect_error_kind(error.errno or 0), _os_text(error.errno or 0), self._clock())
             return None
+        if not self._opens:
+            self._opens, self._serve_group = True, self._serve_opened
+            self._fast_path.clear()
         session.sent_ns = self._clock()
         error_number = sock.connect_ex(route.address)
         if error_number == errno.EINPROGRESS:
@@ -355,7 +403,7 @@ class Shard:
 
     def _start_session(self, connection: Connection) -> None:
         connection.connecting = False
-        self._fast_path[connection.fd] = connection.fast_path_entry
+        self._enter_fast_path(connection)
         now_ns = self._clock()
         if connection.client is not None:
             took_ns = handshake_ns(connection.sock)
@@ -437,7 +485,7 @@ class Shard:
             self._report_progress(connection)
         if done:
             if not connection.tls and not connection.peer_closed:
-                self._fast_path[connection.fd] = connection.fast_path_entry
+                self._enter_fast_path(connection)
             self._watch(connection, 0 if connection.peer_closed else _IN)
             if connection.session.pending_action:
                 self._perform_action(connection)
@@ -526,7 +574,7 @@ class Shard:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(sock, session, listener.tls)
             self._connections[connection.fd] = connection
-            self._fast_path[connection.fd] = connection.fast_path_entry
+            self._enter_fast_path(connection)
             self._epoll.register(connection.fd, _IN)
             self.connections_open += 1
             self._write(connection, session.connected(self._clock()))
