@@ -27,6 +27,7 @@ class FakeRecorder:
     def __init__(self, reply_count: int = 64) -> None:
         self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
         self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
+        self.recipients_accepted = self.recipients_rejected = 0
         self.replies: dict[tuple[str, str, bytes, bool], list[int]] = defaultdict(list)
         self.timings: dict[tuple[str, bool], list[int]] = defaultdict(list)
         self.errors: Counter[str] = Counter()
@@ -179,6 +180,10 @@ class ClientFeed:
     def receive_each(self, *replies: bytes) -> list[bytes]:
         """Feed replies one after the other; return what the session writes after each."""
         return [self.receive(reply) for reply in replies]
+
+    def write_progressed(self, *, finished: bool = False) -> None:
+        """Say that the kernel has taken a part of the last write, or the rest of it."""
+        self.session.write_progressed(self._tick(), 0 if finished else 300_000)
 
     def tls_started(self) -> bytes:
         self.session.pending_action = api.NOTHING
