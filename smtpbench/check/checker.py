@@ -70,6 +70,11 @@ class RuleResult:
     reproducibility: str = "1 of 1"
 
     @property
+    def severity(self) -> str:
+        """Return the severity of the verdict."""
+        return self.verdict.severity or self.rule.severity
+
+    @property
     def violated(self) -> bool:
         """Return whether the server violates the rule."""
         return self.verdict.status == r.VIOLATED

@@ -235,7 +235,7 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool
     rule = BY_NAME.get(suspect.violation.rule, DIVERGENCE)
     return Finding(
         rule.name,
-        rule.severity,
+        suspect.violation.severity or rule.severity,
         suspect.violation.actual,
         suspect.session_result.script,
         suspect.session_result.transcript,
@@ -270,13 +270,13 @@ def _campaign_data(
     request: FuzzRequest, stats: CampaignStats, findings: Sequence[Finding], untested: Callable[[Rule], str]
 ) -> dict[str, Any]:
     """Return the part of the result about cases, rules and findings."""
-    actual_by_rule: Mapping[str, str] = {finding.rule: finding.actual for finding in reversed(findings)}
+    first_of: Mapping[str, Finding] = {finding.rule: finding for finding in reversed(findings)}
     rules = (*RULES, DIVERGENCE) if request.peer else RULES
     evaluated = {DIVERGENCE.name} | {rule.name for rule in RULES if rule.invariant is not None} | TRACKED_RULES
 
-    def verdict_of(rule: Rule) -> tuple[str, str]:
-        if rule.name in actual_by_rule:
-            return r.VIOLATED, actual_by_rule[rule.name]
+    def verdict_of(rule: Rule) -> tuple[str, str] | tuple[str, str, str]:
+        if rule.name in first_of:
+            return r.VIOLATED, first_of[rule.name].actual, first_of[rule.name].severity
         if rule.name not in evaluated or not stats.run:
             return r.NOT_RUN, ""
         reason = untested(rule)

@@ -25,6 +25,7 @@ from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from smtpbench.engine import api
+from smtpbench.rules.rule import HANG
 from smtpbench.session.dialogue import CLOSING_CODES, HALF_CLOSE_EVENT, TLS_EVENT, Dialogue
 from smtpbench.session.transcript import CLIENT, SERVER, Transcript
 from smtpbench.smtp import command as c
@@ -76,11 +77,13 @@ class Violation(NamedTuple):
         rule: Name of the rule.
         actual: What the server did.
         cause: Tells it from other violations of the same rule.
+        severity: Severity of the violation; empty for that of the rule.
     """
 
     rule: str
     actual: str
     cause: str
+    severity: str = ""
 
 
 class _ReplyDue(NamedTuple):
@@ -357,8 +360,8 @@ class ReplyTracker:
         verb = b"LHLO " if self._lmtp else b"EHLO "
         return line.startswith(verb) and _CLEAN_DOMAIN.fullmatch(line[5:]) is not None
 
-    def _report(self, rule: str, actual: str, cause: str) -> None:
-        self.violations.append(Violation(rule, actual, cause))
+    def _report(self, rule: str, actual: str, cause: str, severity: str = "") -> None:
+        self.violations.append(Violation(rule, actual, cause, severity))
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -370,7 +373,7 @@ class ReplyTracker:
             endless: The session was ended because a reply had no end.
         """
         if endless:
-            self._report("health", "the server sent a reply without an end", "a reply without an end")
+            self._report("health", "the server sent a reply without an end", "a reply without an end", HANG)
         if self.lenient:
             return
         closed_by_server = end_reason in (api.CLOSED, api.CONNECTION_RESET)
@@ -395,7 +398,8 @@ class ReplyTracker:
             verb = self._replies_due[0].verb
             name = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
             what = {state.MESSAGE: "the end of the message text", state.BANNER: "the connection"}.get(verb, name)
-            self._report("health", f"the server did not reply to {what} in state {self._state!r}", f"no reply to {name}")
+            actual = f"the server did not reply to {what} in state {self._state!r}"
+            self._report("health", actual, f"no reply to {name}", HANG)
 
     def _extra_reply_violation(self, actual: str) -> Violation:
         if not (self._extra_in_text or self._extra_text):

@@ -123,7 +123,7 @@ def test_success_out_of_order_moves_the_state_of_the_server() -> None:
 
 def test_missing_reply_is_reported() -> None:
     assert find_violations(transcript(*HELLO, b"NOOP\r\n", end_reason=api.TIMEOUT)) == [
-        Violation("health", "the server did not reply to NOOP in state 'ready'", "no reply to NOOP")
+        Violation("health", "the server did not reply to NOOP in state 'ready'", "no reply to NOOP", "hang")
     ]
     assert (
         rules(*HELLO, b"AUTH PLAIN AAAA\r\n", end_reason=api.TIMEOUT) == []

@@ -23,6 +23,8 @@ from smtpbench.report.html.common import (
 )
 from smtpbench.report.html.latency import metric_names
 from smtpbench.report.reading.findings import (
+    BROKEN_MARKS,
+    MARK_TONES,
     SavedVerdict,
     cases_of,
     families_of,
@@ -36,10 +38,7 @@ from smtpbench.rules.rule import NOT_RUN
 from smtpbench.text import plural
 
 _NOT_RUN_MARK = "not run"
-_MARK_TONES = {
-    "pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn", "inconclusive": "info",
-}  # fmt: skip
-_MARK_ORDER = ("SECURITY", "VIOLATION", "warning", "advice", "inconclusive", "pass", _NOT_RUN_MARK)
+_MARK_ORDER = (*BROKEN_MARKS, "inconclusive", "pass", _NOT_RUN_MARK)
 _MAX_RULES = 500
 
 
@@ -83,7 +82,7 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
 
 
 def _cell(mark: str) -> Cell:
-    return Cell(mark, _MARK_TONES.get(mark, "faint"))
+    return Cell(mark, MARK_TONES.get(mark, "faint"))
 
 
 def _target_gone(saved: Saved, prefix: str) -> list[Block]:
@@ -107,7 +106,7 @@ def _cards(saved: Saved) -> Block:
     for mark in _MARK_ORDER:
         if counts[mark]:
             noun = "rule" if counts[mark] == 1 else "rules"
-            cards.append(Card(mark, f"{counts[mark]:,}", noun, _MARK_TONES.get(mark, "")))
+            cards.append(Card(mark, f"{counts[mark]:,}", noun, MARK_TONES.get(mark, "")))
     return Cards(cards)
 
 

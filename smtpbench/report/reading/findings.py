@@ -13,6 +13,8 @@ from smtpbench.report.reading.lenient import MAX_ENTRIES, entries, items, mappin
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.rule import (
     ADVICE,
+    CRASH,
+    HANG,
     INCONCLUSIVE,
     NOT_RUN,
     PASS,
@@ -25,10 +27,19 @@ from smtpbench.rules.rule import (
 )
 
 #: Severities on the scale of formats that have three levels: error, warning, note.
-LEVELS: Final = {SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
+LEVELS: Final = {CRASH: "error", HANG: "error", SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
 _STATUSES = (PASS, VIOLATED, INCONCLUSIVE)
 _MARKS: Final = {PASS: "pass", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
-_BROKEN_MARKS: Final = {SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice"}
+_BROKEN_MARKS: Final = {
+    CRASH: "CRASH", HANG: "HANG", SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice",
+}  # fmt: skip
+#: Marks of violations, the most severe first.
+BROKEN_MARKS: Final = tuple(_BROKEN_MARKS.values())
+#: Mark of a verdict → its tone in reports.
+MARK_TONES: Final[Mapping[str, str]] = {
+    _MARKS[PASS]: "good", _MARKS[INCONCLUSIVE]: "info",
+    **{mark: "bad" if mark.isupper() else "warn" for mark in BROKEN_MARKS},
+}  # fmt: skip
 _MAX_PATH = 500
 _APPENDIX = 1000  # sorts appendix F after the last section
 
@@ -40,7 +51,7 @@ class SavedVerdict(NamedTuple):
         name: Name of the rule.
         id: Its number in the register.
         section: Section of the RFC, such as `RFC 5321 §4.1.1.4`.
-        severity: `security`, `violation`, `warning` or `advice`.
+        severity: Severity of the violation, or that of the rule.
         verdict: `pass`, `violation`, `inconclusive` or `not-run`.
         requirement: What the RFC requires.
         expected: The reply that is expected.
@@ -77,7 +88,7 @@ class SavedFinding:
         id: Its name within the result.
         rule: The rule that is violated.
         section: Section of the RFC.
-        severity: `security`, `violation`, `warning` or `advice`.
+        severity: Severity of the violation.
         requirement: What the RFC requires.
         actual: What the server did.
         reproducibility: How often it was seen again.

@@ -28,10 +28,15 @@ _MARKS = {INCONCLUSIVE: "?", NOT_RUN: "-"}
 _TOTALS = {
     "pass": ("passed", "passed"),
     "?": ("inconclusive", "inconclusive"),
+    "CRASH": ("CRASH", "CRASHES"),
+    "HANG": ("HANG", "HANGS"),
     "VIOLATION": ("VIOLATION", "VIOLATIONS"),
     "warning": ("warning", "warnings"),
 }
-_COLORS = {"pass": "32", "VIOLATION": "31;1", "SECURITY": "31;1;7", "warning": "33", "advice": "33", "?": "36"}
+_COLORS = {
+    "pass": "32", "VIOLATION": "31;1", "CRASH": "31;1;7", "HANG": "31;1;7", "SECURITY": "31;1;7", "warning": "33",
+    "advice": "33", "?": "36",
+}  # fmt: skip
 
 
 def mark(verdict: str, severity: str) -> str:
