@@ -8,14 +8,20 @@ which cases end, and how many run at the same time, therefore change nothing. Ca
 cause form one suspect; the case with the lowest number represents it.
 
 While cases run, a health check runs the unchanged scenario at a fixed interval. Its latency is that of a well-behaved
-client, and its failure shows that the target died. Then no more cases begin, and the cases that were cut off are the
-candidates for the crash.
+client, and its failure shows that the target died. If nobody starts it again, no more cases begin.
 
-After the last case, the suspects are confirmed and shrunk, one after the other (`fuzz.confirmation`).
+A target that dies cuts off all its sessions. What the rules say of their ends waits until it is known whether it died
+(`fuzz.losses`). After the last case, the cases that were cut off at the same moment run again, to find the one that kills
+the target (`fuzz.crash_search`). One crash is one finding: of the sessions that it cut off, nothing else is reported. If the
+target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first.
+
+Then the other suspects are confirmed and shrunk, one after the other (`fuzz.confirmation`).
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,12 +30,17 @@ from typing import Protocol
 
 import trio
 
+from smtpbench.engine import api
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
+from smtpbench.fuzz.crash_search import CrashSearch
+from smtpbench.fuzz.losses import END_RULES, CutOffCase, Loss, Losses, last_verb, likelihood
 from smtpbench.fuzz.mutation import Mutation, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect
-from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, NumberedResult, TargetHealth
+from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, TargetHealth
+from smtpbench.rules import rule as r
+from smtpbench.rules.crash import is_cut_off
 from smtpbench.rules.discover import is_silent, silence_text
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.rules.target_info import TargetInfo
@@ -46,6 +57,13 @@ _MIN_SLOW_NS = 500 * NS_PER_MS
 _BASELINE_SESSIONS = 4
 #: Cases that begin before the event loop handles replies.
 _CASES_PER_CHECKPOINT = 16
+#: Candidates of a crash to keep besides the likeliest one.
+_MAX_CANDIDATES = 10
+#: Time for finding the cases that kill the target, in times that shrinking one may take.
+_SEARCHES = 2
+#: Causes of crashes that are not proved.
+_DIED = "the server died"
+_GONE = "the target is gone"
 #: More than any campaign lasts, nanoseconds.
 _UNLIMITED_NS = 1 << 62
 
@@ -119,9 +137,13 @@ class Campaign:
         self._plan = plan
         self._oracle = Oracle(target_info, strict=plan.strict)
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
-        self._health = TargetHealth(baseline, self._with_end(script.steps))
+        self._losses = Losses(script)
+        self._health = TargetHealth(baseline, self._with_end(script.steps), self._losses.refuse)
+        self._crash_search = CrashSearch(baseline, self._health, script)
         self._slow_ns = _MIN_SLOW_NS
-        self._cut_off: list[NumberedResult] = []
+        #: verb that the server was processing → the first case that was cut off then, alone
+        self._closed: dict[str, CutOffCase] = {}
+        self._latest: deque[CutOffCase] = deque(maxlen=max(_MAX_CANDIDATES, plan.connections))
         self._running = 0
         self._wake_at = 0
         self._wake = trio.Event()
@@ -146,9 +168,7 @@ class Campaign:
             await self._run_cases(nursery)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
-        self.stats.target_gone = self._health.gone
-        if self.stats.target_gone:
-            await self._add_crash()
+        await self._find_crashes()
         await self._confirm_suspects(report_progress)
         return self.stats
 
@@ -215,17 +235,23 @@ class Campaign:
         self, nursery: trio.Nursery, number: int, session_result: SessionResult, *peer_results: SessionResult
     ) -> None:
         dialogue = Dialogue.of(session_result.transcript)
-        self.stats.add(number, session_result, self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results))
+        violations = self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results)
+        case = CutOffCase(number, session_result, [violation for violation in violations if violation.rule in END_RULES])
+        if dialogue.greeted:
+            self._latest.append(case._replace(violations=()))
+        if is_cut_off(dialogue):  # what is wrong with its end depends on whether the target died
+            violations = [violation for violation in violations if violation.rule not in END_RULES]
+            self._losses.add(case)
+        self.stats.add(number, session_result, violations)
         self.stats.run += 1
         self.stats.answered += not is_silent(dialogue)
         assert isinstance(session_result.session, TrackedSession)
         self.stats.verbs |= session_result.session.tracker.answered
+        if dialogue.end_reason == api.CONNECT_REFUSED:
+            self._losses.refuse(case.end_ns)
         if not dialogue.greeted and not nursery.cancel_scope.cancel_called:
             nursery.start_soon(self._check_health_and_release)
             return
-        if dialogue.closed_without_221 and not dialogue.closed_with_reply:
-            self._cut_off.append((number, session_result))
-            del self._cut_off[: -2 * self._plan.connections]
         self._release_connection()
 
     async def _check_health_and_release(self) -> None:
@@ -249,19 +275,126 @@ class Campaign:
             self.stats.elapsed_s = trio.current_time() - started_s
             report_progress(self.stats)
             await self._health.check()
+            self._settle_losses(time.monotonic_ns())
+
+    # -- crashes ---------------------------------------------------------------------------------------------------
+
+    def _settle_losses(self, now_ns: int) -> None:
+        """Record the cases that were cut off and are no trace of a crash."""
+        sudden, known = self._losses.sudden, len(self._losses.sudden)
+        for case in self._losses.settle(now_ns):
+            self.stats.add(*case)
+            self._closed.setdefault(last_verb(case.session_result), case)
+        if len(sudden) > known and sudden[-1].refused:  # until the cause is found, and if the command is killed before
+            self._add_unproved_crash(sudden[-1], _DIED, "it was started again")
+
+    async def _find_crashes(self) -> None:
+        """Find the cases that killed the target, and record what else was cut off."""
+        self._settle_losses(_UNLIMITED_NS)
+        self.stats.suspects.pop(("health", _DIED), None)
+        self.stats.crash_candidates = []
+        sudden = self._losses.sudden
+        deadline_s = trio.current_time() + _SEARCHES * self._plan.shrink_s
+        loss, known = sudden[-1] if sudden else Loss(), dict[str, Suspect]()
+        for one in () if self._health.gone else (*sudden, Loss([*self._closed.values()])):
+            found = -1
+            # a loss is one death, and the cases that were cut off alone may be several
+            while not (self._health.gone or found == len(known) or (one.sudden and found >= 0)):
+                found = len(known)
+                await self._explain(one, known, deadline_s)
+            if self._health.gone:
+                loss = one
+                break
+        self._drop_ends_of_crashes(known)
+        self.stats.target_gone = self._health.gone
+        if self._health.gone and not known:
+            self._add_gone(loss)
+
+    async def _explain(self, loss: Loss, known: dict[str, Suspect], deadline_s: float) -> None:
+        """Find which case of a loss kills the target.
+
+        Args:
+            loss: The loss.
+            known: Verb that the target was processing when it died → the suspect that was proved.
+            deadline_s: When no search begins any more, time of trio.
+        """
+        by_verb = {last_verb(case.session_result): case for case in reversed(loss.cases)}
+        unknown = [case for case in loss.cases if last_verb(case.session_result) not in known]
+        fatal = (
+            await self._crash_search.find(unknown, self._slow_ns) if unknown and trio.current_time() < deadline_s else None
+        )
+        if fatal is not None:
+            shrink_s = min(self._plan.shrink_s, max(0.0, deadline_s - trio.current_time()))
+            suspect = await self._crash_search.prove(fatal, self._slow_ns, shrink_s)
+            known[last_verb(fatal.session_result)] = self._add_crash(suspect)
+            return
+        if self._health.gone or not loss.sudden:
+            return
+        explained = next((known[verb] for verb in by_verb if verb in known), None)
+        if explained is not None:
+            explained.hits += 1
+        elif loss.refused:
+            self._add_unproved_crash(loss, _DIED, "it was started again")
+        else:
+            for case in loss.cases:
+                self.stats.add(*case)
+
+    def _drop_ends_of_crashes(self, known: dict[str, Suspect]) -> None:
+        """Drop suspects that only say how a session ended in which the server died."""
+        suspects = self.stats.suspects
+        for key, suspect in list(suspects.items()):
+            verb = last_verb(suspect.session_result)
+            if key[0] in END_RULES and verb in known and is_cut_off(Dialogue.of(suspect.session_result.transcript)):
+                del suspects[key]
+                known[verb].hits += suspect.hits - 1
+                for closed_after, case in self._closed.items():
+                    if closed_after not in known:
+                        self.stats.add(*case)
+
+    def _add_crash(self, suspect: Suspect) -> Suspect:
+        """Record a case that kills the target, and return the suspect that stands for it."""
+        known = self.stats.suspects.setdefault((suspect.violation.rule, suspect.violation.cause), suspect)
+        known.hits += known is not suspect
+        return known
+
+    def _add_gone(self, loss: Loss) -> None:
+        """Record that the target is gone."""
+        latest = [*self._latest]
+        if self._health.hung:
+            # the sessions without a reply are one hang, and it began with the first of them
+            results = [case.session_result for case in latest]
+            for key, suspect in list(self.stats.suspects.items()):
+                if suspect.violation.severity == r.HANG and suspect.session_result in results:
+                    del self.stats.suspects[key]
+            waiting = [case for case in latest if Dialogue.of(case.session_result.transcript).end_reason == api.TIMEOUT]
+            latest = waiting or latest
+        latest.sort(key=lambda case: likelihood(case.session_result, self._script), reverse=True)
+        cases = latest if self._health.hung or not loss.cases else loss.cases
+        cut_off = max(loss.cut_off, len(cases))
+        self._add_unproved_crash(Loss(cases, cut_off), _GONE, "it did not come back")
+
+    def _add_unproved_crash(self, loss: Loss, cause: str, afterwards: str) -> None:
+        """Record a crash whose cause cannot be proved: the likeliest case, and the others as candidates."""
+        if not loss.cases:
+            return
+        likeliest, *others = loss.cases
+        hung = self._health.gone and self._health.hung
+        what = "stopped to greet, and accepts connections" if hung else "died"
+        cases = (
+            "this session was the only one at that moment"
+            if loss.cut_off < 2
+            else (f"of the {loss.cut_off} sessions at that moment, this one is the likeliest cause")
+        )
+        violation = Violation(
+            "health", f"the server {what}; {afterwards}; {cases}; this is not proved", cause, r.HANG if hung else r.CRASH
+        )
+        suspect = Suspect(likeliest.number, likeliest.session_result, violation, unproved=True)
+        earlier = self.stats.suspects.get(("health", cause))
+        suspect.hits += earlier.hits if earlier is not None else 0
+        self.stats.suspects["health", cause] = suspect
+        self.stats.crash_candidates = [case.session_result for case in others[:_MAX_CANDIDATES]]
 
     # -- confirmation ----------------------------------------------------------------------------------------------
-
-    async def _add_crash(self) -> None:
-        candidates = await self._health.find_crashing_case(self._cut_off)
-        if not candidates:
-            return
-        likeliest, *others = candidates
-        self.stats.crash_candidates = [session_result for _, session_result in others]
-        violation = Violation(
-            "health", "the target is gone: it closed this session and gave no greeting afterwards", "the target is gone"
-        )
-        self.stats.suspects["health", violation.cause] = Suspect(*likeliest, violation)
 
     async def _apply_controls(self) -> None:
         """Replace suspects whose control shows another cause. Several may turn out to be the same."""
@@ -284,7 +417,7 @@ class Campaign:
             await self._apply_controls()
         for key, suspect in list(suspects.items()):
             report_progress(self.stats)
-            if not self.stats.target_gone:
+            if not (self.stats.target_gone or suspect.tried or suspect.unproved):
                 await self._confirmation.confirm(key, suspect, self._slow_ns)
                 if not suspect.seen and key[1].startswith(SLOW):
                     del suspects[key]  # slow because of the load that the campaign itself makes

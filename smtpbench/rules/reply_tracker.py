@@ -140,6 +140,11 @@ class ReplyTracker:
         return len(self._replies_due)
 
     @property
+    def next_due(self) -> str:
+        """Return the verb or event whose reply is due next; empty if none is due, or if that cannot be told."""
+        return self._replies_due[0].verb if self._replies_due and not self.lenient else ""
+
+    @property
     def balanced(self) -> bool:
         """Return whether the server sent exactly the replies that were due. False if that cannot be predicted."""
         return not (self._replies_due or self._extra or self.lenient)

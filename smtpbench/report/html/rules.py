@@ -26,7 +26,9 @@ from smtpbench.report.reading.findings import (
     BROKEN_MARKS,
     MARK_TONES,
     SavedVerdict,
+    candidates_text,
     cases_of,
+    crash_candidates_of,
     families_of,
     finding_count_of,
     peer_of,
@@ -35,7 +37,6 @@ from smtpbench.report.reading.findings import (
 )
 from smtpbench.report.reading.head import head_of, label_of, seed_of, target_of
 from smtpbench.rules.rule import NOT_RUN
-from smtpbench.text import plural
 
 _NOT_RUN_MARK = "not run"
 _MARK_ORDER = (*BROKEN_MARKS, "inconclusive", "pass", _NOT_RUN_MARK)
@@ -86,11 +87,13 @@ def _cell(mark: str) -> Cell:
 
 
 def _target_gone(saved: Saved, prefix: str) -> list[Block]:
-    if not target_of(saved).gone:
+    candidates, gone = candidates_text(saved), target_of(saved).gone
+    if not (gone or candidates):
         return []
-    suspects = cases_of(saved).suspects
-    more = [f"{plural(suspects, 'more case')} may have crashed it: see candidates/"] if suspects else []
-    return [Notice(f"{prefix}the target stopped responding", more, "bad")]
+    more = [candidates] if candidates else []
+    more += [f"{short(one.file_name, 120)}, last sent: {short(one.last_sent, 120)}" for one in crash_candidates_of(saved)]
+    title = "the target stopped responding" if gone else "the target died and was started again"
+    return [Notice(f"{prefix}{title}", more, "bad")]
 
 
 def _cards(saved: Saved) -> Block:

@@ -25,6 +25,7 @@ from smtpbench.rules.rule import (
     WARNING,
     fails_command,
 )
+from smtpbench.text import plural
 
 #: Severities on the scale of formats that have three levels: error, warning, note.
 LEVELS: Final = {CRASH: "error", HANG: "error", SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
@@ -140,6 +141,18 @@ class FuzzCases(NamedTuple):
     suspects: int
 
 
+class CrashCandidate(NamedTuple):
+    """A further case that may have crashed the target.
+
+    Attributes:
+        file_name: Its file, relative to the result.
+        last_sent: The octets that it sent last.
+    """
+
+    file_name: str
+    last_sent: str
+
+
 def verdict_mark(verdict: str, severity: str) -> str:
     """Return a verdict as one word, in capitals for a severe violation."""
     if verdict == VIOLATED:
@@ -229,6 +242,19 @@ def cases_of(saved: Saved) -> FuzzCases:
     """Return the cases of a fuzzing campaign."""
     cases = mapping(saved.result, "cases")
     return FuzzCases(*(natural(cases.get(key)) for key in ("generated", "run", "may_have_killed_it")))
+
+
+def crash_candidates_of(saved: Saved) -> list[CrashCandidate]:
+    """Return the further cases that may have crashed the target, the likeliest first."""
+    found = records(saved.result.get("candidates")) if saved.kind == FUZZ else []
+    return [CrashCandidate(text(entry.get("file")), text(entry.get("last_sent"))) for entry in found]
+
+
+def candidates_text(saved: Saved) -> str:
+    """Return how many further cases may have crashed the target, and where they are; empty without any."""
+    count = cases_of(saved).suspects
+    listed = ", the likeliest first:" if crash_candidates_of(saved) else ": see candidates/"  # older results have no list
+    return f"{plural(count, 'more case')} may have crashed it{listed}" if count else ""
 
 
 def peer_of(saved: Saved) -> str:
