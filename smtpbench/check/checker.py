@@ -3,18 +3,21 @@
 Theory of operation
 ===================
 
-Several probes run at the same time, each session on a connection of its own. Rules that may crash the server or keep it
-busy (`Rule.exclusive`) come last, one after the other. Before them, the rules of which the server cut off a session run
-alone once more, because a server that dies cuts off the sessions of all rules. Each session of these rules runs beside an
-idle one (`rules.crash`), and after one that did not end with 221 the checker connects again to see whether the server still
-greets; it waits before that, because a process takes a moment to exit. A server that died or no longer greets violates
-`health`, and the session before is the evidence. Its rule is inconclusive. If something starts the server again, the session
-is repeated and the check goes on; otherwise the rules that are left are inconclusive.
+Several probes run at the same time, each session on a connection of its own. A server that dies cuts off the sessions of all
+rules, so the rules of which it cut off a session run again, one rule at a time. Rules that may crash the server or keep it
+busy (`Rule.exclusive`) come last, one session after the other.
+
+Each session of these rules runs beside an idle one (`rules.crash`). After an exclusive session that did not end with 221 the
+checker connects again to see whether the server still greets; it waits before that, because a process takes a moment to
+exit. A server that died or no longer greets violates `health`, and the session before is the evidence. Its rule is
+inconclusive. If something starts the server again, the session is repeated and the check goes on; otherwise the rules that
+are left are inconclusive.
 
 A violation counts if a second attempt shows it again. A violation that showed in one of two attempts is inconclusive: it
 deserves a look, but no build should fail for it.
 
-A rule passes only if the server replied to what its probe sent. Otherwise it is inconclusive.
+A rule passes only if the server replied to what its probe sent (`rules.tested`). Otherwise it is inconclusive. Which write
+a reply answers is decided by the reply tracker.
 
 The invariants are evaluated at the end, on the dialogues of all probes. Of a server that sends very much, the first
 `_MAX_KEPT_BYTES` are evaluated.
@@ -22,7 +25,7 @@ The invariants are evaluated at the end, on the dialogues of all probes. Of a se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -30,11 +33,13 @@ import trio
 
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off, run_watched
-from smtpbench.rules.discover import TARGET_GONE, outage, wait_until_back
+from smtpbench.rules.discover import TARGET_GONE, is_greeting, outage, wait_until_back
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.probe_steps import no_reply_text
+from smtpbench.rules.reply_tracker import match_replies
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
+from smtpbench.rules.tested import untested_text
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionResult, SessionRunner
 from smtpbench.session.script import Script
@@ -190,7 +195,12 @@ class Checker:
         assert rule.probe is not None
         assert rule.evaluate is not None
         scripts = rule.probe(self._target_info)
-        session_results = await (self._run_in_turn(rule, scripts) if alone else self._run_concurrently(scripts))
+        if rule.exclusive:
+            session_results = await self._run_in_turn(rule, scripts)
+        elif alone:
+            session_results = await self._run_watched(rule, scripts)
+        else:
+            session_results = await self._run_concurrently(scripts)
         dialogues = [Dialogue.of(session_result.transcript) for session_result in session_results]
         if not alone and any(map(is_cut_off, dialogues)):
             self._cut_off.add(rule.name)
@@ -206,13 +216,22 @@ class Checker:
                 return RuleResult(rule, r.inconclusive(f"the greeting is {code}"), session_result)
         if self._target_gone:
             return RuleResult(rule, r.inconclusive(TARGET_GONE), session_results[-1])
-        verdict = rule.evaluate(self._target_info, dialogues)
+        matched = [match_replies(dialogue, lmtp=self._target_info.lmtp) for dialogue in dialogues]
+        verdict = rule.evaluate(self._target_info, matched)
         if verdict.status == r.PASS:
-            reasons = enumerate(map(no_reply_text, dialogues))
-            verdict = next((r.inconclusive(reason, index) for index, reason in reasons if reason), verdict)
+            verdict = self._verdict_if_tested(rule, scripts, dialogues)
             if verdict.status != r.PASS:
                 self._unanswered.add(rule.name)
         return RuleResult(rule, verdict, session_results[verdict.dialogue_index] if session_results else None)
+
+    def _verdict_if_tested(self, rule: Rule, scripts: Sequence[Script], dialogues: Sequence[Dialogue]) -> Verdict:
+        """Return PASSED for a rule that the server keeps, or why the sessions of its probe do not show that."""
+        sessions = zip(scripts, dialogues, strict=True)
+        reasons = [untested_text(rule, self._target_info, script, dialogue) for script, dialogue in sessions]
+        if rule.evaluate is r.always_passed and not all(reasons):
+            # an invariant holds in each session by itself, and those that ended early show less and not nothing
+            reasons = [no_reply_text(dialogue) for dialogue in dialogues]
+        return next((r.inconclusive(reason, index) for index, reason in enumerate(reasons) if reason), r.PASSED)
 
     def _keep(self, session_results: Sequence[SessionResult], dialogues: Sequence[Dialogue], *, cut_off: bool) -> None:
         """Keep dialogues for the invariants, those that the server cut off only if they were alone and it did not die."""
@@ -223,17 +242,35 @@ class Checker:
             if self._kept_bytes <= _MAX_KEPT_BYTES:
                 self._dialogues.append((session_result, dialogue))
 
-    async def _run_concurrently(self, scripts: Sequence[Script]) -> list[SessionResult]:
+    async def _run_concurrently(
+        self, scripts: Sequence[Script], run_one: Callable[[Script], Awaitable[SessionResult]] | None = None
+    ) -> list[SessionResult]:
+        run_one = run_one or self._run_script
         session_results: dict[int, SessionResult] = {}
 
         async def run_script(index: int, script: Script) -> None:
             async with self._limiter:
-                session_results[index] = await self._run_script(script)
+                session_results[index] = await run_one(script)
 
         async with trio.open_nursery() as nursery:
             for index, script in enumerate(scripts):
                 nursery.start_soon(run_script, index, script)
         return [session_results[index] for index in range(len(scripts))]
+
+    async def _run_watched(self, rule: Rule, scripts: Sequence[Script]) -> list[SessionResult]:
+        """Run scripts at the same time, each beside an idle session; one after the other if the server dies of any."""
+        deaths: list[str] = []
+
+        async def run_script(script: Script) -> SessionResult:
+            watched = await run_watched(self._runner, script)
+            deaths.append(watched.death)
+            return watched.session_result
+
+        session_results = await self._run_concurrently(scripts, run_script)
+        if any(deaths) or not await is_greeting(self._runner, self._target_info):
+            await wait_until_back(self._runner, self._target_info)
+            return await self._run_in_turn(rule, scripts)
+        return session_results
 
     async def _run_in_turn(self, rule: Rule, scripts: Sequence[Script]) -> list[SessionResult]:
         """Run scripts one after the other, until the server dies or hangs in one of them."""

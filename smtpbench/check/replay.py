@@ -24,7 +24,7 @@ from smtpbench.rules.divergence import DIVERGENCE, find_divergence
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.finding import plain
 from smtpbench.rules.register import BY_NAME
-from smtpbench.rules.reply_tracker import find_violations
+from smtpbench.rules.reply_tracker import find_violations, match_replies
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
@@ -161,7 +161,7 @@ async def _replay_finding(
         return _Status(STILL_THERE if finding.rule in _CRASH_RULES else CANNOT_TELL, actual)
     if finding.severity == r.CRASH and is_cut_off(dialogue):
         return _Status(CANNOT_TELL, "the server closed the connection in place of a reply, and may have died")
-    violations = find_violations(session_result.transcript, lmtp=target_info.lmtp)
+    violations = find_violations(dialogue, lmtp=target_info.lmtp)
     actual = next((violation.actual for violation in violations if violation.rule == finding.rule), "")
     if not actual and rule.invariant is not None:
         actual = rule.invariant(target_info, dialogue)
@@ -186,7 +186,7 @@ async def _evaluate_probe(
         dialogue if index == dialogue_index else Dialogue.of((await runner.run(script)).transcript)
         for index, script in enumerate(scripts)
     ]
-    verdict = rule.evaluate(target_info, dialogues)
+    verdict = rule.evaluate(target_info, [match_replies(one, lmtp=target_info.lmtp) for one in dialogues])
     if verdict.status == r.VIOLATED:
         return _Status(STILL_THERE, verdict.actual)
     return _Status(FIXED) if verdict.status == r.PASS else _Status(CANNOT_TELL, verdict.actual)

@@ -68,5 +68,6 @@ RULES = (
         probe=_crash_scripts,
         evaluate=_evaluate_still_replying,
         exclusive=True,
+        allows_close=True,
     ),
 )

@@ -130,6 +130,7 @@ class Rule:
         evaluate: Evaluates the dialogues of the probe.
         invariant: Returns what is wrong with a dialogue; empty if nothing is.
         exclusive: The probe may crash the server or take long, so no other session runs at the same time.
+        allows_close: The server may close the connection in place of a reply to what the probe tests.
         allows_refused_greeting: The rule can be tested on a server that greets with 4yz or 5yz.
         by_exchange: The invariant evaluates each exchange by itself. It may depend on whether EHLO or HELO was accepted
             before, and on whether the session uses SMTPUTF8.
@@ -146,5 +147,6 @@ class Rule:
     evaluate: Evaluate | None = None
     invariant: Invariant | None = None
     exclusive: bool = False
+    allows_close: bool = False
     allows_refused_greeting: bool = False
     by_exchange: bool = False
