@@ -78,7 +78,7 @@ class Admission:
             self.connections += 1
             self._served = 0
 
-    def refuse(self, case: Case, serial: int, running: int, now_s: float, refusal: str) -> None:
+    def refuse(self, case: Case, serial: int, running: int, now_s: float, refusal: str, *, is_busy: bool = True) -> None:
         """Note that the server refused a case, which runs again later.
 
         Args:
@@ -87,9 +87,10 @@ class Admission:
             running: Cases that were running, this one among them.
             now_s: Time, seconds.
             refusal: What the server did.
+            is_busy: Whether fewer connections help; they do not where the server is being started again.
         """
         self.refusal, self._served = refusal, 0
-        if serial > self._begun_at_reduction:
+        if is_busy and serial > self._begun_at_reduction:
             self.connections = max(1, int(min(self.connections, running) * _REDUCTION))
             self.lowest = min(self.lowest, self.connections)
             self._begun_at_reduction = self._begun

@@ -11,17 +11,22 @@ A case that the server refused, because it is busy, runs again later, and fewer 
 (`fuzz.admission`).
 
 While cases run, a health check runs the unchanged scenario at a fixed interval. Its latency is that of a well-behaved
-client, and its failure shows that the target died. Then no more cases begin, and the cases that were cut off are the
-candidates for the crash.
+client, and its failure shows that the target died. If nobody starts it again, no more cases begin.
 
-After the last case, the suspects are repeated, one after the other, and then those that showed each time are shrunk
-(`fuzz.confirmation`). Those whose session took the least time come first, so that many are confirmed before the time is up
-(`fuzz.time_limit`).
+A target that dies cuts off all its sessions. What the rules say of their ends waits until it is known whether it died
+(`fuzz.losses`). After the last case, the cases that were cut off at the same moment run again, to find the one that kills
+the target (`fuzz.crash_search`). One crash is one finding: of the sessions that it cut off, nothing else is reported. If the
+target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first.
+
+Then the other suspects are repeated, one after the other, and those that showed each time are shrunk (`fuzz.confirmation`).
+Those whose session took the least time come first, so that many are confirmed before the time is up (`fuzz.time_limit`).
 """
 
 from __future__ import annotations
 
 import math
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,20 +35,25 @@ from typing import Protocol
 
 import trio
 
+from smtpbench.engine import api
 from smtpbench.fuzz.admission import Admission, Case
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
+from smtpbench.fuzz.crash_search import CrashSearch
+from smtpbench.fuzz.losses import END_RULES, CutOffCase, Loss, Losses, last_verb, likelihood
 from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect, SuspectKey
-from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, NumberedResult, TargetHealth
-from smtpbench.fuzz.time_limit import GRACE_S, TimeLimit
+from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, TargetHealth
+from smtpbench.fuzz.time_limit import TimeLimit
+from smtpbench.rules import rule as r
+from smtpbench.rules.crash import is_cut_off
 from smtpbench.rules.discover import is_silent, silence_text
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session.client import ClientSession
-from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.dialogue import NO_GREETING, Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
 from smtpbench.units import NS_PER_MS, NS_PER_S
@@ -55,6 +65,17 @@ _MIN_SLOW_NS = 500 * NS_PER_MS
 _BASELINE_SESSIONS = 4
 #: Cases that begin before the event loop handles replies.
 _CASES_PER_CHECKPOINT = 16
+#: Candidates of a crash to keep besides the likeliest one.
+_MAX_CANDIDATES = 10
+#: Time for finding the cases that kill the target, in times that shrinking one may take.
+_SEARCHES = 2
+#: Share of the time that is left for it, where connections were refused after cases were cut off.
+_SEARCH_SHARE = 0.8
+#: Causes of crashes that are not proved.
+_DIED = "the server died"
+_GONE = "the target is gone"
+#: A refusal of a server that does not run at the moment.
+_NO_CONNECTION = "no connection"
 #: More than any reply takes, nanoseconds.
 _UNLIMITED_NS = 1 << 62
 #: Sessions that confirming a suspect takes, besides those of shrinking it.
@@ -152,14 +173,19 @@ class Campaign:
         self._addresses = Addresses.of(script.steps, plan.aliases, plan.unknown)
         self._oracle = Oracle(target_info, strict=plan.strict)
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
-        self._health = TargetHealth(baseline, self._with_end(script.steps), self._is_serving)
+        self._losses = Losses(script)
+        self._health = TargetHealth(baseline, self._with_end(script.steps), self._losses.refuse, self._is_serving)
+        self._crash_search = CrashSearch(baseline, self._health, script)
         self._slow_ns = _MIN_SLOW_NS
-        self._cut_off: list[NumberedResult] = []
+        #: verb that the server was processing → the first case that was cut off then, alone
+        self._closed: dict[str, CutOffCase] = {}
+        self._latest: deque[CutOffCase] = deque(maxlen=max(_MAX_CANDIDATES, plan.connections))
         #: number of a case → its runner and session; None while that session begins
         self._running: dict[int, tuple[SessionRunner, ClientSession] | None] = {}
         self._admission = Admission(plan.connections)
         self._time_limit = time_limit
-        self._suspects_estimated, self._estimate_s = 0, 0.0  # what confirming them is likely to take
+        #: numbers of suspects and crashes, and what confirming them is likely to take
+        self._estimated, self._estimate_s = (0, 0), 0.0
         self._wake_at = 0
         self._wake = trio.Event()
         self.stats = CampaignStats(plan.cases, None if plan.duration_ns is None else plan.duration_s)
@@ -185,9 +211,7 @@ class Campaign:
             await self._end_cases(limit)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
-        self.stats.target_gone = self._health.gone
-        if self.stats.target_gone:
-            await self._add_crash(max(limit.end_s, trio.current_time() + GRACE_S))
+        await self._find_crashes(limit)
         await self._confirm_suspects(limit, report_progress)
         return self.stats
 
@@ -250,16 +274,17 @@ class Campaign:
         return self.stop.is_set() or self._health.gone or enough or serves_nobody or is_time
 
     def _cases_end_s(self, limit: TimeLimit) -> float:
-        suspects = self.stats.suspects
-        if len(suspects) != self._suspects_estimated:
-            sessions_ns = sum(map(_session_ns, suspects.values()))
-            self._suspects_estimated = len(suspects)
-            self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_ns / NS_PER_S
+        suspects, crashes = self.stats.suspects, len(self._losses.sudden)
+        if self._estimated != (len(suspects), crashes):
+            self._estimated = len(suspects), crashes
+            sessions_s = sum(map(_session_ns, suspects.values())) / NS_PER_S
+            searches_s = _SEARCHES * self._plan.shrink_s if crashes else 0.0
+            self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_s + searches_s
         return limit.cases_end_s(self._estimate_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""
-        await self._wait_until_running(0, limit.last_cases_end_s(trio.current_time()))
+        await self._wait_until_running(0, limit.share_of_the_rest_s(trio.current_time()))
         self.stats.interrupted = len(self._running)
         running, self._running = self._running, {}
         for runner, session in filter(None, running.values()):
@@ -304,18 +329,23 @@ class Campaign:
         peer_dialogues = [Dialogue.of(peer.transcript) for peer in peer_results]
         refusal = next(filter(None, map(self._refusal, (dialogue, *peer_dialogues))), "")
         if refusal:
-            nursery.start_soon(self._end_refused_case, case, serial, refusal, dialogue.greeted)
+            if dialogue.end_reason == api.CONNECT_REFUSED:  # the target died
+                self._losses.refuse(session_result.transcript.entries[-1].at_ns)
+            nursery.start_soon(self._end_refused_case, case, serial, refusal)
             return
         self._admission.serve()
         violations = self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results)
+        end_violations = [violation for violation in violations if violation.rule in END_RULES]
+        ended = CutOffCase(case.number, session_result, end_violations)
+        self._latest.append(ended._replace(violations=()))
+        if is_cut_off(dialogue):  # what is wrong with its end depends on whether the target died
+            violations = [violation for violation in violations if violation.rule not in END_RULES]
+            self._losses.add(ended)
         self.stats.add(case.number, session_result, violations)
         self.stats.run += 1
         self.stats.answered += not is_silent(dialogue)
         assert isinstance(session_result.session, TrackedSession)
         self.stats.verbs |= session_result.session.tracker.answered
-        if dialogue.closed_without_221 and not dialogue.closed_with_reply:
-            self._cut_off.append((case.number, session_result))
-            del self._cut_off[: -2 * self._plan.connections]
         self._release_connection(case.number)
 
     def _refusal(self, dialogue: Dialogue) -> str:
@@ -323,6 +353,8 @@ class Campaign:
 
         A server that is busy may also greet, and reply 421 to the first command. A mutated command may be what it dislikes.
         """
+        if dialogue.end_reason == api.CONNECT_REFUSED:
+            return _NO_CONNECTION
         if self._script.greeting is None and not dialogue.greeted:
             return ""  # the scenario begins before the greeting, and such a case may prevent it
         exchange = dialogue.exchanges[1] if len(dialogue.exchanges) > 1 else None
@@ -330,13 +362,13 @@ class Campaign:
             return "a reply of 421 to the first command"
         return dialogue.refusal
 
-    async def _end_refused_case(self, case: Case, serial: int, refusal: str, greeted: bool) -> None:
+    async def _end_refused_case(self, case: Case, serial: int, refusal: str) -> None:
         """Keep a case for later. Where there was no greeting, check the target before another case takes its place."""
-        if not greeted:
+        if refusal in (_NO_CONNECTION, NO_GREETING):
             await self._health.check()
-        running = len(self._running)
+        running, is_busy = len(self._running), refusal != _NO_CONNECTION
         if self._release_connection(case.number):
-            self._admission.refuse(case, serial, running, trio.current_time(), refusal)
+            self._admission.refuse(case, serial, running, trio.current_time(), refusal, is_busy=is_busy)
             self._count_refusals()
 
     def _is_serving(self) -> bool:
@@ -368,19 +400,137 @@ class Campaign:
             self.stats.elapsed_s = trio.current_time() - started_s
             report_progress(self.stats)
             await self._health.check()
+            self._settle_losses(time.monotonic_ns())
+
+    # -- crashes ---------------------------------------------------------------------------------------------------
+
+    def _settle_losses(self, now_ns: int) -> None:
+        """Record the cases that were cut off and are no trace of a crash."""
+        sudden, known = self._losses.sudden, len(self._losses.sudden)
+        for case in self._losses.settle(now_ns):
+            self.stats.add(*case)
+            self._closed.setdefault(last_verb(case.session_result), case)
+        if len(sudden) > known and sudden[-1].refused:  # until the cause is found, and if the command is killed before
+            self._add_unproved_crash(sudden[-1], _DIED, "it was started again")
+
+    async def _find_crashes(self, limit: TimeLimit) -> None:
+        """Find the cases that killed the target, and record what else was cut off."""
+        self._settle_losses(_UNLIMITED_NS)
+        self.stats.suspects.pop(("health", _DIED), None)
+        self.stats.crash_candidates = []
+        sudden, now_s = self._losses.sudden, trio.current_time()
+        latest_s = limit.share_of_the_rest_s(now_s, _SEARCH_SHARE if any(loss.refused for loss in sudden) else 0.5)
+        deadline_s = min(now_s + _SEARCHES * self._plan.shrink_s, latest_s)
+        loss, known = sudden[-1] if sudden else Loss(), dict[str, Suspect]()
+        unexplained = [*sudden, Loss([*self._closed.values()])]
+        with trio.move_on_at(latest_s):
+            for one in () if self._health.gone else tuple(unexplained):
+                found = -1
+                # a loss is one death, and the cases that were cut off alone may be several
+                while not (self._health.gone or found == len(known) or (one.sudden and found >= 0)):
+                    found = len(known)
+                    await self._explain(one, known, deadline_s)
+                if self._health.gone:
+                    loss = one
+                    break
+                unexplained.remove(one)
+        if not self._health.gone:
+            for one in filter(lambda loss: loss.sudden, unexplained):  # the time was up
+                self._add_loss(one, known)
+        self._drop_ends_of_crashes(known)
+        self.stats.target_gone = self._health.gone
+        if self._health.gone and not known:
+            self._add_gone(loss)
+
+    async def _explain(self, loss: Loss, known: dict[str, Suspect], deadline_s: float) -> None:
+        """Find which case of a loss kills the target.
+
+        Args:
+            loss: The loss.
+            known: Verb that the target was processing when it died → the suspect that was proved.
+            deadline_s: When no search begins any more, time of trio.
+        """
+        unknown = [case for case in loss.cases if last_verb(case.session_result) not in known]
+        fatal = (
+            await self._crash_search.find(unknown, self._slow_ns) if unknown and trio.current_time() < deadline_s else None
+        )
+        if fatal is not None:
+            shrink_s = min(self._plan.shrink_s, max(0.0, deadline_s - trio.current_time()))
+            suspect = await self._crash_search.prove(fatal, self._slow_ns, shrink_s)
+            known[last_verb(fatal.session_result)] = self._add_crash(suspect)
+            return
+        if self._health.gone or not loss.sudden:
+            return
+        self._add_loss(loss, known)
+
+    def _add_loss(self, loss: Loss, known: dict[str, Suspect]) -> None:
+        """Record a loss of which no case was found to kill the target: a known one may have done it. `known`: see above."""
+        verbs = [last_verb(case.session_result) for case in loss.cases]
+        explained = next((known[verb] for verb in verbs if verb in known), None)
+        if explained is not None:
+            explained.hits += 1
+        elif loss.refused:
+            self._add_unproved_crash(loss, _DIED, "it was started again")
+        else:
+            for case in loss.cases:
+                self.stats.add(*case)
+
+    def _drop_ends_of_crashes(self, known: dict[str, Suspect]) -> None:
+        """Drop suspects that only say how a session ended in which the server died."""
+        suspects = self.stats.suspects
+        for key, suspect in list(suspects.items()):
+            verb = last_verb(suspect.session_result)
+            if key[0] in END_RULES and verb in known and is_cut_off(Dialogue.of(suspect.session_result.transcript)):
+                del suspects[key]
+                known[verb].hits += suspect.hits - 1
+                for closed_after, case in self._closed.items():
+                    if closed_after not in known:
+                        self.stats.add(*case)
+
+    def _add_crash(self, suspect: Suspect) -> Suspect:
+        """Record a case that kills the target, and return the suspect that stands for it."""
+        known = self.stats.suspects.setdefault((suspect.violation.rule, suspect.violation.cause), suspect)
+        known.hits += known is not suspect
+        return known
+
+    def _add_gone(self, loss: Loss) -> None:
+        """Record that the target is gone."""
+        latest = [*self._latest]
+        if self._health.hung:
+            # the sessions without a reply are one hang, and it began with the first of them
+            results = [case.session_result for case in latest]
+            for key, suspect in list(self.stats.suspects.items()):
+                if suspect.violation.severity == r.HANG and suspect.session_result in results:
+                    del self.stats.suspects[key]
+            waiting = [case for case in latest if Dialogue.of(case.session_result.transcript).end_reason == api.TIMEOUT]
+            latest = waiting or latest
+        latest.sort(key=lambda case: likelihood(case.session_result, self._script), reverse=True)
+        cases = latest if self._health.hung or not loss.cases else loss.cases
+        cut_off = max(loss.cut_off, len(cases))
+        self._add_unproved_crash(Loss(cases, cut_off), _GONE, "it did not come back")
+
+    def _add_unproved_crash(self, loss: Loss, cause: str, afterwards: str) -> None:
+        """Record a crash whose cause cannot be proved: the likeliest case, and the others as candidates."""
+        if not loss.cases:
+            return
+        likeliest, *others = loss.cases
+        hung = self._health.gone and self._health.hung
+        what = "stopped to greet, and accepts connections" if hung else "died"
+        cases = (
+            "this session was the only one at that moment"
+            if loss.cut_off < 2
+            else (f"of the {loss.cut_off} sessions at that moment, this one is the likeliest cause")
+        )
+        violation = Violation(
+            "health", f"the server {what}; {afterwards}; {cases}; this is not proved", cause, r.HANG if hung else r.CRASH
+        )
+        suspect = Suspect(likeliest.number, likeliest.session_result, violation, unproved=True)
+        earlier = self.stats.suspects.get(("health", cause))
+        suspect.hits += earlier.hits if earlier is not None else 0
+        self.stats.suspects["health", cause] = suspect
+        self.stats.crash_candidates = [case.session_result for case in others[:_MAX_CANDIDATES]]
 
     # -- confirmation ----------------------------------------------------------------------------------------------
-
-    async def _add_crash(self, latest_s: float) -> None:
-        candidates = await self._health.find_crashing_case(self._cut_off, latest_s)
-        if not candidates:
-            return
-        likeliest, *others = candidates
-        self.stats.crash_candidates = [session_result for _, session_result in others]
-        violation = Violation(
-            "health", "the target is gone: it closed this session and gave no greeting afterwards", "the target is gone"
-        )
-        self.stats.suspects["health", violation.cause] = Suspect(*likeliest, violation)
 
     async def _apply_controls(self) -> None:
         """Replace suspects whose control shows another cause. Several may turn out to be the same."""
@@ -402,7 +552,8 @@ class Campaign:
         if not self.stats.target_gone:
             with trio.move_on_at(limit.end_s):
                 await self._apply_controls()
-        in_order = sorted(suspects, key=lambda key: _session_ns(suspects[key]))
+        unknown = [key for key, suspect in suspects.items() if not (suspect.tried or suspect.unproved)]
+        in_order = sorted(unknown, key=lambda key: _session_ns(suspects[key]))
         if not self.stats.target_gone:
             for key in in_order:
                 report_progress(self.stats)

@@ -35,6 +35,7 @@ class Suspect:
         seen: Repetitions that showed the violation again.
         tried: Repetitions.
         time_up: Whether the time was up before it was repeated as often as it should be, and shrunk.
+        unproved: The target died, and no repetition shows that this case is the cause.
     """
 
     number: int
@@ -44,6 +45,7 @@ class Suspect:
     seen: int = 0
     tried: int = 0
     time_up: bool = False
+    unproved: bool = False
 
     @property
     def is_deterministic(self) -> bool:
@@ -57,7 +59,9 @@ class Suspect:
 
     @property
     def reproducibility(self) -> str:
-        """Return `3 of 3, deterministic`, `1 of 3, flaky`, `0 of 3, load-only` or `1 of 1, the time was up`."""
+        """Return `3 of 3, deterministic`, `1 of 3, flaky`, `0 of 3, load-only`, or why it is not known."""
+        if self.unproved:
+            return "1 of 1, not proved"
         if not self.tried:
             return f"1 of 1, {TIME_UP}" if self.time_up else "1 of 1, the target is gone"
         if self.tried < CONFIRMATIONS:
@@ -88,7 +92,7 @@ class CampaignStats:
         suspects: Suspects so far.
         confirmed: Suspects that were repeated and shrunk, in the phase CONFIRMATION.
         target_gone: Whether the target died.
-        crash_candidates: Cases that may have crashed the target, besides the one among the suspects.
+        crash_candidates: Cases that may have crashed the target, besides the one among the suspects, the likeliest first.
     """
 
     cases_limit: int = 0

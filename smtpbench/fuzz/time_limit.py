@@ -5,7 +5,8 @@ Theory of operation
 
 Cases begin until the time is up. Once there are suspects, a part of the time is kept for them: what confirming all of them
 is likely to take, and half of the whole time at most. Cases that are still running when no more begin get half of the time
-that is left, and at least `GRACE_S`. So a campaign ends at most `GRACE_S` after its limit, whatever the target does.
+that is left, and the search for the cases that killed the target gets most of the rest. A campaign ends at most `GRACE_S`
+after its limit, whatever the target does.
 """
 
 from __future__ import annotations
@@ -51,6 +52,6 @@ class TimeLimit:
             return self.end_s
         return self.end_s - min(self.duration_s * _CONFIRMATION_SHARE, confirmation_s)
 
-    def last_cases_end_s(self, now_s: float) -> float:
-        """Return when cases that are running now are ended."""
-        return now_s + max(GRACE_S, (self.end_s - now_s) / 2)
+    def share_of_the_rest_s(self, now_s: float, share: float = 0.5) -> float:
+        """Return when a share of the time that is left has passed: `GRACE_S` from now at least, `latest_s` at most."""
+        return min(now_s + max(GRACE_S, (self.end_s - now_s) * share), max(now_s, self.latest_s))

@@ -473,6 +473,7 @@ RULES = (
         probe=_overlong_line_scripts,
         evaluate=_evaluate_overlong_lines,
         exclusive=True,
+        allows_close=True,
     ),
     Rule(
         "R50",
@@ -498,6 +499,7 @@ RULES = (
         evaluate=_evaluate_oversize,
         evaluates_single=True,
         exclusive=True,
+        allows_close=True,
     ),
     Rule(
         "R61",

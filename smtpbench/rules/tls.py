@@ -166,6 +166,7 @@ RULES = (
         needs=("starttls",),
         probe=_injected_command_scripts,
         evaluate=_evaluate_commands_discarded,
+        allows_close=True,
     ),
     Rule(
         "R71",
@@ -178,6 +179,7 @@ RULES = (
         needs=("starttls",),
         probe=_incomplete_line_scripts,
         evaluate=_evaluate_incomplete_line_discarded,
+        allows_close=True,
     ),
     Rule(
         "R72",

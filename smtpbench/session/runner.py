@@ -160,7 +160,7 @@ class SessionRunner:
         return session
 
     def stop(self, session: ClientSession) -> None:
-        """End a session now, with the reason `stopped`, if it has not ended yet."""
+        """End a session that was started, unless it is over."""
         if session.connection is not None:
             self._shard.stop(session.connection)
 

@@ -126,6 +126,8 @@ def test_number_of_connections_falls_once_for_cases_that_began_together() -> Non
     assert admission.connections == 31
     admission.refuse(Case(41, ()), admission.begin(), 4, 0.0, "no greeting")
     assert (admission.connections, admission.lowest) == (3, 3)
+    admission.refuse(Case(42, ()), admission.begin(), 3, 0.0, "no connection", is_busy=False)
+    assert (admission.connections, admission.lowest) == (3, 3)
 
 
 def test_case_is_given_up_after_some_attempts() -> None:
@@ -147,7 +149,7 @@ def test_output_counts_what_was_refused() -> None:
     counts = {"generated": 9, "run": 7, "retried": 5, "given_up": 2, "connections_lowest": 1, "refusal": "no greeting"}
     saved = rules_result(FUZZ, cases=counts)
     note = (
-        "the server was busy (no greeting): cases ran again 5 times, on as few as 1 connection; "
+        "cases that the server refused (no greeting) ran again 5 times, on as few as 1 connection; "
         "2 cases given up, not counted as run"
     )
     assert cases_of(saved).notes == [note]

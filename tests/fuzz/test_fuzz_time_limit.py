@@ -77,8 +77,9 @@ def test_time_is_kept_for_suspects() -> None:
     assert limit.cases_end_s(0.0) == 130.0
     assert limit.cases_end_s(10.0) == 120.0
     assert limit.cases_end_s(90.0) == 115.0
-    assert limit.last_cases_end_s(115.0) == 122.5
-    assert limit.last_cases_end_s(130.0) == 131.0 == limit.latest_s
+    assert limit.share_of_the_rest_s(115.0) == 122.5
+    assert limit.share_of_the_rest_s(115.0, 0.8) == 127.0
+    assert limit.share_of_the_rest_s(130.0) == 131.0 == limit.latest_s
     assert TimeLimit(100.0).cases_end_s(30.0) == float("inf")
 
 

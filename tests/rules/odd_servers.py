@@ -32,6 +32,32 @@ class SilentSession(ServerSession):
         return b""
 
 
+class ClosingSession(ServerSession):
+    """Replies to what is needed for a mail transaction, and closes the connection in place of any other reply."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        ordinary = line[:5] in (b"EHLO ", b"LHLO ", b"DATA\r") or line[:10] in (
+            b"STARTTLS\r\n",
+            b"MAIL FROM:",
+            b"RCPT TO:<u",
+        )
+        if ordinary and b"@" not in line[11:12] and line.count(b" ") < 3:
+            return super().handle_command(line)
+        self.pending_action = api.CLOSE
+        return b""
+
+
+class PoliteSession(ServerSession):
+    """Replies 421 to MAIL, and closes the connection."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        return self.close_with(b"421 4.3.2 not now\r\n") if line[:4].upper() == b"MAIL" else super().handle_command(line)
+
+
 class EchoSession(ServerSession):
     """Sends back what it receives."""
 

@@ -13,6 +13,8 @@ from smtpbench.report.reading.lenient import MAX_ENTRIES, entries, items, mappin
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.rule import (
     ADVICE,
+    CRASH,
+    HANG,
     INCONCLUSIVE,
     NOT_RUN,
     PASS,
@@ -26,10 +28,19 @@ from smtpbench.rules.rule import (
 from smtpbench.text import plural
 
 #: Severities on the scale of formats that have three levels: error, warning, note.
-LEVELS: Final = {SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
+LEVELS: Final = {CRASH: "error", HANG: "error", SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
 _STATUSES = (PASS, VIOLATED, INCONCLUSIVE)
 _MARKS: Final = {PASS: "pass", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
-_BROKEN_MARKS: Final = {SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice"}
+_BROKEN_MARKS: Final = {
+    CRASH: "CRASH", HANG: "HANG", SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice",
+}  # fmt: skip
+#: Marks of violations, the most severe first.
+BROKEN_MARKS: Final = tuple(_BROKEN_MARKS.values())
+#: Mark of a verdict → its tone in reports.
+MARK_TONES: Final[Mapping[str, str]] = {
+    _MARKS[PASS]: "good", _MARKS[INCONCLUSIVE]: "info",
+    **{mark: "bad" if mark.isupper() else "warn" for mark in BROKEN_MARKS},
+}  # fmt: skip
 _MAX_PATH = 500
 _APPENDIX = 1000  # sorts appendix F after the last section
 
@@ -41,7 +52,7 @@ class SavedVerdict(NamedTuple):
         name: Name of the rule.
         id: Its number in the register.
         section: Section of the RFC, such as `RFC 5321 §4.1.1.4`.
-        severity: `security`, `violation`, `warning` or `advice`.
+        severity: Severity of the violation, or that of the rule.
         verdict: `pass`, `violation`, `inconclusive` or `not-run`.
         requirement: What the RFC requires.
         expected: The reply that is expected.
@@ -78,7 +89,7 @@ class SavedFinding:
         id: Its name within the result.
         rule: The rule that is violated.
         section: Section of the RFC.
-        severity: `security`, `violation`, `warning` or `advice`.
+        severity: Severity of the violation.
         requirement: What the RFC requires.
         actual: What the server did.
         reproducibility: How often it was seen again.
@@ -149,9 +160,9 @@ class FuzzCases(NamedTuple):
         notes = []
         if self.retried or self.given_up:
             fewest = plural(self.connections_lowest, "connection")
-            again = f"cases ran again {plural(self.retried, 'time')}, on as few as {fewest}"
+            again = f"ran again {plural(self.retried, 'time')}, on as few as {fewest}"
             given_up = f"; {plural(self.given_up, 'case')} given up, not counted as run" if self.given_up else ""
-            notes.append(f"the server was busy ({self.refusal}): {again}{given_up}")
+            notes.append(f"cases that the server refused ({self.refusal}) {again}{given_up}")
         missing = [
             f"{plural(count, noun)} not {done}"
             for count, noun, done in (
@@ -162,6 +173,18 @@ class FuzzCases(NamedTuple):
             if count
         ]
         return [*notes, f"{', '.join(missing)}: the time was up"] if missing else notes
+
+
+class CrashCandidate(NamedTuple):
+    """A further case that may have crashed the target.
+
+    Attributes:
+        file_name: Its file, relative to the result.
+        last_sent: The octets that it sent last.
+    """
+
+    file_name: str
+    last_sent: str
 
 
 def verdict_mark(verdict: str, severity: str) -> str:
@@ -260,6 +283,19 @@ def cases_of(saved: Saved) -> FuzzCases:
         count("generated"), count("run"), count("may_have_killed_it"), count("interrupted"), count("not_repeated"),
         count("not_shrunk"), count("retried"), count("given_up"), count("connections_lowest"), text(cases.get("refusal")),
     )  # fmt: skip
+
+
+def crash_candidates_of(saved: Saved) -> list[CrashCandidate]:
+    """Return the further cases that may have crashed the target, the likeliest first."""
+    found = records(saved.result.get("candidates")) if saved.kind == FUZZ else []
+    return [CrashCandidate(text(entry.get("file")), text(entry.get("last_sent"))) for entry in found]
+
+
+def candidates_text(saved: Saved) -> str:
+    """Return how many further cases may have crashed the target, and where they are; empty without any."""
+    count = cases_of(saved).suspects
+    listed = ", the likeliest first:" if crash_candidates_of(saved) else ": see candidates/"  # older results have no list
+    return f"{plural(count, 'more case')} may have crashed it{listed}" if count else ""
 
 
 def peer_of(saved: Saved) -> str:
