@@ -153,6 +153,7 @@ def last_verb(session_result: SessionResult) -> str:
     session = session_result.session
     verb = session.tracker.next_due if isinstance(session, TrackedSession) else ""
     if not verb:
-        sent = [entry.data for entry in session_result.transcript.entries if entry.who == CLIENT]
-        verb = verb_of(sent[-1]) if sent else ""
+        # a line may take several writes
+        sent = b"".join(entry.data for entry in session_result.transcript.entries if entry.who == CLIENT)
+        verb = verb_of(sent.rstrip(b"\r\n").rpartition(b"\n")[2])
     return "the end of the message text" if verb == MESSAGE else verb if verb in EXPECTED else "an unknown command"

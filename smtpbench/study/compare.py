@@ -54,7 +54,7 @@ class ComparisonStudy(StudyProgress):
     Attributes:
         runs: Name of a candidate → results of its runs, one a round.
         verdicts: Name of a candidate → name of a rule → verdict.
-        severities: Name of a candidate → name of a rule → severity of the verdict.
+        severities: Name of a candidate → name of a rule that it violates → severity of the violation.
     """
 
     def __init__(self, request: CompareRequest, report_progress: ReportProgress) -> None:
@@ -62,8 +62,8 @@ class ComparisonStudy(StudyProgress):
         self._request = request
         self.runs: dict[str, list[dict[str, Any]]] = {one.name: [] for one in request.candidates}
         self.verdicts: dict[str, dict[str, str]] = {}
-        self._parts_kept = 0
         self.severities: dict[str, dict[str, str]] = {}
+        self._parts_kept = 0
 
     async def run(self) -> None:
         """Run all rounds, then check the protocol rules if that was asked for. Raises UsageError."""
@@ -102,6 +102,8 @@ class ComparisonStudy(StudyProgress):
         rules = interrupted.get("rules")
         if kept == repeats and isinstance(rules, dict):
             self.verdicts = {name: dict(verdicts) for name, verdicts in rules.items() if name in names}
+            severities = interrupted.get("severities", {})
+            self.severities = {name: dict(by_rule) for name, by_rule in severities.items() if name in names}
         self._parts_kept = kept * len(names) + len(self.verdicts)
         self._note_resumption(kept)
         return kept
@@ -154,7 +156,9 @@ class ComparisonStudy(StudyProgress):
         else:
             found = done.result["rules"]
             self.verdicts[candidate.name] = {name: rule["verdict"] for name, rule in found.items()}
-            self.severities[candidate.name] = {name: rule["severity"] for name, rule in found.items()}
+            self.severities[candidate.name] = {
+                name: rule["severity"] for name, rule in found.items() if rule["verdict"] == r.VIOLATED
+            }
             save_partial(self.result(), self._request.folder)
 
     def _report(self, text: str, share_of_part: float = 0.0, *, milestone: bool = False) -> None:
@@ -191,6 +195,7 @@ class ComparisonStudy(StudyProgress):
                 figures, confidence=comparison.confidence, least=comparison.least, paired=True, seed=request.seed
             ),
             "rules": self.verdicts,
+            "severities": self.severities,
             "rule_differences": rule_differences(self.verdicts, self.severities),
             "notes": [*too_few_rounds(rounds), *self._resumption_notes("round"), *notes(runs)],
             "machine": machine(),

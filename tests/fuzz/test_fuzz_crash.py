@@ -12,7 +12,7 @@ from smtpbench.check.replay import CANNOT_TELL, FIXED, STILL_THERE, replay
 from smtpbench.engine import api
 from smtpbench.fuzz import target_health
 from smtpbench.fuzz.campaign import CampaignPlan
-from smtpbench.fuzz.losses import CutOffCase, Losses, likelihood
+from smtpbench.fuzz.losses import CutOffCase, Losses, last_verb, likelihood
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.crash import run_watched, sanitizer_reported
 from smtpbench.rules.finding import Finding
@@ -226,6 +226,12 @@ def test_candidates_are_ranked_by_the_first_write_without_a_reply() -> None:
         (answered, late, of_scenario, early), key=lambda one: likelihood(one.session_result, SCENARIO), reverse=True
     )
     assert [one.number for one in ranked] == [2, 3, 1, 0]
+
+
+def test_command_that_takes_several_writes_is_the_one_that_was_processed() -> None:
+    entries = ((0, SERVER, b"220 x\r\n"), (1, CLIENT, b"NOOP\r\nRCPT TO:<a@b.example>\r"), (2, CLIENT, b"DATA\x85\r\n"))
+    assert last_verb(case(0, *entries, (9, EVENT, b"closed")).session_result) == "RCPT"
+    assert last_verb(case(0, *entries[:1], (9, EVENT, b"closed")).session_result) == "an unknown command"
 
 
 def test_report_of_a_sanitizer_is_recognized() -> None:

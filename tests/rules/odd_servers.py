@@ -58,6 +58,25 @@ class PoliteSession(ServerSession):
         return self.close_with(b"421 4.3.2 not now\r\n") if line[:4].upper() == b"MAIL" else super().handle_command(line)
 
 
+class NoEhloInTlsSession(ServerSession):
+    """Refuses EHLO inside TLS, whatever came before."""
+
+    __slots__ = ()
+
+    def handle_hello(self, verb: str, argument: bytes) -> bytes:
+        return b"502 5.5.1 not again\r\n" if self.tls else super().handle_hello(verb, argument)
+
+
+class GreetsInTlsSession(ServerSession):
+    """Greets a second time inside TLS."""
+
+    __slots__ = ()
+
+    def tls_started(self, now_ns: int) -> api.Out:
+        super().tls_started(now_ns)
+        return b"220 sink.example ESMTP again\r\n"
+
+
 class EchoSession(ServerSession):
     """Sends back what it receives."""
 

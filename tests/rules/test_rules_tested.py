@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from check_sink import check_sink
-from odd_servers import ClosingSession, PoliteSession
+from odd_servers import ClosingSession, GreetsInTlsSession, NoEhloInTlsSession, PoliteSession
 
 from smtpbench.engine import api
 from smtpbench.rules import probe_steps
@@ -33,6 +33,19 @@ def test_busy_server_lets_no_rule_pass() -> None:
     names = ("rset-250", "noop-250", "size-552", "bad-param-555", "nested-mail", "path-brackets")
     results = check_sink([*names, "noop-arg"], PoliteSession)
     assert {name for name, result in results.items() if result.verdict.status == PASS} == {"noop-arg"}
+
+
+def test_octets_before_tls_are_not_blamed_for_a_refusal_without_them() -> None:
+    for session, text in (
+        (NoEhloInTlsSession, "the server replied 502 to EHLO inside TLS in a session without added octets as well"),
+        (
+            GreetsInTlsSession,
+            "the server sends more replies than commands inside TLS in a session without added octets as well",
+        ),
+    ):
+        results = check_sink(["tls-partial", "tls-inject"], session)
+        verdicts = {name: (result.verdict.status, result.verdict.actual) for name, result in results.items()}
+        assert verdicts == {"tls-partial": (INCONCLUSIVE, text), "tls-inject": (INCONCLUSIVE, text)}
 
 
 def dialogue(*entries: tuple[str, bytes]) -> Dialogue:
