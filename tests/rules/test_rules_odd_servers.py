@@ -256,3 +256,27 @@ def test_input_that_servers_have_died_of_is_tried(fatal: bytes) -> None:
     assert result.violated
     assert result.session_result is not None
     assert any(fatal in entry.data for entry in result.session_result.transcript.entries)
+
+
+class _DiesOfSecondMechanism(_DyingSession):
+    """The server dies of AUTH with another mechanism than that of an exchange that was cancelled."""
+
+    __slots__ = ("cancelled",)
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        cancelled = getattr(self, "cancelled", False)
+        if data.startswith(b"*"):
+            self.cancelled = True
+        if cancelled and data.startswith(b"AUTH LOGIN"):
+            type(self).dead = True
+            self.pending_action = api.RESET
+            return b""
+        return ServerSession.receive(self, data, now_ns)
+
+
+def test_second_mechanism_after_a_cancelled_one_is_tried() -> None:
+    result = check_sink(["health"], _DiesOfSecondMechanism)["health"]
+    assert result.violated
+    assert result.session_result is not None
+    sent = [entry.data for entry in result.session_result.transcript.entries]
+    assert any(data.startswith(b"AUTH LOGIN") for data in sent)
