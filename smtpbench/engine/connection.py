@@ -45,7 +45,6 @@ class Connection:
     """A socket that belongs to a shard. Only the shard calls it.
 
     Attributes:
-        fast_path_entry: What the shard's fast path needs, as one tuple (read_bytes, receive, session, connection).
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
         pending: Returns how many octets the TLS layer holds, which epoll does not report.
         mask: Events that the epoll watches for, -1 before the first change.
@@ -56,7 +55,6 @@ class Connection:
         "closing",
         "connecting",
         "failure",
-        "fast_path_entry",
         "fd",
         "handshaking",
         "linger_until_ns",
@@ -89,7 +87,6 @@ class Connection:
         self.server_side = server_side
         self.outbox: list[bytes] = []
         self.read_bytes = SERVER_READ_BYTES if server_side else CLIENT_READ_BYTES
-        self.fast_path_entry = (self.read_bytes, session.receive, session, self)
         self.connecting = not server_side
         self.handshaking = False
         self.tls = False
@@ -99,6 +96,14 @@ class Connection:
         self.pending: Callable[[], int] = int
         self.mask = -1
         self.failure = ""
+
+    @property
+    def fast_path_entry(self) -> tuple[int, Callable[[bytes, int], api.Out], api.Session, Connection]:
+        """What the shard's fast path needs, as one tuple (read_bytes, receive, session, connection).
+
+        The connection does not keep it: the two would refer to each other, and the garbage collector rarely runs.
+        """
+        return self.read_bytes, self.session.receive, self.session, self
 
     def start_tls(self) -> None:
         """Wrap the socket; the shard does the handshake step by step. Raises OSError or ValueError."""

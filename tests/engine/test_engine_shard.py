@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -262,3 +264,19 @@ async def test_reply_that_is_there_is_read_before_a_reset_is_reported(out: api.O
     assert client.reason == api.CONNECTION_RESET
     shard.close()
     listener.close()
+
+
+@pytest.mark.parametrize("with_tls", [False, True])
+async def test_closed_connection_is_freed_without_the_garbage_collector(tls: servers.Tls, with_tls: bool) -> None:
+    """During a run the collector rarely runs, and a run may open millions of connections."""
+    kind, pending_action = (TlsSession, api.START_TLS) if with_tls else (FakeSession, api.NOTHING)
+    client, server = kind(b"octets", pending_action), kind(b"", pending_action, expect=6)
+    left = weakref.ref(client), weakref.ref(server)
+    gc.disable()
+    try:
+        async with pair(client, server, tls=tls if with_tls else None):
+            pass
+        del client, server
+        assert [session() for session in left] == [None, None]
+    finally:
+        gc.enable()

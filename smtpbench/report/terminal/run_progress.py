@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Collection
+
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
 from smtpbench.report.terminal.progress import ProgressDisplay, ProgressUpdate, remaining_s
@@ -25,8 +28,8 @@ class RunProgress:
         self._display = display
         self._length_s = length_s
         self._messages = messages
-        self._rates: list[float] = []
-        self._p99_ms: list[float] = []
+        self._rates: deque[float] = deque(maxlen=_HISTORY)
+        self._p99_ms: deque[float] = deque(maxlen=_HISTORY)
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         """Show the second that has passed."""
@@ -50,8 +53,8 @@ class RunProgress:
                 share=share,
                 remaining_s=left_s,
                 details=[
-                    f"messages/s  {sparkline(self._rates[-_HISTORY:])} {self._rates[-1]:,.0f}",
-                    f"p99 in ms   {sparkline(self._p99_ms[-_HISTORY:])} {self._p99_ms[-1]:,.1f}",
+                    f"messages/s  {sparkline(self._rates)} {self._rates[-1]:,.0f}",
+                    f"p99 in ms   {sparkline(self._p99_ms)} {self._p99_ms[-1]:,.1f}",
                     f"generator   CPU {tick.cpu_share:.0%}, worst lag {tick.lag_ms:.1f} ms",
                 ],
             )
@@ -77,7 +80,7 @@ def status_line(tick: Tick, totals: Interval) -> str:
     return "  ".join(parts)
 
 
-def sparkline(values: list[float]) -> str:
+def sparkline(values: Collection[float]) -> str:
     """Return values as blocks of one to eight eighths of the greatest."""
     top = max(values, default=0.0)
     return "".join(_SPARKS[min(7, int(value / top * 8))] if top else _SPARKS[0] for value in values)
