@@ -132,3 +132,20 @@ def test_the_same_seed_gives_the_same_messages(tmp_path: Path) -> None:
             run(scenario, f"smtp://127.0.0.1:{port}", tmp_path / str(number), "-n", "50", "-c", "5", "--seed", seed)
         received.append(counts["message_bytes"])
     assert received[0] == received[1] != received[2]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_send_a_large_corpus_that_one_process_has_prepared(tmp_path: Path, workers: int) -> None:
+    for number in range(100):
+        (tmp_path / f"{number:03}.eml").write_bytes(b"Subject: %d\n\n%s\n" % (number, b"x" * 70_000))
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(
+        "name: corpus\nmessage: {eml: '*.eml'}\n"
+        "session: ['EHLO {client}', 'MAIL FROM:<{sender}>', 'RCPT TO:<{recipient}>', DATA, message, QUIT]\n"
+    )
+    with sink() as (port, counts):
+        options = ("-c", "4", "-n", "200", "--workers", str(workers))
+        done = run(str(scenario), f"smtp://127.0.0.1:{port}", tmp_path / "out", *options)
+    assert done.code == 0, done.err
+    assert done.messages == {"accepted": 200}
+    assert counts["messages"]["accepted"] == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Collection
 
@@ -13,6 +14,8 @@ from smtpbench.units import NS_PER_MS, format_duration
 _SPARKS = "▁▂▃▄▅▆▇█"
 #: Seconds that the panel's sparklines cover.
 _HISTORY = 60
+#: Time between two updates while message files are prepared, seconds.
+_PREPARING_INTERVAL_S = 0.2
 
 
 class RunProgress:
@@ -28,8 +31,20 @@ class RunProgress:
         self._display = display
         self._length_s = length_s
         self._messages = messages
+        self._preparing_since_s = self._shown_s = 0.0
         self._rates: deque[float] = deque(maxlen=_HISTORY)
         self._p99_ms: deque[float] = deque(maxlen=_HISTORY)
+
+    def preparing(self, done: int, total: int) -> None:
+        """Show how many message files are prepared, before the run begins."""
+        now_s = time.monotonic()
+        self._preparing_since_s = self._preparing_since_s or now_s
+        if done < total and now_s < self._shown_s + _PREPARING_INTERVAL_S:
+            return
+        self._shown_s = now_s
+        elapsed_s, share = now_s - self._preparing_since_s, done / total
+        status = f"preparing messages: {done:,} of {total:,} files"
+        self._display.update(ProgressUpdate(elapsed_s, status, share, remaining_s(elapsed_s, share)))
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         """Show the second that has passed."""
