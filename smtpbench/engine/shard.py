@@ -4,8 +4,8 @@ Theory of operation
 ===================
 
 A trio task for each session costs a task switch for each reply. A shard is one task with an epoll of its own. trio waits
-for that epoll's descriptor, and the shard then serves a batch of ready connections in one plain loop. Nurseries,
-cancellation and signals stay trio's.
+for that epoll's descriptor, and the shard then serves a batch of ready connections in one plain loop. After some
+milliseconds it lets trio's other tasks run. Nurseries, cancellation and signals stay trio's.
 
 The loop has a fast path for connections without TLS and with nothing left to write: read, take the time, `receive`, write.
 Everything else (connecting, TLS, partial writes, pending actions, errors) happens in `_serve_ready` and what it calls.
@@ -53,8 +53,9 @@ _OUT = select.EPOLLOUT
 _POLL_EVENTS = 256
 #: Connections in a group that is read, then processed, then written.
 _GROUP_SIZE = 16
-#: Events served before trio's other tasks run: some milliseconds of work.
-_EVENTS_BEFORE_YIELD = 512
+#: Time after which trio's other tasks run. A number of events would not do: at one reply in a millisecond, the loop would
+#: wait for the next one hundreds of times.
+_TURN_NS = 5_000_000
 #: How often deadlines are checked, seconds.
 _DEADLINE_CHECK_S = 0.1
 #: How long a listener accepts nothing after the process ran out of descriptors.
@@ -119,9 +120,8 @@ class Shard:
         poll, timeout_s = self._epoll.poll, self._poll_timeout_s
         while True:
             await trio.lowlevel.wait_readable(self._epoll)
-            served = 0
-            while served < _EVENTS_BEFORE_YIELD and (events := poll(timeout_s, _POLL_EVENTS)):
-                served += len(events)
+            turn_ends_ns = self._clock() + _TURN_NS
+            while self._clock() < turn_ends_ns and (events := poll(timeout_s, _POLL_EVENTS)):
                 for first in range(0, len(events), _GROUP_SIZE):
                     self._serve_group(events[first : first + _GROUP_SIZE])
 

@@ -280,3 +280,37 @@ async def test_closed_connection_is_freed_without_the_garbage_collector(tls: ser
         assert [session() for session in left] == [None, None]
     finally:
         gc.enable()
+
+
+class PingPongSession(FakeSession):
+    """A session that sends back what it receives, without an end."""
+
+    count = 0
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        self.count += 1
+        return data
+
+
+async def test_other_tasks_run_every_few_milliseconds_however_slowly_replies_come() -> None:
+    now_ns = 0
+
+    def clock_of_slow_replies() -> int:
+        nonlocal now_ns
+        now_ns += 500_000
+        return now_ns
+
+    client, server, shard = PingPongSession(b"x"), PingPongSession(), Shard(clock_of_slow_replies, alone=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    shard.listen(listener, lambda: server)
+    longest = 0
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shard.run)
+            shard.connect(client, Route(socket.AF_INET, listener.getsockname()))
+            while client.count < 300:
+                before = client.count
+                await trio.lowlevel.checkpoint()
+                longest = max(longest, client.count - before)
+            nursery.cancel_scope.cancel()
+    assert 0 < longest <= 10
