@@ -259,6 +259,7 @@ class Collector:
             health.late.add(report.late)
             health.loop_lag_max_ms = max(health.loop_lag_max_ms, report.lag_ns / NS_PER_MS)
             health.waited += report.waited
+            health.waited_by_worker[report.worker] += report.waited
         if phase == STEADY:
             cpu_s, wait_s, wall_s = self._core_use_s.get(report.worker, (0.0, 0.0, 0.0))
             cpu_s += report.cpu_user_s + report.cpu_system_s
