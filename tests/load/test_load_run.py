@@ -149,3 +149,22 @@ def test_workers_send_a_large_corpus_that_one_process_has_prepared(tmp_path: Pat
     assert done.code == 0, done.err
     assert done.messages == {"accepted": 200}
     assert counts["messages"]["accepted"] == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("-r", "20/s..150/s", "-d", "1500ms", "-c", "7", "--workers", "3"), ("-n", "300", "-c", "5", "--workers", "2")],
+)
+def test_rows_of_the_timeline_add_up_to_the_totals(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with sink("--reject", "message=5%", "--drop", "DATA=2%", "--delay", "message=30ms") as (port, _):
+        done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path, "--warmup", "600ms", *options)
+    assert done.code == 0, done.err
+    timeline_rows = list(csv.DictReader((tmp_path / "timeline.csv").read_text().splitlines()))
+    warmup = [row for row in timeline_rows if row["phase"] == "warmup"]
+    measured = [row for row in timeline_rows if row["phase"] != "warmup"]
+    for part, messages in ((measured, done.result["messages"]), (warmup, done.result["warmup"]["messages"])):
+        for outcome in ("accepted", "rejected", "failed", "dropped", "interrupted"):
+            assert sum(int(row[outcome]) for row in part) == messages[outcome]
+    assert sum(int(row["errors"]) for row in measured) == sum(done.result["errors"].values())
+    assert done.result["messages"]["attempted"] > 0
+    assert done.result["warmup"]["messages"]["attempted"] > 0
