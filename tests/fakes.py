@@ -159,6 +159,7 @@ class ClientFeed:
 
     def _tick(self) -> int:
         self.now_ns += 1_000_000
+        self.session.received_ns = self.now_ns  # as the engine does
         return self.now_ns
 
     def _collect(self, out: api.Out) -> bytes:

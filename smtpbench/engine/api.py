@@ -77,3 +77,17 @@ class Session(Protocol):
             detail: Text about it; may be empty.
             now_ns: Time, nanoseconds.
         """
+
+
+class OutgoingSession(Session, Protocol):
+    """A session whose connection the engine opens. The engine tells it when the kernel sent and received.
+
+    Attributes:
+        sent_ns: When the last write was given to the kernel; set after the call that returned its octets. When `connected`
+            is called: when the connection was requested.
+        received_ns: When the kernel received what the next call is about; set before `receive`, `connected` and
+            `tls_started`. Not later than `now_ns`.
+    """
+
+    sent_ns: int
+    received_ns: int

@@ -9,6 +9,7 @@ import ssl
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from smtpbench.engine import api
 
@@ -45,6 +46,7 @@ class Connection:
     """A socket that belongs to a shard. Only the shard calls it.
 
     Attributes:
+        client: The session, if the connection was opened here; None for one that was accepted.
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
         pending: Returns how many octets the TLS layer holds, which epoll does not report.
         mask: Events that the epoll watches for, -1 before the first change.
@@ -52,6 +54,7 @@ class Connection:
     """
 
     __slots__ = (
+        "client",
         "closing",
         "connecting",
         "failure",
@@ -66,7 +69,6 @@ class Connection:
         "recv",
         "send",
         "server_name",
-        "server_side",
         "session",
         "sock",
         "tls",
@@ -74,8 +76,8 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *, server_name: str | None,
-        server_side: bool,
+        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *,
+        client: api.OutgoingSession | None = None, server_name: str | None = None,
     ) -> None:  # fmt: skip
         self.sock = sock
         self.fd = sock.fileno()
@@ -84,10 +86,10 @@ class Connection:
         self.session = session
         self.tls_context = context
         self.server_name = server_name
-        self.server_side = server_side
+        self.client = client
         self.outbox: list[bytes] = []
-        self.read_bytes = SERVER_READ_BYTES if server_side else CLIENT_READ_BYTES
-        self.connecting = not server_side
+        self.read_bytes = SERVER_READ_BYTES if client is None else CLIENT_READ_BYTES
+        self.connecting = client is not None
         self.handshaking = False
         self.tls = False
         self.closing = False
@@ -98,12 +100,12 @@ class Connection:
         self.failure = ""
 
     @property
-    def fast_path_entry(self) -> tuple[int, Callable[[bytes, int], api.Out], api.Session, Connection]:
-        """What the shard's fast path needs, as one tuple (read_bytes, receive, session, connection).
+    def fast_path_entry(self) -> tuple[Callable[[int, int], Any], Callable[[bytes, int], api.Out], Any, Connection]:
+        """What the shard's fast path needs, as one tuple (recvmsg, receive, session, connection).
 
         The connection does not keep it: the two would refer to each other, and the garbage collector rarely runs.
         """
-        return self.read_bytes, self.session.receive, self.session, self
+        return self.sock.recvmsg, self.session.receive, self.session, self
 
     def start_tls(self) -> None:
         """Wrap the socket; the shard does the handshake step by step. Raises OSError or ValueError."""
@@ -111,7 +113,7 @@ class Connection:
             raise ValueError("no TLS context for this connection")
         self.sock = self.tls_context.wrap_socket(
             self.sock,
-            server_side=self.server_side,
+            server_side=self.client is None,
             do_handshake_on_connect=False,
             suppress_ragged_eofs=True,
             server_hostname=self.server_name,

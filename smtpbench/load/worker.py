@@ -84,7 +84,7 @@ class Worker:
         self.recorders = (
             RecordersByDomain(script.reply_count, domains, domain_of(script)) if domains else Recorders(script.reply_count)
         )
-        self.shard = Shard(alone=True)
+        self.shard = Shard(alone=True, note_read_delays=True)
         self.start_ns = 0
         self.end_ns = 0
         self._measure_ns = 0

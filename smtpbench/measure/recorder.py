@@ -190,7 +190,7 @@ class Latency:
     """Service time and response time of one metric.
 
     Attributes:
-        service: Time from the write of the command to the reply.
+        service: Time from the write of the command until the kernel had received the reply.
         response: Time from the intended start of the arrival to the reply; the same object as `service` if no arrival was
             late.
     """

@@ -18,7 +18,7 @@ from typing import Any
 
 from smtpbench import __version__
 from smtpbench.measure.censoring import is_lower_bound
-from smtpbench.measure.health import Health, cpu_times_s, limit_reasons, machine, peak_rss_bytes
+from smtpbench.measure.health import Health, cpu_times_s, limit_reasons, machine, moved_percentiles, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 
@@ -135,6 +135,8 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
         "late_p50_ms": late[50],
         "late_p99_ms": late[99],
         "late_max_ms": health.late.max_ns / 1e6,
+        "read_delay": _read_delay_section(health.read_delay, totals),
+        "clock_steps": health.clock_steps,
         "loop_lag_max_ms": health.loop_lag_max_ms,
         "arrivals_waited": health.waited,
         "arrivals_waited_by_worker": [
@@ -143,6 +145,18 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
         "peak_rss_bytes": health.peak_rss_bytes,
         "connections_peak": health.connections_peak,
         "descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    }
+
+
+def _read_delay_section(read_delay: Histogram, totals: Interval) -> dict[str, Any]:
+    """Return `generator.read_delay`."""
+    found = read_delay.percentiles_ms([50, 99])
+    return {
+        "count": read_delay.count,
+        "p50_ms": found[50],
+        "p99_ms": found[99],
+        "max_ms": read_delay.max_ns / 1e6,
+        "would_add": moved_percentiles(read_delay, totals),
     }
 
 

@@ -71,7 +71,8 @@ class ClientSession(ScriptExecutor):
         step: The step whose replies are due.
         replies_due: How many replies are due. May be changed in `await_replies` and `on_reply`.
         recorder: Where samples and errors go.
-        started_ns, sent_ns: Times of `open` and of the last write.
+        started_ns: Time of `open`.
+        sent_ns, received_ns: When the kernel was given the last write, and received the last octets (`engine.api`).
         lateness: Lateness of the arrival as a sample stores it; added to each service time.
     """
 
@@ -90,13 +91,13 @@ class ClientSession(ScriptExecutor):
         return min(self.sent_ns + self.timeout_ns, self.session_deadline_ns)
 
     def connected(self, now_ns: int) -> api.Out:
-        self.record_time("connect", now_ns)
+        self.record_time("connect")
         if self.context.script.implicit_tls:
             return self.start_tls(now_ns)
         return self._await_greeting(now_ns)
 
     def tls_started(self, now_ns: int) -> api.Out:
-        self.record_time("tls", now_ns)
+        self.record_time("tls")
         self.log_event(b"tls", now_ns)
         if self.step is self.context.greeting_step:
             return self._await_greeting(now_ns)
@@ -110,7 +111,7 @@ class ClientSession(ScriptExecutor):
             if entry is None or data.find(b"\n") + 1 != len(data):
                 return self._receive(data, now_ns)
         append, step, self.reply_cache, position, recipients = entry
-        append(now_ns - self.sent_ns + self.lateness)
+        append(self.received_ns - self.sent_ns + self.lateness)
         if recipients:
             self.recipients_accepted += recipients
         if step is None:
@@ -129,11 +130,10 @@ class ClientSession(ScriptExecutor):
 
     def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
         self.log_event(reason.encode(), now_ns)
-        self.timeout_ns = api.NEVER
         if self.done:
             pass
         elif reason == api.STOPPED:
-            waits_ns = [max(0, now_ns - self.sent_ns)] * self.messages_open
+            waits_ns = [max(0, now_ns - (self.waiting_since_ns or now_ns))] * self.messages_open
             self.recorder.censor(self.unanswered(now_ns), waits_ns)
             self.recorder.interrupted += self.messages_open
         elif self.idle:
@@ -147,12 +147,14 @@ class ClientSession(ScriptExecutor):
                 detail = detail or "in the middle of a reply"
             self.fail_messages(reason, f"{detail or 'while waiting'} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
         self.messages_open = 0
+        self.timeout_ns = api.NEVER
         self.context.scheduler.session_ended(self, now_ns)
 
     def _await_greeting(self, now_ns: int) -> api.Out:
         if self.context.script.greeting is None:
             return self.advance(now_ns)
         self.await_replies(self.context.greeting_step, now_ns)
+        self.sent_ns = self.received_ns  # nothing is written: the wait begins with the connection
         return b""
 
     # -- replies -------------------------------------------------------------------------------------------
@@ -200,7 +202,10 @@ class ClientSession(ScriptExecutor):
         ok = expected.matches(reply.code)
         single = len(step.expected_replies) == 1
         samples = self.recorder.samples(expected.verb, step.metric if single else "", reply.raw, ok)
-        samples.append(now_ns - self.sent_ns + self.lateness)
+        waited_ns = self.received_ns - self.sent_ns
+        if step.kind == s.AUTH and self.sasl_exchange is not None:
+            waited_ns += self.sasl_exchange.waited_ns
+        samples.append(waited_ns + self.lateness)
         self.replies_due -= 1
         if expected.verb == "RCPT":
             self.recipients_accepted += ok
@@ -219,7 +224,8 @@ class ClientSession(ScriptExecutor):
         if self.sasl_exchange.exhausted:
             return self.fail("sasl_endless", f"the server goes on with AUTH: {reply_text(reply)}")
         self.recorder.samples("AUTH", "", reply.raw[:4], True).append(0)
-        self.restart_timeout(now_ns)
+        self.sasl_exchange.waited_ns += self.received_ns - self.sent_ns
+        self.sent_ns = now_ns
         self.on_sent(SaslExchange.SHOWN_RESPONSE, now_ns)
         return self.sasl_exchange.response_to(reply)
 
@@ -236,7 +242,7 @@ class ClientSession(ScriptExecutor):
 
     def _cached_group(self, appends: list[Callable[[int], None]], now_ns: int) -> api.Out:
         """Handle all replies of a group, received in one read, all expected and cached."""
-        sample = now_ns - self.sent_ns + self.lateness
+        sample = self.received_ns - self.sent_ns + self.lateness
         for append in appends:
             append(sample)
         self.recipients_accepted = 1  # at least; the number matters in LMTP only, where groups are not cached
@@ -278,7 +284,7 @@ class ClientSession(ScriptExecutor):
             self.complete_transaction(any(code // 100 == 2 for code in codes), now_ns)
             return self.advance(now_ns)
         satisfied = all(expected.matches(code) for expected, code in zip(step.expected_replies, codes, strict=True))
-        self.recorder.timing(step.metric, satisfied).append(now_ns - self.sent_ns + self.lateness)
+        self.recorder.timing(step.metric, satisfied).append(self.received_ns - self.sent_ns + self.lateness)
         if satisfied or step.on_unexpected == s.CONTINUE:
             return self.advance(now_ns)
         return self._group_refused(step, codes, reply, now_ns)

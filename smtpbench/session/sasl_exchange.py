@@ -16,16 +16,18 @@ class SaslExchange:
         exhausted: The exchange has no end: it was cancelled, or has had `MAX_RESPONSES` responses.
         command: The AUTH line, with the initial response if the mechanism has one.
         shown_command: The same for a transcript, without credentials.
+        waited_ns: Time of the waits for the challenges so far.
     """
 
     #: What a transcript shows in place of a response.
     SHOWN_RESPONSE = b"(response)\r\n"
 
-    __slots__ = ("_exchange", "_responses", "command", "exhausted", "shown_command")
+    __slots__ = ("_exchange", "_responses", "command", "exhausted", "shown_command", "waited_ns")
 
     def __init__(self, mechanism: str, credentials: tuple[str, str]) -> None:
         self._responses = 0
         self.exhausted = False
+        self.waited_ns = 0
         self._exchange = sasl.client_exchange(mechanism, *credentials)
         initial = self._exchange.initial_response()
         line = b"AUTH " + mechanism.encode()

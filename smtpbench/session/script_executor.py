@@ -11,7 +11,8 @@ Each message of an arrival is counted once, in the recorder that came with the a
 transaction ends, and failed if the session ends before.
 
 A latency sample is one integer, `service_ns + (late_us << LATE_SHIFT)`. late_us is how long after its intended start the
-arrival began. The service time begins with the write and ends with the read that completes the reply.
+arrival began. The service time begins when the write is given to the kernel, and ends when the kernel has received the last
+octets of the reply. The engine sets both times.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class ScriptExecutor:
         "pending_action",
         "position",
         "reader",
+        "received_ns",
         "recipients_accepted",
         "recipients_rejected",
         "recorder",
@@ -94,6 +96,7 @@ class ScriptExecutor:
         self.replies_due = 0
         self.lateness = 0
         self.sent_ns = 0
+        self.received_ns = 0
         self.session_deadline_ns = api.NEVER
         self.transaction_ns = 0
         self.recipients_accepted = 0
@@ -217,6 +220,12 @@ class ScriptExecutor:
             self.recorder.failed += self.messages_open
             self.messages_open = 0
 
+    @property
+    def waiting_since_ns(self) -> int:
+        """Since when the session has waited for the server; 0 if it does not."""
+        waits = not self.idle and not self.done and self.timeout_ns != api.NEVER and self.step.kind != s.PAUSE
+        return self.sent_ns if waits else 0
+
     def unanswered(self, now_ns: int) -> list[UnansweredSample]:
         """Return what is known of the latencies that are waited for: lower bounds, if the wait ends now without an answer.
 
@@ -225,7 +234,7 @@ class ScriptExecutor:
         if self.done or self.idle:
             return []
         step, context = self.step, self.context
-        waited_ns = max(0, now_ns - self.sent_ns)
+        waited_ns = max(0, now_ns - (self.waiting_since_ns or now_ns))
         scheduled = self.intended_ns != UNSCHEDULED
         late_ns = max(0, now_ns - self.intended_ns) if scheduled else waited_ns
         metric = step.metric if self.replies_due else ""
@@ -323,8 +332,8 @@ class ScriptExecutor:
             self.pending_action = api.SLEEP
             self.wake_ns = now_ns + step.pause_ns
             # earlier writes may be stuck at a server that does not read
-            self.sent_ns = self.wake_ns
-            self.timeout_ns = self.context.timeout_ns
+            self.sent_ns = now_ns
+            self.timeout_ns = step.pause_ns + self.context.timeout_ns
         elif kind in (s.HALF_CLOSE, s.FIN):
             self.log_event(b"half-close", now_ns)
             self.pending_action = api.HALF_CLOSE if kind == s.HALF_CLOSE else api.FIN
@@ -374,9 +383,9 @@ class ScriptExecutor:
 
     # -- records -------------------------------------------------------------------------------------------
 
-    def record_time(self, metric: str, now_ns: int) -> None:
+    def record_time(self, metric: str) -> None:
         """Record a time that no single reply gives, counted from the last write."""
-        self.recorder.timing(metric).append(now_ns - self.sent_ns + self.lateness)
+        self.recorder.timing(metric).append(self.received_ns - self.sent_ns + self.lateness)
 
     def record_session_time(self, now_ns: int) -> None:
         """Record how long the session took."""

@@ -26,6 +26,7 @@ class FakeSession:
     def __init__(self, output: api.Out = b"", pending_action: int = api.NOTHING, expect: int = 0) -> None:
         self.output, self.first_action, self.expect = output, pending_action, expect
         self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
+        self.sent_ns = self.received_ns = 0
         self.received = b""
         self.events: list[str] = []
         self.reason = ""

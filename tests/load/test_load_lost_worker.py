@@ -49,7 +49,8 @@ def write_report(path: Path) -> int:
     recorders.steady = busy_recorder(seed=1)
     scheduler = SimpleNamespace(late_ns=[], waited=0, sessions=[], busy=0, waiting=0, connections_peak=1)
     scheduler.unanswered = lambda now_ns: iter(())
-    stands_in: Any = SimpleNamespace(scheduler=scheduler, recorders=recorders, start_ns=0)
+    shard = SimpleNamespace(take_read_delays=list, clock_steps=0)
+    stands_in: Any = SimpleNamespace(scheduler=scheduler, recorders=recorders, shard=shard, start_ns=0)
 
     async def read() -> Any:
         return await Meter(0).read(stands_in, NS_PER_S, 0)

@@ -36,7 +36,8 @@ class SimulatedRun:
         self.scheduler = SimpleNamespace(
             late_ns=[], waited=0, sessions=[], busy=0, waiting=0, connections_peak=1, unanswered=lambda now_ns: iter(())
         )
-        self.worker: Any = SimpleNamespace(scheduler=self.scheduler, recorders=self.recorders, start_ns=0)
+        shard = SimpleNamespace(take_read_delays=lambda: [1000, 20_000], clock_steps=0)
+        self.worker: Any = SimpleNamespace(scheduler=self.scheduler, recorders=self.recorders, shard=shard, start_ns=0)
         self.plan = LoadPlan(duration_ns=RUN_S * NS_PER_S, workers=1)
         self.meter, self.collector = Meter(0), Collector(self.plan, 0)
         self.files = RunFiles(folder, datetime(2026, 1, 2, tzinfo=UTC))
