@@ -91,3 +91,17 @@ class OutgoingSession(Session, Protocol):
 
     sent_ns: int
     received_ns: int
+
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
+        """The kernel did not take an output at once, and this is how it goes on.
+
+        Called when the output is kept, whenever the kernel has taken more of it, and when it has taken the last octet. Never
+        called for an output that the kernel takes at once.
+
+        Args:
+            now_ns: Time, nanoseconds.
+            left_bytes: Octets that the kernel has not taken yet; 0 if it has the last.
+        """
+
+    def octets_acknowledged(self, now_ns: int) -> None:
+        """The peer has acknowledged octets of an output that the kernel took in parts. Checked a few times a second."""

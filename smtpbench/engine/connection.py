@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import socket
 import ssl
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +24,9 @@ SERVER_READ_BYTES = 16 * 1024
 CLIENT_READ_BYTES = 479
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+#: Octets of a large output that the kernel keeps unsent, at most. Without a limit it takes some megabytes at once, and the
+#: end of a write says nothing about when the last octet was sent.
+UNSENT_BYTES = 128 * 1024
 #: How long a lingering close waits for the peer's close.
 LINGER_NS = 2_000_000_000
 
@@ -47,6 +53,9 @@ class Connection:
 
     Attributes:
         client: The session, if the connection was opened here; None for one that was accepted.
+        queued_bytes: Octets that the peer had not acknowledged after the last write of an output that the kernel takes in
+            parts.
+        unsent_limited: The kernel keeps at most UNSENT_BYTES unsent.
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
         pending: Returns how many octets the TLS layer holds, which epoll does not report.
         mask: Events that the epoll watches for, -1 before the first change.
@@ -65,6 +74,7 @@ class Connection:
         "outbox",
         "peer_closed",
         "pending",
+        "queued_bytes",
         "read_bytes",
         "recv",
         "send",
@@ -73,6 +83,7 @@ class Connection:
         "sock",
         "tls",
         "tls_context",
+        "unsent_limited",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +108,8 @@ class Connection:
         self.peer_closed = False
         self.pending: Callable[[], int] = int
         self.mask = -1
+        self.queued_bytes = 0
+        self.unsent_limited = False
         self.failure = ""
 
     @property
@@ -139,6 +152,23 @@ class Connection:
                 return False
         return True
 
+    @property
+    def outbox_bytes(self) -> int:
+        """Number of octets that were kept."""
+        return sum(map(len, self.outbox))
+
+    def acknowledged(self) -> bool:
+        """Return whether the peer has acknowledged more octets since the last call or write."""
+        before, self.queued_bytes = self.queued_bytes, self.unacknowledged_bytes()
+        return self.queued_bytes < before
+
+    def unacknowledged_bytes(self) -> int:
+        """Return how many octets the kernel has taken that the peer has not acknowledged."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
+
     def flush(self) -> bool:
         """Write what was kept; return whether nothing is left. Raises OSError."""
         outbox, self.outbox = self.outbox, []
@@ -156,6 +186,8 @@ class Connection:
         return False
 
     def _write_pair(self, head: bytes, body: bytes) -> bool:
+        if len(body) > UNSENT_BYTES and not self.unsent_limited:
+            self._limit_unsent()
         if self.tls:
             return self._write_one(head) and self._write_one(body) if not self.outbox else False
         try:
@@ -169,6 +201,11 @@ class Connection:
         else:
             self.outbox.append(memoryview(body)[sent - len(head) :])  # type: ignore[arg-type]  # as above
         return False
+
+    def _limit_unsent(self) -> None:
+        self.unsent_limited = True
+        if self.sock.family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     def half_close(self, *, fin: bool) -> None:
         """Close the writing side; reading continues, decrypted as before.

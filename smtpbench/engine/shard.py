@@ -66,8 +66,10 @@ _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
 #: Events taken from the epoll at once.
 _POLL_EVENTS = 256
-#: Connections in a group that is read, then processed, then written.
+#: Connections in a group that is read, then processed, then written. What a server received must not wait for long; the
+#: times of replies do not depend on when they are read, and a larger group costs 5 % less CPU time.
 _GROUP_SIZE = 16
+_GROUP_SIZE_OPENED = 64
 #: Time after which trio's other tasks run. A number of events would not do: at one reply in a millisecond, the loop would
 #: wait for the next one hundreds of times.
 _TURN_NS = 5_000_000
@@ -145,8 +147,9 @@ class Shard:
             await trio.lowlevel.wait_readable(self._epoll)
             turn_ends_ns = self._clock() + _TURN_NS
             while self._clock() < turn_ends_ns and (events := poll(timeout_s, _POLL_EVENTS)):
-                for first in range(0, len(events), _GROUP_SIZE):
-                    self._serve_group(events[first : first + _GROUP_SIZE])
+                size = _GROUP_SIZE_OPENED if self._opens else _GROUP_SIZE
+                for first in range(0, len(events), size):
+                    self._serve_group(events[first : first + size])
 
     def _serve_accepted(self, events: list[tuple[int, int]]) -> None:
         """Serve a group of events, of which those of accepted connections matter most."""
@@ -264,17 +267,27 @@ class Shard:
             self._accept(self._listeners[fd])
 
     async def _close_overdue(self) -> None:
-        """Close connections whose deadline has passed."""
+        """Check the deadlines several times a second."""
         while True:
             await trio.sleep(_DEADLINE_CHECK_S)
             self._kernel.update()
-            now_ns = self._clock()
-            overdue = [c for c in self._connections.values() if (c.linger_until_ns or c.session.deadline_ns) < now_ns]
-            for connection in overdue:
-                if connection.linger_until_ns:
-                    self._close(connection, api.ENDED)
-                else:
-                    self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
+            self.check_deadlines()
+
+    def check_deadlines(self) -> None:
+        """Close the connections whose deadline has passed, and tell the others' sessions which writes arrive.
+
+        A slow peer may take octets, and yet not enough of them for the kernel to call the socket writable.
+        """
+        now_ns = self._clock()
+        for connection in self._connections.values():
+            if connection.queued_bytes and connection.client is not None and connection.acknowledged():
+                connection.client.octets_acknowledged(now_ns)
+        overdue = [c for c in self._connections.values() if (c.linger_until_ns or c.session.deadline_ns) < now_ns]
+        for connection in overdue:
+            if connection.linger_until_ns:
+                self._close(connection, api.ENDED)
+            else:
+                self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
 
     # -- what callers use ------------------------------------------------------------------------------------
 
@@ -446,6 +459,7 @@ class Shard:
     def _write(self, connection: Connection, out: api.Out) -> None:
         """Write as much as the kernel takes; once all is written, perform the session's pending action."""
         if out:
+            first = not connection.outbox
             if connection.client is not None:
                 connection.client.sent_ns = self._clock()
             try:
@@ -456,22 +470,34 @@ class Shard:
             if not done:
                 self._fast_path.pop(connection.fd, None)
                 self._watch(connection, _IN | _OUT)
+                if first:
+                    self._report_progress(connection)
                 return
         if not connection.outbox and connection.session.pending_action:
             self._perform_action(connection)
 
     def _flush(self, connection: Connection) -> None:
+        kept_bytes = connection.outbox_bytes
         try:
             done = connection.flush()
         except OSError as error:
             self._write_failed(connection, error)
             return
+        if connection.tls or connection.outbox_bytes < kept_bytes:
+            # the TLS layer takes a segment as a whole, at its end; that the socket was writable is progress
+            self._report_progress(connection)
         if done:
             if not connection.tls and not connection.peer_closed:
                 self._enter_fast_path(connection)
             self._watch(connection, 0 if connection.peer_closed else _IN)
             if connection.session.pending_action:
                 self._perform_action(connection)
+
+    def _report_progress(self, connection: Connection) -> None:
+        """Tell the session of a connection that was opened here how a write goes on that the kernel takes in parts."""
+        if connection.client is not None:
+            connection.queued_bytes = connection.unacknowledged_bytes()
+            connection.client.write_progressed(self._clock(), connection.outbox_bytes)
 
     def _perform_action(self, connection: Connection) -> None:
         """Perform the session's pending action, now that all its output is written."""

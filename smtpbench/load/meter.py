@@ -25,6 +25,8 @@ WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
 
 #: Arrivals in progress that one step looks at.
 _PENDING_PER_STEP = 500
+#: A transfer without progress for so long waits for the server.
+_STALLED_TRANSFER_NS = NS_PER_S
 _INTERVALS = ("warmup", "baseline", "steady", "pending")
 _HISTOGRAMS = ("late", "read_delay")
 #: Reads of which one is a sample of the read delay: a sample costs a hundredth of the CPU time of a message.
@@ -183,7 +185,8 @@ def _pending_steps(report: WorkerReport, worker: Worker, now_ns: int) -> Iterato
     for session in list(worker.scheduler.sessions):
         since_ns = session.waiting_since_ns
         if since_ns:
-            report.waiting_since_ns = min(report.waiting_since_ns or since_ns, since_ns)
+            if session.transfer is None or now_ns - since_ns > _STALLED_TRANSFER_NS:  # else no reply is due yet
+                report.waiting_since_ns = min(report.waiting_since_ns or since_ns, since_ns)
             if now_ns - since_ns > worker.plan.drain_ns and session.recorder is not worker.recorders.warmup:
                 pending.failed += session.messages_open
                 pending.censor((), [now_ns - since_ns] * session.messages_open)

@@ -11,6 +11,8 @@ dictionary look-up. A reply that ends in a queue id is never equal to an earlier
 `PREFIXES`, the first octets of replies of one line. Code and enhanced code lie within those octets (`PREFIX_BYTES`), so
 replies that differ in either never share an entry.
 
+A malformed reply is never cached, because each is counted as an error. If its lines have different codes, the last counts.
+
 The slow one parses replies, decides what follows, and caches the decision if an equal reply always leads to the same one.
 Decisions that depend on more than the beginning of a reply are never cached: refusals, groups, TLS, SASL, the several
 replies of LMTP, and sessions with a transcript.
@@ -55,7 +57,8 @@ class ClientSession(ScriptExecutor):
 
     It may override these methods, and call the base class's own from them:
 
-        connected, tls_started, receive, wake, eof_received, connection_lost: The engine's calls (`engine.api.Session`).
+        connected, tls_started, receive, write_progressed, octets_acknowledged, wake, eof_received, connection_lost: The
+            engine's calls (`engine.api.Session`).
         on_sent(wire, now_ns): The session writes something. Called for every write of a session with a transcript; a note
             stands in place of SASL responses.
         await_replies(step, now_ns): A step was written, and its replies are due. It may change `replies_due`. If it sets
@@ -72,7 +75,9 @@ class ClientSession(ScriptExecutor):
         replies_due: How many replies are due. May be changed in `await_replies` and `on_reply`.
         recorder: Where samples and errors go.
         started_ns: Time of `open`.
-        sent_ns, received_ns: When the kernel was given the last write, and received the last octets (`engine.api`).
+        sent_ns, received_ns: When the kernel was given the last write, and received the last octets (`engine.api`). Of a
+            write that the kernel took in parts, sent_ns is when it had taken the last octet.
+        transfer: The write that the kernel is taking in parts; None if there is none.
         lateness: Lateness of the arrival as a sample stores it; added to each service time.
     """
 
@@ -133,6 +138,7 @@ class ClientSession(ScriptExecutor):
         if self.done:
             pass
         elif reason == api.STOPPED:
+            self._accept_for_some()
             waits_ns = [max(0, now_ns - (self.waiting_since_ns or now_ns))] * self.messages_open
             self.recorder.censor(self.unanswered(now_ns), waits_ns)
             self.recorder.interrupted += self.messages_open
@@ -145,7 +151,8 @@ class ClientSession(ScriptExecutor):
                 self.recorder.censor(self.unanswered(now_ns))
             if self.reader.pending:
                 detail = detail or "in the middle of a reply"
-            self.fail_messages(reason, f"{detail or 'while waiting'} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
+            doing = "while waiting" if self.transfer is None else "while sending"
+            self.fail_messages(reason, f"{detail or doing} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
         self.messages_open = 0
         self.timeout_ns = api.NEVER
         self.context.scheduler.session_ended(self, now_ns)
@@ -195,13 +202,15 @@ class ClientSession(ScriptExecutor):
     def on_reply(self, reply: Reply, now_ns: int) -> api.Out:
         """Handle a reply that is due; return what to write."""
         step = self.step
+        if reply.malformed and reply.code and self.transcript is None:
+            self.recorder.error("mixed_reply_codes" if reply.mixed_codes else "malformed_reply", reply_text(reply))
         index = len(step.expected_replies) - self.replies_due if step.kind != s.MESSAGE else 0
         expected = step.expected_replies[index]
         if step.kind == s.AUTH and reply.code == 334:
             return self.answer_challenge(reply, now_ns)
         ok = expected.matches(reply.code)
         single = len(step.expected_replies) == 1
-        samples = self.recorder.samples(expected.verb, step.metric if single else "", reply.raw, ok)
+        samples = self.recorder.samples(expected.verb, step.metric if single else "", reply.decisive, ok)
         waited_ns = self.received_ns - self.sent_ns
         if step.kind == s.AUTH and self.sasl_exchange is not None:
             waited_ns += self.sasl_exchange.waited_ns
@@ -214,14 +223,14 @@ class ClientSession(ScriptExecutor):
             return self._group_reply(step, reply, ok, now_ns)
         if not ok:
             return self._unexpected_reply(step, reply, now_ns)
-        if self.transcript is None:
+        if self.transcript is None and not reply.malformed:
             reply_cache.store_reply(self.reply_caches, self.context.script, step, self.position, reply.raw, samples)
         return self._step_succeeded(now_ns)
 
     def answer_challenge(self, reply: Reply, now_ns: int) -> api.Out:
         """Answer a 334 reply to an AUTH step. An exchange without an end ends the session."""
         assert self.sasl_exchange is not None  # an AUTH step begins with one
-        if self.sasl_exchange.exhausted:
+        if self.sasl_exchange.exhausted or now_ns > self.sasl_exchange.limit_ns:
             return self.fail("sasl_endless", f"the server goes on with AUTH: {reply_text(reply)}")
         self.recorder.samples("AUTH", "", reply.raw[:4], True).append(0)
         self.sasl_exchange.waited_ns += self.received_ns - self.sent_ns
@@ -273,6 +282,9 @@ class ClientSession(ScriptExecutor):
 
     def _group_reply(self, step: Step, reply: Reply, ok: bool, now_ns: int) -> api.Out:
         """Handle one of several replies to a step; decide once the last one has come."""
+        if step.kind == s.MESSAGE and reply.code:
+            self.recorder.recipients_accepted += ok
+            self.recorder.recipients_rejected += not ok
         if reply.code in (0, 421) and step.on_unexpected != s.CONTINUE:
             return self._unexpected_reply(step, reply, now_ns)  # no others follow it
         self._group_replies.append(reply)
@@ -319,7 +331,7 @@ class ClientSession(ScriptExecutor):
             self.give_back(reply_text(reply))
             return b""
         if reply.code == 421:
-            if step.on_unexpected == s.ABORT_TRANSACTION:
+            if step.on_unexpected == s.ABORT_TRANSACTION and not self._accept_for_some():
                 self.complete_transaction(False, now_ns)
             return self.fail("closed_421", reply_text(reply))
         if step.on_unexpected == s.ABORT_SESSION:
@@ -359,6 +371,19 @@ class ClientSession(ScriptExecutor):
             self.give_back(reply_text(reply))
         else:
             self.fail("closed_421", reply_text(reply))
+
+    def fail_messages(self, kind: str, detail: str) -> None:
+        self._accept_for_some()
+        super().fail_messages(kind, detail)
+
+    def _accept_for_some(self) -> bool:
+        """Count a message as accepted if the session ends when some of its recipients were (LMTP); return whether it was."""
+        replies, self._group_replies = self._group_replies, []
+        if self.step.kind != s.MESSAGE or not self.messages_open or all(reply.code // 100 != 2 for reply in replies):
+            return False
+        self.messages_open -= 1
+        self.recorder.accepted += 1
+        return True
 
     def fail(self, kind: str, detail: str) -> api.Out:
         """End the session with an error: request the close of its connection."""

@@ -102,6 +102,12 @@ class TimedSession:
         self.done.set()
         return b"next"
 
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
+        pass
+
+    def octets_acknowledged(self, now_ns: int) -> None:
+        pass
+
     def wake(self, now_ns: int) -> api.Out:
         return b""
 

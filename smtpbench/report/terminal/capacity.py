@@ -26,7 +26,7 @@ from smtpbench.report.reading.capacity import (
     capacity_schedule_of,
     capacity_steps_of,
 )
-from smtpbench.report.reading.head import COMPLETED, head_of
+from smtpbench.report.reading.head import COMPLETED, head_of, notes_of
 from smtpbench.report.terminal.tables import Screen, styled
 from smtpbench.threshold import TIME, parse_threshold
 from smtpbench.units import NS_PER_S, format_duration
@@ -63,6 +63,7 @@ def capacity_table(result: Mapping[str, Any], *, color: bool = False, screen: Sc
     steps = capacity_steps_of(saved)
     if steps:
         lines += [("", _PLAIN), *_plot(steps, found, _limit_ms(objectives))]
+    lines += [(f"note: {note}", _PLAIN) for note in notes_of(saved)]
     return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
 
 
