@@ -300,7 +300,8 @@ class Shard:
 
         Reads whose octets the kernel did not stamp are left out.
         """
-        delays_ns, self._read_delays_ns = list(self._read_delays_ns), type(self._read_delays_ns)()
+        delays_ns = list(self._read_delays_ns)
+        self._read_delays_ns.clear()
         return delays_ns
 
     @property
