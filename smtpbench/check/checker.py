@@ -47,7 +47,7 @@ from smtpbench.session.script import Script
 #: Sessions at the same time.
 CONCURRENCY: Final = 8
 _NO_GREETING: Final = "no greeting"
-#: Octets of the server in the dialogues that are kept for the invariants.
+#: Memory for the server's part of the dialogues that are kept for the invariants.
 _MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
 #: The rule that a server violates by crashing.
 HEALTH: Final = "health"
@@ -238,7 +238,7 @@ class Checker:
         for session_result, dialogue in zip(session_results, dialogues, strict=True):
             if id(session_result) in self._fatal_ids or (is_cut_off(dialogue) and not cut_off):
                 continue
-            self._kept_bytes += session_result.transcript.received_bytes
+            self._kept_bytes += session_result.transcript.memory_bytes
             if self._kept_bytes <= _MAX_KEPT_BYTES:
                 self._dialogues.append((session_result, dialogue))
 
