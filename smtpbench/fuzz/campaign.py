@@ -325,14 +325,19 @@ class Campaign:
         )
         if fatal is not None:
             shrink_s = min(self._plan.shrink_s, max(0.0, deadline_s - trio.current_time()))
-            suspect = await self._crash_search.prove(fatal, self._slow_ns, shrink_s)
-            known[last_verb(fatal.session_result)] = self._add_crash(suspect)
+            causes = {suspect.violation.cause for suspect in known.values()}
+            suspect = await self._crash_search.prove(fatal, self._slow_ns, shrink_s, causes)
+            # the command that kills it, as it was drawn and as it was shrunk
+            stored = self._add_crash(suspect)
+            known |= {last_verb(one.session_result): stored for one in (fatal, suspect)}
             return
         if self._health.gone or not loss.sudden:
             return
         explained = next((known[verb] for verb in by_verb if verb in known), None)
         if explained is not None:
             explained.hits += 1
+        elif loss.refused and known and trio.current_time() >= deadline_s:
+            pass  # nobody looked for its cause, and a crash is known
         elif loss.refused:
             self._add_unproved_crash(loss, _DIED, "it was started again")
         else:
@@ -415,12 +420,15 @@ class Campaign:
                 del suspects[key]  # several causes are possible, and one of them is a suspect of its own
         if not self.stats.target_gone:
             await self._apply_controls()
+        crashed = any(suspect.violation.severity == r.CRASH for suspect in suspects.values())
         for key, suspect in list(suspects.items()):
             report_progress(self.stats)
             if not (self.stats.target_gone or suspect.tried or suspect.unproved):
                 await self._confirmation.confirm(key, suspect, self._slow_ns)
-                if not suspect.seen and key[1].startswith(SLOW):
-                    del suspects[key]  # slow because of the load that the campaign itself makes
+                slow = key[1].startswith(SLOW)  # because of the load that the campaign itself makes
+                cut_off = key[0] in END_RULES and crashed  # because another session killed the target
+                if not suspect.seen and (slow or cut_off):
+                    del suspects[key]
                     continue
             self.stats.confirmed += 1
         report_progress(self.stats)
