@@ -15,8 +15,9 @@ client, and its failure shows that the target died. If nobody starts it again, n
 
 A target that dies cuts off all its sessions. What the rules say of their ends waits until it is known whether it died
 (`fuzz.losses`). After the last case, the cases that were cut off at the same moment run again, to find the one that kills
-the target (`fuzz.crash_search`). One crash is one finding: of the sessions that it cut off, nothing else is reported. If the
-target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first.
+the target (`fuzz.crash_search`). One crash is one finding, and nothing else is reported of the sessions that it cut off. If
+the target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first
+(`fuzz.crashes`).
 
 Then the other suspects are repeated, one after the other, and those that showed each time are shrunk (`fuzz.confirmation`).
 Those whose session took the least time come first, so that many are confirmed before the time is up (`fuzz.time_limit`).
@@ -39,7 +40,8 @@ from smtpbench.engine import api
 from smtpbench.fuzz.admission import Admission, Case
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
 from smtpbench.fuzz.crash_search import CrashSearch
-from smtpbench.fuzz.losses import END_RULES, CutOffCase, Loss, Losses, last_verb, likelihood
+from smtpbench.fuzz.crashes import MAX_CANDIDATES, CrashFindings
+from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
 from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
@@ -49,7 +51,6 @@ from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off
 from smtpbench.rules.discover import is_silent, silence_text
-from smtpbench.rules.reply_tracker import Violation
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session.client import ClientSession
@@ -65,15 +66,6 @@ _MIN_SLOW_NS = 500 * NS_PER_MS
 _BASELINE_SESSIONS = 4
 #: Cases that begin before the event loop handles replies.
 _CASES_PER_CHECKPOINT = 16
-#: Candidates of a crash to keep besides the likeliest one.
-_MAX_CANDIDATES = 10
-#: Time for finding the cases that kill the target, in times that shrinking one may take.
-_SEARCHES = 2
-#: Share of the time that is left for it, where connections were refused after cases were cut off.
-_SEARCH_SHARE = 0.8
-#: Causes of crashes that are not proved.
-_DIED = "the server died"
-_GONE = "the target is gone"
 #: A refusal of a server that does not run at the moment.
 _NO_CONNECTION = "no connection"
 #: More than any reply takes, nanoseconds.
@@ -175,20 +167,19 @@ class Campaign:
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
         self._losses = Losses(script)
         self._health = TargetHealth(baseline, self._with_end(script.steps), self._losses.refuse, self._is_serving)
-        self._crash_search = CrashSearch(baseline, self._health, script)
         self._slow_ns = _MIN_SLOW_NS
-        #: verb that the server was processing → the first case that was cut off then, alone
-        self._closed: dict[str, CutOffCase] = {}
-        self._latest: deque[CutOffCase] = deque(maxlen=max(_MAX_CANDIDATES, plan.connections))
+        self._latest: deque[CutOffCase] = deque(maxlen=max(MAX_CANDIDATES, plan.connections))
         #: number of a case → its runner and session; None while that session begins
         self._running: dict[int, tuple[SessionRunner, ClientSession] | None] = {}
         self._admission = Admission(plan.connections)
         self._time_limit = time_limit
-        #: numbers of suspects and crashes, and what confirming them is likely to take
-        self._estimated, self._estimate_s = (0, 0), 0.0
+        #: number of suspects, and what confirming them is likely to take
+        self._estimated, self._estimate_s = 0, 0.0
         self._wake_at = 0
         self._wake = trio.Event()
         self.stats = CampaignStats(plan.cases, None if plan.duration_ns is None else plan.duration_s)
+        search = CrashSearch(baseline, self._health, script)
+        self._crashes = CrashFindings(self.stats, script, search, self._health, self._losses, self._latest, plan.shrink_s)
         self.stop = trio.Event()
 
     async def run(self, report_progress: Callable[[CampaignStats], None] = lambda stats: None) -> CampaignStats:
@@ -211,7 +202,7 @@ class Campaign:
             await self._end_cases(limit)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
-        await self._find_crashes(limit)
+        await self._crashes.find(self._slow_ns, limit)
         await self._confirm_suspects(limit, report_progress)
         return self.stats
 
@@ -274,13 +265,12 @@ class Campaign:
         return self.stop.is_set() or self._health.gone or enough or serves_nobody or is_time
 
     def _cases_end_s(self, limit: TimeLimit) -> float:
-        suspects, crashes = self.stats.suspects, len(self._losses.sudden)
-        if self._estimated != (len(suspects), crashes):
-            self._estimated = len(suspects), crashes
+        suspects = self.stats.suspects
+        if self._estimated != len(suspects):
+            self._estimated = len(suspects)
             sessions_s = sum(map(_session_ns, suspects.values())) / NS_PER_S
-            searches_s = _SEARCHES * self._plan.shrink_s if crashes else 0.0
-            self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_s + searches_s
-        return limit.cases_end_s(self._estimate_s)
+            self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_s
+        return limit.cases_end_s(self._estimate_s + self._crashes.search_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""
@@ -400,135 +390,7 @@ class Campaign:
             self.stats.elapsed_s = trio.current_time() - started_s
             report_progress(self.stats)
             await self._health.check()
-            self._settle_losses(time.monotonic_ns())
-
-    # -- crashes ---------------------------------------------------------------------------------------------------
-
-    def _settle_losses(self, now_ns: int) -> None:
-        """Record the cases that were cut off and are no trace of a crash."""
-        sudden, known = self._losses.sudden, len(self._losses.sudden)
-        for case in self._losses.settle(now_ns):
-            self.stats.add(*case)
-            self._closed.setdefault(last_verb(case.session_result), case)
-        if len(sudden) > known and sudden[-1].refused:  # until the cause is found, and if the command is killed before
-            self._add_unproved_crash(sudden[-1], _DIED, "it was started again")
-
-    async def _find_crashes(self, limit: TimeLimit) -> None:
-        """Find the cases that killed the target, and record what else was cut off."""
-        self._settle_losses(_UNLIMITED_NS)
-        self.stats.suspects.pop(("health", _DIED), None)
-        self.stats.crash_candidates = []
-        sudden, now_s = self._losses.sudden, trio.current_time()
-        latest_s = limit.share_of_the_rest_s(now_s, _SEARCH_SHARE if any(loss.refused for loss in sudden) else 0.5)
-        deadline_s = min(now_s + _SEARCHES * self._plan.shrink_s, latest_s)
-        loss, known = sudden[-1] if sudden else Loss(), dict[str, Suspect]()
-        unexplained = [*sudden, Loss([*self._closed.values()])]
-        with trio.move_on_at(latest_s):
-            for one in () if self._health.gone else tuple(unexplained):
-                found = -1
-                # a loss is one death, and the cases that were cut off alone may be several
-                while not (self._health.gone or found == len(known) or (one.sudden and found >= 0)):
-                    found = len(known)
-                    await self._explain(one, known, deadline_s)
-                if self._health.gone:
-                    loss = one
-                    break
-                unexplained.remove(one)
-        if not self._health.gone:
-            for one in filter(lambda loss: loss.sudden, unexplained):  # the time was up
-                self._add_loss(one, known)
-        self._drop_ends_of_crashes(known)
-        self.stats.target_gone = self._health.gone
-        if self._health.gone and not known:
-            self._add_gone(loss)
-
-    async def _explain(self, loss: Loss, known: dict[str, Suspect], deadline_s: float) -> None:
-        """Find which case of a loss kills the target.
-
-        Args:
-            loss: The loss.
-            known: Verb that the target was processing when it died → the suspect that was proved.
-            deadline_s: When no search begins any more, time of trio.
-        """
-        unknown = [case for case in loss.cases if last_verb(case.session_result) not in known]
-        fatal = (
-            await self._crash_search.find(unknown, self._slow_ns) if unknown and trio.current_time() < deadline_s else None
-        )
-        if fatal is not None:
-            shrink_s = min(self._plan.shrink_s, max(0.0, deadline_s - trio.current_time()))
-            suspect = await self._crash_search.prove(fatal, self._slow_ns, shrink_s)
-            known[last_verb(fatal.session_result)] = self._add_crash(suspect)
-            return
-        if self._health.gone or not loss.sudden:
-            return
-        self._add_loss(loss, known)
-
-    def _add_loss(self, loss: Loss, known: dict[str, Suspect]) -> None:
-        """Record a loss of which no case was found to kill the target: a known one may have done it. `known`: see above."""
-        verbs = [last_verb(case.session_result) for case in loss.cases]
-        explained = next((known[verb] for verb in verbs if verb in known), None)
-        if explained is not None:
-            explained.hits += 1
-        elif loss.refused:
-            self._add_unproved_crash(loss, _DIED, "it was started again")
-        else:
-            for case in loss.cases:
-                self.stats.add(*case)
-
-    def _drop_ends_of_crashes(self, known: dict[str, Suspect]) -> None:
-        """Drop suspects that only say how a session ended in which the server died."""
-        suspects = self.stats.suspects
-        for key, suspect in list(suspects.items()):
-            verb = last_verb(suspect.session_result)
-            if key[0] in END_RULES and verb in known and is_cut_off(Dialogue.of(suspect.session_result.transcript)):
-                del suspects[key]
-                known[verb].hits += suspect.hits - 1
-                for closed_after, case in self._closed.items():
-                    if closed_after not in known:
-                        self.stats.add(*case)
-
-    def _add_crash(self, suspect: Suspect) -> Suspect:
-        """Record a case that kills the target, and return the suspect that stands for it."""
-        known = self.stats.suspects.setdefault((suspect.violation.rule, suspect.violation.cause), suspect)
-        known.hits += known is not suspect
-        return known
-
-    def _add_gone(self, loss: Loss) -> None:
-        """Record that the target is gone."""
-        latest = [*self._latest]
-        if self._health.hung:
-            # the sessions without a reply are one hang, and it began with the first of them
-            results = [case.session_result for case in latest]
-            for key, suspect in list(self.stats.suspects.items()):
-                if suspect.violation.severity == r.HANG and suspect.session_result in results:
-                    del self.stats.suspects[key]
-            waiting = [case for case in latest if Dialogue.of(case.session_result.transcript).end_reason == api.TIMEOUT]
-            latest = waiting or latest
-        latest.sort(key=lambda case: likelihood(case.session_result, self._script), reverse=True)
-        cases = latest if self._health.hung or not loss.cases else loss.cases
-        cut_off = max(loss.cut_off, len(cases))
-        self._add_unproved_crash(Loss(cases, cut_off), _GONE, "it did not come back")
-
-    def _add_unproved_crash(self, loss: Loss, cause: str, afterwards: str) -> None:
-        """Record a crash whose cause cannot be proved: the likeliest case, and the others as candidates."""
-        if not loss.cases:
-            return
-        likeliest, *others = loss.cases
-        hung = self._health.gone and self._health.hung
-        what = "stopped to greet, and accepts connections" if hung else "died"
-        cases = (
-            "this session was the only one at that moment"
-            if loss.cut_off < 2
-            else (f"of the {loss.cut_off} sessions at that moment, this one is the likeliest cause")
-        )
-        violation = Violation(
-            "health", f"the server {what}; {afterwards}; {cases}; this is not proved", cause, r.HANG if hung else r.CRASH
-        )
-        suspect = Suspect(likeliest.number, likeliest.session_result, violation, unproved=True)
-        earlier = self.stats.suspects.get(("health", cause))
-        suspect.hits += earlier.hits if earlier is not None else 0
-        self.stats.suspects["health", cause] = suspect
-        self.stats.crash_candidates = [case.session_result for case in others[:_MAX_CANDIDATES]]
+            self._crashes.settle(time.monotonic_ns())
 
     # -- confirmation ----------------------------------------------------------------------------------------------
 
@@ -554,12 +416,16 @@ class Campaign:
                 await self._apply_controls()
         unknown = [key for key, suspect in suspects.items() if not (suspect.tried or suspect.unproved)]
         in_order = sorted(unknown, key=lambda key: _session_ns(suspects[key]))
+        crashed = any(suspect.violation.severity == r.CRASH for suspect in suspects.values())
         if not self.stats.target_gone:
             for key in in_order:
                 report_progress(self.stats)
                 await self._within_time(limit, self._confirmation.repeat, key)
-            for key in [key for key in in_order if key[1].startswith(SLOW) and suspects[key].is_load_only]:
-                del suspects[key]  # slow because of the load that the campaign itself makes
+            for key in in_order:
+                slow = key[1].startswith(SLOW)  # because of the load that the campaign itself makes
+                cut_off = key[0] in END_RULES and crashed  # because another session killed the target
+                if suspects[key].is_load_only and (slow or cut_off):
+                    del suspects[key]
         to_shrink = [key for key in in_order if key in suspects and suspects[key].is_deterministic]
         for done, key in enumerate(to_shrink):
             report_progress(self.stats)

@@ -10,7 +10,7 @@ suspects are, and shrunk. Each death is followed by a wait until the target is s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import trio
@@ -64,13 +64,14 @@ class CrashSearch:
                 return None  # it takes several of them
         return cases[0] if len(cases) == 1 else None
 
-    async def prove(self, case: CutOffCase, slow_ns: int, shrink_s: float) -> Suspect:
+    async def prove(self, case: CutOffCase, slow_ns: int, shrink_s: float, known: Collection[str]) -> Suspect:
         """Repeat a case that kills the target, shrink it, and return it as a suspect.
 
         Args:
             case: The case.
             slow_ns: See `find`.
             shrink_s: Time for shrinking, seconds.
+            known: Causes of crashes that were shrunk already.
         """
         suspect = Suspect(case.number, case.session_result, _violation(WatchedResult(case.session_result, "")))
         script = case.session_result.script
@@ -80,7 +81,7 @@ class CrashSearch:
             if watched.death:
                 suspect.seen += 1
                 suspect.session_result, suspect.violation = watched.session_result, _violation(watched)
-        if suspect.seen == CONFIRMATIONS and not self._health.gone:
+        if suspect.seen == CONFIRMATIONS and suspect.violation.cause not in known and not self._health.gone:
             await self._shrink(suspect, slow_ns, shrink_s)
         return suspect
 
