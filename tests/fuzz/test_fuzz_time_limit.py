@@ -10,6 +10,7 @@ from simulated import campaign_on
 
 from smtpbench.engine import api
 from smtpbench.fuzz.campaign import CampaignPlan
+from smtpbench.fuzz.confirmation import QUIET_PERIOD
 from smtpbench.fuzz.suspect import Suspect
 from smtpbench.fuzz.time_limit import GRACE_S, TimeLimit
 from smtpbench.measure.saved import FUZZ
@@ -101,3 +102,9 @@ def test_reproducibility_of_an_unfinished_suspect() -> None:
 
 def _suspect() -> Suspect:
     return Suspect(0, None, None)  # type: ignore[arg-type]  # only its counts matter
+
+
+def test_finding_of_extra_replies_waits_for_them_at_its_end() -> None:
+    stats, _ = campaign_on(MUTANTS["eod-lf-crlf"], cases=300, families=("end",))
+    (suspect,) = [suspect for (rule, _), suspect in stats.suspects.items() if rule == "eod-lf-crlf"]
+    assert suspect.session_result.script.steps[-1] == QUIET_PERIOD
