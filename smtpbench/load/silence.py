@@ -40,7 +40,9 @@ class SilenceMonitor:
 
     def _close(self) -> None:
         if self._begin_ns is not None:
-            self._silences_s.append((self._begin_ns / NS_PER_S, self._end_ns / NS_PER_S))
+            begin_s, end_s = self._begin_ns / NS_PER_S, self._end_ns / NS_PER_S
+            if end_s - begin_s >= MIN_SILENCE_S:
+                self._silences_s.append((begin_s, end_s))
             self._begin_ns = None
 
     def found(self, totals: Interval) -> list[tuple[float, float]]:
