@@ -129,7 +129,7 @@ class Checker:
         self._results: dict[str, RuleResult] = {}
         self._target_gone = False
         self._outage: _Outage | None = None
-        self._fatal_ids: set[int] = set()
+        self._fatal: list[SessionResult] = []
         self._cut_off: set[str] = set()
         self._limiter = trio.CapacityLimiter(CONCURRENCY)
         self._retry_lock = trio.Lock()
@@ -205,7 +205,7 @@ class Checker:
         if not alone and any(map(is_cut_off, dialogues)):
             self._cut_off.add(rule.name)
         self._keep(session_results, dialogues, cut_off=alone)
-        if session_results and id(session_results[-1]) in self._fatal_ids:
+        if session_results and self._was_fatal(session_results[-1]):
             return RuleResult(rule, r.inconclusive("the server died or hung in this session"), session_results[-1])
         for session_result, dialogue in zip(session_results, dialogues, strict=True):
             if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
@@ -236,11 +236,15 @@ class Checker:
     def _keep(self, session_results: Sequence[SessionResult], dialogues: Sequence[Dialogue], *, cut_off: bool) -> None:
         """Keep dialogues for the invariants, those that the server cut off only if they were alone and it did not die."""
         for session_result, dialogue in zip(session_results, dialogues, strict=True):
-            if id(session_result) in self._fatal_ids or (is_cut_off(dialogue) and not cut_off):
+            if self._was_fatal(session_result) or (is_cut_off(dialogue) and not cut_off):
                 continue
             self._kept_bytes += session_result.transcript.memory_bytes
             if self._kept_bytes <= _MAX_KEPT_BYTES:
                 self._dialogues.append((session_result, dialogue))
+
+    def _was_fatal(self, session_result: SessionResult) -> bool:
+        """Return whether the server died or hung in a session."""
+        return any(one is session_result for one in self._fatal)
 
     async def _run_concurrently(
         self, scripts: Sequence[Script], run_one: Callable[[Script], Awaitable[SessionResult]] | None = None
@@ -280,7 +284,7 @@ class Checker:
             session_results.append(session_result)
             if not severity:
                 continue
-            self._fatal_ids.add(id(session_result))
+            self._fatal.append(session_result)
             reproducibility = "1 of 1"
             if not await wait_until_back(self._runner, self._target_info):
                 self._target_gone = True

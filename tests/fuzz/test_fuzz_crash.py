@@ -16,7 +16,7 @@ from smtpbench.fuzz.losses import CutOffCase, Losses, last_verb, likelihood
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.crash import run_watched, sanitizer_reported
 from smtpbench.rules.finding import Finding
-from smtpbench.scenario.load import find_scenario, load_scenario, load_text
+from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.session import script as s
 from smtpbench.session.runner import SessionResult, session_runner
 from smtpbench.session.script import Script, Step
@@ -150,7 +150,22 @@ def test_replay_tells_a_server_that_dies_again(tmp_path: Path, alone: bool | Non
     assert trio.run(main) == [status, status]
 
 
-def test_closed_connection_is_no_crash_if_other_clients_are_refused_in_order() -> None:
+def watch(session: type[ServerSession]) -> tuple[str, str]:
+    """Run VRFY; return what came last, and how it is known that the server died."""
+    steps = (Step(s.COMMAND, b"VRFY x\r\n", expected_replies=(s.ExpectedReply("VRFY", s.ANY),), metric="VRFY"),)
+
+    async def main() -> tuple[str, str]:
+        async with sink_running(session_class=session) as sink:
+            (route,) = access(sink.port).routes()
+            async with session_runner(route, NS_PER_S) as runner:
+                watched = await run_watched(runner, Script.of("x", steps, greeting=s.ANY_GREETING))
+                last = [entry.data for entry in watched.session_result.transcript.entries if entry.who == CLIENT]
+                return last[-1].decode(), watched.death
+
+    return trio.run(main)
+
+
+def test_closed_connection_is_no_crash_if_other_clients_are_not_served() -> None:
     class OneClient(ServerSession):
         """Serves one client at a time, and closes in place of a reply to VRFY."""
 
@@ -168,17 +183,18 @@ def test_closed_connection_is_no_crash_if_other_clients_are_refused_in_order() -
                 return b""
             return super().handle_command(line)
 
-    script = load_text("name: x\nsession: [VRFY x]\n", Path("x.yaml"))
-    assert script.name == "x"
-    steps = (Step(s.COMMAND, b"VRFY x\r\n", expected_replies=(s.ExpectedReply("VRFY", s.ANY),), metric="VRFY"),)
+    class ClosesOthers(OneClient):
+        """The same without a word."""
 
-    async def main() -> str:
-        async with sink_running(session_class=OneClient) as sink:
-            (route,) = access(sink.port).routes()
-            async with session_runner(route, NS_PER_S) as runner:
-                return (await run_watched(runner, Script.of("x", steps, greeting=s.ANY_GREETING))).death
+        __slots__ = ()
 
-    assert trio.run(main) == ""
+        def connected(self, now_ns: int) -> api.Out:
+            if self.counts.connections_open > 1:
+                self.pending_action = api.CLOSE
+                return b""
+            return super().connected(now_ns)
+
+    assert watch(OneClient) == watch(ClosesOthers) == ("VRFY x\r\n", "")
 
 
 # -- losses ----------------------------------------------------------------------------------------------------------
