@@ -22,7 +22,8 @@ from smtpbench.report.reading.comparison import (
     title_of,
 )
 from smtpbench.report.reading.formatting import MISSING
-from smtpbench.report.reading.head import COMPLETED, head_of, notes_of
+from smtpbench.report.reading.head import COMPLETED, head_of
+from smtpbench.report.reading.notes import notes_of
 from smtpbench.report.terminal.scorecard import mark
 from smtpbench.report.terminal.tables import cells, padded, styled
 from smtpbench.rules.rule import NOT_RUN
