@@ -73,7 +73,7 @@ _GROUP_SIZE = 16
 _GROUP_SIZE_OPENED = 64
 #: Time after which trio's other tasks run. A number of events would not do: at one reply in a millisecond, the loop would
 #: wait for the next one hundreds of times.
-_TURN_NS = 5_000_000
+_TURN_NS = 10_000_000
 #: How often deadlines are checked, seconds.
 _DEADLINE_CHECK_S = 0.1
 #: How long a listener accepts nothing after the process ran out of descriptors.
