@@ -35,6 +35,7 @@ _MISSES_BETWEEN_CLEARS = 8192
 
 # The common forms. In a line this short no local part, label or domain is too long (RFC 5321 §4.5.3.1, RFC 1035 §2.3.4).
 _MAX_COMMON_BYTES = 77
+_R = ord("R")
 _ATOM = rb"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 _WORD = rb"[A-Za-z0-9]++"
 _MAILBOX = rb"<(" + _ATOM + rb"(?:\." + _ATOM + rb")*+@" + _WORD + rb"(?:[.-]" + _WORD + rb")*+)>"
@@ -65,9 +66,10 @@ class CommandLineCache:
     def parse(self, line: bytes) -> CommandLine:
         """Return what a line that is not in the cache parses to, line end included; cache it if there is room."""
         parsed: CommandLine | None = None
-        if len(line) <= _MAX_COMMON_BYTES:
-            if match := _common_rcpt(line):
-                parsed = ("RCPT", match[1], 0, False, b"", None)
+        if 1 < len(line) <= _MAX_COMMON_BYTES:
+            if line[0] == _R:
+                if match := _common_rcpt(line):
+                    parsed = ("RCPT", match[1], 0, False, b"", None)
             elif match := _common_mail(line):
                 parsed = ("MAIL", match[1], int(match[2] or 0), False, b"", None)
         if parsed is None:

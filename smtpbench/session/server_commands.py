@@ -252,7 +252,8 @@ class CommandHandlers:
         self.mode = TEXT_MODE
         self.text_tail = b"\r\n"  # a dot may end the text as its first octet
         self.content_bytes = 0
-        return self.respond(_START_INPUT)
+        self.counts.replies[b"354"] += 1
+        return _START_INPUT
 
     def handle_bdat(self, argument: bytes) -> bytes:
         """Answer BDAT once its whole chunk has come; return nothing until then."""
@@ -261,9 +262,12 @@ class CommandHandlers:
     def add_content(self, octets: bytes) -> None:
         """Count octets of content; keep them if messages are handed on and this one is not too big."""
         self.content_bytes += len(octets)
-        if self.content_bytes > self.context.size_bytes + 3:
+        context = self.context
+        if context.on_message is None:
+            return
+        if self.content_bytes > context.size_bytes + 3:
             self.content_parts.clear()
-        elif self.context.on_message is not None:
+        else:
             self.content_parts.append(octets)
 
     def complete_message(self, size_bytes: int, *, dot_stuffed: bool) -> bytes:
@@ -282,9 +286,8 @@ class CommandHandlers:
             reply = _MESSAGE_ACCEPTED
         self.state = st.READY
         self.clear_transaction()
-        if reply_count != 1:
-            counts.replies[reply[:3]] += reply_count - 1
-        return self.respond(reply * reply_count)
+        counts.replies[reply[:3]] += reply_count
+        return reply * reply_count
 
     def _envelope(self, *, dot_stuffed: bool) -> Envelope:
         content = b"".join(self.content_parts)
