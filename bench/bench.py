@@ -69,7 +69,7 @@ CLIENT_LIMITS = {
 }
 MIN_ROUNDS = 3
 #: A comparison ends after this time, seconds, so that all of them end within six minutes.
-COMPARISON_S = 15
+COMPARISON_S = 12
 
 
 @dataclass(frozen=True)
