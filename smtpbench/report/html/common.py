@@ -9,7 +9,7 @@ from smtpbench.measure.partial import KILLED, RUNNING
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, DialogueBlock, Listing, Notice, Properties, Section, Table
 from smtpbench.report.html.drawing import bar_svg
-from smtpbench.report.reading.findings import SavedFinding, finding_count_of, recorded_findings_of
+from smtpbench.report.reading.findings import MARK_TONES, SavedFinding, finding_count_of, recorded_findings_of, verdict_mark
 from smtpbench.report.reading.formatting import cut_text, format_share
 from smtpbench.report.reading.head import (
     COMPLETED,
@@ -22,6 +22,7 @@ from smtpbench.report.reading.head import (
 )
 from smtpbench.report.reading.metrics import SavedThreshold
 from smtpbench.report.reading.notes import notes_of
+from smtpbench.rules.rule import VIOLATED
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
 from smtpbench.units import format_bytes
@@ -47,7 +48,6 @@ _MAX_NAME = 60
 _MAX_VERSIONS = 30
 _OPEN_LISTING_LINES = 30
 _UNITS = ("ms", "share", "per_s", "count")
-_SEVERITY_TONES = {"security": "bad", "violation": "bad", "warning": "warn", "advice": "warn"}
 _STATUS_TONES = {
     COMPLETED: "good",
     "interrupted": "warn",
@@ -164,7 +164,7 @@ def _dialogue(finding: SavedFinding) -> DialogueBlock:
     return DialogueBlock(
         title=short(finding.rule, 80),
         severity=finding.severity,
-        tone=_SEVERITY_TONES[finding.severity],
+        tone=MARK_TONES[verdict_mark(VIOLATED, finding.severity)],
         actual=short(finding.actual),
         requirement=" · ".join(filter(None, (short(finding.section, _MAX_NAME), short(finding.requirement)))),
         details=[(name, value) for name, value in details if value],

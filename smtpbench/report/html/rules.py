@@ -23,8 +23,12 @@ from smtpbench.report.html.common import (
 )
 from smtpbench.report.html.latency import metric_names
 from smtpbench.report.reading.findings import (
+    BROKEN_MARKS,
+    MARK_TONES,
     SavedVerdict,
+    candidates_text,
     cases_of,
+    crash_candidates_of,
     families_of,
     finding_count_of,
     peer_of,
@@ -33,13 +37,9 @@ from smtpbench.report.reading.findings import (
 )
 from smtpbench.report.reading.head import head_of, label_of, seed_of, target_of
 from smtpbench.rules.rule import NOT_RUN
-from smtpbench.text import plural
 
 _NOT_RUN_MARK = "not run"
-_MARK_TONES = {
-    "pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn", "inconclusive": "info",
-}  # fmt: skip
-_MARK_ORDER = ("SECURITY", "VIOLATION", "warning", "advice", "inconclusive", "pass", _NOT_RUN_MARK)
+_MARK_ORDER = (*BROKEN_MARKS, "inconclusive", "pass", _NOT_RUN_MARK)
 _MAX_RULES = 500
 
 
@@ -83,15 +83,17 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
 
 
 def _cell(mark: str) -> Cell:
-    return Cell(mark, _MARK_TONES.get(mark, "faint"))
+    return Cell(mark, MARK_TONES.get(mark, "faint"))
 
 
 def _target_gone(saved: Saved, prefix: str) -> list[Block]:
-    if not target_of(saved).gone:
+    candidates, gone = candidates_text(saved), target_of(saved).gone
+    if not (gone or candidates):
         return []
-    suspects = cases_of(saved).suspects
-    more = [f"{plural(suspects, 'more case')} may have crashed it: see candidates/"] if suspects else []
-    return [Notice(f"{prefix}the target stopped responding", more, "bad")]
+    more = [candidates] if candidates else []
+    more += [f"{short(one.file_name, 120)}, last sent: {short(one.last_sent, 120)}" for one in crash_candidates_of(saved)]
+    title = "the target stopped responding" if gone else "the target died and was started again"
+    return [Notice(f"{prefix}{title}", more, "bad")]
 
 
 def _cards(saved: Saved) -> Block:
@@ -107,7 +109,7 @@ def _cards(saved: Saved) -> Block:
     for mark in _MARK_ORDER:
         if counts[mark]:
             noun = "rule" if counts[mark] == 1 else "rules"
-            cards.append(Card(mark, f"{counts[mark]:,}", noun, _MARK_TONES.get(mark, "")))
+            cards.append(Card(mark, f"{counts[mark]:,}", noun, MARK_TONES.get(mark, "")))
     return Cards(cards)
 
 

@@ -11,27 +11,36 @@ from smtpbench.measure.saved import CHECK, FUZZ, Saved
 from smtpbench.report.reading.findings import (
     SavedFinding,
     SavedVerdict,
+    candidates_text,
     cases_of,
+    crash_candidates_of,
     recorded_findings_of,
     rules_of,
     section_order,
     verdict_mark,
 )
-from smtpbench.report.reading.formatting import MISSING
+from smtpbench.report.reading.formatting import MISSING, cut_text
 from smtpbench.report.reading.head import generator_of, seed_of, target_of
 from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, PASS, SEVERITIES, VIOLATED
 from smtpbench.text import plural
 
+#: Characters of the last octets of a candidate.
+_MAX_SENT = 60
 #: Short marks, for narrow columns.
 _MARKS = {INCONCLUSIVE: "?", NOT_RUN: "-"}
 #: Mark → its nouns in the totals, singular and plural, where they differ from the mark.
 _TOTALS = {
     "pass": ("passed", "passed"),
     "?": ("inconclusive", "inconclusive"),
+    "CRASH": ("CRASH", "CRASHES"),
+    "HANG": ("HANG", "HANGS"),
     "VIOLATION": ("VIOLATION", "VIOLATIONS"),
     "warning": ("warning", "warnings"),
 }
-_COLORS = {"pass": "32", "VIOLATION": "31;1", "SECURITY": "31;1;7", "warning": "33", "advice": "33", "?": "36"}
+_COLORS = {
+    "pass": "32", "VIOLATION": "31;1", "CRASH": "31;1;7", "HANG": "31;1;7", "SECURITY": "31;1;7", "warning": "33",
+    "advice": "33", "?": "36",
+}  # fmt: skip
 
 
 def mark(verdict: str, severity: str) -> str:
@@ -78,8 +87,13 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
         lines.append(f"  seen:     {plural(finding.hits, 'time')}" + ("; in the baseline" if finding.known else ""))
     cases = cases_of(saved)
     if target_of(saved).gone:
-        suspects = f" {plural(cases.suspects, 'more case')} may have crashed it: see candidates/." if cases.suspects else ""
-        lines += ["", f"The target no longer answers.{suspects}"]
+        lines += ["", "The target no longer answers."]
+    if cases.suspects:
+        lines += ["", candidates_text(saved)]
+        lines += [
+            f"  {candidate.file_name}  last sent: {cut_text(candidate.last_sent, _MAX_SENT)}"
+            for candidate in crash_candidates_of(saved)
+        ]
     cpu_s = generator_of(saved).cpu_s
     cpu = MISSING if cpu_s is None else f"{cpu_s:.1f}"
     lines += [

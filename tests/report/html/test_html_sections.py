@@ -144,6 +144,17 @@ def test_campaign_whose_target_is_gone_says_so_first() -> None:
     )
 
 
+def test_candidates_of_a_crash_are_listed_in_their_order() -> None:
+    saved = saved_results.rules_result(FUZZ)
+    candidates = [{"id": name, "file": f"candidates/{name}.yaml", "last_sent": f"VRFY {name}"} for name in ("b", "a")]
+    (notice, *_) = blocks_of(Notice, rules_sections([replace(saved, result={**saved.result, "candidates": candidates})]))
+    assert notice.lines == [
+        "2 more cases may have crashed it, the likeliest first:",
+        "candidates/b.yaml, last sent: VRFY b",
+        "candidates/a.yaml, last sent: VRFY a",
+    ]
+
+
 def test_comparison_draws_intervals_and_marks_better_and_worse() -> None:
     table = blocks_of(Table, comparison_sections(saved_results.comparison()))[0]
     assert [(row[0].text, row[1].text, row[1].tone) for row in table.table_rows] == [
