@@ -22,7 +22,8 @@ from smtpbench.report.reading.comparison import compared_metrics_of, compared_ru
 from smtpbench.report.reading.findings import LEVELS, SavedFinding, findings_by_rule, unverified_of, verdicts_of
 from smtpbench.report.reading.formatting import format_instant, safe
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of
-from smtpbench.report.reading.metrics import all_notes_of, key_figures_of, thresholds_of
+from smtpbench.report.reading.metrics import key_figures_of, thresholds_of
+from smtpbench.report.reading.notes import all_notes_of
 from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, VIOLATED
 from smtpbench.threshold import format_value
 

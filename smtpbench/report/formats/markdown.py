@@ -40,7 +40,6 @@ from smtpbench.report.reading.metrics import (
     RESPONSE,
     SERVICE,
     SavedThreshold,
-    all_notes_of,
     hostile_of,
     key_figures_of,
     latencies_of,
@@ -48,6 +47,7 @@ from smtpbench.report.reading.metrics import (
     metric_order,
     thresholds_of,
 )
+from smtpbench.report.reading.notes import all_notes_of
 from smtpbench.rules.rule import CRASH, HANG, INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
 from smtpbench.text import plural
 from smtpbench.threshold import format_value

@@ -18,10 +18,10 @@ from smtpbench.report.reading.head import (
     head_of,
     label_of,
     machine_of,
-    notes_of,
     scenario_of,
 )
 from smtpbench.report.reading.metrics import SavedThreshold
+from smtpbench.report.reading.notes import notes_of
 from smtpbench.rules.rule import VIOLATED
 from smtpbench.text import plural
 from smtpbench.threshold import format_value

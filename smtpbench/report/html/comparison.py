@@ -39,7 +39,8 @@ from smtpbench.report.reading.comparison import (
 )
 from smtpbench.report.reading.findings import MARK_TONES
 from smtpbench.report.reading.formatting import MISSING, format_count, format_seconds, format_share
-from smtpbench.report.reading.head import notes_of, scenario_of
+from smtpbench.report.reading.head import scenario_of
+from smtpbench.report.reading.notes import notes_of
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
 

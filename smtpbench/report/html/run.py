@@ -27,7 +27,7 @@ from smtpbench.report.html.latency import latency_section
 from smtpbench.report.html.timeline import health_charts, time_section
 from smtpbench.report.reading.findings import finding_count_of
 from smtpbench.report.reading.formatting import format_count, format_ms, format_rate, format_seconds, format_share
-from smtpbench.report.reading.head import GeneratorLoad, generator_of, head_of, label_of, notes_of, scenario_of, seed_of
+from smtpbench.report.reading.head import GeneratorLoad, generator_of, head_of, label_of, scenario_of, seed_of
 from smtpbench.report.reading.metrics import (
     NO_STATISTICS,
     RESPONSE,
@@ -45,6 +45,7 @@ from smtpbench.report.reading.metrics import (
     thresholds_of,
     throughput_of,
 )
+from smtpbench.report.reading.notes import notes_of
 from smtpbench.units import format_bytes
 
 _OUTCOMES = ("accepted", "rejected", "failed", "dropped", "interrupted")

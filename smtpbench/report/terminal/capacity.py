@@ -26,7 +26,8 @@ from smtpbench.report.reading.capacity import (
     capacity_schedule_of,
     capacity_steps_of,
 )
-from smtpbench.report.reading.head import COMPLETED, head_of, notes_of
+from smtpbench.report.reading.head import COMPLETED, head_of
+from smtpbench.report.reading.notes import notes_of
 from smtpbench.report.terminal.tables import Screen, styled
 from smtpbench.threshold import TIME, parse_threshold
 from smtpbench.units import NS_PER_S, format_duration

@@ -23,7 +23,8 @@ from smtpbench.report.reading.comparison import (
 )
 from smtpbench.report.reading.findings import BROKEN_MARKS
 from smtpbench.report.reading.formatting import MISSING
-from smtpbench.report.reading.head import COMPLETED, head_of, notes_of
+from smtpbench.report.reading.head import COMPLETED, head_of
+from smtpbench.report.reading.notes import notes_of
 from smtpbench.report.terminal.scorecard import mark
 from smtpbench.report.terminal.tables import cells, padded, styled
 from smtpbench.rules.rule import NOT_RUN

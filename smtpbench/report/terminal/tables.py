@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TextIO
 from smtpbench.measure.saved import RUN, Saved
 from smtpbench.report.reading.findings import recorded_findings_of
 from smtpbench.report.reading.formatting import MISSING, format_ms
-from smtpbench.report.reading.head import COMPLETED, generator_of, head_of, notes_of
+from smtpbench.report.reading.head import COMPLETED, generator_of, head_of
 from smtpbench.report.reading.metrics import (
     RESPONSE,
     SERVICE,
@@ -33,6 +33,7 @@ from smtpbench.report.reading.metrics import (
     thresholds_of,
     throughput_of,
 )
+from smtpbench.report.reading.notes import notes_of
 from smtpbench.text import plural, visible
 from smtpbench.units import format_bytes
 
