@@ -34,7 +34,7 @@ from smtpbench.errors import UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.report.terminal.tables import screen_of, wants_color
+from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.study.capacity import CapacityRequest, capacity
 from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold
@@ -154,7 +154,7 @@ def command(
             result = trio.run(capacity, request, ElapsedProgress(display).study)
         typer.echo(capacity_table(result, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
         save_result(result, folder, html)
-        raise_unless_completed(result)
+        raise_unless_completed(result, folder)
         if result["capacity"]["rate_per_s"] is None:
             raise typer.Exit(THRESHOLD_FAILED)
 

@@ -37,7 +37,7 @@ from smtpbench.cli.scenario_file import print_warnings
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.report.terminal.tables import wants_color
+from smtpbench.report.terminal.screen import wants_color
 from smtpbench.scenario.comparison import validate_comparison as checked
 from smtpbench.study.candidates import AccessOptions, make_request
 from smtpbench.study.compare import compare
@@ -154,6 +154,6 @@ def command(
             result = trio.run(compare, request, ElapsedProgress(display).study)
         typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
         save_result(result, into, html)
-        raise_unless_completed(result)
+        raise_unless_completed(result, into)
         if fail_if_worse and any_worse(result):
             raise typer.Exit(FINDINGS)

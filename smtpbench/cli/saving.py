@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +16,9 @@ from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.errors import CannotRun
 from smtpbench.measure.partial import remove_partial, save_partial
 from smtpbench.measure.result import save, save_findings
+from smtpbench.measure.saved import RESULT, Saved
+from smtpbench.report.terminal.screen import screen_of, wants_color
+from smtpbench.report.terminal.verdict import verdict_text
 from smtpbench.rules.finding import Finding
 from smtpbench.study import progress
 
@@ -58,6 +62,17 @@ def save_result(result: dict[str, Any], folder: Path, html: bool, **findings: Se
     typer.echo(f"saved: {saved_files(path, html)}")
 
 
+def print_verdict(result: Mapping[str, Any], path: Path) -> None:
+    """Print the verdict on a result, which is the end of the output of its command.
+
+    Args:
+        result: Content of `result.json`.
+        path: Folder of the result.
+    """
+    saved = Saved(str(result["kind"]), dict(result), path / RESULT)
+    typer.echo(verdict_text(saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
+
+
 class ResultInProgress:
     """Saves what a command has found while it runs, at most once a second: a command that is killed keeps it.
 
@@ -84,9 +99,11 @@ class ResultInProgress:
         save_partial(made.result, self._folder)
 
 
-def raise_unless_completed(result: Mapping[str, Any]) -> None:
-    """End the command where a study was not completed. Raises typer.Exit, CannotRun."""
+def raise_unless_completed(result: Mapping[str, Any], path: Path) -> None:
+    """Print the verdict on a study, and end the command where it was not completed. Raises typer.Exit, CannotRun."""
     outcome = result["outcome"]
+    if outcome["status"] != progress.COULD_NOT_RUN:  # the message of the error says why
+        print_verdict(result, path)
     if outcome["status"] == progress.INTERRUPTED:
         raise typer.Exit(INTERRUPTED)
     if outcome["status"] == progress.COULD_NOT_RUN:

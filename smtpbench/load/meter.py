@@ -14,7 +14,7 @@ import trio
 
 from smtpbench.engine.api import NEVER
 from smtpbench.load.plan import LoadPlan
-from smtpbench.load.silence import SilenceMonitor
+from smtpbench.load.silence import SilenceMonitor, Tenth
 from smtpbench.load.worker import Worker
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import Health, cpu_times_s, cpu_wait_s, peak_rss_bytes
@@ -53,7 +53,7 @@ class WorkerReport:
         rss_bytes: Most memory in use since the start.
         pending: What is known of the measured arrivals that are in progress: lower bounds of latencies, and as failed and as
             waits the messages that waited for a reply for longer than the drain time.
-        waiting_since_ns: Since when the connection that waits longest has waited for a reply; 0 if none waits.
+        tenths: Whether replies came, for each tenth of a second.
         domains: Recipient domain → its part of the baseline and of the steady phase, which the attributes of these names do
             not include.
     """
@@ -76,7 +76,7 @@ class WorkerReport:
     connections_peak: int
     rss_bytes: int
     pending: Interval = field(default_factory=Interval)
-    waiting_since_ns: int = 0
+    tenths: list[Tenth] = field(default_factory=list)
     domains: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
 
     @property
@@ -95,6 +95,7 @@ class WorkerReport:
     def from_data(cls, data: dict[str, Any]) -> WorkerReport:
         """Return the report that `to_data` wrote."""
         read: dict[str, Any] = {name: Interval.from_data(data[name]) for name in _INTERVALS}
+        read["tenths"] = [Tenth(*tenth) for tenth in data["tenths"]]
         read["domains"] = {domain: tuple(map(Interval.from_data, parts)) for domain, parts in data["domains"].items()}
         return cls(**(data | read | {"late": Histogram.from_data(data["late"])}))
 
@@ -139,6 +140,7 @@ class Meter:
             late=Histogram.of(late_ns),
             connections_peak=scheduler.connections_peak,
             rss_bytes=peak_rss_bytes(),
+            tenths=worker.reply_monitor.take(),
         )
         recorders = worker.recorders
         await run_in_steps(_pending_steps(report, worker, now_ns))
@@ -162,11 +164,12 @@ def _pending_steps(report: WorkerReport, worker: Worker, now_ns: int) -> Iterato
         if count % _PENDING_PER_STEP == 0:
             yield
     for session in list(worker.scheduler.sessions):
-        if not session.idle and not session.done and session.timeout_ns != NEVER:
-            report.waiting_since_ns = min(report.waiting_since_ns or session.sent_ns, session.sent_ns)
-            if now_ns - session.sent_ns > worker.plan.drain_ns and session.recorder is not worker.recorders.warmup:
-                pending.failed += session.messages_open
-                pending.censor((), [now_ns - session.sent_ns] * session.messages_open)
+        if session.idle or session.done or session.timeout_ns == NEVER or session.recorder is worker.recorders.warmup:
+            continue
+        waited_ns = now_ns - session.sent_ns
+        if waited_ns > worker.plan.drain_ns:
+            pending.failed += session.messages_open
+            pending.censor((), [waited_ns] * session.messages_open)
     yield from pending.drain_steps(report.pending)
 
 
@@ -242,6 +245,7 @@ class Collector:
         self.totals.add(report.steady)
         self.warmup.add(report.warmup)
         self._add_health(report)
+        self._silence.add(report.tenths)
         self._in_progress[report.worker] = report.pending
 
     def with_pending(self) -> Interval:
@@ -293,9 +297,6 @@ class Collector:
         end_ns = max(report.end_ns for report in pending)
         length_s = max(end_ns - self._flushed_ns, 1) / NS_PER_S
         self._flushed_ns = end_ns
-        since_ns = min((report.waiting_since_ns for report in latest if report.waiting_since_ns), default=0)
-        replies = sum(part.replies.total() for part in parts)
-        self._silence.add(end_ns - self.start_ns, replies, since_ns - self.start_ns if since_ns else None)
         return Tick(
             end_s=(end_ns - self.start_ns) / NS_PER_S,
             length_s=length_s,

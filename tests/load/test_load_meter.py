@@ -12,6 +12,7 @@ from figures import busy_recorder
 from smtpbench.load.meter import Collector, Meter, WorkerReport
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.recorders import Recorders, RecordersByDomain
+from smtpbench.load.silence import ReplyMonitor
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval
 from smtpbench.units import NS_PER_S
@@ -36,7 +37,9 @@ async def report_of(recorders: Recorders, worker: int) -> WorkerReport:
         late_ns=[], waited=0, sessions=[SimpleNamespace(idle=True)], busy=1, waiting=0, connections_peak=1
     )
     scheduler.unanswered = lambda now_ns: iter(())
-    stands_in: Any = SimpleNamespace(scheduler=scheduler, recorders=recorders, start_ns=0)
+    stands_in: Any = SimpleNamespace(
+        scheduler=scheduler, recorders=recorders, start_ns=0, reply_monitor=ReplyMonitor(recorders)
+    )
     return await Meter(worker).read(stands_in, 2 * NS_PER_S, 0)
 
 

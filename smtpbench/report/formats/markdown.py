@@ -24,7 +24,7 @@ from typing import Final
 from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Saved
-from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_of, capacity_steps_of
+from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_steps_of
 from smtpbench.report.reading.comparison import (
     ComparedMetric,
     candidates_of,
@@ -35,12 +35,11 @@ from smtpbench.report.reading.comparison import (
 )
 from smtpbench.report.reading.findings import SavedFinding, SavedVerdict, findings_of, verdicts_of
 from smtpbench.report.reading.formatting import MISSING, format_instant, format_ms, rfc_url
-from smtpbench.report.reading.head import COMPLETED, Head, heads_of
+from smtpbench.report.reading.head import Head, heads_of
 from smtpbench.report.reading.metrics import (
     RESPONSE,
     SERVICE,
     SavedThreshold,
-    all_notes_of,
     hostile_of,
     key_figures_of,
     latencies_of,
@@ -48,6 +47,7 @@ from smtpbench.report.reading.metrics import (
     metric_order,
     thresholds_of,
 )
+from smtpbench.report.reading.verdict import further_notes_of, verdict_of
 from smtpbench.rules.rule import INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
@@ -64,6 +64,8 @@ _STATISTICS: Final = ("p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")
 _TITLES: Final = {"run": "Run", "check": "Check", "fuzz": "Fuzz", "comparison": "Comparison", "capacity": "Capacity"}
 #: Nouns of the severities that can be counted.
 _GROUP_NOUNS: Final = {SECURITY: "security violation", VIOLATION: "violation", WARNING: "warning"}
+#: Groups of verdicts on rules, the gravest first.
+_GROUPS: Final = (*SEVERITIES, "passed", "inconclusive")
 _MAX_PLAIN = 60
 _PASSED_MARK, _INCONCLUSIVE_MARK = "✓", "?"
 
@@ -160,7 +162,7 @@ def rule_matrix(servers: Sequence[tuple[Head, Saved]]) -> list[str]:
     counts = [Counter(_group(verdict) for verdict in by_name.values()) for by_name in verdicts]
     table_rows += [
         (f"*{group}*", "", *(f"*{count[group]}*" for count in counts))
-        for group in (*SEVERITIES, "passed", "inconclusive")
+        for group in _GROUPS
         if any(count[group] for count in counts)
     ]
     labels = (code(head.label) for head, _ in servers)
@@ -188,21 +190,20 @@ def _group(verdict: SavedVerdict) -> str:
 
 
 def _result(head: Head, saved: Saved) -> Iterator[str]:
-    ending = "" if head.status == COMPLETED else f" — **{code(head.status)}**"
-    yield f"## {_TITLES[head.kind]} {code(head.label)}{ending}"
+    verdict = verdict_of(saved)
+    yield f"## {_TITLES[head.kind]} {code(head.label)} — **{verdict.word}**"
     about = [code(text) for text in (head.scenario, head.target, head.banner) if text]
     about += [format_instant(head.started)] if head.started is not None else []
     if about:
         yield " · ".join(about)
-    if head.reason:
-        yield f"Ended: {prose(head.reason)}"
+    yield "\n".join(f"- **{one.word}**: {prose(one.text)}" if one.text else f"- **{one.word}**" for one in verdict.causes)
     for part in (_thresholds(saved), _key_figures(saved), _latency(saved)):
         if part:
             yield "\n".join(part)
     yield from _hostile(saved)
     yield from _comparison(saved)
     yield from _capacity(saved)
-    for note in all_notes_of(saved):
+    for note in further_notes_of(saved):
         yield f"> {prose(note)}"
     yield from _rules(saved)
 
@@ -341,7 +342,6 @@ def _compared_rules(saved: Saved) -> Iterator[str]:
 def _capacity(saved: Saved) -> Iterator[str]:
     if saved.kind != CAPACITY:
         return
-    reason = capacity_of(saved).reason
     table_rows = []
     for step in sorted(capacity_steps_of(saved), key=lambda step: step.rate_per_s or 0):
         failed = [objective.sentence for objective in step.objectives if not objective.passed]
@@ -350,8 +350,6 @@ def _capacity(saved: Saved) -> Iterator[str]:
             _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), outcome,
             format_ms(step.p50_ms), format_ms(step.p99_ms), format_ms(step.max_ms), prose(step.why or "; ".join(failed)),
         ))  # fmt: skip
-    if reason:
-        yield prose(reason)
     heads = ("rate", "throughput", "objectives", "message p50", "p99", "max", "reason")
     if table_rows:
         yield "\n".join(_table(heads, table_rows, right=7))
@@ -363,7 +361,7 @@ def _capacity(saved: Saved) -> Iterator[str]:
 def _rules(saved: Saved) -> Iterator[str]:
     counts = Counter(_group(verdict) for verdict in verdicts_of(saved))
     if counts:
-        yield "Rules: " + ", ".join(_counted(group, count) for group, count in counts.most_common()) + "."
+        yield "Rules: " + ", ".join(_counted(group, counts[group]) for group in _GROUPS if counts[group]) + "."
     for at, finding in enumerate(findings_of(saved)):
         yield "\n".join(_finding(finding, with_dialogue=at < MAX_DIALOGUES))
 

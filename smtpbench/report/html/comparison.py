@@ -15,14 +15,13 @@ from smtpbench.report.html.common import (
     ALL_TEXT,
     MAX_CANDIDATES,
     MAX_SHOWN,
-    ending,
+    badge_of,
     machine_section,
-    notes,
     scenario_texts,
     short,
     start_text,
-    status_of,
     table,
+    verdict,
 )
 from smtpbench.report.html.drawing import interval_svg, scale_svg, strip_svg
 from smtpbench.report.reading.comparison import (
@@ -38,7 +37,7 @@ from smtpbench.report.reading.comparison import (
     title_of,
 )
 from smtpbench.report.reading.formatting import MISSING, format_count, format_seconds, format_share
-from smtpbench.report.reading.head import notes_of, scenario_of
+from smtpbench.report.reading.head import scenario_of
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
 
@@ -50,7 +49,7 @@ _MARK_TONES = {"pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning":
 
 def comparison_heading(saved: Saved) -> PageHeading:
     """Return the head of the page."""
-    status, tone = status_of(saved)
+    status, tone = badge_of(saved)
     keys = [Cell(_candidate_text(side), key=at) for at, side in enumerate(candidates_of(saved)[:MAX_CANDIDATES])]
     about = [line for line in (short(title_of(saved)[1]), start_text(saved)) if line]
     return PageHeading(_title(saved), status, tone, about, keys)
@@ -74,7 +73,7 @@ def _title(saved: Saved) -> str:
 def comparison_sections(saved: Saved) -> list[Section]:
     """Return everything below the heading."""
     sections = [
-        Section("Differences", [*_warnings(saved), *_metrics(saved)], _method(saved)),
+        Section("Differences", [*verdict(saved), *_metrics(saved)], _method(saved)),
         Section(
             "All runs", list(_repeats(saved)), "Each dot is the value of one round. The intervals are calculated from them."
         ),
@@ -102,20 +101,6 @@ def _method(saved: Saved) -> str:
         f"{format_share(schedule.least_share)} are not reported as a difference. Intervals are drawn by ratio: decreases to "
         "the left of the line, increases to the right. Shares have a scale of their own."
     )
-
-
-def _warnings(saved: Saved) -> list[Block]:
-    """Warnings on a limited generator with the notes that give the reason, then the outcome and the other notes."""
-    found: list[Block] = []
-    explained: list[str] = []
-    for side in candidates_of(saved)[:MAX_CANDIDATES]:
-        if side.limited_runs:
-            reasons = [note for note in notes_of(saved) if note.startswith(f"{side.name}: ") and "bottleneck" in note]
-            explained += reasons
-            runs = plural(len(side.runs) or side.limited_runs, "run")
-            title = f"{short(side.name, _MAX_NAME)}: GENERATOR LIMITED in {side.limited_runs:,} of {runs}"
-            found.append(Notice(title, [short(reason.removeprefix(f"{side.name}: ")) for reason in reasons], "bad"))
-    return [*found, *ending(saved), *notes(saved, without=explained)]
 
 
 def _metrics(saved: Saved) -> Iterator[Block]:

@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from smtpbench.measure.saved import FUZZ, Saved
-from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Properties, Section
+from smtpbench.report.html.blocks import Block, Card, Cards, Cell, PageHeading, Properties, Section
 from smtpbench.report.html.common import (
     ALL_TEXT,
+    badge_of,
     dialogues,
-    ending,
     identity,
-    limited,
     machine_section,
-    notes,
     scenario_texts,
     short,
-    status_of,
     table,
+    verdict,
 )
 from smtpbench.report.html.latency import metric_names
 from smtpbench.report.reading.findings import (
@@ -33,7 +31,6 @@ from smtpbench.report.reading.findings import (
 )
 from smtpbench.report.reading.head import head_of, label_of, seed_of, target_of
 from smtpbench.rules.rule import NOT_RUN
-from smtpbench.text import plural
 
 _NOT_RUN_MARK = "not run"
 _MARK_TONES = {
@@ -49,7 +46,7 @@ def rules_heading(several: Sequence[Saved]) -> PageHeading:
         keys = [Cell(f"{label_of(saved)}: {' '.join(identity(saved)[:2])}", key=at) for at, saved in enumerate(several)]
         return PageHeading(f"Protocol rules on {len(several)} targets", runs=keys)
     (saved,) = several
-    status, tone = status_of(saved)
+    status, tone = badge_of(saved)
     target, scenario = short(head_of(saved).target, 120), short(head_of(saved).scenario, 120)
     title = f"Fuzzing: {scenario or 'a scenario'} → {target}" if saved.kind == FUZZ else f"Check of {target}"
     return PageHeading(title, status, tone, identity(saved)[1:])
@@ -60,13 +57,7 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
     sections = [_matrix(several)] if len(several) > 1 else []
     for saved in several:
         prefix = f"{label_of(saved)}: " if len(several) > 1 else ""
-        first = [
-            *ending(saved, prefix),
-            *limited(saved, prefix),
-            *_target_gone(saved, prefix),
-            *notes(saved, prefix),
-            _cards(saved),
-        ]
+        first = [*verdict(saved, prefix), _cards(saved)]
         sections += [
             Section(f"{prefix}summary" if prefix else "Summary", first),
             Section(
@@ -84,14 +75,6 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
 
 def _cell(mark: str) -> Cell:
     return Cell(mark, _MARK_TONES.get(mark, "faint"))
-
-
-def _target_gone(saved: Saved, prefix: str) -> list[Block]:
-    if not target_of(saved).gone:
-        return []
-    suspects = cases_of(saved).suspects
-    more = [f"{plural(suspects, 'more case')} may have crashed it: see candidates/"] if suspects else []
-    return [Notice(f"{prefix}the target stopped responding", more, "bad")]
 
 
 def _cards(saved: Saved) -> Block:

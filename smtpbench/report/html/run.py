@@ -10,24 +10,22 @@ from smtpbench.report.html.common import (
     ALL_TEXT,
     MAX_SHOWN,
     THRESHOLD_HEADS,
+    badge_of,
     dialogues,
-    ending,
     identity,
-    limited,
     machine_section,
-    notes,
     scenario_texts,
     short,
-    status_of,
     table,
     threshold_row,
+    verdict,
 )
 from smtpbench.report.html.drawing import bar_svg
 from smtpbench.report.html.latency import latency_section
 from smtpbench.report.html.timeline import health_charts, time_section
 from smtpbench.report.reading.findings import finding_count_of
 from smtpbench.report.reading.formatting import format_count, format_ms, format_rate, format_seconds, format_share
-from smtpbench.report.reading.head import GeneratorLoad, generator_of, head_of, label_of, notes_of, scenario_of, seed_of
+from smtpbench.report.reading.head import GeneratorLoad, generator_of, head_of, label_of, scenario_of, seed_of
 from smtpbench.report.reading.metrics import (
     NO_STATISTICS,
     RESPONSE,
@@ -45,6 +43,7 @@ from smtpbench.report.reading.metrics import (
     thresholds_of,
     throughput_of,
 )
+from smtpbench.report.reading.verdict import further_notes_of
 from smtpbench.units import format_bytes
 
 _OUTCOMES = ("accepted", "rejected", "failed", "dropped", "interrupted")
@@ -58,7 +57,7 @@ def run_heading(runs: Sequence[Saved]) -> PageHeading:
     if len(runs) > 1:
         keys = [Cell(f"{label_of(run)}: {_title(run)}", key=at) for at, run in enumerate(runs)]
         return PageHeading(f"{len(runs)} runs", runs=keys)
-    status, tone = status_of(runs[0])
+    status, tone = badge_of(runs[0])
     return PageHeading(_title(runs[0]), status, tone, [*identity(runs[0])[1:], _model(runs[0])])
 
 
@@ -68,7 +67,7 @@ def run_sections(runs: Sequence[Saved]) -> list[Section]:
     first: list[Block] = []
     for run in runs:
         prefix = _prefix(runs, run)
-        first += [*limited(run, prefix), *ending(run, prefix), *_closed_model(run, prefix), *notes(run, prefix)]
+        first += [*verdict(run, prefix), *_closed_model(run, prefix)]
     sections = [
         Section("Summary", [*first, _summary_table(runs) if several else _cards(runs[0])]),
         Section(
@@ -114,7 +113,7 @@ def _model(run: Saved) -> str:
 
 
 def _closed_model(run: Saved, prefix: str) -> list[Block]:
-    if load_of(run).is_open or any("losed model" in note for note in notes_of(run)):
+    if load_of(run).is_open or any("losed model" in note for note in further_notes_of(run)):
         return []
     return [Notice(f"{prefix}closed model: coordinated omission may hide slow replies from the latency figures", (), "info")]
 
@@ -155,7 +154,7 @@ def _summary_table(runs: Sequence[Saved]) -> Block:
     responses = [statistics_of(run, "message", RESPONSE) or NO_STATISTICS for run in runs]
     counts = [messages_of(run) for run in runs]
     shown = [name for name in _OUTCOMES if name in ("accepted", "failed") or any(count[name] for count in counts)]
-    table_rows = [
+    table_rows: list[Sequence[Cell | str]] = [
         ["accepted per second", *(format_rate(throughput_of(run)) for run in runs)],
         *(
             [
@@ -171,7 +170,7 @@ def _summary_table(runs: Sequence[Saved]) -> Block:
         ["measured for", *(format_seconds(load_of(run).window_s) for run in runs)],
         ["load", *map(_model, runs)],
         ["generator, busiest core", *(format_share(generator_of(run).busiest_worker_share, 0) for run in runs)],
-        ["outcome", *(status_of(run)[0] for run in runs)],
+        ["outcome", *(Cell(*badge_of(run)) for run in runs)],
     ]
     return table(["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))], table_rows)
 
@@ -241,8 +240,6 @@ def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
         hostile = hostile_of(run)
         if hostile is None:
             continue
-        if hostile.target_gone:
-            yield Notice(f"{_prefix(runs, run)}a hostile session crashed the target", (), "bad")
         findings = finding_count_of(run)
         yield Cards([
             Card("hostile sessions", f"{hostile.sessions:,}", "mutated, in the second half of the run"),
@@ -263,8 +260,6 @@ def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
 
 
 def _generator(runs: Sequence[Saved]) -> Iterator[Block]:
-    for run in runs:
-        yield from limited(run, _prefix(runs, run))
     figures: tuple[tuple[str, Callable[[GeneratorLoad], str]], ...] = (
         ("CPU, busiest worker, of a core", lambda load: format_share(load.busiest_worker_share)),
         ("time spent waiting for a core", lambda load: format_share(load.starved_worker_share)),

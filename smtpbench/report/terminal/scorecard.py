@@ -77,9 +77,6 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
         lines += ["", *_finding(finding, color)]
         lines.append(f"  seen:     {plural(finding.hits, 'time')}" + ("; in the baseline" if finding.known else ""))
     cases = cases_of(saved)
-    if target_of(saved).gone:
-        suspects = f" {plural(cases.suspects, 'more case')} may have crashed it: see candidates/." if cases.suspects else ""
-        lines += ["", f"The target no longer answers.{suspects}"]
     cpu_s = generator_of(saved).cpu_s
     cpu = MISSING if cpu_s is None else f"{cpu_s:.1f}"
     lines += [
@@ -92,7 +89,7 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
 def matrix(results: Sequence[Mapping[str, Any]], *, color: bool) -> str:
     """Return a table of rules by targets, of the rules that were checked."""
     several = [Saved(CHECK, dict(result), Path()) for result in results]
-    heads = [chr(ord("A") + at) for at in range(len(several))]
+    heads = list(map(column_letter, range(len(several))))
     lines = [f"{head}: {_target(saved)}" for head, saved in zip(heads, several, strict=True)]
     lines += ["", " " * 22 + "".join(f"{head:<11}" for head in heads)]
     marks = [{rule.name: _mark_of(rule) for rule in rules_of(saved)} for saved in several]
@@ -102,6 +99,12 @@ def matrix(results: Sequence[Mapping[str, Any]], *, color: bool) -> str:
             columns = "".join(_colored(f"{word:<11}", word, color) for word in shown)
             lines.append(f"{name:<22}{columns}".rstrip())
     return "\n".join(lines)
+
+
+def column_letter(at: int) -> str:
+    """Return the head of a column of the matrix, from 0: A, B … Z, A1 …"""
+    letter = chr(ord("A") + at % 26)
+    return letter if at < 26 else f"{letter}{at // 26}"
 
 
 def _target(saved: Saved) -> str:
