@@ -174,7 +174,9 @@ def _objectives(saved: Saved, steps: Sequence[CapacityStep]) -> list[Block]:
         step = next((step for step in reversed(steps) if step.held is held and step.rate_per_s == rate), None)
         if step is not None and step.objectives:
             table_rows = map(threshold_row, step.objectives[:_MAX_OBJECTIVES])
-            blocks.append(table(("objective", *THRESHOLD_HEADS[1:]), table_rows, caption=f"at {_per_second(rate)}"))
+            blocks.append(
+                table(("objective", *THRESHOLD_HEADS[1:]), table_rows, caption=f"at {_per_second(rate)}", as_cards=True)
+            )
     return blocks
 
 

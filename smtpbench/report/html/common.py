@@ -8,11 +8,12 @@ from typing import Final
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, DialogueBlock, Listing, Notice, Properties, Section, Table
 from smtpbench.report.html.drawing import bar_svg
-from smtpbench.report.reading.findings import SavedFinding, finding_count_of, recorded_findings_of
+from smtpbench.report.reading.findings import SavedFinding, finding_count_of, recorded_findings_of, verdict_mark
 from smtpbench.report.reading.formatting import cut_text, format_share
 from smtpbench.report.reading.head import head_of, label_of, machine_of, scenario_of
 from smtpbench.report.reading.metrics import SavedThreshold
 from smtpbench.report.reading.verdict import BAD, GOOD, WARNING, further_notes_of, verdict_of
+from smtpbench.rules.rule import VIOLATED
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
 from smtpbench.units import format_bytes
@@ -28,6 +29,7 @@ ALL_TEXT: Final = 99
 #: Columns of a table of thresholds.
 THRESHOLD_HEADS: Final = ("threshold", "outcome", "value", "margin")
 _MAX_FINDINGS = 60
+_MAX_TITLES = 4
 _MAX_NOTES = 20
 _MAX_NOTE = 600
 _MAX_REASONS = 10
@@ -137,7 +139,7 @@ def _dialogue(finding: SavedFinding) -> DialogueBlock:
         lines.append((side, short(line, _MAX_DIALOGUE_LINE)))
     return DialogueBlock(
         title=short(finding.rule, 80),
-        severity=finding.severity,
+        severity=verdict_mark(VIOLATED, finding.severity),
         tone=_SEVERITY_TONES[finding.severity],
         actual=short(finding.actual),
         requirement=" · ".join(filter(None, (short(finding.section, _MAX_NAME), short(finding.requirement)))),
@@ -179,6 +181,13 @@ def identity(saved: Saved) -> list[str]:
     """Return target, greeting and start of a result, without those that it does not hold."""
     head = head_of(saved)
     return [text for text in (short(head.target), short(head.banner), start_text(saved)) if text]
+
+
+def joined(titles: Sequence[str]) -> str:
+    """Return titles as one, each of them once, and the number of those that are left out."""
+    every = list(dict.fromkeys(title for title in titles if title))
+    more = len(every) - _MAX_TITLES
+    return ", ".join(every[:_MAX_TITLES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def start_text(saved: Saved) -> str:

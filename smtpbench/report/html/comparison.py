@@ -44,7 +44,7 @@ from smtpbench.threshold import format_value
 _MAX_NAME, _MAX_METRIC, _MAX_FIGURES, _MAX_METHOD = 60, 80, 40, 1000
 _MAX_RATIO = 1e4
 _MAX_TITLE = 4
-_MARK_TONES = {"pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn"}
+_MARK_TONES = {"passed": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn"}
 
 
 def comparison_heading(saved: Saved) -> PageHeading:
@@ -161,12 +161,12 @@ def _repeats(saved: Saved) -> Iterator[Block]:
             continue
         ends = (min(every), max(every))
         for at, (name, found) in enumerate(values):
-            metric, candidate = short(repeated.metric, _MAX_METRIC) if at == 0 else "", short(name, _MAX_NAME)
+            metric, candidate = short(repeated.metric, _MAX_METRIC), short(name, _MAX_NAME)
             span = " … ".join(format_value(repeated.unit, end) for end in (min(found), max(found))) if found else MISSING
             drawing = strip_svg(found, ends, at, f"{candidate}: {plural(len(found), 'value')}")
             table_rows.append([metric, Cell(candidate, key=at), Cell("", drawing=drawing), Cell(span, number=True)])
     if table_rows:
-        yield table(["metric", "candidate", "", "min … max"], table_rows, numbers=ALL_TEXT)
+        yield table(["metric", "candidate", "", "min … max"], table_rows, numbers=ALL_TEXT, as_cards=True)
 
 
 def _rules(saved: Saved) -> Iterator[Block]:
@@ -187,7 +187,7 @@ def _rules(saved: Saved) -> Iterator[Block]:
         for rule in rules
     ]
     heads = ["rule", "section", *(short(name, _MAX_NAME) for name in names), "requirement"]
-    yield table(heads, table_rows, numbers=ALL_TEXT)
+    yield table(heads, table_rows, numbers=ALL_TEXT, as_cards=True)
 
 
 def _verdict(rule: ComparedRule, candidate: str) -> Cell:

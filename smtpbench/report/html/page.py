@@ -28,6 +28,7 @@ from smtpbench.measure.saved import CAPACITY, COMPARISON, RUN, Saved, load
 from smtpbench.report.formats.writing import write_whole
 from smtpbench.report.html.blocks import Block, Cell, Heatmap, PageHeading, Plot, Section
 from smtpbench.report.html.capacity import capacity_heading, capacity_sections
+from smtpbench.report.html.common import joined
 from smtpbench.report.html.comparison import comparison_heading, comparison_sections
 from smtpbench.report.html.curves import Axis, Chart
 from smtpbench.report.html.drawing import LEVELS
@@ -57,7 +58,8 @@ def html_report(several: Sequence[Saved]) -> str:
         return _page(*pages[0], several)
     titles = [Cell(heading.title) for heading, _ in pages]
     sections = [section for _, part in pages for section in part]
-    return _page(PageHeading(f"{len(several)} results", runs=titles), sections, several)
+    title = f"{len(several)} results: {joined([heading.title for heading, _ in pages])}"
+    return _page(PageHeading(title, runs=titles), sections, several)
 
 
 def write_report(several: Sequence[Saved], path: Path) -> None:

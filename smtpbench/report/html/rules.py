@@ -13,6 +13,7 @@ from smtpbench.report.html.common import (
     badge_of,
     dialogues,
     identity,
+    joined,
     machine_section,
     scenario_texts,
     short,
@@ -28,15 +29,16 @@ from smtpbench.report.reading.findings import (
     peer_of,
     rules_of,
     section_order,
+    violated_first,
 )
 from smtpbench.report.reading.head import head_of, label_of, seed_of, target_of
 from smtpbench.rules.rule import NOT_RUN
 
 _NOT_RUN_MARK = "not run"
 _MARK_TONES = {
-    "pass": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn", "inconclusive": "info",
+    "passed": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn", "inconclusive": "info",
 }  # fmt: skip
-_MARK_ORDER = ("SECURITY", "VIOLATION", "warning", "advice", "inconclusive", "pass", _NOT_RUN_MARK)
+_MARK_ORDER = ("SECURITY", "VIOLATION", "warning", "advice", "inconclusive", "passed", _NOT_RUN_MARK)
 _MAX_RULES = 500
 
 
@@ -44,7 +46,8 @@ def rules_heading(several: Sequence[Saved]) -> PageHeading:
     """Return the head of a page of checks or fuzzing campaigns."""
     if len(several) > 1:
         keys = [Cell(f"{label_of(saved)}: {' '.join(identity(saved)[:2])}", key=at) for at, saved in enumerate(several)]
-        return PageHeading(f"Protocol rules on {len(several)} targets", runs=keys)
+        targets = joined([short(head_of(saved).target, 120) for saved in several])
+        return PageHeading(f"Protocol rules on {len(several)} targets: {targets}", runs=keys)
     (saved,) = several
     status, tone = badge_of(saved)
     target, scenario = short(head_of(saved).target, 120), short(head_of(saved).scenario, 120)
@@ -105,7 +108,7 @@ def _scorecard(saved: Saved) -> Section:
             [Cell(short(rule.name, 80)), _cell(rule.mark), short(rule.requirement), short(rule.actual)] for rule in rules
         ]
     heads = ["rule", "verdict", "requirement", "actual behaviour"]
-    return Section("Rules", [table(heads, table_rows, numbers=ALL_TEXT)] if table_rows else [])
+    return Section("Rules", [table(heads, table_rows, numbers=ALL_TEXT, as_cards=True)] if table_rows else [])
 
 
 def _matrix(several: Sequence[Saved]) -> Section:
@@ -113,7 +116,7 @@ def _matrix(several: Sequence[Saved]) -> Section:
         {rule.name: rule for rule in rules_of(saved)[:_MAX_RULES]} for saved in several
     ]
     table_rows = []
-    for name in dict.fromkeys(name for rules in by_name for name in rules):
+    for name in violated_first(by_name):
         marks = [rules[name].mark if name in rules else _NOT_RUN_MARK for rules in by_name]
         if set(marks) != {_NOT_RUN_MARK}:
             section = next(rules[name].section for rules in by_name if name in rules)

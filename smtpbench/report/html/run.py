@@ -13,6 +13,7 @@ from smtpbench.report.html.common import (
     badge_of,
     dialogues,
     identity,
+    joined,
     machine_section,
     scenario_texts,
     short,
@@ -56,7 +57,7 @@ def run_heading(runs: Sequence[Saved]) -> PageHeading:
     """Return the head of the page."""
     if len(runs) > 1:
         keys = [Cell(f"{label_of(run)}: {_title(run)}", key=at) for at, run in enumerate(runs)]
-        return PageHeading(f"{len(runs)} runs", runs=keys)
+        return PageHeading(f"{len(runs)} runs: {joined([_title(run) for run in runs])}", runs=keys)
     status, tone = badge_of(runs[0])
     return PageHeading(_title(runs[0]), status, tone, [*identity(runs[0])[1:], _model(runs[0])])
 
@@ -172,7 +173,8 @@ def _summary_table(runs: Sequence[Saved]) -> Block:
         ["generator, busiest core", *(format_share(generator_of(run).busiest_worker_share, 0) for run in runs)],
         ["outcome", *(Cell(*badge_of(run)) for run in runs)],
     ]
-    return table(["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))], table_rows)
+    heads: list[Cell | str] = ["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))]
+    return table(heads, table_rows, as_cards=True)
 
 
 def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:
@@ -180,7 +182,7 @@ def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:
         thresholds = sorted(thresholds_of(run)[:MAX_SHOWN], key=lambda threshold: threshold.passed)
         if thresholds:
             caption = label_of(run) if len(runs) > 1 else ""
-            yield table(THRESHOLD_HEADS, map(threshold_row, thresholds), caption=caption)
+            yield table(THRESHOLD_HEADS, map(threshold_row, thresholds), caption=caption, as_cards=True)
 
 
 def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
@@ -190,7 +192,7 @@ def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
         size = "wide" if has_examples else "half"
         if codes:
             heads = ["metric", "reply", "count", "share", *(["example"] if has_examples else [])]
-            yield table(heads, codes, caption=f"{prefix}Replies by metric", size=size)
+            yield table(heads, codes, caption=f"{prefix}Replies by metric", size=size, as_cards=True)
         enhanced = [
             [short(metric, 40), short(code, 40), f"{count:,}"]
             for metric, counts in counts_by_metric(run, "enhanced")[:_MAX_METRICS]
@@ -204,7 +206,9 @@ def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
             for path, count in list(counts_of(run, "errors").items())[:_MAX_ERRORS]
         ]
         if errors:
-            yield table(["error", "count", "example"], errors, caption=f"{prefix}Errors of connections and sessions")
+            yield table(
+                ["error", "count", "example"], errors, caption=f"{prefix}Errors of connections and sessions", as_cards=True
+            )
 
 
 def _reply_rows(run: Saved, examples: dict[str, str]) -> tuple[list[list[Cell | str]], bool]:
@@ -232,7 +236,7 @@ def _domains(runs: Sequence[Saved]) -> Iterator[Block]:
             times = [format_ms(domain.response_ms[f"{percentile}_ms"]) for percentile in ("p50", "p99", "max")]
             table_rows.append([short(domain.domain, 100), *counts, format_rate(domain.messages_per_s), *times])
         if table_rows:
-            yield table(heads, table_rows, caption=label_of(run) if len(runs) > 1 else "")
+            yield table(heads, table_rows, caption=label_of(run) if len(runs) > 1 else "", as_cards=True)
 
 
 def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
@@ -255,7 +259,7 @@ def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
             table_rows.append([name, *figures, *(format_ms(times[f"{percentile}_ms"]) for percentile in _PERCENTILES)])
         if table_rows:
             about = f"Effect on regular sessions, with the {'response' if is_open else 'service'} time of their messages."
-            yield table(["regular sessions", "accepted/s", "failed", *_PERCENTILES], table_rows, about=about)
+            yield table(["regular sessions", "accepted/s", "failed", *_PERCENTILES], table_rows, about=about, as_cards=True)
         yield from dialogues(run)
 
 

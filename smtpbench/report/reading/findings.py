@@ -27,7 +27,7 @@ from smtpbench.rules.rule import (
 #: Severities on the scale of formats that have three levels: error, warning, note.
 LEVELS: Final = {SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
 _STATUSES = (PASS, VIOLATED, INCONCLUSIVE)
-_MARKS: Final = {PASS: "pass", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
+_MARKS: Final = {PASS: "passed", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
 _BROKEN_MARKS: Final = {SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice"}
 _MAX_PATH = 500
 _APPENDIX = 1000  # sorts appendix F after the last section
@@ -168,6 +168,17 @@ def rules_of(saved: Saved) -> list[SavedVerdict]:
         counts = counts_against(verdict, severity, strict)
         found.append(SavedVerdict(name, number, section, severity, verdict, requirement, expected, actual, counts))
     return found
+
+
+def violated_first(rules: Sequence[Mapping[str, SavedVerdict]]) -> list[str]:
+    """Return the names of the rules of several results: first those that are violated, the most severe first."""
+    names = list(dict.fromkeys(name for one in rules for name in one))
+
+    def rank(name: str) -> int:
+        ranks = [one[name].rank for one in rules if name in one and one[name].verdict == VIOLATED]
+        return min(ranks, default=len(SEVERITIES))
+
+    return sorted(names, key=rank)
 
 
 def verdicts_of(saved: Saved) -> list[SavedVerdict]:

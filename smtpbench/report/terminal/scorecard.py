@@ -16,6 +16,7 @@ from smtpbench.report.reading.findings import (
     rules_of,
     section_order,
     verdict_mark,
+    violated_first,
 )
 from smtpbench.report.reading.formatting import MISSING
 from smtpbench.report.reading.head import generator_of, seed_of, target_of
@@ -26,12 +27,12 @@ from smtpbench.text import plural
 _MARKS = {INCONCLUSIVE: "?", NOT_RUN: "-"}
 #: Mark → its nouns in the totals, singular and plural, where they differ from the mark.
 _TOTALS = {
-    "pass": ("passed", "passed"),
+    "passed": ("passed", "passed"),
     "?": ("inconclusive", "inconclusive"),
     "VIOLATION": ("VIOLATION", "VIOLATIONS"),
     "warning": ("warning", "warnings"),
 }
-_COLORS = {"pass": "32", "VIOLATION": "31;1", "SECURITY": "31;1;7", "warning": "33", "advice": "33", "?": "36"}
+_COLORS = {"passed": "32", "VIOLATION": "31;1", "SECURITY": "31;1;7", "warning": "33", "advice": "33", "?": "36"}
 
 
 def mark(verdict: str, severity: str) -> str:
@@ -64,7 +65,7 @@ def scorecard(result: Mapping[str, Any], *, color: bool) -> str:
 
 def _gravest_first(totals: Mapping[str, int]) -> list[tuple[str, int]]:
     """Return the marks with their counts: severities, then what was inconclusive, then what passed."""
-    order = [*(mark(VIOLATED, severity) for severity in SEVERITIES), _MARKS[INCONCLUSIVE], PASS]
+    order = [*(mark(VIOLATED, severity) for severity in SEVERITIES), _MARKS[INCONCLUSIVE], verdict_mark(PASS, "")]
     return sorted(totals.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
 
 
@@ -92,9 +93,9 @@ def matrix(results: Sequence[Mapping[str, Any]], *, color: bool) -> str:
     heads = list(map(column_letter, range(len(several))))
     lines = [f"{head}: {_target(saved)}" for head, saved in zip(heads, several, strict=True)]
     lines += ["", " " * 22 + "".join(f"{head:<11}" for head in heads)]
-    marks = [{rule.name: _mark_of(rule) for rule in rules_of(saved)} for saved in several]
-    for name in dict.fromkeys(name for one in marks for name in one):
-        shown = [one.get(name, _MARKS[NOT_RUN]) for one in marks]
+    by_name = [{rule.name: rule for rule in rules_of(saved)} for saved in several]
+    for name in violated_first(by_name):
+        shown = [_mark_of(one[name]) if name in one else _MARKS[NOT_RUN] for one in by_name]
         if set(shown) != {_MARKS[NOT_RUN]}:
             columns = "".join(_colored(f"{word:<11}", word, color) for word in shown)
             lines.append(f"{name:<22}{columns}".rstrip())

@@ -110,7 +110,7 @@ def test_rules_are_grouped_by_section() -> None:
     sections = rules_sections([saved_results.rules_result()])
     (table,) = blocks_of(Table, [section for section in sections if section.title == "Rules"])
     assert [row[:2] for row in texts(table)] == [
-        ["RFC 5321 §4.0"], ["eod-lf-lf", "SECURITY"], ["RFC 5321 §4.1"], ["helo-first", "pass"],
+        ["RFC 5321 §4.0"], ["eod-lf-lf", "SECURITY"], ["RFC 5321 §4.1"], ["helo-first", "passed"],
         ["RFC 5321 §4.2"], ["long-line", "inconclusive"], ["RFC 5321 §4.3"], ["quit-221", "advice"],
     ]  # fmt: skip
     (dialogue,) = blocks_of(DialogueBlock, sections)
@@ -122,7 +122,7 @@ def test_several_checks_are_a_matrix() -> None:
     other = replace(other, result=other.result | {"rules": saved_results.rules(eod_lf_lf="pass")})
     (matrix, *_) = blocks_of(Table, rules_sections([one, other]))
     assert [cell.text for cell in matrix.heads] == ["rule", "section", "a", "b"]
-    assert texts(matrix)[0] == ["eod-lf-lf", "RFC 5321 §4.0", "SECURITY", "pass"]
+    assert texts(matrix)[0] == ["eod-lf-lf", "RFC 5321 §4.0", "SECURITY", "passed"]
     assert len(matrix.table_rows) == 4  # a rule that neither ran is left out
 
 

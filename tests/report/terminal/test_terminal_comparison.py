@@ -52,7 +52,7 @@ def test_rules_and_notes_are_shown() -> None:
     broken = {"rule": "eod-lf-lf", "section": "s", "severity": "security", "verdicts": {"A": "pass", "B": "violation"}}
     shown = comparison_table(result_of(entry(), **rules, rule_differences=[broken])).splitlines()
     assert shown[0] == "mine"
-    assert ["eod-lf-lf", "pass", "SECURITY"] in [line.split() for line in shown]
+    assert ["eod-lf-lf", "passed", "SECURITY"] in [line.split() for line in shown]
     assert shown[-1] == "note: a note"
     assert "All candidates break the same rules." in comparison_table(result_of(entry(), **rules))
 
