@@ -33,10 +33,11 @@ def saved_files(path: Path, html: bool) -> str:
     """Return what stands after `saved:`: a result that was written, and the report that is written beside it here."""
     if not html:
         return str(path)
-    # the page needs a template engine: it is imported after the measurement, and not by commands that write no page
+    # imported after the measurement, and not by commands that write no page
     from smtpbench.report.html.page import report_beside
 
-    return ", ".join(name for name in (str(path), report_beside(path)) if name)
+    page = report_beside(path)
+    return f"{path}, {page}" if page else str(path)
 
 
 def save_result(result: dict[str, Any], folder: Path, html: bool, **findings: Sequence[Finding]) -> None:
