@@ -29,6 +29,9 @@ docs: $(VENV)/.ready ## the documentation, in site/index.html; any warning is an
 bench: $(VENV)/.ready ## CPU time of a message, compared with smtp-source and smtp-sink
 	$(BIN)/python bench/bench.py $(BENCH)
 
+truth: $(VENV)/.ready ## latencies compared with a packet capture, as root; three minutes
+	$(BIN)/python -m bench.truth $(BENCH)
+
 capacitybench: $(VENV)/.ready ## error of `smtpbench capacity` on a server with a known limit
 	$(BIN)/python -m bench.capacity $(BENCH)
 
@@ -59,4 +62,4 @@ docs-screenshot: $(VENV)/.ready ## docs/assets/report.png from a run, with chrom
 clean: ## forget the virtual environment and every cache
 	rm -rf $(VENV) $(VENV)-boofuzz .mypy_cache .ruff_cache .pytest_cache .hypothesis site
 
-.PHONY: help demo test check docs bench capacitybench fuzzbench comparebench startbench reportbench published clean
+.PHONY: help demo test check docs bench truth capacitybench fuzzbench comparebench startbench reportbench published clean

@@ -33,6 +33,7 @@ LAYERS: Final = (
             "rules": "protocol rules",
         },
     ),
+    Layer("The server under test", {"supervisor": "starts, watches and stops it"}),
     Layer("Testing a server", {"load": "load tests", "check": "rule checks", "fuzz": "fuzzing"}),
     Layer("Studies", {"study": "comparisons, capacity", "doctor": "examination before a run"}),
     Layer("Showing results", {"report": "HTML, terminal, JUnit, SARIF …"}),

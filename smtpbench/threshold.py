@@ -55,7 +55,9 @@ class MetricFamily(NamedTuple):
 
 #: Latencies by name. Others are named after the verb that is answered, or by the key `as` of a step.
 LATENCIES: Final[Mapping[str, str]] = {
-    "message": "From the end of the message to its reply.",
+    "transfer": "From the first octet of the message, or of a BDAT chunk, until the kernel has taken its last. Only of "
+    "those that the kernel did not take at once, most often large ones.",
+    "message": "From the end of the message, its last octet taken by the kernel, to its reply.",
     "transaction": "From MAIL to the last reply of the mail transaction.",
     "session": "From the start of the connection to its end.",
     "connect": "The TCP connection.",
@@ -86,9 +88,18 @@ METRICS: Final = (
     MetricFamily("dropped", "Open model with `when-busy: drop`: arrivals for which no connection was free.", ("dropped",)),
     MetricFamily("interrupted", "Messages interrupted by the end of the run.", ("interrupted",)),
     MetricFamily("errors", "Connections and sessions that failed.", ("errors",)),
-    MetricFamily("errors.<kind>", "Those of one kind: `connect_refused`, `timeout`, `reset`, `closed`, `tls_failed` …", ()),
-    MetricFamily("recipients.accepted", "RCPT commands with a 2yz reply.", ("recipients.accepted",)),
-    MetricFamily("recipients.rejected", "RCPT commands with another reply.", ("recipients.rejected",)),
+    MetricFamily(
+        "errors.<kind>", "Those of one kind: `connect_refused`, `timeout`, `reset`, `closed`, `tls_failed`, "
+        "`mixed_reply_codes` (lines of one reply have different codes; the last one counts) …", (),
+    ),
+    MetricFamily(
+        "recipients.accepted", "RCPT commands with a 2yz reply; with LMTP, recipients with a 2yz reply after the final dot.",
+        ("recipients.accepted",),
+    ),
+    MetricFamily(
+        "recipients.rejected", "RCPT commands with another reply; with LMTP, also recipients with one after the final dot.",
+        ("recipients.rejected",),
+    ),
     MetricFamily("replies.<verb>", "Replies to a verb.", ()),
     MetricFamily(
         "replies.<verb>.<code>", "Replies to a verb with a code, or with a class of codes.",

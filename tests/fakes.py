@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import resource
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from smtpbench.engine import api
 from smtpbench.session import script as s
@@ -22,6 +27,7 @@ class FakeRecorder:
     def __init__(self, reply_count: int = 64) -> None:
         self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
         self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
+        self.recipients_accepted = self.recipients_rejected = 0
         self.replies: dict[tuple[str, str, bytes, bool], list[int]] = defaultdict(list)
         self.timings: dict[tuple[str, bool], list[int]] = defaultdict(list)
         self.errors: Counter[str] = Counter()
@@ -159,6 +165,7 @@ class ClientFeed:
 
     def _tick(self) -> int:
         self.now_ns += 1_000_000
+        self.session.received_ns = self.now_ns  # as the engine does
         return self.now_ns
 
     def _collect(self, out: api.Out) -> bytes:
@@ -173,6 +180,10 @@ class ClientFeed:
     def receive_each(self, *replies: bytes) -> list[bytes]:
         """Feed replies one after the other; return what the session writes after each."""
         return [self.receive(reply) for reply in replies]
+
+    def write_progressed(self, *, finished: bool = False) -> None:
+        """Say that the kernel has taken a part of the last write, or the rest of it."""
+        self.session.write_progressed(self._tick(), 0 if finished else 300_000)
 
     def tls_started(self) -> bytes:
         self.session.pending_action = api.NOTHING
@@ -198,3 +209,32 @@ def full_disk(largest_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+class NoSpace:
+    """A folder whose disk has no space left: a file that is opened there to be written is made, and stays empty.
+
+    Args:
+        monkeypatch: Undoes it.
+        folder: The folder.
+        names: Pattern of the files that there is no space for.
+        free: Number of such files that can still be written.
+
+    Attributes:
+        free: Number of files that can still be written.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, names: str = "*", free: int = 0) -> None:
+        self.free = free
+        self._folder, self._names, self._open = folder, names, Path.open
+        monkeypatch.setattr(Path, "open", lambda path, mode="r", *args, **named: self._opened(path, mode, *args, **named))
+
+    def _opened(self, path: Path, mode: str, *args: Any, **named: Any) -> Any:
+        if mode[0] == "r" or not (path.is_relative_to(self._folder) and path.match(self._names)):
+            return self._open(path, mode, *args, **named)
+        opened = self._open(path, mode, *args, **named)
+        if self.free:
+            self.free -= 1
+            return opened
+        opened.close()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -22,20 +22,21 @@ from smtpbench.cli.options import (
     Overwrite,
     Progress,
     ResultFolder,
+    Resume,
     ScenarioName,
     Seed,
     Workers,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import raise_unless_completed, save_result
+from smtpbench.cli.saving import print_nothing_to_resume, raise_unless_completed, save_result
 from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.screen import screen_of, wants_color
-from smtpbench.study.capacity import CapacityRequest, capacity
+from smtpbench.study.capacity import CapacityRequest, capacity, resumed
 from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_rate_per_s, parse_share, parse_size_bytes
@@ -102,6 +103,7 @@ def command(
     size: MessageSize = None,
     out: ResultFolder = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
     html: Html = True,
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
@@ -120,6 +122,8 @@ def command(
       smtpbench capacity relay -t smtp://127.0.0.1:2525 --slo 'message.p99<50ms' --slo 'RCPT.p95<9ms'
     Between two rates, with more connections:
       smtpbench capacity relay -t smtp://127.0.0.1:2525 --from 100/s --max-rate 5000/s -c 500
+    The rest of a search that was interrupted, with the same options:
+      smtpbench capacity relay -t smtp://127.0.0.1:2525 --out results/limit --resume
     """
     one_of("--arrivals", arrivals, ARRIVALS)
     precision_share = option_value("--precision", parse_share, precision)
@@ -148,8 +152,12 @@ def command(
         max_rate_per_s=None if max_rate is None else _rate_per_s("--max-rate", max_rate),
         message_bytes=None if size is None else option_value("--size", parse_size_bytes, size),
     )
-    with result_folder(out, overwrite, f"capacity-{file.path.stem}") as folder:
+    with result_folder(out, overwrite, f"capacity-{file.path.stem}", resume=resume) as folder:
         request = replace(request, folder=folder)
+        if resume:
+            request = resumed(request, keep_seed=seed is not None)
+            if request.interrupted is None:
+                print_nothing_to_resume(folder)
         with display_for(progress, scenario, target) as display:
             result = trio.run(capacity, request, ElapsedProgress(display).study)
         typer.echo(capacity_table(result, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))

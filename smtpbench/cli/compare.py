@@ -27,19 +27,20 @@ from smtpbench.cli.options import (
     Rate,
     Recipient,
     ResultFolder,
+    Resume,
     Seed,
     Workers,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import raise_unless_completed, save_result
+from smtpbench.cli.saving import print_nothing_to_resume, raise_unless_completed, save_result
 from smtpbench.cli.scenario_file import print_warnings
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.screen import wants_color
 from smtpbench.scenario.comparison import validate_comparison as checked
-from smtpbench.study.candidates import AccessOptions, make_request
+from smtpbench.study.candidates import AccessOptions, make_request, resumed
 from smtpbench.study.compare import compare
 from smtpbench.study.options import document_of
 from smtpbench.units import parse_duration_ns
@@ -112,6 +113,7 @@ def command(
     ] = "3s",
     out: ResultFolder = None,
     overwrite: Overwrite = False,
+    resume: Resume = False,
     html: Html = True,
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
@@ -131,6 +133,8 @@ def command(
                               -t b=smtp://127.0.0.1:2525 --start b='exec ./server --safe' --check
     A comparison file, in a build: exit code 1 where a candidate is worse than the first:
       smtpbench compare postfix-tls.yaml --repeats 20 --fail-if-worse
+    The rest of a comparison that was interrupted, with the same options:
+      smtpbench compare postfix-tls.yaml --out results/tls --resume
     """
     load = {"connections": connections, "messages": messages, "duration": duration, "rate": rate, "warmup": warmup,
             "workers": workers}  # fmt: skip
@@ -148,8 +152,12 @@ def command(
     request = make_request(comparison, folder, defaults, out or Path(), number, allow_files=allow_files)
     print_warnings(request.file)
     targets = ", ".join(f"{one.name}={one.access.target.url}" for one in request.candidates)
-    with result_folder(out, overwrite, f"compare-{Path(scenario).stem}") as into:
+    with result_folder(out, overwrite, f"compare-{Path(scenario).stem}", resume=resume) as into:
         request = replace(request, folder=into)
+        if resume:
+            request = resumed(request, keep_seed=seed is not None)
+            if request.interrupted is None:
+                print_nothing_to_resume(into)
         with display_for(progress, request.file.name, targets) as display:
             result = trio.run(compare, request, ElapsedProgress(display).study)
         typer.echo(comparison_table(result, color=wants_color(sys.stdout)))

@@ -11,9 +11,9 @@ import typer
 
 from smtpbench.cli import run
 from smtpbench.cli.options import Overwrite, Progress, ResultFolder, ScenarioName
-from smtpbench.engine.process import ending_with_this_process
 from smtpbench.errors import CannotRun
 from smtpbench.report.terminal.progress import AUTO
+from smtpbench.supervisor.process_group import ending_with_this_process
 from smtpbench.text import plural
 
 

@@ -52,10 +52,9 @@ Workers = Annotated[
 MessageSize = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Size of generated messages: 64KiB.  [default: the scenario's]")
 ]
-LoadTimeout = Annotated[
-    str | None, typer.Option("--timeout", metavar="DURATION", help="Time limit for one reply.  [default: 30s]")
-]
-ReplyTimeout = Annotated[str, typer.Option(metavar="DURATION", help="Time limit for one reply.")]
+_TIMEOUT_HELP = "Time limit for each wait: to connect, for one reply, for progress while a message is sent."
+LoadTimeout = Annotated[str | None, typer.Option("--timeout", metavar="DURATION", help=f"{_TIMEOUT_HELP}  [default: 30s]")]
+ReplyTimeout = Annotated[str, typer.Option(metavar="DURATION", help=_TIMEOUT_HELP)]
 Seed = Annotated[
     int | None,
     typer.Option(metavar="NUMBER", min=0, help="Random seed; the same seed repeats the run.  [default: drawn at random]"),
@@ -98,6 +97,14 @@ OptionalResultFolder = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="Folder for the result.  [default: it is not saved]")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a result that the folder of --out holds.")]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Continue what was interrupted or killed, from the finished runs in the folder of --out; the other options are "
+        "those of the interrupted command.",
+    ),
+]
 Html = Annotated[bool, typer.Option("--html/--no-html", help="Write report.html beside the result.")]
 Progress = Annotated[
     str,
@@ -182,7 +189,7 @@ class TargetOptions:
     Attributes:
         urls: URL of each target.
         access: How they are reached.
-        timeout: Time limit for one reply, such as `3s`.
+        timeout: Time limit for each wait, such as `3s`.
         recipient: Recipient address that the server accepts; empty to try some.
         sender: Envelope sender; empty for the default.
     """

@@ -31,7 +31,7 @@ _STEP_FOLDER: Final = re.compile(r"baseline|recovery|step-\d+-.*")
 
 
 @contextmanager
-def result_folder(out: Path | None, overwrite: bool, name: str = "") -> Iterator[Path]:
+def result_folder(out: Path | None, overwrite: bool, name: str = "", *, resume: bool = False) -> Iterator[Path]:
     """Lock the folder of a result while the context lasts, and return it.
 
     A folder that is still empty at the end is removed.
@@ -40,19 +40,30 @@ def result_folder(out: Path | None, overwrite: bool, name: str = "") -> Iterator
         out: Folder that the user asked for; None for a new folder in `results/`.
         overwrite: Whether a result in it is replaced.
         name: Last part of the name of a new folder.
+        resume: Whether a result in it is kept, because the command continues it.
 
     Raises:
-        UsageError: The folder holds a result, and it must not be replaced.
+        UsageError: The folder holds a result, and it must not be replaced, or the options contradict each other.
         CannotRun: Another command writes into the folder.
     """
+    if resume and overwrite:
+        raise UsageError("--resume keeps what the folder holds and --overwrite replaces it; use one of them")
+    if resume and out is None:
+        raise UsageError("--resume needs --out DIR, the folder of the interrupted command")
     with ExitStack() as stack:
         folder = out or Path("results") / name
         with suppress(OSError):
             folder, made = _make(out) if out is not None else _make_new(name)
             _lock(folder, stack)
             stack.callback(_remove_empty, made)
-            _clear(folder, overwrite)
+            if not resume or not has_result(folder):
+                _clear(folder, overwrite)
         yield folder
+
+
+def has_result(folder: Path) -> bool:
+    """Return whether a folder holds a result, or what a command that was killed had found."""
+    return any((folder / name).exists() for name in (RESULT, PARTIAL))
 
 
 def _make_new(name: str) -> tuple[Path, list[Path]]:

@@ -79,7 +79,7 @@ class _ObservedSession(ClientSession):
         self.handshake: TlsObservation | None = None
 
     def connected(self, now_ns: int) -> api.Out:
-        self.opened_ns, self.connect_ns = now_ns, now_ns - self.started_ns
+        self.opened_ns, self.connect_ns = self.received_ns, self.received_ns - self.sent_ns
         return super().connected(now_ns)
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:

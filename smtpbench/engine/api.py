@@ -77,3 +77,31 @@ class Session(Protocol):
             detail: Text about it; may be empty.
             now_ns: Time, nanoseconds.
         """
+
+
+class OutgoingSession(Session, Protocol):
+    """A session whose connection the engine opens. The engine tells it when the kernel sent and received.
+
+    Attributes:
+        sent_ns: When the last write was given to the kernel; set after the call that returned its octets. When `connected`
+            is called: when the connection was requested.
+        received_ns: When the kernel received what the next call is about; set before `receive`, `connected` and
+            `tls_started`. Not later than `now_ns`.
+    """
+
+    sent_ns: int
+    received_ns: int
+
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
+        """The kernel did not take an output at once, and this is how it goes on.
+
+        Called when the output is kept, whenever the kernel has taken more of it, and when it has taken the last octet. Never
+        called for an output that the kernel takes at once.
+
+        Args:
+            now_ns: Time, nanoseconds.
+            left_bytes: Octets that the kernel has not taken yet; 0 if it has the last.
+        """
+
+    def octets_acknowledged(self, now_ns: int) -> None:
+        """The peer has acknowledged octets of an output that the kernel took in parts. Checked a few times a second."""

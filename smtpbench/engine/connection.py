@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import socket
 import ssl
 import struct
+import sys
+import termios
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +23,9 @@ SERVER_READ_BYTES = 16 * 1024
 CLIENT_READ_BYTES = 479
 
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+#: Octets of a large output that the kernel keeps unsent, at most. Without a limit it takes some megabytes at once, and the
+#: end of a write says nothing about when the last octet was sent.
+UNSENT_BYTES = 128 * 1024
 #: How long a lingering close waits for the peer's close.
 LINGER_NS = 2_000_000_000
 
@@ -45,7 +51,11 @@ class Connection:
     """A socket that belongs to a shard. Only the shard calls it.
 
     Attributes:
-        fast_path_entry: What the shard's fast path needs, as one tuple (read_bytes, receive, session, connection).
+        client: The session, if the connection was opened here; None for one that was accepted.
+        queued_bytes: Octets that the peer had not acknowledged after the last write of an output that the kernel takes in
+            parts.
+        unsent_limited: The kernel keeps at most UNSENT_BYTES unsent.
+        fast_path_entry: What the shard's fast path needs, as one tuple (recvmsg, receive, session, connection).
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
         pending: Returns how many octets the TLS layer holds, which epoll does not report.
         mask: Events that the epoll watches for, -1 before the first change.
@@ -53,6 +63,7 @@ class Connection:
     """
 
     __slots__ = (
+        "client",
         "closing",
         "connecting",
         "failure",
@@ -64,20 +75,21 @@ class Connection:
         "outbox",
         "peer_closed",
         "pending",
+        "queued_bytes",
         "read_bytes",
         "recv",
         "send",
         "server_name",
-        "server_side",
         "session",
         "sock",
         "tls",
         "tls_context",
+        "unsent_limited",
     )  # fmt: skip
 
     def __init__(
-        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *, server_name: str | None,
-        server_side: bool,
+        self, sock: socket.socket, session: api.Session, context: ssl.SSLContext | None, *,
+        client: api.OutgoingSession | None = None, server_name: str | None = None,
     ) -> None:  # fmt: skip
         self.sock = sock
         self.fd = sock.fileno()
@@ -86,11 +98,11 @@ class Connection:
         self.session = session
         self.tls_context = context
         self.server_name = server_name
-        self.server_side = server_side
+        self.client = client
         self.outbox: list[bytes] = []
-        self.read_bytes = SERVER_READ_BYTES if server_side else CLIENT_READ_BYTES
-        self.fast_path_entry = (self.read_bytes, session.receive, session, self)
-        self.connecting = not server_side
+        self.read_bytes = SERVER_READ_BYTES if client is None else CLIENT_READ_BYTES
+        self.fast_path_entry = (sock.recvmsg, session.receive, session, self)
+        self.connecting = client is not None
         self.handshaking = False
         self.tls = False
         self.closing = False
@@ -98,6 +110,8 @@ class Connection:
         self.peer_closed = False
         self.pending: Callable[[], int] = int
         self.mask = -1
+        self.queued_bytes = 0
+        self.unsent_limited = False
         self.failure = ""
 
     def start_tls(self) -> None:
@@ -106,7 +120,7 @@ class Connection:
             raise ValueError("no TLS context for this connection")
         self.sock = self.tls_context.wrap_socket(
             self.sock,
-            server_side=self.server_side,
+            server_side=self.client is None,
             do_handshake_on_connect=False,
             suppress_ragged_eofs=True,
             server_hostname=self.server_name,
@@ -132,6 +146,23 @@ class Connection:
                 return False
         return True
 
+    @property
+    def outbox_bytes(self) -> int:
+        """Number of octets that were kept."""
+        return sum(map(len, self.outbox))
+
+    def acknowledged(self) -> bool:
+        """Return whether the peer has acknowledged more octets since the last call or write."""
+        before, self.queued_bytes = self.queued_bytes, self.unacknowledged_bytes()
+        return self.queued_bytes < before
+
+    def unacknowledged_bytes(self) -> int:
+        """Return how many octets the kernel has taken that the peer has not acknowledged."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
+
     def flush(self) -> bool:
         """Write what was kept; return whether nothing is left. Raises OSError."""
         outbox, self.outbox = self.outbox, []
@@ -149,6 +180,8 @@ class Connection:
         return False
 
     def _write_pair(self, head: bytes, body: bytes) -> bool:
+        if len(body) > UNSENT_BYTES and not self.unsent_limited:
+            self._limit_unsent()
         if self.tls:
             return self._write_one(head) and self._write_one(body) if not self.outbox else False
         try:
@@ -162,6 +195,11 @@ class Connection:
         else:
             self.outbox.append(memoryview(body)[sent - len(head) :])  # type: ignore[arg-type]  # as above
         return False
+
+    def _limit_unsent(self) -> None:
+        self.unsent_limited = True
+        if self.sock.family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
     def half_close(self, *, fin: bool) -> None:
         """Close the writing side; reading continues, decrypted as before.

@@ -8,14 +8,17 @@ for that epoll's descriptor, and the shard then serves a batch of ready connecti
 cancellation and signals stay trio's.
 
 The loop has a fast path for connections without TLS and with nothing left to write: read, take the time, `receive`, write.
+It serves the connections of one kind: those that were opened here, once there are any, or else those that were accepted.
 Everything else (connecting, TLS, partial writes, pending actions, errors) happens in `_serve_ready` and what it calls.
 
 Ready connections are served in groups. The shard reads from all connections of a group, then calls all their sessions,
 then makes all their writes. The sessions' code thus stays in the processor's caches while it runs, which each system call
-would evict, and a peer is woken once for several writes. That saves a twentieth of the cost of a message. All replies of a
-group get one time, taken after its last read. It is microseconds late; if connections were served one by one, the last one
-would be read much later than that. All other events wait until the writes are made, because a timer may close a connection
-whose octets were read and not yet passed on.
+would evict, and a peer is woken once for several writes. That saves a twentieth of the cost of a message. All octets of a
+group are passed on with one time, taken after its last read. All other events wait until the writes are made, because a
+timer may close a connection whose octets were read and not yet passed on.
+
+Latencies do not depend on when the shard reads. The session of a connection that was opened here is told when the kernel
+received the octets (`engine.kernel_clock`), and when the write that they answer was given to the kernel.
 
 The shard has no time-outs. A session's `deadline_ns` is a number, and `_close_overdue` reads all of them several times a
 second.
@@ -31,6 +34,7 @@ import select
 import socket
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -38,11 +42,22 @@ import trio
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import (
+    CLIENT_READ_BYTES,
     LINGER_NS,
+    SERVER_READ_BYTES,
     Connection,
     Route,
     connect_error_kind,
     tls_error_text,
+)
+from smtpbench.engine.kernel_clock import (
+    STAMP_BYTES,
+    Ancillary,
+    KernelClock,
+    handshake_ns,
+    peek_stamp,
+    request_stamps,
+    unpack_timespec,
 )
 from smtpbench.engine.timer import Timers
 
@@ -51,8 +66,10 @@ _IN = select.EPOLLIN
 _OUT = select.EPOLLOUT
 #: Events taken from the epoll at once.
 _POLL_EVENTS = 256
-#: Connections in a group that is read, then processed, then written.
+#: Connections in a group that is read, then processed, then written. What a server received must not wait for long; the
+#: times of replies do not depend on when they are read, and a larger group costs 5 % less CPU time.
 _GROUP_SIZE = 16
+_GROUP_SIZE_OPENED = 64
 #: Events served before trio's other tasks run: some milliseconds of work.
 _EVENTS_BEFORE_YIELD = 512
 #: How often deadlines are checked, seconds.
@@ -63,8 +80,9 @@ _ACCEPT_PAUSE_NS = 100_000_000
 _ACCEPT_BATCH = 256
 
 
-#: What the fast path needs of a connection: size of a read, `session.receive`, the session, the connection.
-_FastPathEntry = tuple[int, Callable[[bytes, int], api.Out], api.Session, Connection]
+#: What the fast path needs of a connection: its socket's `recvmsg`, `session.receive`, the session (Any, because only the
+#: sessions of a connection that was opened here have times), the connection.
+_FastPathEntry = tuple[Callable[[int, int], Any], Callable[[bytes, int], api.Out], Any, Connection]
 
 
 class _Listener:
@@ -90,17 +108,24 @@ class Shard:
         clock: Returns nanoseconds of a monotonic clock. Timers use `time.monotonic_ns`.
         alone: No other task of this process is urgent. The loop then waits for its next batch itself, for a millisecond at
             most, before trio waits: a wait by trio costs as much as several replies.
+        note_read_delays: Keep how late each read of a connection that was opened here was, for `take_read_delays`.
 
     Attributes:
         connections_open: Connections that are open now.
     """
 
-    def __init__(self, clock: Callable[[], int] = time.monotonic_ns, *, alone: bool = False) -> None:
+    def __init__(
+        self, clock: Callable[[], int] = time.monotonic_ns, *, alone: bool = False, note_read_delays: bool = False
+    ) -> None:
         self._clock = clock
+        self._kernel = KernelClock(clock)
+        self._read_delays_ns: list[int] | deque[int] = [] if note_read_delays else deque(maxlen=0)
         self._poll_timeout_s = 0.001 if alone else 0.0
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}
-        self._fast_path: dict[int, _FastPathEntry] = {}  # by descriptor
+        self._fast_path: dict[int, _FastPathEntry] = {}  # by descriptor; of connections of one kind only
+        self._opens = False
+        self._serve_group = self._serve_accepted
         self._listeners: dict[int, _Listener] = {}
         self._timers = Timers()
         self._epoll.register(self._timers.fd, _IN)
@@ -122,17 +147,20 @@ class Shard:
             served = 0
             while served < _EVENTS_BEFORE_YIELD and (events := poll(timeout_s, _POLL_EVENTS)):
                 served += len(events)
-                for first in range(0, len(events), _GROUP_SIZE):
-                    self._serve_group(events[first : first + _GROUP_SIZE])
+                size = _GROUP_SIZE_OPENED if self._opens else _GROUP_SIZE
+                for first in range(0, len(events), size):
+                    self._serve_group(events[first : first + size])
 
-    def _serve_group(self, events: list[tuple[int, int]]) -> None:
-        fast_path, read, write, readable = self._fast_path, os.read, os.write, _IN  # a little cheaper than recv and send
-        received, others = [], []
+    def _serve_accepted(self, events: list[tuple[int, int]]) -> None:
+        """Serve a group of events, of which those of accepted connections matter most."""
+        fast_path, read, readable = self._fast_path, os.read, _IN  # a little cheaper than recv
+        received: list[tuple[bytes, _FastPathEntry]] = []
+        others = []
         for fd, mask in events:
             entry = fast_path.get(fd)
             if entry is not None and mask == readable:
                 try:
-                    received.append((read(fd, entry[0]), entry))
+                    received.append((read(fd, SERVER_READ_BYTES), entry))
                 except BlockingIOError:
                     continue
                 except OSError as error:
@@ -140,26 +168,22 @@ class Shard:
             else:
                 others.append((fd, mask))
         now_ns = self._clock()
-        outputs = []
+        outputs: list[tuple[Any, _FastPathEntry]] = []
         for data, entry in received:
             if not data:
                 self._end_of_input(entry[3])
                 continue
-            out: Any = entry[1](data, now_ns)
+            out = entry[1](data, now_ns)
             if out:
                 outputs.append((out, entry))
             elif entry[2].pending_action:
                 self._perform_action(entry[3])
+        write = os.write
         for out, (_, _, session, connection) in outputs:
             try:
                 sent = write(connection.fd, out)
-            except BlockingIOError:
-                sent = 0
-            except TypeError:  # a pair or segments: too rare to test for
-                self._write(connection, out)
-                continue
-            except OSError as error:
-                self._write_failed(connection, error)
+            except (OSError, TypeError) as error:
+                self._write_again(connection, out, error)
                 continue
             if sent != len(out):
                 self._write(connection, out[sent:])
@@ -168,27 +192,102 @@ class Shard:
         for fd, mask in others:
             self._serve_other(fd, mask)
 
+    def _serve_opened(self, events: list[tuple[int, int]]) -> None:
+        """Do the same for connections that were opened here, whose sessions are told the times of the kernel."""
+        fast_path, readable = self._fast_path, _IN
+        received: list[tuple[tuple[bytes, Ancillary, int, Any], _FastPathEntry]] = []
+        others = []
+        for fd, mask in events:
+            entry = fast_path.get(fd)
+            if entry is not None and mask == readable:
+                try:
+                    received.append((entry[0](CLIENT_READ_BYTES, STAMP_BYTES), entry))
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    self._socket_failed(entry[3], error)
+            else:
+                others.append((fd, mask))
+        clock, offset_ns, note_delay = self._clock, self._kernel.offset_ns, self._read_delays_ns.append
+        now_ns = clock()
+        outputs: list[tuple[Any, _FastPathEntry]] = []
+        for (data, ancillary, _, _), entry in received:
+            _, receive, session, connection = entry
+            if ancillary:  # as in `KernelClock.received_ns`, whose call would cost more than what it does
+                seconds, nanoseconds = unpack_timespec(ancillary[0][2])
+                received_ns = seconds * 1_000_000_000 + nanoseconds - offset_ns
+                if not session.sent_ns <= received_ns <= now_ns:
+                    received_ns = self._kernel.received_ns(ancillary, session.sent_ns, now_ns)
+                note_delay(now_ns - received_ns)
+                session.received_ns = received_ns
+            elif data:
+                session.received_ns = now_ns
+            else:
+                self._end_of_input(connection)
+                continue
+            out = receive(data, now_ns)
+            if out:
+                outputs.append((out, entry))
+            elif session.pending_action:
+                self._perform_action(connection)
+        write = os.write
+        for out, (_, _, session, connection) in outputs:
+            session.sent_ns = clock()
+            try:
+                sent = write(connection.fd, out)
+            except (OSError, TypeError) as error:
+                self._write_again(connection, out, error)
+                continue
+            if sent != len(out):
+                self._write(connection, out[sent:])
+            elif session.pending_action:
+                self._perform_action(connection)
+        for fd, mask in others:
+            self._serve_other(fd, mask)
+
+    def _write_again(self, connection: Connection, out: api.Out, error: OSError | TypeError) -> None:
+        """Write what the fast path could not."""
+        if isinstance(error, BlockingIOError | TypeError):  # a full buffer; a pair or segments, too rare to test for
+            self._write(connection, out)
+        else:
+            self._write_failed(connection, error)
+
+    def _enter_fast_path(self, connection: Connection) -> None:
+        if (connection.client is not None) is self._opens:
+            self._fast_path[connection.fd] = connection.fast_path_entry
+
     def _serve_other(self, fd: int, mask: int) -> None:
         """Serve an event that the fast path does not."""
         connection = self._connections.get(fd)
         if connection is not None:
             self._serve_ready(connection, mask)
         elif fd == self._timers.fd:
-            self._timers.run_due(self._clock())
+            self._timers.run_due(self._clock)
         elif fd in self._listeners:
             self._accept(self._listeners[fd])
 
     async def _close_overdue(self) -> None:
-        """Close connections whose deadline has passed."""
+        """Check the deadlines several times a second."""
         while True:
             await trio.sleep(_DEADLINE_CHECK_S)
-            now_ns = self._clock()
-            overdue = [c for c in self._connections.values() if (c.linger_until_ns or c.session.deadline_ns) < now_ns]
-            for connection in overdue:
-                if connection.linger_until_ns:
-                    self._close(connection, api.ENDED)
-                else:
-                    self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
+            self._kernel.update()
+            self.check_deadlines()
+
+    def check_deadlines(self) -> None:
+        """Close the connections whose deadline has passed, and tell the others' sessions which writes arrive.
+
+        A slow peer may take octets, and yet not enough of them for the kernel to call the socket writable.
+        """
+        now_ns = self._clock()
+        for connection in self._connections.values():
+            if connection.queued_bytes and connection.client is not None and connection.acknowledged():
+                connection.client.octets_acknowledged(now_ns)
+        overdue = [c for c in self._connections.values() if (c.linger_until_ns or c.session.deadline_ns) < now_ns]
+        for connection in overdue:
+            if connection.linger_until_ns:
+                self._close(connection, api.ENDED)
+            else:
+                self._close(connection, api.CONNECT_TIMEOUT if connection.connecting else api.TIMEOUT)
 
     # -- what callers use ------------------------------------------------------------------------------------
 
@@ -196,13 +295,31 @@ class Shard:
         """Call `call(now_ns)` at a time, from inside the loop."""
         self._timers.call_at(when_ns, call)
 
-    def connect(self, session: api.Session, route: Route) -> Connection | None:
+    def take_read_delays(self) -> list[int]:
+        """Return how late each read since the last call was, nanoseconds after the kernel had received the octets.
+
+        Reads whose octets the kernel did not stamp are left out.
+        """
+        delays_ns = list(self._read_delays_ns)
+        self._read_delays_ns.clear()
+        return delays_ns
+
+    @property
+    def clock_steps(self) -> int:
+        """How often the time of the machine was set while the shard ran."""
+        return self._kernel.steps
+
+    def connect(self, session: api.OutgoingSession, route: Route) -> Connection | None:
         """Connect a session. Return None if that fails at once; `session.connection_lost` was called then."""
         try:
             sock = socket.socket(route.family, _STREAM)
         except OSError as error:
             session.connection_lost(connect_error_kind(error.errno or 0), _os_text(error.errno or 0), self._clock())
             return None
+        if not self._opens:
+            self._opens, self._serve_group = True, self._serve_opened
+            self._fast_path.clear()
+        session.sent_ns = self._clock()
         error_number = sock.connect_ex(route.address)
         if error_number == errno.EINPROGRESS:
             # on loopback it is done by now, and a second call is cheaper than waiting for the epoll
@@ -213,7 +330,8 @@ class Shard:
             return None
         if route.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = Connection(sock, session, route.tls, server_name=route.server_name, server_side=False)
+            request_stamps(sock)
+        connection = Connection(sock, session, route.tls, client=session, server_name=route.server_name)
         self._connections[connection.fd] = connection
         self.connections_open += 1
         if error_number:
@@ -289,14 +407,26 @@ class Shard:
 
     def _start_session(self, connection: Connection) -> None:
         connection.connecting = False
-        self._fast_path[connection.fd] = connection.fast_path_entry
-        self._write(connection, connection.session.connected(self._clock()))
+        self._enter_fast_path(connection)
+        now_ns = self._clock()
+        if connection.client is not None:
+            took_ns = handshake_ns(connection.sock)
+            connection.client.received_ns = min(connection.client.sent_ns + took_ns, now_ns) if took_ns else now_ns
+        self._write(connection, connection.session.connected(now_ns))
 
     def _read(self, connection: Connection) -> None:
         """Read once, and in TLS all that the TLS layer holds; epoll reports the rest after other connections were served."""
+        ancillary: Ancillary = ()
         while not connection.closing:
             try:
-                data = connection.recv(connection.read_bytes)
+                if connection.client is None:
+                    data = connection.recv(connection.read_bytes)
+                elif connection.tls:
+                    # without octets in the socket, what comes next came with what was read before
+                    ancillary = peek_stamp(connection.sock, connection.read_bytes) or ancillary
+                    data = connection.recv(connection.read_bytes)
+                else:
+                    data, ancillary, _, _ = connection.sock.recvmsg(connection.read_bytes, STAMP_BYTES)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
@@ -305,9 +435,17 @@ class Shard:
             if not data:
                 self._end_of_input(connection)
                 return
-            self._write(connection, connection.session.receive(data, self._clock()))
+            now_ns = self._clock()
+            if connection.client is not None:
+                self._set_received(connection.client, ancillary, now_ns)
+            self._write(connection, connection.session.receive(data, now_ns))
             if not connection.tls or connection.handshaking or not connection.pending():
                 return
+
+    def _set_received(self, client: api.OutgoingSession, ancillary: Ancillary, now_ns: int) -> None:
+        client.received_ns = self._kernel.received_ns(ancillary, client.sent_ns, now_ns)
+        if ancillary:
+            self._read_delays_ns.append(now_ns - client.received_ns)
 
     def _discard_input(self, connection: Connection) -> None:
         try:
@@ -322,6 +460,9 @@ class Shard:
     def _write(self, connection: Connection, out: api.Out) -> None:
         """Write as much as the kernel takes; once all is written, perform the session's pending action."""
         if out:
+            first = not connection.outbox
+            if connection.client is not None:
+                connection.client.sent_ns = self._clock()
             try:
                 done = connection.write(out)
             except OSError as error:
@@ -330,22 +471,34 @@ class Shard:
             if not done:
                 self._fast_path.pop(connection.fd, None)
                 self._watch(connection, _IN | _OUT)
+                if first:
+                    self._report_progress(connection)
                 return
         if not connection.outbox and connection.session.pending_action:
             self._perform_action(connection)
 
     def _flush(self, connection: Connection) -> None:
+        kept_bytes = connection.outbox_bytes
         try:
             done = connection.flush()
         except OSError as error:
             self._write_failed(connection, error)
             return
+        if connection.tls or connection.outbox_bytes < kept_bytes:
+            # the TLS layer takes a segment as a whole, at its end; that the socket was writable is progress
+            self._report_progress(connection)
         if done:
             if not connection.tls and not connection.peer_closed:
-                self._fast_path[connection.fd] = connection.fast_path_entry
+                self._enter_fast_path(connection)
             self._watch(connection, 0 if connection.peer_closed else _IN)
             if connection.session.pending_action:
                 self._perform_action(connection)
+
+    def _report_progress(self, connection: Connection) -> None:
+        """Tell the session of a connection that was opened here how a write goes on that the kernel takes in parts."""
+        if connection.client is not None:
+            connection.queued_bytes = connection.unacknowledged_bytes()
+            connection.client.write_progressed(self._clock(), connection.outbox_bytes)
 
     def _perform_action(self, connection: Connection) -> None:
         """Perform the session's pending action, now that all its output is written."""
@@ -398,7 +551,10 @@ class Shard:
             return
         connection.handshaking = False
         self._watch(connection, _IN)
-        self._write(connection, connection.session.tls_started(self._clock()))
+        now_ns = self._clock()
+        if connection.client is not None:
+            connection.client.received_ns = now_ns
+        self._write(connection, connection.session.tls_started(now_ns))
         if not connection.closing and not connection.outbox:
             self._read(connection)  # octets behind the handshake are in the TLS layer: epoll does not report them
 
@@ -420,9 +576,9 @@ class Shard:
                 continue
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection = Connection(sock, session, listener.tls, server_name=None, server_side=True)
+            connection = Connection(sock, session, listener.tls)
             self._connections[connection.fd] = connection
-            self._fast_path[connection.fd] = connection.fast_path_entry
+            self._enter_fast_path(connection)
             self._epoll.register(connection.fd, _IN)
             self.connections_open += 1
             self._write(connection, session.connected(self._clock()))
@@ -442,7 +598,7 @@ class Shard:
         """Handle the peer's close of its writing side; what the session has left may still be written."""
         connection.peer_closed = True
         self._fast_path.pop(connection.fd, None)
-        if connection.outbox and not connection.server_side:
+        if connection.outbox and connection.client is not None:
             # a client need not write on: no reply will come, and the peer may not read
             self._close(connection, api.CLOSED)
             return
@@ -455,15 +611,16 @@ class Shard:
         A server that refuses a message while it is sent replies and closes. Its reply is in the kernel's buffer when the
         next write fails. What the session would write after it is lost, as the connection is.
         """
-        session = connection.session
-        while not connection.server_side and not connection.handshaking and session.pending_action == api.NOTHING:
+        client = connection.client
+        while client is not None and not connection.handshaking and client.pending_action == api.NOTHING:
             try:
                 data = connection.recv(connection.read_bytes)
             except OSError:
                 break
             if not data:
                 break
-            session.receive(data, self._clock())
+            client.received_ns = self._clock()
+            client.receive(data, client.received_ns)
         self._socket_failed(connection, error)
 
     def _socket_failed(self, connection: Connection, error: OSError) -> None:

@@ -51,14 +51,15 @@ class Timers:
         heapq.heappush(self._heap, (when_ns, next(self._order), call))
         self._arm()
 
-    def run_due(self, now_ns: int) -> None:
-        """Make the calls that are due. A call may add others."""
+    def run_due(self, clock: Callable[[], int]) -> None:
+        """Make the calls that are due now, each with its own time. A call may add others."""
+        now_ns = clock()
         with contextlib.suppress(BlockingIOError):  # it was armed again since it became readable
             os.read(self.fd, 8)
         self._armed_ns = 0
         heap = self._heap
         while heap and heap[0][0] <= now_ns:
-            heapq.heappop(heap)[2](now_ns)
+            heapq.heappop(heap)[2](clock())
         self._arm()
 
     def _arm(self) -> None:

@@ -12,14 +12,13 @@ from typing import Any
 
 import trio
 
-from smtpbench.engine.api import NEVER
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.silence import SilenceMonitor, Tenth
 from smtpbench.load.worker import Worker
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import Health, cpu_times_s, cpu_wait_s, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
-from smtpbench.measure.recorder import Interval, Recorder
+from smtpbench.measure.recorder import SAMPLES_PER_STEP, Interval, Recorder
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
 WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
@@ -27,6 +26,9 @@ WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
 #: Arrivals in progress that one step looks at.
 _PENDING_PER_STEP = 500
 _INTERVALS = ("warmup", "baseline", "steady", "pending")
+_HISTOGRAMS = ("late", "read_delay")
+#: Reads of which one is a sample of the read delay: a sample costs a hundredth of the CPU time of a message.
+READS_PER_SAMPLE = 8
 
 
 @dataclass(slots=True)
@@ -51,6 +53,8 @@ class WorkerReport:
         late: How late arrivals began that had a free connection.
         connections_peak: Most connections open at once since the start.
         rss_bytes: Most memory in use since the start.
+        read_delay: How long after the kernel had received octets they were read; one of `READS_PER_SAMPLE`, and the longest.
+        clock_steps: How often the time of the machine was set since the start.
         pending: What is known of the measured arrivals that are in progress: lower bounds of latencies, and as failed and as
             waits the messages that waited for a reply for longer than the drain time.
         tenths: Whether replies came, for each tenth of a second.
@@ -75,6 +79,8 @@ class WorkerReport:
     late: Histogram
     connections_peak: int
     rss_bytes: int
+    read_delay: Histogram = field(default_factory=Histogram)
+    clock_steps: int = 0
     pending: Interval = field(default_factory=Interval)
     tenths: list[Tenth] = field(default_factory=list)
     domains: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
@@ -89,7 +95,9 @@ class WorkerReport:
         """Return the report as data for JSON; `from_data` reads it."""
         values = {name: getattr(self, name) for name in self.__slots__}
         by_domain = {domain: [part.to_data() for part in parts] for domain, parts in self.domains.items()}
-        return values | {name: getattr(self, name).to_data() for name in (*_INTERVALS, "late")} | {"domains": by_domain}
+        return (
+            values | {name: getattr(self, name).to_data() for name in (*_INTERVALS, *_HISTOGRAMS)} | {"domains": by_domain}
+        )
 
     @classmethod
     def from_data(cls, data: dict[str, Any]) -> WorkerReport:
@@ -97,7 +105,7 @@ class WorkerReport:
         read: dict[str, Any] = {name: Interval.from_data(data[name]) for name in _INTERVALS}
         read["tenths"] = [Tenth(*tenth) for tenth in data["tenths"]]
         read["domains"] = {domain: tuple(map(Interval.from_data, parts)) for domain, parts in data["domains"].items()}
-        return cls(**(data | read | {"late": Histogram.from_data(data["late"])}))
+        return cls(**(data | read | {name: Histogram.from_data(data[name]) for name in _HISTOGRAMS}))
 
 
 class Meter:
@@ -141,8 +149,10 @@ class Meter:
             connections_peak=scheduler.connections_peak,
             rss_bytes=peak_rss_bytes(),
             tenths=worker.reply_monitor.take(),
+            clock_steps=worker.shard.clock_steps,
         )
         recorders = worker.recorders
+        await run_in_steps(_read_delay_steps(report.read_delay, worker.shard.take_read_delays()))
         await run_in_steps(_pending_steps(report, worker, now_ns))
         await run_in_steps(recorders.warmup.drain_steps(report.warmup))
         await run_in_steps(recorders.baseline.drain_steps(report.baseline))
@@ -152,6 +162,15 @@ class Meter:
             for recorder, interval in zip(of_domain, parts, strict=True):
                 await run_in_steps(recorder.drain_steps(interval))
         return report
+
+
+def _read_delay_steps(histogram: Histogram, delays_ns: list[int]) -> Iterator[None]:
+    if delays_ns:
+        histogram.record([max(delays_ns)])
+    samples_ns = delays_ns[::READS_PER_SAMPLE]
+    for first in range(0, len(samples_ns), SAMPLES_PER_STEP):
+        histogram.record(samples_ns[first : first + SAMPLES_PER_STEP])
+        yield
 
 
 def _pending_steps(report: WorkerReport, worker: Worker, now_ns: int) -> Iterator[None]:
@@ -164,12 +183,10 @@ def _pending_steps(report: WorkerReport, worker: Worker, now_ns: int) -> Iterato
         if count % _PENDING_PER_STEP == 0:
             yield
     for session in list(worker.scheduler.sessions):
-        if session.idle or session.done or session.timeout_ns == NEVER or session.recorder is worker.recorders.warmup:
-            continue
-        waited_ns = now_ns - session.sent_ns
-        if waited_ns > worker.plan.drain_ns:
+        since_ns = session.waiting_since_ns
+        if since_ns and now_ns - since_ns > worker.plan.drain_ns and session.recorder is not worker.recorders.warmup:
             pending.failed += session.messages_open
-            pending.censor((), [waited_ns] * session.messages_open)
+            pending.censor((), [now_ns - since_ns] * session.messages_open)
     yield from pending.drain_steps(report.pending)
 
 
@@ -261,6 +278,7 @@ class Collector:
             health.cpu_user_s += report.cpu_user_s
             health.cpu_system_s += report.cpu_system_s
             health.late.add(report.late)
+            health.read_delay.add(report.read_delay)
             health.loop_lag_max_ms = max(health.loop_lag_max_ms, report.lag_ns / NS_PER_MS)
             health.waited += report.waited
         if phase == STEADY:
@@ -270,6 +288,7 @@ class Collector:
             health.busiest_share = max(cpu / wall if wall else 0.0 for cpu, _, wall in self._core_use_s.values())
             health.starved_share = max(wait / wall if wall else 0.0 for _, wait, wall in self._core_use_s.values())
         self._peaks[report.worker] = report.connections_peak, report.rss_bytes
+        health.clock_steps = max(health.clock_steps, report.clock_steps)
         health.connections_peak = sum(peak for peak, _ in self._peaks.values())
         health.peak_rss_bytes = sum(rss for _, rss in self._peaks.values())
 

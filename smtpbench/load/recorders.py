@@ -13,6 +13,7 @@ class Recorders:
 
     Args:
         reply_count: Number of replies that the script expects (`Script.reply_count`).
+        lmtp: Whether the protocol is LMTP.
 
     Attributes:
         warmup: Arrivals of the warm-up.
@@ -22,10 +23,10 @@ class Recorders:
             else.
     """
 
-    def __init__(self, reply_count: int) -> None:
-        self.warmup = Recorder(reply_count)
-        self.baseline = Recorder(reply_count)
-        self.steady = Recorder(reply_count)
+    def __init__(self, reply_count: int, *, lmtp: bool = False) -> None:
+        self.warmup = Recorder(reply_count, lmtp=lmtp)
+        self.baseline = Recorder(reply_count, lmtp=lmtp)
+        self.steady = Recorder(reply_count, lmtp=lmtp)
         self.by_domain: dict[str, tuple[Recorder, Recorder]] = {}
         self._measure_ns = 0
         self._hostile_ns = 0
@@ -65,11 +66,14 @@ class RecordersByDomain(Recorders):
         reply_count: Number of replies that the script expects (`Script.reply_count`).
         domains: Recipient domains to count separately.
         domain_of: Returns the recipient domain of an arrival.
+        lmtp: Whether the protocol is LMTP.
     """
 
-    def __init__(self, reply_count: int, domains: Iterable[str], domain_of: Callable[[int], str]) -> None:
-        super().__init__(reply_count)
-        self.by_domain = {domain: (Recorder(reply_count), Recorder(reply_count)) for domain in domains}
+    def __init__(
+        self, reply_count: int, domains: Iterable[str], domain_of: Callable[[int], str], *, lmtp: bool = False
+    ) -> None:
+        super().__init__(reply_count, lmtp=lmtp)
+        self.by_domain = {domain: (Recorder(reply_count, lmtp=lmtp), Recorder(reply_count, lmtp=lmtp)) for domain in domains}
         self._domain_of = domain_of
 
     def of(self, n: int, when_ns: int) -> Recorder:

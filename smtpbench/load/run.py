@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from smtpbench.load.build import build
 from smtpbench.load.execute import COULD_NOT_RUN, INCOMPLETE, INTERRUPTED, RunRecord, execute
 from smtpbench.load.prepare import prepare
 from smtpbench.load.request import Observer, RunRequest, RunResult
+from smtpbench.measure.files import HLOG, TIMELINE
 from smtpbench.measure.partial import remove_partial, save_partial
 from smtpbench.measure.result import save, save_findings
 from smtpbench.text import visible
@@ -46,15 +50,42 @@ def _save(result: dict[str, Any], record: RunRecord, observer: Observer) -> Path
     out, found = record.prepared.request.out, record.hostile or {}
     if record.write_errors:
         observer.notify(f"not everything could be saved: {visible(record.write_errors)}")
+    failures: list[OSError] = []
     saved: Path | None = None
     try:
-        saved = save(result, record.folder)
-        remove_partial(record.folder)
-        for folder in ("findings", "candidates"):
-            save_findings(found.get(folder, []), saved.parent / folder)
+        saved = save(result, record.folder, failures.append)
     except OSError as error:
-        observer.notify(f"the result could not be saved: {visible(error.strerror or str(error))}")
+        observer.notify(f"the result could not be saved: {_reason(error)}")
     else:
+        if saved.parent == record.folder:
+            remove_partial(record.folder)
+        else:
+            _copy_files(record.folder, saved.parent)
         if saved.parent != out:
-            observer.notify(f"{out} could not be written; the result is in {saved}")
+            why = f": {_reason(failures[0])}" if failures else ""
+            observer.notify(f"{visible(str(out))} could not be written{why}; the result is in {saved}")
+    for name in ("findings", "candidates"):
+        _save_findings(found.get(name, []), (saved.parent if saved else record.folder) / name, observer)
     return saved
+
+
+def _copy_files(folder: Path, other: Path) -> None:
+    """Copy the files that the run has appended to; the report of the result reads them beside it."""
+    for name in (TIMELINE, HLOG):
+        with suppress(OSError):
+            shutil.copyfile(folder / name, other / name)
+
+
+def _save_findings(files: Iterable[tuple[str, str]], folder: Path, observer: Observer) -> None:
+    failures: list[OSError] = []
+    try:
+        used = save_findings(files, folder, failures.append)
+    except OSError as error:
+        observer.notify(f"{visible(str(folder))}: not all of them could be saved: {_reason(error)}")
+    else:
+        if failures:
+            observer.notify(f"{visible(str(folder))} could not be written: {_reason(failures[0])}; the others are in {used}")
+
+
+def _reason(error: OSError) -> str:
+    return visible(error.strerror or str(error)).lower()

@@ -53,7 +53,7 @@ class Transport(Protocol):
     def call_at(self, when_ns: int, call: Callable[[int], None], /) -> None:
         """Call a function at a time."""
 
-    def connect(self, session: api.Session, route: Route, /) -> Connection | None:
+    def connect(self, session: api.OutgoingSession, route: Route, /) -> Connection | None:
         """Open a connection for a session."""
 
     def push(self, connection: Connection, out: api.Out, /) -> None:

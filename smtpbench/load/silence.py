@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from smtpbench.engine.api import NEVER
 from smtpbench.measure.recorder import Interval
 from smtpbench.units import NS_PER_S
 
@@ -27,6 +26,8 @@ TENTH_NS: Final = NS_PER_S // 10
 MIN_SILENCE_S = 0.8
 #: Nor is one that is shorter than so many times the slowest median of a reply, or of a transaction.
 _SLOWEST_FACTOR, _TRANSACTION_FACTOR = 5.0, 2.0
+#: A transfer without progress for so long waits for the server.
+_STALLED_TRANSFER_NS = NS_PER_S
 _ANSWERED, _DUE = 1, 2
 
 
@@ -76,7 +77,7 @@ class ReplyMonitor:
         answered, on_time = replies != self._replies, number == self._next
         since_ns, due = 0, False
         if not answered and on_time:  # what came while the worker itself was late may not have been read yet
-            waiting = (one.sent_ns for one in sessions if not one.idle and not one.done and one.timeout_ns != NEVER)
+            waiting = _waits_since_ns(sessions, now_ns)
             if self._was_due:  # only the first tenth of a silence needs its beginning
                 due = next(waiting, None) is not None or errors != self._errors
             else:
@@ -92,6 +93,14 @@ class ReplyMonitor:
         """Return the tenths of a second since the last call."""
         taken, self._tenths = self._tenths, []
         return taken
+
+
+def _waits_since_ns(sessions: Iterable[Any], now_ns: int) -> Iterator[int]:
+    """Yield since when each session that a reply is due to has waited, of `time.monotonic_ns`."""
+    for session in sessions:
+        since_ns = session.waiting_since_ns
+        if since_ns and (session.transfer is None or now_ns - since_ns > _STALLED_TRANSFER_NS):
+            yield since_ns
 
 
 class SilenceMonitor:

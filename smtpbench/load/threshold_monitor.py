@@ -12,7 +12,8 @@ from smtpbench.load.meter import Collector
 from smtpbench.load.plan import LoadPlan
 from smtpbench.measure.result import generator_section
 from smtpbench.measure.thresholds import Figures, describe, evaluate, failed_during_run
-from smtpbench.session.script import Script
+from smtpbench.session.script import MESSAGE, Script
+from smtpbench.session.transfer import METRIC as TRANSFER
 from smtpbench.text import did_you_mean
 from smtpbench.threshold import Threshold
 from smtpbench.units import NS_PER_S
@@ -25,7 +26,9 @@ _MAX_DOMAINS_NAMED = 10
 
 def metrics_of(script: Script) -> list[str]:
     """Return the latency metrics of a script."""
-    return [*_COMMON_METRICS, *dict.fromkeys(step.metric for step in script.steps if step.metric)]
+    metrics = dict.fromkeys(step.metric for step in script.steps if step.metric)
+    transfer = [TRANSFER] if any(step.kind == MESSAGE for step in script.steps) else []
+    return [*_COMMON_METRICS, *transfer, *metrics]
 
 
 @dataclass(frozen=True, slots=True)

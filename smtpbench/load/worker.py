@@ -84,9 +84,11 @@ class Worker:
     ) -> None:
         self.plan = plan
         self.recorders = (
-            RecordersByDomain(script.reply_count, domains, domain_of(script)) if domains else Recorders(script.reply_count)
+            RecordersByDomain(script.reply_count, domains, domain_of(script), lmtp=script.lmtp)
+            if domains
+            else Recorders(script.reply_count, lmtp=script.lmtp)
         )
-        self.shard = Shard(alone=True)
+        self.shard = Shard(alone=True, note_read_delays=True)
         self.start_ns = 0
         self.end_ns = 0
         self.reply_monitor = ReplyMonitor(self.recorders)

@@ -5,6 +5,7 @@ If the generator is too slow, the latencies describe the generator and not the s
 - its CPU time, compared with one core (the event loop of a worker uses one);
 - the time in which it was ready to run and had no core, usually because the server runs on the same machine;
 - how late it began arrivals that had a free connection;
+- how long after the kernel had received a reply it read it (service times do not include that: they end in the kernel);
 - the lag of the event loop;
 - errors that are caused by the limits of this machine.
 """
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.recorder import Interval
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S
 
@@ -28,6 +30,11 @@ BUSY_SHARE = 0.9
 STARVED_SHARE = 0.1
 #: Arrivals that begin later than this (p99) distort response times of some milliseconds.
 LATE_P99_MS = 10.0
+#: A percentile that the read delay would have raised by more than this is named.
+MOVED_SHARE = 0.1
+_MOVED_PERCENTS = (50.0, 90.0, 95.0, 99.0)
+#: Metrics that include what the generator does between a reply and the next command.
+OWN_TIMES = frozenset({"connect", "tls", "transaction", "session"})
 #: Errors that are caused by this machine and not by the target.
 _LOCAL_ERRORS = {"no_descriptors": "file descriptors ran out", "no_ports": "local ports ran out"}
 
@@ -42,6 +49,9 @@ class Health:
         busiest_share: CPU time of the busiest worker, as a share of one core.
         starved_share: Share of the time in which the worker that waited longest had to wait for a core.
         late: How late arrivals began that had a free connection.
+        read_delay: How long after the kernel had received replies they were read: a sample of the reads, and the longest of
+            each second.
+        clock_steps: How often the time of the machine was set.
         loop_lag_max_ms: Longest lag of an event loop.
         waited: Arrivals that found no free connection.
         connections_peak: Most connections open at once, summed over the workers.
@@ -53,6 +63,8 @@ class Health:
     busiest_share: float = 0.0
     starved_share: float = 0.0
     late: Histogram = field(default_factory=Histogram)
+    read_delay: Histogram = field(default_factory=Histogram)
+    clock_steps: int = 0
     loop_lag_max_ms: float = 0.0
     waited: int = 0
     connections_peak: int = 0
@@ -108,6 +120,26 @@ def limit_reasons(health: Health, errors: Counter[str], *, closed_model: bool) -
         reasons.append(f"arrivals began {late_p99_ms:.1f} ms late (p99)")
     reasons += [f"{text} ({plural(errors[kind], 'time')})" for kind, text in _LOCAL_ERRORS.items() if errors[kind]]
     return reasons
+
+
+def moved_percentiles(read_delay: Histogram, totals: Interval) -> list[dict[str, Any]]:
+    """Return `generator.read_delay.would_add`: the percentiles that would be wrong if reads ended the service times.
+
+    An entry names metric and statistic, and the share that the read delay of the same percentile would add to it. Shares
+    up to `MOVED_SHARE` are left out; of each metric, the largest counts.
+    """
+    if not read_delay.count:
+        return []
+    delays_ms = read_delay.percentiles_ms(_MOVED_PERCENTS)
+    found = []
+    for (metric, ok), latency in sorted(totals.latencies.items()):
+        if not ok or metric in OWN_TIMES or not latency.service.count:
+            continue
+        services_ms = latency.service.percentiles_ms(_MOVED_PERCENTS)
+        share, percent = max((delays_ms[one] / max(services_ms[one], 0.001), one) for one in _MOVED_PERCENTS)
+        if share > MOVED_SHARE:
+            found.append({"metric": metric, "statistic": f"p{percent:g}", "share": share})
+    return found
 
 
 def machine() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from typing import Any, Final
 from smtpbench.errors import UsageError
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
-from smtpbench.measure.result import latency_section, messages_section
+from smtpbench.measure.result import latency_section, messages_section, throughput_section
 from smtpbench.measure.thresholds import Figures, evaluate
 from smtpbench.threshold import OUTCOMES, Threshold, parse_threshold
 
@@ -36,6 +37,8 @@ RUN_NOTE: Final = (
     "Counts and latencies are those of timeline.csv and histograms.hlog, up to the last second that was written. Replies, "
     "recipients and kinds of errors were not written."
 )
+#: A row belongs to the sending window if it ends at most this long after it, as in `load.meter`.
+_ROW_TOLERANCE_S: Final = 0.5
 #: Kind of the errors whose kind is not known.
 _UNKNOWN_ERROR: Final = "unknown"
 
@@ -45,11 +48,14 @@ def save_partial(result: Mapping[str, Any], folder: Path) -> None:
     whole = isinstance(result.get("outcome"), Mapping)
     outcome = {"status": KILLED, "reason": REASONS[KILLED]} if whole else KILLED
     partial = folder / f".{PARTIAL}.new"
-    with suppress(OSError):
+    try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps({**result, "outcome": outcome}, ensure_ascii=False)
         partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
         partial.replace(folder / PARTIAL)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()  # it takes the space that the result will need
 
 
 def remove_partial(folder: Path) -> None:
@@ -84,27 +90,37 @@ def rebuilt_run(
         histograms: Metric, time, whether the replies were expected, and histogram of each line of `histograms.hlog`.
     """
     totals, warmup, end_s, open_peak, lag_ms = Interval(), Counter[str](), 0.0, 0, 0.0
+    warmup_s, planned_s = float(result["load"]["warmup_s"]), _planned_sending_s(result["load"])
     for row in timeline:
         counts = {name: _natural(row.get(name)) for name in (*MESSAGE_COUNTS, "errors")}
-        end_s = max(end_s, float(row.get("t_s") or 0.0))
+        row_end_s = float(row.get("t_s") or 0.0)
+        end_s = max(end_s, row_end_s)
         open_peak = max(open_peak, _natural(row.get("connections_open")))
         lag_ms = max(lag_ms, float(row.get("loop_lag_ms") or 0.0))
         if row.get("phase") == "warmup":
             warmup.update(counts)
         else:
             totals.messages.update({name: counts[name] for name in MESSAGE_COUNTS})
+            if row.get("phase") == "drain" or row_end_s > warmup_s + planned_s + _ROW_TOLERANCE_S:
+                totals.accepted_late += counts["accepted"]
             totals.errors.update({_UNKNOWN_ERROR: counts["errors"]} if counts["errors"] else {})
     for metric, time, ok, histogram in histograms:
         latency = totals.latencies.setdefault((metric, ok), Latency(Histogram(), Histogram()))
         (latency.service if time == "service" else latency.response).add(histogram)
-    window_s = max(0.0, end_s - float(result["load"]["warmup_s"]))
+    window_s = max(0.0, end_s - warmup_s)
+    sending_s = min(window_s, planned_s)
     generator = {**result["generator"], "connections_peak": open_peak, "loop_lag_max_ms": lag_ms}
-    figures = Figures(totals, window_s, generator)
+    figures = Figures(totals, window_s, generator, sending_s=sending_s)
     return {
         **result,
-        "load": {**result["load"], "window_s": window_s},
+        "load": {
+            **result["load"],
+            "window_s": window_s,
+            "sending_s": sending_s,
+            "draining_s": window_s - sending_s,
+        },
         "messages": messages_section(totals),
-        "throughput": {"messages_per_s": totals.messages["accepted"] / window_s if window_s else 0.0},
+        "throughput": throughput_section(totals, sending_s),
         "latency": latency_section(totals, ok=True),
         "latency_failed": latency_section(totals, ok=False),
         "errors": dict(totals.errors),
@@ -113,6 +129,12 @@ def rebuilt_run(
         "thresholds": [_evaluated(one, figures) for one in result.get("thresholds", [])],
         "notes": [*result.get("notes", []), RUN_NOTE],
     }
+
+
+def _planned_sending_s(load: Mapping[str, Any]) -> float:
+    """Return how long a run was to send, after the warm-up, seconds; infinite if a number of arrivals was to end it."""
+    # a run that has not begun states the length that was planned, or 0 where it depends on what happens
+    return float(load.get("sending_s") or load.get("duration_s") or math.inf)
 
 
 def _evaluated(entry: Mapping[str, Any], figures: Figures) -> Mapping[str, Any]:

@@ -51,8 +51,11 @@ class Recorder:
 
     Args:
         reply_count: Number of replies that the script expects (`Script.reply_count`).
+        lmtp: Whether each recipient has a reply of its own after the final dot (RFC 2033 §4.2).
 
     Attributes:
+        recipients_accepted: LMTP: recipients with a 2yz reply after the final dot.
+        recipients_rejected: LMTP: recipients with another reply there.
         reply_caches: One dict for each expected reply, for use by the client session.
         accepted: Accepted messages.
         rejected: Rejected messages.
@@ -63,11 +66,14 @@ class Recorder:
     """
 
     __slots__ = (
-        "_accepted_in_time", "_censored", "_drained_replies", "_errors", "_examples", "_replies", "_timings", "_waits_ns",
-        "accepted", "dropped", "error_total", "failed", "interrupted", "rejected", "reply_caches",
+        "_accepted_in_time", "_censored", "_drained_replies", "_errors", "_examples", "_lmtp", "_replies", "_timings",
+        "_waits_ns", "accepted", "dropped", "error_total", "failed", "interrupted", "recipients_accepted",
+        "recipients_rejected", "rejected", "reply_caches",
     )  # fmt: skip
 
-    def __init__(self, reply_count: int = 0) -> None:
+    def __init__(self, reply_count: int = 0, *, lmtp: bool = False) -> None:
+        self._lmtp = lmtp
+        self.recipients_accepted = self.recipients_rejected = 0
         self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
         self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
         self._replies: dict[tuple[str, int, str, bool, str], list[int]] = {}
@@ -99,7 +105,7 @@ class Recorder:
         return found
 
     def timing(self, metric: str, ok: bool = True) -> list[int]:
-        """Return the list for a time that spans more than one reply: connect, tls, pipeline, transaction, session."""
+        """Return the list for a time that no single reply gives: connect, tls, pipeline, transfer, transaction, session."""
         found = self._timings.get((metric, ok))
         if found is None:
             found = self._timings[metric, ok] = []
@@ -167,6 +173,10 @@ class Recorder:
             if count:
                 interval.messages[name] = count
                 setattr(self, name, 0)
+        if self._lmtp:
+            interval.lmtp = True
+            interval.lmtp_recipients = Counter(accepted=self.recipients_accepted, rejected=self.recipients_rejected)
+            self.recipients_accepted = self.recipients_rejected = 0
         interval.errors, self._errors = self._errors, Counter()
         interval.examples = dict(self._examples)
         for key, samples in by_metric.items():
@@ -199,7 +209,7 @@ class Latency:
     """Service time and response time of one metric.
 
     Attributes:
-        service: Time from the write of the command to the reply.
+        service: Time from the write of the command until the kernel had received the reply.
         response: Time from the intended start of the arrival to the reply; the same object as `service` if no arrival was
             late.
     """
@@ -265,6 +275,8 @@ class Interval:
         censored: Metric → the lower bounds among the latencies of expected replies, of replies that did not come.
         waits: How long the messages that the end of the run cut off had waited for a reply.
         accepted_late: Accepted messages whose reply came after the sending window.
+        lmtp: Each recipient has a reply of its own after the final dot.
+        lmtp_recipients: `accepted` and `rejected` → number of recipients by these replies.
     """
 
     messages: Counter[str] = field(default_factory=Counter)
@@ -275,6 +287,8 @@ class Interval:
     censored: dict[str, Latency] = field(default_factory=dict)
     waits: Histogram = field(default_factory=Histogram)
     accepted_late: int = 0
+    lmtp: bool = False
+    lmtp_recipients: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: Interval) -> None:
         """Add another interval. Workers, seconds and phases are all summed in this way."""
@@ -284,6 +298,8 @@ class Interval:
         self.examples = {**other.examples, **self.examples}
         self.waits.add(other.waits)
         self.accepted_late += other.accepted_late
+        self.lmtp = self.lmtp or other.lmtp
+        self.lmtp_recipients.update(other.lmtp_recipients)
         for key, latency in other.latencies.items():
             total = self.latencies.get(key)
             if total is None:
@@ -308,9 +324,16 @@ class Interval:
         return sum(self.messages.values())
 
     def recipients(self) -> tuple[int, int]:
-        """Return the numbers of accepted and rejected recipients, from the replies to RCPT."""
+        """Return the numbers of accepted and rejected recipients.
+
+        SMTP answers for each recipient at RCPT. LMTP may refuse one there, and answers for each of the others after the
+        final dot (RFC 2033 §4.2).
+        """
         counts = [(code // 100 == 2, count) for (verb, code, _, _), count in self.replies.items() if verb == "RCPT"]
-        return sum(count for accepted, count in counts if accepted), sum(count for accepted, count in counts if not accepted)
+        rejected = sum(count for accepted, count in counts if not accepted)
+        if self.lmtp:
+            return self.lmtp_recipients["accepted"], rejected + self.lmtp_recipients["rejected"]
+        return sum(count for accepted, count in counts if accepted), rejected
 
     def to_data(self) -> dict[str, Any]:
         """Return the interval as data for JSON; `from_data` reads it."""
@@ -323,6 +346,8 @@ class Interval:
             "censored": [[metric, *bounds.to_data()] for metric, bounds in self.censored.items()],
             "waits": self.waits.to_data(),
             "accepted_late": self.accepted_late,
+            "lmtp": self.lmtp,
+            "lmtp_recipients": self.lmtp_recipients,
         }
 
     @classmethod
@@ -341,4 +366,5 @@ class Interval:
             interval.censored[metric] = Latency(service, response)
         interval.waits = Histogram.from_data(data["waits"])
         interval.accepted_late = data["accepted_late"]
+        interval.lmtp, interval.lmtp_recipients = data["lmtp"], Counter(data["lmtp_recipients"])
         return interval

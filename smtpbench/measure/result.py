@@ -11,14 +11,14 @@ import ssl
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from smtpbench import __version__
 from smtpbench.measure.censoring import is_lower_bound
-from smtpbench.measure.health import Health, cpu_times_s, limit_reasons, machine, peak_rss_bytes
+from smtpbench.measure.health import Health, cpu_times_s, limit_reasons, machine, moved_percentiles, peak_rss_bytes
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 
@@ -101,7 +101,8 @@ def domains_section(domains: Mapping[str, Interval], sending_s: float) -> dict[s
     return {domain: _domain_section(counted, sending_s) for domain, counted in domains.items()}
 
 
-def _throughput_section(counted: Interval, sending_s: float) -> dict[str, Any]:
+def throughput_section(counted: Interval, sending_s: float) -> dict[str, Any]:
+    """Return `throughput`: the messages that were accepted in the sending window, and how many a second."""
     messages = counted.accepted_while_sending
     return {"messages_per_s": messages / sending_s if sending_s else 0.0, "messages": messages}
 
@@ -111,7 +112,7 @@ def _domain_section(counted: Interval, sending_s: float) -> dict[str, Any]:
     return {
         "messages": messages_section(counted),
         "recipients": {"accepted": accepted, "rejected": rejected},
-        "throughput": _throughput_section(counted, sending_s),
+        "throughput": throughput_section(counted, sending_s),
         "latency": latency_section(counted, ok=True),
         "latency_failed": latency_section(counted, ok=False),
         "replies": replies_section(counted)[0],
@@ -135,11 +136,25 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
         "late_p50_ms": late[50],
         "late_p99_ms": late[99],
         "late_max_ms": health.late.max_ns / 1e6,
+        "read_delay": _read_delay_section(health.read_delay, totals),
+        "clock_steps": health.clock_steps,
         "loop_lag_max_ms": health.loop_lag_max_ms,
         "arrivals_waited": health.waited,
         "peak_rss_bytes": health.peak_rss_bytes,
         "connections_peak": health.connections_peak,
         "descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    }
+
+
+def _read_delay_section(read_delay: Histogram, totals: Interval) -> dict[str, Any]:
+    """Return `generator.read_delay`."""
+    found = read_delay.percentiles_ms([50, 99])
+    return {
+        "count": read_delay.count,
+        "p50_ms": found[50],
+        "p99_ms": found[99],
+        "max_ms": read_delay.max_ns / 1e6,
+        "would_add": moved_percentiles(read_delay, totals),
     }
 
 
@@ -238,7 +253,7 @@ def build(
         "seed": seed,
         "messages": messages_section(totals),
         "recipients": {"accepted": accepted, "rejected": rejected},
-        "throughput": _throughput_section(totals, sending_s),
+        "throughput": throughput_section(totals, sending_s),
         "latency": latency_section(totals, ok=True),
         "latency_failed": latency_section(totals, ok=False),
         "replies": replies,
@@ -258,37 +273,82 @@ def to_text(result: dict[str, Any]) -> str:
     return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
 
 
-def save(result: dict[str, Any], folder: Path) -> Path:
+ReportError = Callable[[OSError], None]
+
+
+def save(result: dict[str, Any], folder: Path, report_error: ReportError = lambda error: None) -> Path:
     """Write `result.json` to a folder or, if that fails, to a new temporary folder; return its path.
 
-    The file is written completely or not at all. Raises OSError if neither folder can be written.
+    The file is written completely or not at all.
+
+    Args:
+        result: Content of the file.
+        folder: Folder of the result; it is made if there is none.
+        report_error: Called with the error if the folder cannot be written.
+
+    Raises:
+        OSError: Neither folder can be written.
     """
     text = to_text(result)
     try:
-        return _write_atomically(text, folder)
-    except OSError:
-        return _write_atomically(text, Path(tempfile.mkdtemp(prefix="smtpbench-")))
+        return _write_atomically(text, folder / "result.json")
+    except OSError as error:
+        path = _write_atomically(text, _temporary_folder() / "result.json")
+        report_error(error)
+        return path
 
 
-def _write_atomically(text: str, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    path, partial = folder / "result.json", folder / ".result.json.partial"
+def save_findings(files: Iterable[tuple[str, str]], folder: Path, report_error: ReportError = lambda error: None) -> Path:
+    """Write each (name, text) as `<name>.yaml` to a folder or, once that fails, to one of its name in a temporary folder.
+
+    Each file is written completely or not at all.
+
+    Args:
+        files: Names and texts.
+        folder: Folder of the findings; it is made if there is none.
+        report_error: Called with the error if the folder cannot be written.
+
+    Returns:
+        The folder in which the last one was written.
+
+    Raises:
+        OSError: Neither folder can be written.
+    """
+    moved = False
+    for name, text in files:
+        try:
+            save_finding(name, text, folder)
+        except OSError as error:
+            if moved:
+                raise
+            folder, moved = _temporary_folder() / folder.name, True
+            save_finding(name, text, folder)
+            report_error(error)
+    return folder
+
+
+def save_finding(name: str, text: str, folder: Path) -> None:
+    """Write `folder/<name>.yaml`, completely or not at all. Raises OSError."""
+    _write_atomically(text, folder / f"{name}.yaml", sync=False)
+
+
+def _temporary_folder() -> Path:
+    return Path(tempfile.mkdtemp(prefix="smtpbench-"))
+
+
+def _write_atomically(text: str, path: Path, *, sync: bool = True) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
     try:
         # a path may contain octets that are not UTF-8: the lone surrogate for each is written as JSON escape
         with partial.open("w", encoding="utf-8", errors="backslashreplace") as out:
             out.write(text)
             out.flush()
-            os.fsync(out.fileno())
+            if sync:
+                os.fsync(out.fileno())
         partial.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
     return path
-
-
-def save_findings(files: Iterable[tuple[str, str]], folder: Path) -> None:
-    """Write each (name, text) as `folder/<name>.yaml`. Raises OSError."""
-    for name, text in files:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{name}.yaml").write_text(text, encoding="utf-8")

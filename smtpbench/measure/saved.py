@@ -122,6 +122,11 @@ def totals_of(result: Mapping[str, Any]) -> Interval:
     for verb, codes in result["replies"].items():
         for code, count in codes.items():
             totals.replies[verb, int(code) if code.isdecimal() else 0, "", True] += count
+    recipients = result.get("recipients", {})
+    counts = tuple(int(recipients.get(name, 0)) for name in ("accepted", "rejected"))
+    if recipients and counts != totals.recipients():  # those of LMTP do not follow from the replies to RCPT alone
+        refused = totals.recipients()[1]
+        totals.lmtp, totals.lmtp_recipients = True, Counter(accepted=counts[0], rejected=counts[1] - refused)
     for section, ok in (("latency", True), ("latency_failed", False)):
         for metric, times in result[section].items():
             with suppress(KeyError, ValueError, TypeError):

@@ -205,7 +205,8 @@ def _must_have_enhanced_code(target_info: TargetInfo, dialogue: Dialogue, receiv
 def _find_different_enhanced_codes(target_info: TargetInfo, dialogue: Dialogue) -> str:
     for exchange, received in _replies_with_enhanced_code(dialogue):
         texts = [enhanced_code(text) for text in _lines(received)]
-        different = texts and texts[0] and len(set(texts)) > 1
+        # where the codes differ, those differ too, and the rule multiline-code reports it
+        different = texts and texts[0] and len(set(texts)) > 1 and not received.reply.mixed_codes
         if different and _must_have_enhanced_code(target_info, dialogue, received):
             return (
                 f"the lines of the reply {received.reply.code} {_after(exchange)} do not have the same enhanced status code"

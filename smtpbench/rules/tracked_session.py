@@ -63,8 +63,8 @@ class TrackedSession(ClientSession):
     def on_reply(self, reply: Reply, now_ns: int) -> api.Out:
         step = self.step
         expected = step.expected_replies[0]
-        samples = self.recorder.samples(expected.verb, step.metric, reply.raw, expected.matches(reply.code))
-        samples.append(now_ns - self.sent_ns + self.lateness)
+        samples = self.recorder.samples(expected.verb, step.metric, reply.decisive, expected.matches(reply.code))
+        samples.append(self.received_ns - self.sent_ns + self.lateness)
         self.tracker.received(reply)
         if step.kind == s.AUTH and reply.code == 334:
             return self.answer_challenge(reply, now_ns)

@@ -3,6 +3,8 @@
 A generated message has a header that differs between messages, and filler that does not. `render(n)` formats the header and
 takes as much from the end of the filler as gives the exact size. A small message is joined to one piece. A large one is a
 pair of header and a view of the filler, so that its octets are shared and never copied.
+
+Of a text, the lines without values are encoded and their dots stuffed once; a message renders only the lines with values.
 """
 
 from __future__ import annotations
@@ -113,11 +115,56 @@ def _header(
 
 
 def _from_text(header_of: Formatter, text: list[str | Provider]) -> Render:
-    def render(n: int) -> bytes:
-        body = "".join([part if isinstance(part, str) else part(n, 0) for part in text]).encode()
-        return header_of(n) + stuff_dots(normalise_line_ends(body)) + END_OF_DATA
+    """Prepare all lines without values; the others are rendered for each message. See `_constant_and_varying`."""
+    pieces: list[bytes | list[str | Provider]] = [
+        _as_sent(piece) if isinstance(piece, str) else piece for piece in _constant_and_varying(text)
+    ]
+    tail = END_OF_DATA
+    while pieces and isinstance(last := pieces[-1], bytes):
+        tail = last + tail
+        pieces.pop()
+
+    def render(n: int) -> Wire:
+        head = b"".join([header_of(n), *(piece if isinstance(piece, bytes) else _rendered(piece, n) for piece in pieces)])
+        return head + tail if len(tail) < _JOIN_BYTES else (head, tail)
 
     return render
+
+
+def _as_sent(text: str) -> bytes:
+    return stuff_dots(normalise_line_ends(text.encode()))
+
+
+def _rendered(parts: list[str | Provider], n: int) -> bytes:
+    return _as_sent("".join([part if isinstance(part, str) else part(n, 0) for part in parts]))
+
+
+def _constant_and_varying(text: list[str | Provider]) -> list[str | list[str | Provider]]:
+    """Divide a text behind line feeds into pieces: constant ones, and those with a value, as parts of a template.
+
+    A line feed ends a line whatever stands around it, so each piece can be prepared for sending by itself.
+    """
+    found: list[str | list[str | Provider]] = []
+    line: list[str | Provider] = []  # a piece with a value whose last line has not ended
+    for part in text:
+        if not isinstance(part, str):
+            line.append(part)
+            continue
+        if line:
+            end = part.find("\n") + 1
+            if not end:
+                line.append(part)
+                continue
+            found.append([*line, part[:end]])
+            line, part = [], part[end:]
+        end = part.rfind("\n") + 1
+        if part[:end]:
+            found.append(part[:end])
+        if part[end:]:
+            line = [part[end:]]
+    if line:
+        found.append(line if any(not isinstance(part, str) for part in line) else "".join(map(str, line)))
+    return found
 
 
 def _generated(header_of: Formatter, low: int, high: int, seed: int) -> Render:

@@ -48,7 +48,10 @@ class Load(Model):
     )
     warmup: DurationNs | None = Field(None, description="Time at the start that is not measured.")
     drain: DurationNs | None = Field(None, description="Grace period for messages that are under way at the end.")
-    timeout: DurationNs | None = Field(None, description="Limit for one reply.")
+    timeout: DurationNs | None = Field(
+        None,
+        description="Limit for each wait: to connect, for one reply, for progress while a message is sent.",
+    )
     workers: int | None = Field(None, ge=1, le=256, description="Processes that share the load.")
     seed: int | None = Field(None, ge=0, description="Random seed; the same seed repeats the run.")
 

@@ -319,11 +319,17 @@ def _on_unexpected(verb: str) -> int:
     return s.ABORT_TRANSACTION if verb in ("MAIL", "RCPT", "DATA", "BDAT") else s.CONTINUE
 
 
-def _chunk(render: Render, start: int, end: int, last: bool, n: int) -> bytes:
-    """Return a BDAT command with its chunk of the message of arrival n."""
-    octets = octets_of(render(n))
-    octets = octets[start : len(octets) - len(END_OF_DATA) if last else end]
-    return b"BDAT %d%s\r\n" % (len(octets), b" LAST" if last else b"") + octets
+def _chunk(render: Render, start: int, end: int, last: bool, n: int) -> Wire:
+    """Return a BDAT command with its chunk of the message of arrival n; the chunk of a large message is not copied."""
+    wire = render(n)
+    head, body = wire if isinstance(wire, tuple) else (wire, b"")
+    size = len(head) + len(body)
+    end = size - len(END_OF_DATA) if last else min(end, size)
+    command = b"BDAT %d%s\r\n" % (end - start, b" LAST" if last else b"")
+    cut = len(head)
+    command += head[start:end]
+    rest = body[max(0, start - cut) : max(0, end - cut)]
+    return (command, rest) if rest else command
 
 
 def octets_of(wire: Wire) -> bytes:

@@ -11,6 +11,8 @@ dictionary look-up. A reply that ends in a queue id is never equal to an earlier
 `PREFIXES`, the first octets of replies of one line. Code and enhanced code lie within those octets (`PREFIX_BYTES`), so
 replies that differ in either never share an entry.
 
+A malformed reply is never cached, because each is counted as an error. If its lines have different codes, the last counts.
+
 The slow one parses replies, decides what follows, and caches the decision if an equal reply always leads to the same one.
 Decisions that depend on more than the beginning of a reply are never cached: refusals, groups, TLS, SASL, the several
 replies of LMTP, and sessions with a transcript.
@@ -55,7 +57,8 @@ class ClientSession(ScriptExecutor):
 
     It may override these methods, and call the base class's own from them:
 
-        connected, tls_started, receive, wake, eof_received, connection_lost: The engine's calls (`engine.api.Session`).
+        connected, tls_started, receive, write_progressed, octets_acknowledged, wake, eof_received, connection_lost: The
+            engine's calls (`engine.api.Session`).
         on_sent(wire, now_ns): The session writes something. Called for every write of a session with a transcript; a note
             stands in place of SASL responses.
         await_replies(step, now_ns): A step was written, and its replies are due. It may change `replies_due`. If it sets
@@ -71,7 +74,10 @@ class ClientSession(ScriptExecutor):
         step: The step whose replies are due.
         replies_due: How many replies are due. May be changed in `await_replies` and `on_reply`.
         recorder: Where samples and errors go.
-        started_ns, sent_ns: Times of `open` and of the last write.
+        started_ns: Time of `open`.
+        sent_ns, received_ns: When the kernel was given the last write, and received the last octets (`engine.api`). Of a
+            write that the kernel took in parts, sent_ns is when it had taken the last octet.
+        transfer: The write that the kernel is taking in parts; None if there is none.
         lateness: Lateness of the arrival as a sample stores it; added to each service time.
     """
 
@@ -90,13 +96,13 @@ class ClientSession(ScriptExecutor):
         return min(self.sent_ns + self.timeout_ns, self.session_deadline_ns)
 
     def connected(self, now_ns: int) -> api.Out:
-        self.record_time("connect", now_ns)
+        self.record_time("connect")
         if self.context.script.implicit_tls:
             return self.start_tls(now_ns)
         return self._await_greeting(now_ns)
 
     def tls_started(self, now_ns: int) -> api.Out:
-        self.record_time("tls", now_ns)
+        self.record_time("tls")
         self.log_event(b"tls", now_ns)
         if self.step is self.context.greeting_step:
             return self._await_greeting(now_ns)
@@ -110,7 +116,7 @@ class ClientSession(ScriptExecutor):
             if entry is None or data.find(b"\n") + 1 != len(data):
                 return self._receive(data, now_ns)
         append, step, self.reply_cache, position, recipients = entry
-        append(now_ns - self.sent_ns + self.lateness)
+        append(self.received_ns - self.sent_ns + self.lateness)
         if recipients:
             self.recipients_accepted += recipients
         if step is None:
@@ -129,11 +135,11 @@ class ClientSession(ScriptExecutor):
 
     def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
         self.log_event(reason.encode(), now_ns)
-        self.timeout_ns = api.NEVER
         if self.done:
             pass
         elif reason == api.STOPPED:
-            waits_ns = [max(0, now_ns - self.sent_ns)] * self.messages_open
+            self._accept_for_some()
+            waits_ns = [max(0, now_ns - (self.waiting_since_ns or now_ns))] * self.messages_open
             self.recorder.censor(self.unanswered(now_ns), waits_ns)
             self.recorder.interrupted += self.messages_open
         elif self.idle:
@@ -145,14 +151,17 @@ class ClientSession(ScriptExecutor):
                 self.recorder.censor(self.unanswered(now_ns))
             if self.reader.pending:
                 detail = detail or "in the middle of a reply"
-            self.fail_messages(reason, f"{detail or 'while waiting'} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
+            doing = "while waiting" if self.transfer is None else "while sending"
+            self.fail_messages(reason, f"{detail or doing} ({self.step.metric or s.KIND_NAMES[self.step.kind]})")
         self.messages_open = 0
+        self.timeout_ns = api.NEVER
         self.context.scheduler.session_ended(self, now_ns)
 
     def _await_greeting(self, now_ns: int) -> api.Out:
         if self.context.script.greeting is None:
             return self.advance(now_ns)
         self.await_replies(self.context.greeting_step, now_ns)
+        self.sent_ns = self.received_ns  # nothing is written: the wait begins with the connection
         return b""
 
     # -- replies -------------------------------------------------------------------------------------------
@@ -192,14 +201,19 @@ class ClientSession(ScriptExecutor):
     def on_reply(self, reply: Reply, now_ns: int) -> api.Out:
         """Handle a reply that is due; return what to write."""
         step = self.step
+        if reply.malformed and reply.code and self.transcript is None:
+            self.recorder.error("mixed_reply_codes" if reply.mixed_codes else "malformed_reply", reply_text(reply))
         index = len(step.expected_replies) - self.replies_due if step.kind != s.MESSAGE else 0
         expected = step.expected_replies[index]
         if step.kind == s.AUTH and reply.code == 334:
             return self.answer_challenge(reply, now_ns)
         ok = expected.matches(reply.code)
         single = len(step.expected_replies) == 1
-        samples = self.recorder.samples(expected.verb, step.metric if single else "", reply.raw, ok)
-        samples.append(now_ns - self.sent_ns + self.lateness)
+        samples = self.recorder.samples(expected.verb, step.metric if single else "", reply.decisive, ok)
+        waited_ns = self.received_ns - self.sent_ns
+        if step.kind == s.AUTH and self.sasl_exchange is not None:
+            waited_ns += self.sasl_exchange.waited_ns
+        samples.append(waited_ns + self.lateness)
         self.replies_due -= 1
         if expected.verb == "RCPT":
             self.recipients_accepted += ok
@@ -208,17 +222,18 @@ class ClientSession(ScriptExecutor):
             return self._group_reply(step, reply, ok, now_ns)
         if not ok:
             return self._unexpected_reply(step, reply, now_ns)
-        if self.transcript is None:
+        if self.transcript is None and not reply.malformed:
             reply_cache.store_reply(self.reply_caches, self.context.script, step, self.position, reply.raw, samples)
         return self._step_succeeded(now_ns)
 
     def answer_challenge(self, reply: Reply, now_ns: int) -> api.Out:
         """Answer a 334 reply to an AUTH step. An exchange without an end ends the session."""
         assert self.sasl_exchange is not None  # an AUTH step begins with one
-        if self.sasl_exchange.exhausted:
+        if self.sasl_exchange.exhausted or now_ns > self.sasl_exchange.limit_ns:
             return self.fail("sasl_endless", f"the server goes on with AUTH: {reply_text(reply)}")
         self.recorder.samples("AUTH", "", reply.raw[:4], True).append(0)
-        self.restart_timeout(now_ns)
+        self.sasl_exchange.waited_ns += self.received_ns - self.sent_ns
+        self.sent_ns = now_ns
         self.on_sent(SaslExchange.SHOWN_RESPONSE, now_ns)
         return self.sasl_exchange.response_to(reply)
 
@@ -235,7 +250,7 @@ class ClientSession(ScriptExecutor):
 
     def _cached_group(self, appends: list[Callable[[int], None]], now_ns: int) -> api.Out:
         """Handle all replies of a group, received in one read, all expected and cached."""
-        sample = now_ns - self.sent_ns + self.lateness
+        sample = self.received_ns - self.sent_ns + self.lateness
         for append in appends:
             append(sample)
         self.recipients_accepted = 1  # at least; the number matters in LMTP only, where groups are not cached
@@ -266,6 +281,9 @@ class ClientSession(ScriptExecutor):
 
     def _group_reply(self, step: Step, reply: Reply, ok: bool, now_ns: int) -> api.Out:
         """Handle one of several replies to a step; decide once the last one has come."""
+        if step.kind == s.MESSAGE and reply.code:
+            self.recorder.recipients_accepted += ok
+            self.recorder.recipients_rejected += not ok
         if reply.code in (0, 421) and step.on_unexpected != s.CONTINUE:
             return self._unexpected_reply(step, reply, now_ns)  # no others follow it
         self._group_replies.append(reply)
@@ -277,7 +295,7 @@ class ClientSession(ScriptExecutor):
             self.complete_transaction(any(code // 100 == 2 for code in codes), now_ns)
             return self.advance(now_ns)
         satisfied = all(expected.matches(code) for expected, code in zip(step.expected_replies, codes, strict=True))
-        self.recorder.timing(step.metric, satisfied).append(now_ns - self.sent_ns + self.lateness)
+        self.recorder.timing(step.metric, satisfied).append(self.received_ns - self.sent_ns + self.lateness)
         if satisfied or step.on_unexpected == s.CONTINUE:
             return self.advance(now_ns)
         return self._group_refused(step, codes, reply, now_ns)
@@ -312,7 +330,7 @@ class ClientSession(ScriptExecutor):
             self.give_back(reply_text(reply))
             return b""
         if reply.code == 421:
-            if step.on_unexpected == s.ABORT_TRANSACTION:
+            if step.on_unexpected == s.ABORT_TRANSACTION and not self._accept_for_some():
                 self.complete_transaction(False, now_ns)
             return self.fail("closed_421", reply_text(reply))
         if step.on_unexpected == s.ABORT_SESSION:
@@ -352,6 +370,19 @@ class ClientSession(ScriptExecutor):
             self.give_back(reply_text(reply))
         else:
             self.fail("closed_421", reply_text(reply))
+
+    def fail_messages(self, kind: str, detail: str) -> None:
+        self._accept_for_some()
+        super().fail_messages(kind, detail)
+
+    def _accept_for_some(self) -> bool:
+        """Count a message as accepted if the session ends when some of its recipients were (LMTP); return whether it was."""
+        replies, self._group_replies = self._group_replies, []
+        if self.step.kind != s.MESSAGE or not self.messages_open or all(reply.code // 100 != 2 for reply in replies):
+            return False
+        self.messages_open -= 1
+        self.recorder.accepted += 1
+        return True
 
     def fail(self, kind: str, detail: str) -> api.Out:
         """End the session with an error: request the close of its connection."""

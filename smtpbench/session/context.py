@@ -44,6 +44,7 @@ class SessionRecorder(Protocol):
     Attributes:
         reply_caches: One cache for each expected reply of the script.
         accepted, rejected, failed, dropped, interrupted: Messages by outcome.
+        recipients_accepted, recipients_rejected: LMTP: recipients by their replies after the final dot.
     """
 
     reply_caches: list[dict[bytes, Any]]
@@ -52,6 +53,8 @@ class SessionRecorder(Protocol):
     failed: int
     dropped: int
     interrupted: int
+    recipients_accepted: int
+    recipients_rejected: int
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:
         """Return the list for the latencies of this verb's replies that begin like `raw`."""
@@ -82,7 +85,7 @@ class SessionContext:
     Attributes:
         script: What they send.
         scheduler: Assigns their arrivals.
-        timeout_ns: How long a reply may take, nanoseconds.
+        timeout_ns: How long each wait may take, nanoseconds.
         credentials: (user, password) of AUTH steps that name none.
         greeting_step: Stands for the wait for the greeting.
         opening_mail: The step that begins every iteration if it is a plain MAIL, else None.

@@ -64,7 +64,7 @@ def store_group(
     samples: Callable[[ExpectedReply, Reply], list[int]],
     timing: list[int],
 ) -> None:
-    """Cache all replies of a pipelined group, received in one read, if every one of them is expected.
+    """Cache all replies of a pipelined group, received in one read, if every one of them is expected and well-formed.
 
     Args:
         data: The replies as they came; the key.
@@ -72,7 +72,7 @@ def store_group(
         timing: The list for the time of the whole group.
     """
     pairs = list(zip(step.expected_replies, replies, strict=True))
-    if _has_room(cache, data) and all(expected.matches(reply.code) for expected, reply in pairs):
+    if _has_room(cache, data) and all(expected.matches(reply.code) and not reply.malformed for expected, reply in pairs):
         cache[data] = [*(samples(expected, reply).append for expected, reply in pairs), timing.append]
 
 

@@ -40,6 +40,7 @@ class FirstErrorRecorder:
     def __init__(self, reply_count: int) -> None:
         self.reply_caches: list[dict[bytes, Any]] = [{} for _ in range(reply_count)]
         self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
+        self.recipients_accepted = self.recipients_rejected = 0
         self.first: tuple[str, str] | None = None
 
     def samples(self, verb: str, metric: str, raw: bytes, ok: bool) -> list[int]:

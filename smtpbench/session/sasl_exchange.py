@@ -7,25 +7,36 @@ from smtpbench.smtp.reply import Reply
 
 #: Responses of one exchange, at most. No mechanism needs more than a few.
 MAX_RESPONSES = 10
+#: How long an exchange may go on, as a multiple of the timeout that each reply has.
+MAX_TIMEOUTS = 4
 
 
 class SaslExchange:
     """One AUTH command with the challenges and responses that follow it (RFC 4954 §4).
 
+    Args:
+        mechanism: SASL mechanism.
+        credentials: User and password.
+        limit_ns: When it must be over.
+
     Attributes:
         exhausted: The exchange has no end: it was cancelled, or has had `MAX_RESPONSES` responses.
+        limit_ns: When it must be over.
         command: The AUTH line, with the initial response if the mechanism has one.
         shown_command: The same for a transcript, without credentials.
+        waited_ns: Time of the waits for the challenges so far.
     """
 
     #: What a transcript shows in place of a response.
     SHOWN_RESPONSE = b"(response)\r\n"
 
-    __slots__ = ("_exchange", "_responses", "command", "exhausted", "shown_command")
+    __slots__ = ("_exchange", "_responses", "command", "exhausted", "limit_ns", "shown_command", "waited_ns")
 
-    def __init__(self, mechanism: str, credentials: tuple[str, str]) -> None:
+    def __init__(self, mechanism: str, credentials: tuple[str, str], limit_ns: int) -> None:
         self._responses = 0
+        self.limit_ns = limit_ns
         self.exhausted = False
+        self.waited_ns = 0
         self._exchange = sasl.client_exchange(mechanism, *credentials)
         initial = self._exchange.initial_response()
         line = b"AUTH " + mechanism.encode()

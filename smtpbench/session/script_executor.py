@@ -11,7 +11,12 @@ Each message of an arrival is counted once, in the recorder that came with the a
 transaction ends, and failed if the session ends before.
 
 A latency sample is one integer, `service_ns + (late_us << LATE_SHIFT)`. late_us is how long after its intended start the
-arrival began. The service time begins with the write and ends with the read that completes the reply.
+arrival began. The service time begins when the write is given to the kernel, and ends when the kernel has received the last
+octets of the reply. The engine sets both times.
+
+The kernel takes nearly every write at once. Of a large message it takes a part, and more of it when the server has read. The
+engine then calls `write_progressed`, and the service time begins with the last octet. What came before it is the time of the
+transfer, a metric of its own.
 """
 
 from __future__ import annotations
@@ -31,9 +36,11 @@ from smtpbench.session.context import (
 )
 from smtpbench.session.output import decoded, joined, segments
 from smtpbench.session.reply_cache import EMPTY_CACHE
-from smtpbench.session.sasl_exchange import SaslExchange
+from smtpbench.session.sasl_exchange import MAX_TIMEOUTS, SaslExchange
 from smtpbench.session.script import Step
 from smtpbench.session.transcript import CLIENT, EVENT, Transcript
+from smtpbench.session.transfer import METRIC as TRANSFER
+from smtpbench.session.transfer import Transfer, longest_ns
 from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, ReplyReader
 
 _NO_RECORDER: Any = None  # a session has no recorder before it is assigned an arrival
@@ -59,6 +66,7 @@ class ScriptExecutor:
         "pending_action",
         "position",
         "reader",
+        "received_ns",
         "recipients_accepted",
         "recipients_rejected",
         "recorder",
@@ -74,6 +82,8 @@ class ScriptExecutor:
         "transaction_ns",
         "transaction_samples",
         "transcript",
+        "transfer",
+        "transfer_limit_ns",
         "wake_ns",
     )
 
@@ -94,11 +104,14 @@ class ScriptExecutor:
         self.replies_due = 0
         self.lateness = 0
         self.sent_ns = 0
+        self.received_ns = 0
         self.session_deadline_ns = api.NEVER
         self.transaction_ns = 0
         self.recipients_accepted = 0
         self.recipients_rejected = 0
         self.sasl_exchange: SaslExchange | None = None
+        self.transfer: Transfer | None = None
+        self.transfer_limit_ns = 0  # progress after it does not extend the timeout
         self.iterations_left = context.script.iterations
         self.iterating = False
         self.idle = False
@@ -217,6 +230,14 @@ class ScriptExecutor:
             self.recorder.failed += self.messages_open
             self.messages_open = 0
 
+    @property
+    def waiting_since_ns(self) -> int:
+        """Since when the session has waited for the server, for a reply or for progress of a write; 0 if it does not."""
+        waits = not self.idle and not self.done and self.timeout_ns != api.NEVER and self.step.kind != s.PAUSE
+        if not waits:
+            return 0
+        return self.sent_ns if self.transfer is None else self.transfer.progress_ns
+
     def unanswered(self, now_ns: int) -> list[UnansweredSample]:
         """Return what is known of the latencies that are waited for: lower bounds, if the wait ends now without an answer.
 
@@ -225,13 +246,16 @@ class ScriptExecutor:
         if self.done or self.idle:
             return []
         step, context = self.step, self.context
-        waited_ns = max(0, now_ns - self.sent_ns)
+        in_transfer = self.transfer is not None and self.transfer.of_message and self.transfer.step is step
+        waited_ns = max(0, now_ns - (self.sent_ns if in_transfer else self.waiting_since_ns or now_ns))
         scheduled = self.intended_ns != UNSCHEDULED
         late_ns = max(0, now_ns - self.intended_ns) if scheduled else waited_ns
         metric = step.metric if self.replies_due else ""
+        in_message = step.kind == s.MESSAGE and bool(self.replies_due)
+        if in_transfer:
+            metric, in_message = TRANSFER, False
         if step is context.greeting_step and not self.replies_due and not context.script.implicit_tls:
             metric = "connect"
-        in_message = step.kind == s.MESSAGE and bool(self.replies_due)
         found = []
         if metric and not (in_message and self.messages_open):
             found.append(UnansweredSample(metric, waited_ns, waited_ns + (self.lateness >> LATE_SHIFT) * 1000))
@@ -307,7 +331,8 @@ class ScriptExecutor:
         return step.wire
 
     def _authenticate(self, step: Step, now_ns: int) -> api.Out:
-        exchange = SaslExchange(step.mechanism, step.credentials or self.context.credentials or ("", ""))
+        credentials = step.credentials or self.context.credentials or ("", "")
+        exchange = SaslExchange(step.mechanism, credentials, now_ns + MAX_TIMEOUTS * self.context.timeout_ns)
         self.sasl_exchange = exchange
         self.on_sent(exchange.shown_command, now_ns)
         self.await_replies(step, now_ns)
@@ -323,8 +348,8 @@ class ScriptExecutor:
             self.pending_action = api.SLEEP
             self.wake_ns = now_ns + step.pause_ns
             # earlier writes may be stuck at a server that does not read
-            self.sent_ns = self.wake_ns
-            self.timeout_ns = self.context.timeout_ns
+            self.sent_ns = now_ns
+            self.timeout_ns = step.pause_ns + self.context.timeout_ns
         elif kind in (s.HALF_CLOSE, s.FIN):
             self.log_event(b"half-close", now_ns)
             self.pending_action = api.HALF_CLOSE if kind == s.HALF_CLOSE else api.FIN
@@ -345,6 +370,38 @@ class ScriptExecutor:
             self.reply_cache = self.reply_caches[step.first_reply_index] if self.reply_caches else EMPTY_CACHE
         self.sent_ns = now_ns
         self.timeout_ns = self.context.timeout_ns
+
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
+        """Note that the kernel takes a write in parts.
+
+        As long as octets flow, the timeout begins anew. Once it has the last octet, the latency of the reply begins, and
+        its timeout (RFC 5321 §4.5.3.2.5 and §4.5.3.2.6).
+        """
+        transfer = self.transfer
+        if transfer is None:
+            transfer = self.transfer = Transfer(self.step, self.sent_ns, now_ns)
+            self.transfer_limit_ns = now_ns + longest_ns(left_bytes, self.context.timeout_ns)
+        transfer.progress_ns = now_ns
+        if left_bytes:
+            self._allow_progress(now_ns)
+            return
+        self.transfer = None
+        if not self.replies_due:
+            return
+        if transfer.of_message and transfer.step is self.step:  # else a reply came early, and the session has gone on
+            self.recorder.timing(TRANSFER).append(now_ns - transfer.begun_ns + self.lateness)
+        self.sent_ns = now_ns
+        self.timeout_ns = self.context.timeout_ns
+
+    def octets_acknowledged(self, now_ns: int) -> None:
+        """Note that octets of a write that the kernel took in parts arrive at the server."""
+        if self.transfer is not None:
+            self.transfer.progress_ns = now_ns
+        self._allow_progress(now_ns)
+
+    def _allow_progress(self, now_ns: int) -> None:
+        if not self.done and now_ns < self.transfer_limit_ns:
+            self.timeout_ns = max(self.timeout_ns, now_ns - self.sent_ns + self.context.timeout_ns)
 
     def restart_timeout(self, now_ns: int) -> None:
         """Allow the next reply the whole timeout again. Its latency still counts from the write."""
@@ -374,9 +431,9 @@ class ScriptExecutor:
 
     # -- records -------------------------------------------------------------------------------------------
 
-    def record_time(self, metric: str, now_ns: int) -> None:
+    def record_time(self, metric: str) -> None:
         """Record a time that no single reply gives, counted from the last write."""
-        self.recorder.timing(metric).append(now_ns - self.sent_ns + self.lateness)
+        self.recorder.timing(metric).append(self.received_ns - self.sent_ns + self.lateness)
 
     def record_session_time(self, now_ns: int) -> None:
         """Record how long the session took."""

@@ -30,7 +30,8 @@ class Reply:
     """One reply as it came.
 
     Attributes:
-        code: 200–599, or 0 if the first line has none (`malformed` is then true).
+        code: 200–599, or 0 if no line has one (`malformed` is then true). If lines have different codes, that of the last
+            counts.
         raw: Its octets, line ends included.
         malformed: A line breaks the grammar of RFC 5321 §4.2, or the lines have different codes (§4.2.1).
     """
@@ -50,9 +51,21 @@ class Reply:
         return tuple(texts[:-1]) if self.raw.endswith(b"\n") else tuple(texts)
 
     @property
+    def decisive(self) -> bytes:
+        """The octets that begin with the code that counts: `raw` or, of a malformed reply, its last line with a code."""
+        if not self.malformed:
+            return self.raw
+        return next((line for line in reversed(self.raw.splitlines(keepends=True)) if first_code(line)), self.raw)
+
+    @property
+    def mixed_codes(self) -> bool:
+        """Whether its lines have different codes, which RFC 5321 §4.2.1 forbids."""
+        return self.malformed and len(set(map(first_code, self.raw.split(b"\n")[:-1])) - {0}) > 1
+
+    @property
     def enhanced(self) -> str:
-        """The enhanced status code of the first line, such as `2.1.0`; empty if it has none (RFC 2034 §4)."""
-        return enhanced_code(self.raw)
+        """The enhanced status code of the line that counts, such as `2.1.0`; empty if it has none (RFC 2034 §4)."""
+        return enhanced_code(self.decisive)
 
 
 def enhanced_code(raw: bytes) -> str:
@@ -125,7 +138,8 @@ def _whole_replies(data: bytes) -> tuple[Reply, ...] | None:
 def _reply(raw: bytes) -> Reply:
     lines = raw.split(b"\n")[:-1]
     codes = [first_code(line) for line in lines]
-    return Reply(codes[0], raw, malformed=0 in codes or len(set(codes)) > 1)
+    code = next((code for code in reversed(codes) if code), 0)
+    return Reply(code, raw, malformed=0 in codes or len(set(codes)) > 1)
 
 
 _cached_reply = lru_cache(maxsize=4096)(_reply)

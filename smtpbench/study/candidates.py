@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from smtpbench.errors import UsageError
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.settings import Overrides, make_plan
 from smtpbench.load.threshold_monitor import metrics_of
+from smtpbench.measure.saved import COMPARISON
 from smtpbench.scenario.comparison import CandidateSpec, Comparison, overlaid
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import ScenarioFile, find_scenario, load_scenario
 from smtpbench.scenario.model import Load
-from smtpbench.study.servers import Commands
+from smtpbench.study.resume import (
+    common_settings,
+    interrupted_study,
+    load_settings,
+    require_same_settings,
+    target_settings,
+)
+from smtpbench.supervisor.server import Commands
 from smtpbench.target import Access, Trust, parse_target, read_password
 from smtpbench.text import did_you_mean
 from smtpbench.threshold import Metric
@@ -63,6 +72,7 @@ class CompareRequest:
         candidates: The candidates; the others are compared with the first.
         folder: Folder for the result and the folders of the runs.
         seed: Random seed of the first round; each round adds one.
+        interrupted: Result of the interrupted comparison to continue; None to start from the beginning.
     """
 
     comparison: Comparison
@@ -71,6 +81,7 @@ class CompareRequest:
     candidates: Sequence[Candidate]
     folder: Path
     seed: int
+    interrupted: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +131,51 @@ def make_request(
         for name, spec in comparison.candidates.items()
     ]
     return CompareRequest(comparison, file, _metrics(comparison, file, candidates[0]), candidates, folder, seed)
+
+
+def resumed(request: CompareRequest, *, keep_seed: bool) -> CompareRequest:
+    """Return a request that continues the interrupted comparison in its folder, or the request itself if there is none.
+
+    Args:
+        request: What the command asks for.
+        keep_seed: Whether the user gave the seed; without that it is the one of the interrupted comparison.
+
+    Raises:
+        UsageError: The comparison in the folder is complete, has other settings, or is none.
+    """
+    found = interrupted_study(request.folder, COMPARISON)
+    if found is None:
+        return request
+    if not keep_seed and isinstance(found["settings"].get("seed"), int):
+        request = replace(request, seed=found["settings"]["seed"])
+    require_same_settings(found, settings_of(request))
+    return replace(request, interrupted=found)
+
+
+def settings_of(request: CompareRequest) -> dict[str, Any]:
+    """Return what decides what a comparison measures."""
+    comparison = request.comparison
+    return {
+        **common_settings(request.file),
+        "repeats": comparison.repeats,
+        "seed": request.seed,
+        "metrics": [metric.text for metric in request.metrics],
+        "confidence": comparison.confidence,
+        "least_share": comparison.least,
+        "check": comparison.check,
+        "order": [one.name for one in request.candidates],
+        "candidates": {
+            one.name: {
+                **target_settings(one.access, one.message_bytes),
+                **load_settings(one.plan),
+                "start": one.commands.start,
+                "stop": one.commands.stop,
+                "recipient": one.recipient,
+                "sender": one.sender,
+            }
+            for one in request.candidates
+        },
+    }
 
 
 def _candidate(

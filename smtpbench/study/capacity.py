@@ -11,12 +11,14 @@ Theory of operation
    that no step pays for the one before it.
 4. `study.search` decides which rate is next and when the search is over.
 
-Whatever ends the search, the completed steps are its result.
+Whatever ends the search, the completed steps are its result. A search that is resumed keeps them and the measurement over a
+single connection. The decisions follow from the steps, and the seed of a step from its number, so the search goes on as it
+would have gone on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +39,15 @@ from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CAPACITY
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.study.progress import COMPLETED, ReportProgress, RunObserver, StudyProgress, StudyUpdate
+from smtpbench.study.resume import (
+    common_settings,
+    completed_run,
+    interrupted_study,
+    load_settings,
+    remove_earlier_result,
+    require_same_settings,
+    target_settings,
+)
 from smtpbench.study.search import (
     NOTHING,
     NextStep,
@@ -49,7 +60,14 @@ from smtpbench.study.search import (
     search_result,
     step_length_s,
 )
-from smtpbench.study.step_measurement import StepMeasurement, StepMonitor, UnloadedTarget, evaluate_step, median_service_ms
+from smtpbench.study.step_measurement import (
+    StepMeasurement,
+    StepMonitor,
+    UnloadedTarget,
+    evaluate_step,
+    median_service_ms,
+    search_step_of,
+)
 from smtpbench.target import Access
 from smtpbench.text import plural
 from smtpbench.threshold import Threshold, format_value, parse_threshold
@@ -87,6 +105,7 @@ class CapacityRequest:
         first_per_s: First and lowest rate, arrivals a second; None to derive both from a single connection.
         max_rate_per_s: Highest rate to try; None for no limit.
         message_bytes: Message size, instead of that of the scenario; None to keep it.
+        interrupted: Result of the interrupted search to continue; None to start from the beginning.
 
     Raises:
         UsageError: An objective is about the rate itself, or the first rate is above the highest.
@@ -102,6 +121,7 @@ class CapacityRequest:
     first_per_s: float | None = None
     max_rate_per_s: float | None = None
     message_bytes: int | None = None
+    interrupted: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for one in self.objectives:
@@ -140,7 +160,7 @@ class CapacitySearch(StudyProgress):
     """
 
     def __init__(self, request: CapacityRequest, report_progress: ReportProgress) -> None:
-        super().__init__(report_progress)
+        super().__init__(report_progress, settings_of(request), request.interrupted)
         self._request = request
         self._objectives = objectives_of(request.objectives, server_rejects=False)
         self._limits = SearchLimits(0.0, 0.0, request.precision_share, request.max_rate_per_s)
@@ -155,17 +175,55 @@ class CapacitySearch(StudyProgress):
         await self._run_work(self._search)
 
     async def _search(self) -> None:
-        baseline = await self._run_baseline("baseline", _BASELINE_MESSAGES)
+        request = self._request
+        baseline = None if request.interrupted is None else self._restore(request.interrupted)
+        save_partial(self.result() | {"outcome": {}}, request.folder)
+        if request.interrupted is not None:
+            remove_earlier_result(request.folder)
+        if baseline is None:
+            baseline = await self._run_baseline("baseline", _BASELINE_MESSAGES)
         if baseline is None:
             return
         self._set_limits(baseline)
+        save_partial(self.result() | {"outcome": {}}, request.folder)
+        if self.steps and not await self._wait_after_failure():
+            return
         while isinstance(next_step := decide(self._limits, self.steps), NextStep):
-            if not await self._run_step(next_step):
+            if not await self._run_step(next_step) or not await self._wait_after_failure():
                 return
-            if not self.steps[-1].passed and not await self._wait_for_recovery():
-                return
-            if self.steps[-1].limited_by and not self.steps[-1].conclusive:
-                await trio.sleep(_GENERATOR_PAUSE_S)  # what delayed the generator may be over by then
+
+    async def _wait_after_failure(self) -> bool:
+        """Wait until what made the last step fail is over, if it failed; return whether the search goes on."""
+        if not self.steps[-1].passed and not await self._wait_for_recovery():
+            return False
+        if self.steps[-1].limited_by and not self.steps[-1].conclusive:
+            await trio.sleep(_GENERATOR_PAUSE_S)  # what delayed the generator may be over by then
+        return True
+
+    def _restore(self, interrupted: Mapping[str, Any]) -> _Baseline | None:
+        """Take over the steps of the interrupted search; return its measurement over a single connection, if there is one.
+
+        Raises:
+            UsageError: The result of the interrupted search is not complete.
+        """
+        folder = self._request.folder
+        try:
+            measured = completed_run(folder / "baseline") if interrupted["plan"]["first_rate_per_s"] else None
+            for entry in interrupted["steps"] if measured else ():
+                step = search_step_of(entry)
+                run = completed_run(folder / _step_name(len(self.steps) + 1, step.rate_per_s))
+                self.steps.append(step)
+                self.entries.append(dict(entry))
+                self._generator[step.rate_per_s] = run["generator"] if run else {}
+            baseline = _baseline_of(measured) if measured else None
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UsageError(
+                "the interrupted search cannot be resumed: its result is not complete; use --overwrite"
+            ) from None
+        self._note_resumption(len(self.steps))
+        if measured:
+            self._notify(f"resumed after {plural(len(self.steps), 'step')}")
+        return baseline
 
     def _set_limits(self, baseline: _Baseline) -> None:
         request = self._request
@@ -177,7 +235,8 @@ class CapacitySearch(StudyProgress):
         lowest_per_s = rounded(first_per_s * _LOWEST_RATE_SHARE) if request.first_per_s is None else first_per_s
         self._limits = replace(self._limits, first_per_s=first_per_s, lowest_per_s=lowest_per_s)
         measured = "" if baseline.rate_per_s is None else f"a single connection does {baseline.rate_per_s:,.1f} messages/s; "
-        self._notify(f"{measured}the search starts at {first_per_s:g}/s")
+        if not self.steps:
+            self._notify(f"{measured}the search starts at {first_per_s:g}/s")
 
     async def _run_baseline(self, name: str, arrivals: int) -> _Baseline | None:
         """Send some messages over a single connection, closed model; return None if a signal ended the run."""
@@ -188,15 +247,11 @@ class CapacitySearch(StudyProgress):
         done = await loading.run(request, SilentObserver(self._notify))
         if self._note_interruption(done):
             return None
-        result = done.result
-        messages, window_s = result["messages"], result["load"]["window_s"]
-        attempted = messages["attempted"]
+        messages, attempted = done.result["messages"], done.result["messages"]["attempted"]
         if attempted and messages["failed"] == attempted:
-            kinds = ", ".join(result["errors"]) or "no reply gives a reason"
+            kinds = ", ".join(done.result["errors"]) or "no reply gives a reason"
             raise CannotRun(f"all of the first {plural(attempted, 'message')} over a single connection failed: {kinds}")
-        rejected_share = messages["rejected"] / attempted if attempted else 0.0
-        rate_per_s = attempted / window_s if attempted and window_s else None
-        return _Baseline(rate_per_s, median_service_ms(result), rejected_share, result)
+        return _baseline_of(done.result)
 
     async def _run_step(self, next_step: NextStep) -> bool:
         """Run one step; return whether the search goes on."""
@@ -205,7 +260,7 @@ class CapacitySearch(StudyProgress):
         stages = (Stage(round(length_s * NS_PER_S), rate_per_s, rate_per_s),)
         plan = replace(request.plan, stages=stages, seed=request.plan.seed + number)
         measurement = StepMeasurement(rate_per_s, plan, self._objectives)
-        name = f"step-{number:02}-{rate_per_s:g}"
+        name = _step_name(number, rate_per_s)
         monitor = StepMonitor(self._objectives, measurement=measurement)
         now = f"step {number}, {rate_per_s:g}/s"
         left_s = remaining_s(self._limits, self.steps, request.step_s, plan.warmup_ns / NS_PER_S)
@@ -300,9 +355,58 @@ class CapacitySearch(StudyProgress):
             },
             "steps": self.entries,
             "generator": self._generator.get(last_per_s, {}) if last_per_s is not None else {},
+            "notes": self._resumption_notes("step"),
             "machine": machine(),
             "versions": versions(),
         }
+
+
+def _baseline_of(result: dict[str, Any]) -> _Baseline:
+    """Return what a run over a single connection measured."""
+    messages, window_s = result["messages"], result["load"]["window_s"]
+    attempted = messages["attempted"]
+    rejected_share = messages["rejected"] / attempted if attempted else 0.0
+    rate_per_s = attempted / window_s if attempted and window_s else None
+    return _Baseline(rate_per_s, median_service_ms(result), rejected_share, result)
+
+
+def _step_name(number: int, rate_per_s: float) -> str:
+    """Return the name of the folder of a step; steps count from 1."""
+    return f"step-{number:02}-{rate_per_s:g}"
+
+
+def resumed(request: CapacityRequest, *, keep_seed: bool) -> CapacityRequest:
+    """Return a request that continues the interrupted search in its folder, or the request itself if there is none.
+
+    Args:
+        request: What the command asks for.
+        keep_seed: Whether the user gave the seed; without that it is the one of the interrupted search.
+
+    Raises:
+        UsageError: The search in the folder is complete, has other settings, or is none.
+    """
+    found = interrupted_study(request.folder, CAPACITY)
+    if found is None:
+        return request
+    if not keep_seed and isinstance(found["settings"].get("seed"), int):
+        request = replace(request, plan=replace(request.plan, seed=found["settings"]["seed"]))
+    require_same_settings(found, settings_of(request))
+    return replace(request, interrupted=found)
+
+
+def settings_of(request: CapacityRequest) -> dict[str, Any]:
+    """Return what decides what a search measures."""
+    return {
+        **common_settings(request.file),
+        **target_settings(request.access, request.message_bytes),
+        **load_settings(request.plan),
+        "seed": request.plan.seed,
+        "objectives": [one.text for one in request.objectives],
+        "precision_share": request.precision_share,
+        "step_s": request.step_s,
+        "first_rate_per_s": request.first_per_s,
+        "max_rate_per_s": request.max_rate_per_s,
+    }
 
 
 def objectives_of(given: Sequence[Threshold], *, server_rejects: bool) -> list[Threshold]:

@@ -10,6 +10,10 @@ own with the files of `smtpbench run`.
 
 A candidate with a start command is started for each run and stopped after it. Configurations that need the same port can be
 compared that way, and no idle server takes memory or a core.
+
+A comparison that is resumed keeps the complete rounds of the interrupted one. The runs of a round that was not complete are
+removed and made again, because the runs of a pair must be close in time. Seeds and orders of the rounds follow from their
+numbers, so they are those that the interrupted comparison would have had.
 """
 
 from __future__ import annotations
@@ -31,9 +35,10 @@ from smtpbench.measure.saved import COMPARISON, totals_of
 from smtpbench.measure.thresholds import Figures, value_of
 from smtpbench.rules import rule as r
 from smtpbench.rules.register import RULES
-from smtpbench.study.candidates import Candidate, CompareRequest
+from smtpbench.study.candidates import Candidate, CompareRequest, settings_of
 from smtpbench.study.progress import ReportProgress, RunObserver, StudyProgress, StudyUpdate
-from smtpbench.study.servers import server_running
+from smtpbench.study.resume import completed_run, remove_earlier_result, remove_run
+from smtpbench.supervisor.server import server_running
 from smtpbench.text import plural
 from smtpbench.threshold import COUNT, SHARE, TIME, Metric, format_value, percent_of
 from smtpbench.units import NS_PER_S
@@ -53,26 +58,52 @@ class ComparisonStudy(StudyProgress):
     """
 
     def __init__(self, request: CompareRequest, report_progress: ReportProgress) -> None:
-        super().__init__(report_progress)
+        super().__init__(report_progress, settings_of(request), request.interrupted)
         self._request = request
         self.runs: dict[str, list[dict[str, Any]]] = {one.name: [] for one in request.candidates}
         self.verdicts: dict[str, dict[str, str]] = {}
+        self._parts_kept = 0
 
     async def run(self) -> None:
         """Run all rounds, then check the protocol rules if that was asked for. Raises UsageError."""
         await self._run_work(self._run_rounds)
 
     async def _run_rounds(self) -> None:
-        save_partial(self.result(), self._request.folder)
-        self._notify(extent_text(self._request))
-        for number in range(self._request.comparison.repeats):
-            for candidate in round_order(self._request.candidates, number):
+        request = self._request
+        kept = 0 if request.interrupted is None else self._restore(request.interrupted)
+        save_partial(self.result(), request.folder)
+        if request.interrupted is not None:
+            remove_earlier_result(request.folder)
+        self._notify(extent_text(request, kept))
+        for number in range(kept, request.comparison.repeats):
+            for candidate in round_order(request.candidates, number):
                 async with self._server(candidate):
                     if not await self._run(candidate, number):
                         return
-        for candidate in self._request.candidates if self._request.comparison.check else ():
-            async with self._server(candidate):
-                await self._check(candidate)
+        for candidate in request.candidates if request.comparison.check else ():
+            if candidate.name not in self.verdicts:
+                async with self._server(candidate):
+                    await self._check(candidate)
+
+    def _restore(self, interrupted: Mapping[str, Any]) -> int:
+        """Take over the complete rounds of the interrupted comparison and its checks; return the number of rounds."""
+        folder, names, repeats = self._request.folder, list(self.runs), self._request.comparison.repeats
+        for number in range(repeats):
+            results = {name: completed_run(folder / run_name(name, number)) for name in names}
+            if not all(results.values()):
+                break
+            for name, result in results.items():
+                self.runs[name].append(result or {})
+        kept = len(self.runs[names[0]])
+        for number in range(kept, repeats):
+            for name in names:
+                remove_run(folder / run_name(name, number))
+        rules = interrupted.get("rules")
+        if kept == repeats and isinstance(rules, dict):
+            self.verdicts = {name: dict(verdicts) for name, verdicts in rules.items() if name in names}
+        self._parts_kept = kept * len(names) + len(self.verdicts)
+        self._note_resumption(kept)
+        return kept
 
     def _server(self, candidate: Candidate) -> Any:
         return server_running(candidate.commands, candidate.access, self._request.folder / f"{candidate.name}.log")
@@ -121,12 +152,13 @@ class ComparisonStudy(StudyProgress):
             self._mark_interrupted()
         else:
             self.verdicts[candidate.name] = {name: rule["verdict"] for name, rule in done.result["rules"].items()}
+            save_partial(self.result(), self._request.folder)
 
     def _report(self, text: str, share_of_part: float = 0.0, *, milestone: bool = False) -> None:
-        """Report progress; all runs and all checks count alike."""
+        """Report progress of what this command does; all runs and all checks count alike."""
         comparison = self._request.comparison
-        parts = len(self._request.candidates) * (comparison.repeats + comparison.check)
-        done = sum(map(len, self.runs.values())) + len(self.verdicts)
+        parts = len(self._request.candidates) * (comparison.repeats + comparison.check) - self._parts_kept
+        done = sum(map(len, self.runs.values())) + len(self.verdicts) - self._parts_kept
         self._report_progress(StudyUpdate(text, (done + share_of_part) / parts, milestone=milestone))
 
     def result(self) -> dict[str, Any]:
@@ -157,7 +189,7 @@ class ComparisonStudy(StudyProgress):
             ),
             "rules": self.verdicts,
             "rule_differences": rule_differences(self.verdicts),
-            "notes": [*too_few_rounds(rounds), *notes(runs)],
+            "notes": [*too_few_rounds(rounds), *self._resumption_notes("round"), *notes(runs)],
             "machine": machine(),
             "versions": versions(),
         }
@@ -178,15 +210,26 @@ class ComparisonStudy(StudyProgress):
         }
 
 
-def extent_text(request: CompareRequest) -> str:
-    """Return what a comparison will do and how long that takes, the start and the end of its servers not included."""
+def extent_text(request: CompareRequest, kept: int = 0) -> str:
+    """Return what a comparison will do and how long its runs take. How long servers take to start and stop is not known.
+
+    Args:
+        request: The comparison.
+        kept: Number of rounds that it keeps of an interrupted comparison.
+    """
     repeats, candidates = request.comparison.repeats, request.candidates
     run_ns = [one.plan.issuing_ns for one in candidates]
-    runs = plural(repeats * len(candidates), "run")
-    text = f"{plural(len(candidates), 'candidate')} take turns in {plural(repeats, 'round')}: {runs}"
-    if max(run_ns) < UNBOUNDED_NS:
+    left = repeats - kept
+    runs = plural(left * len(candidates), "run")
+    if request.interrupted is None:
+        text = f"{plural(len(candidates), 'candidate')} take turns in {plural(repeats, 'round')}: {runs}"
+    else:
+        text = f"resumed after {kept:,} of {plural(repeats, 'round')}: {runs} left"
+    if left and max(run_ns) < UNBOUNDED_NS:
         at_most = "at most " if any(one.plan.arrivals for one in candidates) else "about "
-        text += f", {at_most}{_minutes_text(repeats * sum(run_ns) / NS_PER_S)}"
+        text += f", {at_most}{_minutes_text(left * sum(run_ns) / NS_PER_S)}"
+        if any(one.commands.start for one in candidates):
+            text += " without the starts and stops of the servers"
     return "; ".join([text, *(note.removesuffix(".") for note in too_few_rounds(repeats))])
 
 

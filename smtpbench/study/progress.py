@@ -5,7 +5,7 @@ A study ends when it is complete, by a signal, or because a run was not possible
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.saved import SCHEMAS
 from smtpbench.session.runner import interruptible
-from smtpbench.text import visible
+from smtpbench.text import plural, visible
 from smtpbench.units import NS_PER_S
 
 COMPLETED, INTERRUPTED, COULD_NOT_RUN = "completed", "interrupted", "could-not-run"
@@ -44,15 +44,33 @@ ReportProgress = Callable[[StudyUpdate], None]
 class StudyProgress:
     """A study in progress. Whatever ends it, the completed runs are its result.
 
+    Args:
+        report_progress: Function that receives the progress.
+        settings: What decides what the study measures; `--resume` compares it.
+        interrupted: Result of the interrupted study that this one continues; None for a study from the beginning.
+
     Attributes:
         status: COMPLETED, INTERRUPTED or COULD_NOT_RUN.
         reason: Why it ended early; empty if it is complete.
     """
 
-    def __init__(self, report_progress: ReportProgress) -> None:
+    def __init__(
+        self, report_progress: ReportProgress, settings: Mapping[str, Any], interrupted: Mapping[str, Any] | None
+    ) -> None:
         self._report_progress = report_progress
-        self._started = datetime.now(UTC)
+        self._settings = settings
+        now = _iso(datetime.now(UTC))
+        self._started = now if interrupted is None else str(interrupted.get("started", now))
+        self._resumed: list[dict[str, Any]] = [] if interrupted is None else list(interrupted.get("resumed", []))
         self.status, self.reason = COMPLETED, ""
+
+    def _note_resumption(self, kept: int) -> None:
+        """Record that the study was resumed now; kept: number of rounds or steps of the interrupted one that it keeps."""
+        self._resumed.append({"at": _iso(datetime.now(UTC)), "kept": kept})
+
+    def _resumption_notes(self, unit: str) -> list[str]:
+        """Return a note for each time that the study was resumed; unit: what was kept, `round` or `step`."""
+        return [f"Resumed at {visible(str(one['at']))}, after {plural(one['kept'], unit)}." for one in self._resumed]
 
     def _notify(self, text: str) -> None:
         """Report what the user should know now."""
@@ -77,9 +95,15 @@ class StudyProgress:
         return {
             "schema": SCHEMAS[kind][0],
             "kind": kind,
-            "started": self._started.isoformat(timespec="milliseconds"),
+            "started": self._started,
             "outcome": {"status": self.status, "reason": visible(self.reason, 1000)},
+            "settings": dict(self._settings),
+            "resumed": self._resumed,
         }
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")
 
 
 def _single_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -219,9 +219,23 @@ def evaluate_step(
         "backlog_growth_share": growth_share,
         "generator_limited": bool(generator["limited"]),
         "limited_by": limited_by or None,
+        "conclusive": step.conclusive,
+        "served_per_s": served_per_s,
         "why": _explanation(passed, growing, limited_by, failed, measurement, result),
     }
     return step, entry
+
+
+def search_step_of(entry: Mapping[str, Any]) -> SearchStep:
+    """Return what decisions need to know of a step, from its entry. Raises KeyError, TypeError and ValueError."""
+    return SearchStep(
+        float(entry["rate_per_s"]),
+        str(entry["purpose"]),
+        entry["held"] is True,
+        entry["conclusive"] is True,
+        entry["limited_by"] or "",
+        None if entry["served_per_s"] is None else float(entry["served_per_s"]),
+    )
 
 
 def _throughput_per_s(seconds: Sequence[StepSecond], result: Mapping[str, Any]) -> float:

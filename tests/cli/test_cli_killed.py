@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import signal
 import socket
 import subprocess
@@ -15,7 +13,6 @@ import pytest
 import servers
 from runner import sink, smtpbench, start, wait_for_line
 
-from smtpbench.engine.process import ending_with_this_process
 from smtpbench.measure.partial import PARTIAL
 
 
@@ -61,34 +58,6 @@ def test_killed_comparison_keeps_its_rounds_and_leaves_no_server(tmp_path: Path)
     assert shown.code == 0, shown.err
     assert "KILLED" in shown.out
     assert "2 rounds in turns" in shown.out
-
-
-def test_group_ends_with_the_process_that_watches_over_it(tmp_path: Path) -> None:
-    program = (
-        "import subprocess, sys\n"
-        "from smtpbench.engine.process import ending_with_this_process\n"
-        "child = subprocess.Popen(['/bin/sleep', '1000'], start_new_session=True)\n"
-        f"with ending_with_this_process(child.pid, 'echo stopped > {tmp_path}/stopped'):\n"
-        "    print(child.pid, flush=True)\n"
-        "    sys.stdin.read()\n"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        assert parent.stdout is not None
-        child = int(parent.stdout.readline())
-        watched = os.pidfd_open(child)
-        parent.kill()
-    assert select.select([watched], [], [], 60)[0]
-    os.close(watched)
-    assert (tmp_path / "stopped").read_text() == "stopped\n"
-
-
-def test_context_that_ends_leaves_the_group_running() -> None:
-    with subprocess.Popen(["/bin/sh", "-c", "read x; exit 7"], stdin=subprocess.PIPE, start_new_session=True) as child:
-        with ending_with_this_process(child.pid):
-            pass
-        assert child.poll() is None
-        child.communicate(b"\n")
-        assert child.returncode == 7
 
 
 def has_finding(path: Path, rule: str) -> bool:

@@ -14,7 +14,7 @@ import servers
 import trio
 
 from smtpbench.engine import api
-from smtpbench.engine.connection import Route, connect_error_kind
+from smtpbench.engine.connection import UNSENT_BYTES, Route, connect_error_kind
 from smtpbench.engine.shard import Shard
 
 
@@ -24,6 +24,8 @@ class FakeSession:
     def __init__(self, output: api.Out = b"", pending_action: int = api.NOTHING, expect: int = 0) -> None:
         self.output, self.first_action, self.expect = output, pending_action, expect
         self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
+        self.sent_ns = self.received_ns = 0
+        self.timeout_ns = 0  # for each progress of a write, if there is a limit
         self.received = b""
         self.events: list[str] = []
         self.reason = ""
@@ -45,6 +47,15 @@ class FakeSession:
         if self.expect and len(self.received) >= self.expect:
             self.pending_action = api.CLOSE
         return b""
+
+    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
+        self.events.append("write progressed" if left_bytes else "write finished")
+        if self.timeout_ns:
+            self.deadline_ns = now_ns + self.timeout_ns
+
+    def octets_acknowledged(self, now_ns: int) -> None:
+        self.events.append("octets acknowledged")
+        self.deadline_ns = now_ns + self.timeout_ns
 
     def wake(self, now_ns: int) -> api.Out:
         self.events.append("wake")
@@ -262,3 +273,109 @@ async def test_reply_that_is_there_is_read_before_a_reset_is_reported(out: api.O
     assert client.reason == api.CONNECTION_RESET
     shard.close()
     listener.close()
+
+
+class _SlowReader:
+    """A client session on a shard, and its peer that reads only when it is told to."""
+
+    def __init__(self, out: api.Out, expect: int) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.now_ns = 10**9
+        self.shard, self.client = Shard(lambda: self.now_ns), FakeSession()
+        self.client.timeout_ns = 10**9
+        self.connection = self.shard.connect(self.client, Route(socket.AF_INET, self.listener.getsockname()))
+        assert self.connection is not None
+        self.peer, _ = self.listener.accept()
+        self.left = expect
+        self.shard.push(self.connection, out)
+
+    def read_some(self) -> None:
+        """Read once, and let the shard write what the kernel takes then."""
+        assert self.connection is not None
+        self.left -= len(self.peer.recv(min(self.left, 1 << 20)))
+        if self.connection.outbox:
+            self.shard._flush(self.connection)  # what the loop does when the socket is writable
+
+    def close(self) -> None:
+        self.peer.close()
+        self.shard.close()
+        self.listener.close()
+
+
+@pytest.mark.parametrize("out", [(b"head", b"y" * 20_000_000), b"y" * 20_000_004], ids=["pair", "one"])
+def test_write_that_the_kernel_takes_in_parts_is_reported_as_it_progresses(out: api.Out) -> None:
+    slow = _SlowReader(out, 20_000_004)
+    assert slow.client.events == ["connected", "write progressed"]
+    assert slow.connection is not None
+    slow.shard._flush(slow.connection)
+    kept_bytes = slow.connection.outbox_bytes
+    events = list(slow.client.events)
+    slow.shard._flush(slow.connection)  # nobody has read: the kernel takes nothing
+    if slow.connection.outbox_bytes == kept_bytes:
+        assert slow.client.events == events
+    while slow.left:
+        slow.read_some()
+    assert slow.client.events.count("write finished") == 1
+    assert slow.client.events[-1] == "write finished"
+    assert slow.client.events.count("write progressed") > 2
+    slow.close()
+
+
+@pytest.mark.parametrize("out", [b"y" * 1000, (b"head", b"y" * 40_000), [b"a", b"b"]], ids=["one", "pair", "segments"])
+def test_write_that_the_kernel_takes_at_once_is_not_reported(out: api.Out) -> None:
+    slow = _SlowReader(out, 0)
+    assert slow.client.events == ["connected"]
+    slow.close()
+
+
+async def test_message_of_several_tls_records_is_taken_at_once(tls: servers.Tls) -> None:
+    out = (b"head", b"y" * 100_000)
+    client, server = TlsSession(out, api.START_TLS), TlsSession(b"", api.START_TLS, expect=100_004)
+    async with pair(client, server, tls=tls):
+        pass
+    assert server.received == b"".join(out)
+    assert not [event for event in client.events if event.startswith("write")]
+
+
+async def test_large_write_inside_tls_is_reported_as_it_progresses(tls: servers.Tls) -> None:
+    out = (b"head", b"y" * 5_000_000)
+    client, server = TlsSession(out, api.START_TLS), TlsSession(b"", api.START_TLS, expect=5_000_004)
+    async with pair(client, server, tls=tls):
+        pass
+    assert server.received == b"".join(out)
+    events = [event for event in client.events if event.startswith("write")]
+    assert events.count("write progressed") > 2
+    assert events.count("write finished") == 1
+    assert events[-1] == "write finished"
+
+
+def test_kernel_keeps_little_of_a_large_write_unsent() -> None:
+    """Without a limit it takes megabytes, and the end of the write says nothing about when the last octet was sent."""
+    slow = _SlowReader((b"head", b"y" * 20_000_000), 20_000_004)
+    assert slow.connection is not None
+    assert slow.connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT_BYTES
+    slow.close()
+
+
+def test_peer_that_takes_little_is_not_overdue_and_one_that_stops_reading_is() -> None:
+    """A peer may take less than makes its socket writable for the kernel: then there is no event, and yet progress."""
+    slow = _SlowReader((b"head", b"y" * 20_000_000), 20_000_004)
+    connection = slow.connection
+    assert connection is not None
+    for _ in range(3):
+        queued_bytes = connection.unacknowledged_bytes()
+        while connection.unacknowledged_bytes() == queued_bytes:
+            slow.peer.recv(1000)
+        slow.now_ns += 2 * 10**9
+        slow.shard.check_deadlines()
+        assert slow.client.events[-1] == "octets acknowledged"
+        assert slow.client.deadline_ns == slow.now_ns + 10**9
+    queued_bytes = 0
+    while connection.unacknowledged_bytes() != queued_bytes:  # what the peer's kernel still takes
+        queued_bytes = connection.unacknowledged_bytes()
+        slow.shard.check_deadlines()
+    assert not slow.client.reason
+    slow.now_ns += 2 * 10**9
+    slow.shard.check_deadlines()
+    assert slow.client.reason == api.TIMEOUT
+    slow.close()

@@ -50,8 +50,9 @@ def write_report(path: Path) -> int:
     recorders.steady = busy_recorder(seed=1)
     scheduler = SimpleNamespace(late_ns=[], waited=0, sessions=[], busy=0, waiting=0, connections_peak=1)
     scheduler.unanswered = lambda now_ns: iter(())
+    shard = SimpleNamespace(take_read_delays=list, clock_steps=0)
     stands_in: Any = SimpleNamespace(
-        scheduler=scheduler, recorders=recorders, start_ns=0, reply_monitor=ReplyMonitor(recorders)
+        scheduler=scheduler, recorders=recorders, shard=shard, start_ns=0, reply_monitor=ReplyMonitor(recorders)
     )
 
     async def read() -> Any:

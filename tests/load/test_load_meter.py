@@ -34,11 +34,12 @@ def recorders_by_domain() -> RecordersByDomain:
 async def report_of(recorders: Recorders, worker: int) -> WorkerReport:
     """Return the report of a worker with these recorders."""
     scheduler = SimpleNamespace(
-        late_ns=[], waited=0, sessions=[SimpleNamespace(idle=True)], busy=1, waiting=0, connections_peak=1
+        late_ns=[], waited=0, sessions=[SimpleNamespace(waiting_since_ns=0)], busy=1, waiting=0, connections_peak=1
     )
     scheduler.unanswered = lambda now_ns: iter(())
+    shard = SimpleNamespace(take_read_delays=list, clock_steps=0)
     stands_in: Any = SimpleNamespace(
-        scheduler=scheduler, recorders=recorders, start_ns=0, reply_monitor=ReplyMonitor(recorders)
+        scheduler=scheduler, recorders=recorders, shard=shard, start_ns=0, reply_monitor=ReplyMonitor(recorders)
     )
     return await Meter(worker).read(stands_in, 2 * NS_PER_S, 0)
 

@@ -56,6 +56,7 @@ class FakeTransport:
             session.connection_lost(api.CONNECT_REFUSED, "", self.now_ns)
             return None
         self.connected += 1
+        session.received_ns = self.now_ns
         session.connected(self.now_ns)
         self._answer(connection, b"220 s\r\n")
         return connection
@@ -71,6 +72,7 @@ class FakeTransport:
 
     def _deliver(self, connection: Any, reply: bytes) -> None:
         if not connection.closing:
+            connection.session.received_ns = self.now_ns
             self._serve(connection, connection.session.receive(reply, self.now_ns))
 
     def _serve(self, connection: Any, out: Any) -> None:

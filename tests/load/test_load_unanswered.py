@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from smtpbench.engine.api import NEVER
 from smtpbench.load.meter import Collector, WorkerReport
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.recorders import Recorders
@@ -202,10 +201,8 @@ def test_silence_is_a_long_time_without_replies_that_are_due(
     assert monitor.found(interval_of([median_ms] * 9, [])) == found
 
 
-def session(sent_s: float, **changes: Any) -> Any:
-    return SimpleNamespace(
-        **({"sent_ns": round(sent_s * NS_PER_S), "idle": False, "done": False, "timeout_ns": NS_PER_S} | changes)
-    )
+def session(since_s: float, transfer: object = None) -> Any:
+    return SimpleNamespace(waiting_since_ns=round(since_s * NS_PER_S), transfer=transfer)
 
 
 def test_worker_notes_whether_a_reply_came() -> None:
@@ -222,11 +219,10 @@ def test_worker_notes_whether_a_reply_came() -> None:
     recorders.steady.drain()  # a drained reply is not a reply that came
     assert look(0.2, session(10.15), session(10.12)) == [Tenth(1, answered=False, due=True, since_ns=NS_PER_S * 12 // 100)]
     assert look(0.3, session(10.15), session(10.12)) == [Tenth(2, answered=False, due=True)]
-    waiting_for_nothing = session(10.1, idle=True), session(10.1, done=True), session(10.1, timeout_ns=NEVER)
-    assert look(0.4, *waiting_for_nothing) == [Tenth(3, answered=False)]
+    assert look(0.4, session(0), session(10.3, transfer="in progress")) == [Tenth(3, answered=False)]
     recorders.steady.error("refused")
     assert look(0.5) == [Tenth(4, answered=False, due=True)]
     # the worker itself was late: what came meanwhile may not have been read yet
     assert look(0.8, session(10.12)) == [Tenth(number, answered=False) for number in (5, 6, 7)]
     assert look(0.81, session(10.12)) == []
-    assert look(0.9, session(10.12)) == [Tenth(8, answered=False, due=True)]
+    assert look(0.9, session(9.8, transfer="stalled")) == [Tenth(8, answered=False, due=True)]

@@ -205,3 +205,23 @@ def test_messages_accepted_after_the_sending_window_are_counted_apart() -> None:
     recorder.accepted = 2
     whole.add(recorder.drain())
     assert (whole.messages["accepted"], whole.accepted_late, whole.accepted_while_sending) == (14, 6, 8)
+
+
+def test_recipients_of_lmtp_are_counted_by_their_replies_after_the_final_dot() -> None:
+    recorder = Recorder(lmtp=True)
+    for raw in (OK, OK, OK, b"550 5.1.1 no\r\n"):
+        recorder.samples("RCPT", "RCPT", raw, raw is OK).append(MS)
+    recorder.recipients_accepted, recorder.recipients_rejected = 2, 1
+    interval = recorder.drain()
+    assert interval.recipients() == (2, 2)
+    assert Interval.from_data(json.loads(json.dumps(interval.to_data()))).recipients() == (2, 2)
+    whole = Interval()
+    for part in (interval, recorder.drain()):
+        whole.add(part)
+    assert whole.recipients() == (2, 2)
+
+
+def test_recipients_of_lmtp_without_replies_after_the_final_dot_are_neither_accepted_nor_rejected() -> None:
+    recorder = Recorder(lmtp=True)
+    recorder.samples("RCPT", "RCPT", OK, True).append(MS)
+    assert recorder.drain().recipients() == (0, 0)

@@ -91,3 +91,11 @@ def test_totals_of_a_result_equal_those_it_was_built_from(tmp_path: Path) -> Non
             assert found.sum_ns == pytest.approx(expected.sum_ns)
     del result["latency"]["message"]["service"]["histogram"]
     assert ("message", True) not in totals_of(result).latencies
+
+
+def test_totals_of_an_lmtp_result_have_its_recipients(tmp_path: Path) -> None:
+    run_folder(tmp_path, seconds=20)
+    result = load(tmp_path).result
+    refused = totals_of(result).recipients()[1]
+    result["recipients"] = {"accepted": 7, "rejected": refused + 2}
+    assert totals_of(result).recipients() == (7, refused + 2)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from smtpbench.errors import ScenarioError
+from smtpbench.scenario import message as message_module
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import load_text
 from smtpbench.scenario.values import draw, mix
 from smtpbench.session import script as s
-from smtpbench.session.script import Script, Step
+from smtpbench.session.script import Script, Step, Wire
+from smtpbench.smtp.content import normalise_line_ends, stuff_dots
 
 
 def compile_text(text: str, folder: Path = Path(), **options: Any) -> Script:
@@ -176,6 +182,74 @@ def test_bdat_sends_a_message_in_chunks() -> None:
     assert heads == [b"BDAT 1000", b"BDAT 1000", b"BDAT 500 LAST"]
     content = b"".join(chunk.split(b"\r\n", 1)[1] for chunk in octets)
     assert len(content) == 2500
+
+
+def test_large_chunks_are_not_copied() -> None:
+    size = 200_000
+    message = compile_text(f"session: [DATA, message]\nmessage: {{size: {size}}}").steps[1]
+    script = compile_text(f"session: [{{bdat: 60000}}]\nmessage: {{size: {size}}}")
+    chunks = [wire(step).split(b"\r\n", 1)[1] for step in script.steps]
+    assert list(map(len, chunks)) == [60_000] * 3 + [20_000]
+    assert b"".join(chunks) == wire(message)[:-3]
+    for step in script.steps:
+        assert step.render is not None
+        first, second = step.render(1), step.render(2)
+        assert first[1].obj is second[1].obj  # type: ignore[union-attr]  # views of the same octets
+
+
+LONG_TEXT = "A line of a long text.\n.A line with a dot.\n" * 4000
+
+
+@pytest.fixture
+def prepared_octets(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many octets were prepared for sending, call by call."""
+    sizes: list[int] = []
+
+    def counted(content: bytes) -> bytes:
+        sizes.append(len(content))
+        return stuff_dots(content)
+
+    monkeypatch.setattr(message_module, "stuff_dots", counted)
+    return sizes
+
+
+def text_message(text: str, values: str = "{}") -> Callable[[int], Wire]:
+    step = compile_text(f"session: [DATA, message]\nmessage: {{text: {json.dumps(text)}}}\nvalues: {values}").steps[1]
+    assert step.render is not None
+    return step.render
+
+
+def test_text_without_values_is_prepared_once_and_never_copied(prepared_octets: list[int]) -> None:
+    render = text_message(LONG_TEXT)
+    prepared_octets.clear()
+    first, second = render(1), render(2)
+    assert prepared_octets == []
+    assert isinstance(first, tuple)
+    assert first[1] is second[1]
+    assert first[1].count(b"\r\n..A line with a dot.\r\n") == 4000
+
+
+def test_text_with_values_prepares_only_the_lines_that_have_one(prepared_octets: list[int]) -> None:
+    render = text_message("Dear {who},\n" + LONG_TEXT + ".{n} and\n" + LONG_TEXT, "{who: {pick: [Ann, Bob]}}")
+    prepared_octets.clear()
+    octets = b"".join(render(7))  # type: ignore[arg-type]  # a pair
+    assert sum(prepared_octets) < 40
+    assert b",\r\nA line of" in octets
+    assert b"\r\n..7 and\r\nA line" in octets
+
+
+PIECES = ["a", ".", "\n", "\r", "\r\n", "{v}", "{n}", "\N{LATIN SMALL LETTER E WITH ACUTE}"]
+
+
+@given(
+    st.lists(st.sampled_from(PIECES), min_size=1, max_size=12), st.sampled_from(["", ".", "\n", "\r", "x", ".\r.", "\n."])
+)
+def test_text_prepared_in_pieces_is_the_text_prepared_as_a_whole(pieces: list[str], value: str) -> None:
+    text = "".join(pieces)
+    out = text_message(text, json.dumps({"v": {"pick": [value, value]}}))(7)
+    octets = out if isinstance(out, bytes) else b"".join(out)
+    filled = text.replace("{v}", value).replace("{n}", "7").encode()
+    assert octets.partition(b"\r\n\r\n")[2] == stuff_dots(normalise_line_ends(filled)) + b".\r\n"
 
 
 class TestValues:

@@ -12,7 +12,7 @@ from fakes import ClientFeed, command_step, message_step, repeated, transaction
 from smtpbench.engine import api
 from smtpbench.session import script as s
 from smtpbench.session.context import LATE_SHIFT, WAIT
-from smtpbench.session.sasl_exchange import MAX_RESPONSES
+from smtpbench.session.sasl_exchange import MAX_RESPONSES, MAX_TIMEOUTS
 from smtpbench.session.script import ExpectedReply, Script, Step
 
 GREETING_AND_EHLO = (b"220 s.example\r\n", b"250 s.example\r\n")
@@ -318,6 +318,16 @@ class TestAuth:
             sent.append(feed.receive(challenge))
         assert feed.session.pending_action == api.CLOSE
         assert len(sent) <= MAX_RESPONSES + 1
+
+    def test_exchange_whose_challenges_come_shortly_before_the_timeout_has_a_limit(self) -> None:
+        feed = ClientFeed(self.script("LOGIN"), credentials=("u", "secret"))
+        feed.receive_each(*GREETING_AND_EHLO)
+        begun_ns = feed.now_ns
+        while feed.session.pending_action != api.CLOSE:
+            feed.now_ns = feed.session.deadline_ns - 2_000_000
+            feed.receive(b"334 YQ==\r\n")
+        assert feed.now_ns - begun_ns <= (MAX_TIMEOUTS + 1) * feed.session.context.timeout_ns
+        assert feed.recorder.errors == {"sasl_endless": 1}
         assert feed.recorder.errors == {"sasl_endless": 1}
 
     def test_challenge_beyond_the_mechanism_is_cancelled(self) -> None:
@@ -336,6 +346,28 @@ class TestLmtp:
             assert feed.receive(b"452 full\r\n").startswith(b"MAIL")
         assert feed.recorder.messages == {"accepted": 2}
         assert feed.recorder.codes("message") == {"250": 2, "452": 2}
+        assert (feed.recorder.recipients_accepted, feed.recorder.recipients_rejected) == (2, 2)
+
+    @pytest.mark.parametrize(
+        ("end", "error"),
+        [
+            pytest.param(lambda feed: feed.receive(b"421 closing\r\n"), "closed_421", id="421"),
+            pytest.param(lambda feed: feed.receive(b"what\r\n"), "malformed_reply", id="malformed"),
+            pytest.param(lambda feed: feed.lose_connection(api.CLOSED), "closed", id="closed"),
+            pytest.param(lambda feed: feed.lose_connection(api.TIMEOUT), "timeout", id="timeout"),
+            pytest.param(lambda feed: feed.lose_connection(api.STOPPED), "", id="stopped"),
+        ],
+    )
+    @pytest.mark.parametrize(("reply", "message"), [(b"250 one\r\n", "accepted"), (b"452 full\r\n", "")])
+    def test_message_that_was_accepted_for_one_recipient_is_accepted_however_the_session_ends(
+        self, reply: bytes, message: str, end: Callable[[ClientFeed], object], error: str
+    ) -> None:
+        feed = ClientFeed(repeated(rcpts=3, lmtp=True), iterations=2)
+        feed.receive_each(*GREETING_AND_EHLO, b"250 ok\r\n", *(b"250 ok\r\n",) * 3, b"354 go\r\n", reply)
+        end(feed)
+        assert set(feed.recorder.messages) == {message or {"": "interrupted", "closed_421": "rejected"}.get(error, "failed")}
+        assert set(feed.recorder.errors) == ({error} if error else set())
+        assert feed.recorder.recipients_accepted == (message == "accepted")
 
 
 def test_lateness_is_stored_above_the_service_time() -> None:
@@ -483,3 +515,42 @@ def test_message_that_times_out_is_not_given_back() -> None:
     feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED)
     feed.lose_connection(api.TIMEOUT)
     assert feed.recorder.messages == {"accepted": 1, "failed": 1}
+
+
+@pytest.mark.parametrize("piece", [1, 1000])
+def test_reply_with_different_codes_is_an_error_each_time_and_its_last_line_decides(piece: int) -> None:
+    feed = ClientFeed(repeated(rcpts=2), iterations=3)
+    feed.receive_each(*GREETING_AND_EHLO)
+    for _ in range(3):
+        replies = (b"550-2.1.0 a\r\n250 2.1.0 b\r\n", b"250-2.1.5 a\r\n550 5.1.1 b\r\n", *MESSAGE_ACCEPTED[1:])
+        for reply in replies:
+            for at in range(0, len(reply), piece):
+                feed.receive(reply[at : at + piece])
+    assert feed.recorder.errors == {"mixed_reply_codes": 6}
+    assert feed.recorder.messages == {"accepted": 3}
+    assert feed.recorder.codes("MAIL") == {"250": 3}
+    assert feed.recorder.codes("RCPT") == {"550": 3, "250": 3}
+    assert "550-2.1.0 a" in feed.recorder.details[0]
+
+
+def test_group_with_a_reply_of_different_codes_is_not_cached() -> None:
+    feed = ClientFeed(TestGroups.SCRIPT, iterations=3)
+    feed.receive_each(*GREETING_AND_EHLO)
+    for _ in range(3):
+        assert feed.receive(b"250 ok\r\n550-no\r\n250 yes\r\n354 go\r\n") == b"x\r\n.\r\n"
+        feed.receive(b"250 ok\r\n")
+    assert feed.recorder.errors == {"mixed_reply_codes": 3}
+    assert feed.recorder.messages == {"accepted": 3}
+
+
+def test_message_whose_reply_begins_with_250_and_ends_with_550_is_rejected() -> None:
+    feed = ClientFeed(repeated(), iterations=2)
+    feed.receive_each(*GREETING_AND_EHLO, *MESSAGE_ACCEPTED[:3], b"250-a\r\n550 b\r\n")
+    assert feed.recorder.messages == {"rejected": 1}
+
+
+def test_reply_whose_last_line_has_no_code_is_an_error() -> None:
+    feed = ClientFeed(repeated(), iterations=2)
+    feed.receive_each(*GREETING_AND_EHLO)
+    assert feed.receive(b"250-a\r\nnonsense\r\n").startswith(b"RCPT")
+    assert feed.recorder.errors == {"malformed_reply": 1}

@@ -21,7 +21,9 @@ def read(*pieces: bytes) -> tuple[list[Reply], bytes]:
         (b"250\r\n", [250], [False]),
         (b"250 bare\n", [250], [False]),
         (b"250-a\r\n250-b\r\n250 c\r\n221 bye\r\n", [250, 221], [False, False]),
-        (b"250-a\r\n251 b\r\n", [250], [True]),
+        (b"250-a\r\n251 b\r\n", [251], [True]),
+        (b"250-a\r\n250-b\r\n550 c\r\n", [550], [True]),
+        (b"550-a\r\n250-b\r\nnonsense\r\n", [250], [True]),
         (b"250-a\r\nnonsense\r\n250 c\r\n", [250, 250], [True, False]),
         (b"\r\n", [0], [True]),
         (b"2500 x\r\n", [0], [True]),
@@ -80,3 +82,17 @@ def test_lines_and_first_code() -> None:
     assert Reply(250, b"250-a b\r\n250 \r\n").lines == (b"a b", b"")
     assert Reply(0, b"what\r\n").lines == (b"what",)
     assert (first_code(b"354 x\r\n"), first_code(b"35 x")) == (354, 0)
+
+
+@pytest.mark.parametrize(
+    ("raw", "decisive", "enhanced", "mixed"),
+    [
+        (b"250-2.1.0 a\r\n250 2.1.5 b\r\n", b"250-2.1.0 a\r\n250 2.1.5 b\r\n", "2.1.0", False),
+        (b"250-2.1.0 a\r\n550 5.1.1 b\r\n", b"550 5.1.1 b\r\n", "5.1.1", True),
+        (b"250-2.1.0 a\r\nnonsense\r\n", b"250-2.1.0 a\r\n", "2.1.0", False),
+        (b"nonsense\r\n", b"nonsense\r\n", "", False),
+    ],
+)
+def test_last_line_with_a_code_decides_if_the_codes_differ(raw: bytes, decisive: bytes, enhanced: str, mixed: bool) -> None:
+    ((reply,), _) = read(raw)
+    assert (reply.decisive, reply.enhanced, reply.mixed_codes) == (decisive, enhanced, mixed)

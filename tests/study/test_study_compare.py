@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from fakes import NoSpace
 from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
@@ -26,6 +28,7 @@ from smtpbench.study.candidates import AccessOptions, Candidate, CompareRequest,
 from smtpbench.study.compare import ComparisonStudy, compare, extent_text, round_order, rule_differences
 from smtpbench.study.options import document_of
 from smtpbench.study.progress import StudyUpdate
+from smtpbench.supervisor.server import Commands
 
 SCHEMA = json.loads(schema_text("compared"))
 
@@ -77,6 +80,14 @@ def test_comparison_says_how_long_it_takes(tmp_path: Path, repeats: int, load: d
     assert extent_text(request_for(tmp_path, 1, 2, repeats=repeats, load=load)) == text
 
 
+def test_length_of_a_comparison_leaves_out_its_servers_and_says_so(tmp_path: Path) -> None:
+    request = request_for(tmp_path, 1, 2, repeats=5, load={"duration": "2s", "warmup": "0s"})
+    started = [replace(one, commands=Commands(start="exec true")) for one in request.candidates]
+    text = "2 candidates take turns in 5 rounds: 10 runs, about 20 s"
+    assert extent_text(request) == text
+    assert extent_text(replace(request, candidates=started)) == f"{text} without the starts and stops of the servers"
+
+
 async def test_every_run_is_made_measured_and_saved(tmp_path: Path) -> None:
     progress: list[StudyUpdate] = []
     async with sink_running() as one, sink_running(with_behaviour("message=550@30%")) as other:
@@ -122,6 +133,18 @@ async def test_unreachable_candidate_ends_the_comparison_and_keeps_its_runs(tmp_
     assert "nothing listens there" in result["outcome"]["reason"]
     assert result["plan"]["repeats_done"] == 0
     assert (tmp_path / "A-01" / "result.json").exists()
+
+
+async def test_comparison_on_a_full_disk_has_all_its_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    NoSpace(monkeypatch, tmp_path / "out", free=12)
+    progress: list[StudyUpdate] = []
+    async with sink_running() as one, sink_running() as other:
+        result = await compare(request_for(tmp_path / "out", one.port, other.port), progress.append)
+    assert result["outcome"]["status"] == "completed"
+    assert result["plan"]["repeats_done"] == 2
+    assert "no space left on device" in " ".join(update.text for update in progress).lower()
 
 
 class _Interrupted:

@@ -34,7 +34,7 @@ _FAMILIES: Final = {
     "smtpbench_completed": ("gauge", "", "1 if the measurement completed."),
     "smtpbench_measured_seconds": ("gauge", "seconds", "Length of the measurement."),
     "smtpbench_messages": ("counter", "", "Messages by outcome."),
-    "smtpbench_recipients": ("counter", "", "RCPT commands by outcome."),
+    "smtpbench_recipients": ("counter", "", "Recipients by outcome: at RCPT, in LMTP after the final dot too."),
     "smtpbench_replies": ("counter", "", "Replies by verb, code and class of the code."),
     "smtpbench_errors": ("counter", "", "Failures of connections and sessions, by kind."),
     "smtpbench_throughput_messages_per_second": ("gauge", "", "Accepted messages per second."),

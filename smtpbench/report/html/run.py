@@ -270,6 +270,8 @@ def _generator(runs: Sequence[Saved]) -> Iterator[Block]:
         ("CPU time, user + system", lambda load: f"{format_rate(load.cpu_user_s)} + {format_rate(load.cpu_system_s)} s"),
         ("delay of arrivals, p99", lambda load: format_ms(load.late_p99_ms)),
         ("delay of arrivals, max", lambda load: format_ms(load.late_max_ms)),
+        ("delay of reads, p99", lambda load: format_ms(load.read_delay_p99_ms)),
+        ("delay of reads, max", lambda load: format_ms(load.read_delay_max_ms)),
         ("event loop lag, max", lambda load: format_ms(load.loop_lag_max_ms)),
         ("arrivals without a free connection", lambda load: format_count(load.arrivals_waited)),
         ("open connections, max", lambda load: format_count(load.connections_peak)),
@@ -277,7 +279,11 @@ def _generator(runs: Sequence[Saved]) -> Iterator[Block]:
         ("was the bottleneck", lambda load: "YES" if load.limited else "no"),
     )
     loads = [generator_of(run) for run in runs]
-    yield table(["figure", *_column_heads(runs)], [[name, *map(value, loads)] for name, value in figures])
+    about = "Service times end when the kernel has received the reply, so the delay of reads is not part of them."
+    for run, load in zip(runs, loads, strict=True):
+        if load.read_delay_effects:
+            about += f" {_prefix(runs, run)}With it, percentiles would be higher: {', '.join(load.read_delay_effects)}."
+    yield table(["figure", *_column_heads(runs)], [[name, *map(value, loads)] for name, value in figures], about=about)
 
 
 def _column_heads(runs: Sequence[Saved]) -> list[str]:

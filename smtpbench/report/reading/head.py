@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from smtpbench.measure.partial import REASONS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, RUN, Saved
+from smtpbench.report.reading.formatting import format_share
 from smtpbench.report.reading.lenient import (
     duration_s,
     instant,
@@ -105,6 +106,9 @@ class GeneratorLoad(NamedTuple):
         cpu_system_s: CPU time in the kernel, seconds.
         late_p99_ms: 99th percentile of the delay of arrivals.
         late_max_ms: Longest delay of an arrival.
+        read_delay_p99_ms: 99th percentile of the delay of reads; None where no read was timed.
+        read_delay_max_ms: Longest delay of a read; None likewise.
+        read_delay_effects: Percentiles that the delay of reads would have distorted, each as text.
         loop_lag_max_ms: Longest delay of an event loop.
         arrivals_waited: Arrivals that found no free connection.
         connections_peak: Most connections that were open at once.
@@ -121,6 +125,9 @@ class GeneratorLoad(NamedTuple):
     cpu_system_s: float | None
     late_p99_ms: float | None
     late_max_ms: float | None
+    read_delay_p99_ms: float | None
+    read_delay_max_ms: float | None
+    read_delay_effects: Sequence[str]
     loop_lag_max_ms: float | None
     arrivals_waited: float | None
     connections_peak: float | None
@@ -232,6 +239,8 @@ def read_target(value: object) -> SavedTarget:
 def generator_of(saved: Saved) -> GeneratorLoad:
     """Return how busy the generator was."""
     generator = mapping(saved.result, "generator")
+    read_delay = mapping(generator, "read_delay")
+    timed = bool(natural(read_delay.get("count")))
     return GeneratorLoad(
         known=isinstance(saved.result.get("generator"), dict),
         limited=generator.get("limited") is True,
@@ -243,6 +252,12 @@ def generator_of(saved: Saved) -> GeneratorLoad:
         cpu_system_s=number(generator.get("cpu_system_s")),
         late_p99_ms=number(generator.get("late_p99_ms")),
         late_max_ms=number(generator.get("late_max_ms")),
+        read_delay_p99_ms=number(read_delay.get("p99_ms")) if timed else None,
+        read_delay_max_ms=number(read_delay.get("max_ms")) if timed else None,
+        read_delay_effects=[
+            f"{text(effect.get('metric'))} {text(effect.get('statistic'))} by {format_share(number(effect.get('share')), 0)}"
+            for effect in records(read_delay.get("would_add"))
+        ],
         loop_lag_max_ms=number(generator.get("loop_lag_max_ms")),
         arrivals_waited=number(generator.get("arrivals_waited")),
         connections_peak=number(generator.get("connections_peak")),

@@ -22,7 +22,7 @@ STATISTICS: Final = ("min_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms"
 #: Latency metrics in the order of a session; `*` stands for the names that a scenario gives.
 _METRIC_ORDER: Final = (
     "connect", "tls", "banner", "HELO", "EHLO", "LHLO", "STARTTLS", "AUTH", "MAIL", "RCPT", "DATA", "BDAT", "*",
-    "pipeline", "message", "transaction", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT", "session",
+    "pipeline", "transfer", "message", "transaction", "RSET", "NOOP", "VRFY", "EXPN", "HELP", "QUIT", "session",
 )  # fmt: skip
 
 #: A shorter drain is not worth a mention, seconds.

@@ -52,10 +52,10 @@ def capacity_table(result: Mapping[str, Any], *, color: bool = False, screen: Sc
         (f"{head.scenario} against {head.target}  {head.banner}", _PLAIN),
         *((line, _PLAIN) for line in _wrapped(f"objectives: {', '.join([*objectives, 'no growing backlog'])}", screen)),
     ]
-    lines += [(f"note: {note}", _PLAIN) for note in further_notes_of(saved)]
     steps = capacity_steps_of(saved)
     if steps:
         lines += [("", _PLAIN), *_plot(steps, found, _limit_ms(objectives))]
+    lines += [(f"note: {note}", _PLAIN) for note in further_notes_of(saved)]
     return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
 
 

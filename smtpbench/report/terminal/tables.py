@@ -38,7 +38,7 @@ from smtpbench.units import format_bytes
 
 #: Latency metrics in the order of importance, for a screen that cannot hold all.
 _IMPORTANT = (
-    "message", "transaction", "pipeline", "session", "connect", "tls", "RCPT", "MAIL", "DATA", "AUTH", "EHLO",
+    "message", "transaction", "transfer", "pipeline", "session", "connect", "tls", "RCPT", "MAIL", "DATA", "AUTH", "EHLO",
 )  # fmt: skip
 #: Lines of a screen that errors and refusals get, however many latency metrics there are.
 _ERROR_LINES = 4

@@ -1,4 +1,4 @@
-"""Servers that a comparison starts and stops itself, with commands that it was given."""
+"""Servers that a command starts and stops itself, with commands that it was given."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import trio
 
-from smtpbench.engine.process import ending_with_this_process
 from smtpbench.errors import CannotRun
 from smtpbench.rules.discover import is_greeting
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.runner import session_runner
+from smtpbench.supervisor.process_group import ending_with_this_process
 from smtpbench.target import Access
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
@@ -61,9 +62,7 @@ async def server_running(commands: Commands, access: Access, log: Path) -> Async
         return
     if await _greets(access):
         raise CannotRun(f"another server already answers at {access.target.url}; stop it first")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as out:
-        process = await _spawn(commands.start, commands.folder, out.fileno())
+    process = await _spawn(commands.start, commands.folder, log)
     with ending_with_this_process(process.pid, commands.stop, commands.folder):
         try:
             await _wait_for_greeting(process, commands, access, log)
@@ -75,11 +74,21 @@ async def server_running(commands: Commands, access: Access, log: Path) -> Async
         raise CannotRun(f"the server at {access.target.url} still answers after it was stopped; add a command with --stop")
 
 
-async def _spawn(command: str, folder: Path, out: int) -> trio.Process:
+async def _spawn(command: str, folder: Path, log: Path) -> trio.Process:
     # a session of its own: Ctrl-C does not reach the server, and all processes that it starts can be ended together
-    return await trio.lowlevel.open_process(
-        ["/bin/sh", "-c", command], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-    )
+    with _open_log(log) as out:
+        return await trio.lowlevel.open_process(
+            ["/bin/sh", "-c", command], cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+
+
+def _open_log(log: Path) -> BinaryIO:
+    """Open a log to append to; if that fails, the null device: a full disk must not end a comparison."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab")
+    except OSError:
+        return open(os.devnull, "ab")
 
 
 async def _wait_for_greeting(process: trio.Process, commands: Commands, access: Access, log: Path) -> None:
@@ -106,8 +115,7 @@ async def _greets(access: Access) -> bool:
 
 async def _stop(process: trio.Process, commands: Commands, access: Access, log: Path) -> None:
     if commands.stop:
-        with log.open("ab") as out:
-            stopping = await _spawn(commands.stop, commands.folder, out.fileno())
+        stopping = await _spawn(commands.stop, commands.folder, log)
         with trio.move_on_after(STOP_S):
             await stopping.wait()
         _signal(stopping.pid, signal.SIGKILL)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import servers
+from fakes import NoSpace
 
 from smtpbench.errors import CannotRun
-from smtpbench.study.servers import Commands, server_running
+from smtpbench.supervisor.server import Commands, server_running
 from smtpbench.target import Access, parse_target
 from smtpbench.units import NS_PER_S
 
@@ -47,7 +48,7 @@ async def test_daemon_is_stopped_by_its_stop_command(tmp_path: Path) -> None:
 
 
 async def test_server_that_survives_its_stop_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtpbench.study.servers.STOP_S", 0.5)
+    monkeypatch.setattr("smtpbench.supervisor.server.STOP_S", 0.5)
     port = servers.free_port()
     start = f"setsid {sink(port)} & echo $! > pid"
     try:
@@ -83,3 +84,11 @@ async def test_other_server_on_the_port_is_reported(tmp_path: Path) -> None:
 async def test_nothing_is_started_without_a_command(tmp_path: Path) -> None:
     async with server_running(Commands(), access(1), tmp_path / "log"):
         assert not (tmp_path / "log").exists()
+
+
+async def test_server_is_started_although_its_log_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    NoSpace(monkeypatch, tmp_path, "log")
+    port = servers.free_port()
+    async with server_running(Commands(f"exec {sink(port)}", folder=tmp_path), access(port), tmp_path / "log"):
+        assert listens(port)
+    assert not listens(port)
