@@ -294,7 +294,10 @@ class Collector:
 
     def silences(self) -> list[tuple[float, float]]:
         """Return when the server did not answer although a reply was due: (from, to), seconds after the start."""
-        return self._silence.found(self.totals)
+        whole = Interval()  # with the warm-up, which may hold all that is known of how fast the server usually is
+        whole.add(self.totals)
+        whole.add(self.warmup)
+        return self._silence.found(whole)
 
     def flush(self) -> Tick | None:
         """Return the sum of all reports since the last flush as one tick of the timeline; None without reports."""

@@ -26,6 +26,8 @@ TENTH_NS: Final = NS_PER_S // 10
 MIN_SILENCE_S = 0.8
 #: Nor is one that is shorter than so many times the slowest median of a reply, or of a transaction.
 _SLOWEST_FACTOR, _TRANSACTION_FACTOR = 5.0, 2.0
+#: A metric with a smaller share of the samples of the most frequent one has few samples.
+_FEW_SHARE = 0.1
 #: A transfer without progress for so long waits for the server.
 _STALLED_TRANSFER_NS = NS_PER_S
 _ANSWERED, _DUE = 1, 2
@@ -145,10 +147,15 @@ class SilenceMonitor:
 
 
 def _slow_s(totals: Interval) -> Iterator[float]:
-    """Yield how long a wait for a reply is not unusual."""
+    """Yield how long a wait for a reply is not unusual: by its median, or its minimum where the samples are few.
+
+    Most connections may have been opened during a stall, so the median of a greeting says little about the server.
+    """
+    most = max((latency.service.count for latency in totals.latencies.values()), default=0)
     for (metric, ok), latency in totals.latencies.items():
-        bounds = totals.censored.get(metric)
-        known = bounds is None or bounds.service.count < latency.service.count / 2
+        service, bounds = latency.service, totals.censored.get(metric)
+        known = service.count and (bounds is None or bounds.service.count < service.count / 2)
         if ok and known and metric != "session":
             factor = _TRANSACTION_FACTOR if metric == "transaction" else _SLOWEST_FACTOR
-            yield factor * latency.service.percentiles_ms([50])[50] / 1000
+            few = service.count < _FEW_SHARE * most
+            yield factor * (service.min_ns / 1e6 if few else service.percentiles_ms([50])[50]) / 1000

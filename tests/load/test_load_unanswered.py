@@ -171,11 +171,39 @@ def test_collector_finds_a_silence_from_which_the_server_recovers() -> None:
     assert collector.silences() == [(0.874, 2.2), (3.0, 4.0)]
 
 
+def test_warm_up_shows_how_fast_the_server_usually_greets() -> None:
+    def greeted(*times_s: int) -> Interval:
+        recorder = Recorder()
+        recorder.timing("MAIL").extend([NS_PER_MS] * 100)
+        recorder.timing("banner").extend(seconds * NS_PER_S for seconds in times_s)
+        return recorder.drain()
+
+    collector = Collector(LoadPlan(warmup_ns=NS_PER_S), 0)
+    collector.add(report(2, greeted(1, 1), Interval(), tenths_of("a" * 10 + "d" * 10)))
+    assert collector.silences() == []
+    collector.warmup.add(greeted(0))
+    assert collector.silences() == [(1.0, 2.0)]
+
+
 def test_server_that_answers_one_worker_is_not_silent() -> None:
     collector = Collector(LoadPlan(workers=2), 0)
     collector.add(report(2, Interval(), Interval(), tenths_of("d" * 20)))
     collector.add(report(2, Interval(), Interval(), tenths_of("-" * 15 + "a" + "-" * 4), worker=1))
     assert collector.silences() == [(0.0, 1.5)]
+
+
+@pytest.mark.parametrize(
+    ("banners_ms", "found"), [([1, 9000, 9000, 9000], [(0.0, 9.0)]), ([9000] * 4, []), ([1] * 3 + [9000] * 30, [])]
+)
+def test_few_greetings_are_slow_because_of_a_stall_and_all_because_of_the_server(
+    banners_ms: list[int], found: list[tuple[float, float]]
+) -> None:
+    recorder = Recorder()
+    recorder.timing("MAIL").extend([NS_PER_MS] * 100)
+    recorder.timing("banner").extend(ms * NS_PER_MS for ms in banners_ms)
+    monitor = SilenceMonitor()
+    monitor.add(tenths_of("d" * 90 + "a"))
+    assert monitor.found(recorder.drain()) == found
 
 
 @pytest.mark.parametrize(
