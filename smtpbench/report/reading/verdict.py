@@ -107,7 +107,10 @@ class ResultVerdict(NamedTuple):
 
 def verdict_of(saved: Saved) -> ResultVerdict:
     """Return the verdict on a result of any kind."""
-    causes = [*_status(saved), *_CAUSES[saved.kind](saved)]
+    status = list(_status(saved))
+    causes = [*status, *_CAUSES[saved.kind](saved)]
+    if status and saved.kind != RUN:  # what ended early has not shown that all is well; a threshold of a run has its value
+        causes = [Cause(UNTOLD, one.text, WARNING) if one.word == PASSED else one for one in causes]
     troubles = [cause for cause in causes if cause.level != GOOD]
     shown = sorted(troubles, key=lambda cause: cause.level != BAD) + [cause for cause in causes if cause.level == GOOD]
     return ResultVerdict(shown or [Cause(DONE, "", GOOD)])
@@ -333,6 +336,9 @@ def _list(texts: Sequence[str]) -> str:
 def _capacity(saved: Saved) -> Iterator[Cause]:
     found = capacity_of(saved)
     own = found.limited_by in OWN_LIMITS
+    if found.rate_per_s is None and head_of(saved).status not in (COMPLETED, UNKNOWN):
+        yield Cause(UNTOLD, _sentence("no rate met the objectives", found.reason), WARNING)
+        return
     if found.rate_per_s is None:
         yield Cause(LIMITED if own else FAILED, _sentence("no rate met the objectives", found.reason))
         return
