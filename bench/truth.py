@@ -153,14 +153,16 @@ def measure(case: Case, port: int) -> tuple[dict[str, list[float]], dict[str, An
         assert tcpdump.stderr is not None
         if not any("listening on" in line for line in tcpdump.stderr):
             raise SystemExit("tcpdump does not start; it needs root")
-        subprocess.run(
-            [sys.executable, "-m", "smtpbench.cli.main", "run", str(HERE / f"{case.scenario}.yaml"), "--target",
-             f"smtp://127.0.0.1:{port}", "--out", str(Path(folder, "out")), "--progress", "none", "--no-html",
-             *case.options],
-            preexec_fn=pin_to(CLIENT_CORE), check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        tcpdump.send_signal(signal.SIGINT)
-        summary = tcpdump.communicate()[1]
+        try:
+            subprocess.run(
+                [sys.executable, "-m", "smtpbench.cli.main", "run", str(HERE / f"{case.scenario}.yaml"), "--target",
+                 f"smtp://127.0.0.1:{port}", "--out", str(Path(folder, "out")), "--progress", "none", "--no-html",
+                 *case.options],
+                preexec_fn=pin_to(CLIENT_CORE), check=True, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        finally:
+            tcpdump.send_signal(signal.SIGINT)
+            summary = tcpdump.communicate()[1]
         lost = next((int(line.split()[0]) for line in summary.splitlines() if "dropped by kernel" in line), 0)
         result = json.loads(Path(folder, "out", "result.json").read_text())
         found = captured_us(list(segments(pcap, port)))

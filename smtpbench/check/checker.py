@@ -39,7 +39,7 @@ from smtpbench.session.script import Script
 #: Sessions at the same time.
 CONCURRENCY: Final = 8
 _NO_GREETING: Final = "no greeting"
-#: Octets of the server in the dialogues that are kept for the invariants.
+#: Memory for the server's part of the dialogues that are kept for the invariants.
 _MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
 #: The rule that a server violates by crashing.
 HEALTH: Final = "health"
@@ -176,7 +176,7 @@ class Checker:
     def _keep(self, session_results: Sequence[SessionResult], dialogues: Sequence[Dialogue]) -> None:
         """Keep dialogues for the invariants."""
         for session_result, dialogue in zip(session_results, dialogues, strict=True):
-            self._kept_bytes += session_result.transcript.received_bytes
+            self._kept_bytes += session_result.transcript.memory_bytes
             if self._kept_bytes <= _MAX_KEPT_BYTES:
                 self._dialogues.append((session_result, dialogue))
 

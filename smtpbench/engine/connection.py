@@ -12,6 +12,7 @@ import sys
 import termios
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from smtpbench.engine import api
 
@@ -55,7 +56,6 @@ class Connection:
         queued_bytes: Octets that the peer had not acknowledged after the last write of an output that the kernel takes in
             parts.
         unsent_limited: The kernel keeps at most UNSENT_BYTES unsent.
-        fast_path_entry: What the shard's fast path needs, as one tuple (recvmsg, receive, session, connection).
         linger_until_ns: When a lingering close stops waiting for the peer's, 0 if it does not linger.
         pending: Returns how many octets the TLS layer holds, which epoll does not report.
         mask: Events that the epoll watches for, -1 before the first change.
@@ -67,7 +67,6 @@ class Connection:
         "closing",
         "connecting",
         "failure",
-        "fast_path_entry",
         "fd",
         "handshaking",
         "linger_until_ns",
@@ -101,7 +100,6 @@ class Connection:
         self.client = client
         self.outbox: list[bytes] = []
         self.read_bytes = SERVER_READ_BYTES if client is None else CLIENT_READ_BYTES
-        self.fast_path_entry = (sock.recvmsg, session.receive, session, self)
         self.connecting = client is not None
         self.handshaking = False
         self.tls = False
@@ -113,6 +111,14 @@ class Connection:
         self.queued_bytes = 0
         self.unsent_limited = False
         self.failure = ""
+
+    @property
+    def fast_path_entry(self) -> tuple[Callable[[int, int], Any], Callable[[bytes, int], api.Out], Any, Connection]:
+        """What the shard's fast path needs, as one tuple (recvmsg, receive, session, connection).
+
+        The connection does not keep it: the two would refer to each other, and the garbage collector rarely runs.
+        """
+        return self.sock.recvmsg, self.session.receive, self.session, self
 
     def start_tls(self) -> None:
         """Wrap the socket; the shard does the handshake step by step. Raises OSError or ValueError."""

@@ -75,9 +75,13 @@ def when_due_ns(stages: Sequence[Stage], due: float) -> int:
     return before_ns
 
 
-def share(arrivals: Iterator[tuple[int, int]], worker: int, workers: int) -> Iterator[tuple[int, int]]:
-    """Return every `workers`-th arrival, beginning with number `worker`; together the workers keep one schedule."""
-    return ((i, when_ns) for i, when_ns in arrivals if i % workers == worker)
+def share(arrivals: Iterator[tuple[int, int]], worker: int, workers: int, connections: int) -> Iterator[tuple[int, int]]:
+    """Return the arrivals of one worker; together the workers keep one schedule.
+
+    Arrivals go to the connections in turn, and connection k belongs to worker k modulo `workers`. A worker with more of the
+    connections thus has more of the arrivals.
+    """
+    return ((i, when_ns) for i, when_ns in arrivals if i % connections % workers == worker)
 
 
 def duration_ns(stages: Sequence[Stage]) -> int:

@@ -4,8 +4,8 @@ Theory of operation
 ===================
 
 A trio task for each session costs a task switch for each reply. A shard is one task with an epoll of its own. trio waits
-for that epoll's descriptor, and the shard then serves a batch of ready connections in one plain loop. Nurseries,
-cancellation and signals stay trio's.
+for that epoll's descriptor, and the shard then serves a batch of ready connections in one plain loop. After some
+milliseconds it lets trio's other tasks run. Nurseries, cancellation and signals stay trio's.
 
 The loop has a fast path for connections without TLS and with nothing left to write: read, take the time, `receive`, write.
 It serves the connections of one kind: those that were opened here, once there are any, or else those that were accepted.
@@ -70,8 +70,9 @@ _POLL_EVENTS = 256
 #: times of replies do not depend on when they are read, and a larger group costs 5 % less CPU time.
 _GROUP_SIZE = 16
 _GROUP_SIZE_OPENED = 64
-#: Events served before trio's other tasks run: some milliseconds of work.
-_EVENTS_BEFORE_YIELD = 512
+#: Time after which trio's other tasks run. A number of events would not do: at one reply in a millisecond, the loop would
+#: wait for the next one hundreds of times.
+_TURN_NS = 10_000_000
 #: How often deadlines are checked, seconds.
 _DEADLINE_CHECK_S = 0.1
 #: How long a listener accepts nothing after the process ran out of descriptors.
@@ -144,9 +145,8 @@ class Shard:
         poll, timeout_s = self._epoll.poll, self._poll_timeout_s
         while True:
             await trio.lowlevel.wait_readable(self._epoll)
-            served = 0
-            while served < _EVENTS_BEFORE_YIELD and (events := poll(timeout_s, _POLL_EVENTS)):
-                served += len(events)
+            turn_ends_ns = self._clock() + _TURN_NS
+            while self._clock() < turn_ends_ns and (events := poll(timeout_s, _POLL_EVENTS)):
                 size = _GROUP_SIZE_OPENED if self._opens else _GROUP_SIZE
                 for first in range(0, len(events), size):
                     self._serve_group(events[first : first + size])

@@ -30,8 +30,10 @@ _SLOW_NOOP_FACTOR = 10
 _TOLERATED_REFUSALS = 2
 _INVARIANTS = [rule for rule in RULES if rule.invariant is not None]
 _SEVERITY = {rule.name: rule.severity for rule in RULES}
-#: Exchanges to remember, and the octets of one of them, at most.
-_CACHE_ENTRIES = 20_000
+#: Memory for the exchanges to remember, what each takes besides its octets, and the most octets of one of them.
+#: A server whose replies hold queue ids fills the cache, and gains nothing from a larger one.
+_CACHE_BYTES = 4 * 1024 * 1024
+_ENTRY_BYTES = 300
 _CACHED_EXCHANGE_BYTES = 2048
 
 
@@ -53,6 +55,7 @@ class Oracle:
         self._strict = strict
         #: exchange without a violation → whether EHLO or HELO is accepted in it
         self._clean_exchanges: dict[tuple[object, ...], bool] = {}
+        self._cache_bytes = 0
 
     def evaluate(
         self,
@@ -117,8 +120,9 @@ class Oracle:
     def _remember_clean(self, dialogue: Dialogue) -> None:
         if any(b"SMTPUTF8" in exchange.sent.upper() for exchange in dialogue.exchanges):
             return  # SMTPUTF8 anywhere in a session allows UTF-8 in the replies of its other exchanges
-        if len(self._clean_exchanges) > _CACHE_ENTRIES:
+        if self._cache_bytes > _CACHE_BYTES:
             self._clean_exchanges.clear()
+            self._cache_bytes = 0
         after_hello, sent = False, b""
         for exchange in dialogue.exchanges:
             sent = exchange.sent if sent.endswith(b"\n") else sent + exchange.sent
@@ -126,8 +130,12 @@ class Oracle:
             is_hello = any(verb in sent.upper() for verb in (b"EHLO", b"HELO", b"LHLO"))
             accepts_hello = exchange.code // 100 == 2 and is_hello
             same_layer = all(received.tls == exchange.tls for received in exchange.replies)
-            if same_layer and len(sent) + sum(map(len, replies)) <= _CACHED_EXCHANGE_BYTES:
-                self._clean_exchanges[(after_hello, sent, exchange.tls, *replies)] = accepts_hello
+            exchange_bytes = len(sent) + sum(map(len, replies))
+            if same_layer and exchange_bytes <= _CACHED_EXCHANGE_BYTES:
+                key = (after_hello, sent, exchange.tls, *replies)
+                if key not in self._clean_exchanges:
+                    self._clean_exchanges[key] = accepts_hello
+                    self._cache_bytes += _ENTRY_BYTES + exchange_bytes
             after_hello = after_hello or accepts_hello
 
 

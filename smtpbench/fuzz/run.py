@@ -148,9 +148,12 @@ async def fuzz_target(
         if request.peer is not None:
             about["peer"] = visible(request.peer.target.url)
 
-        def make_result() -> FuzzResult:
+        def drain_recorders() -> None:
             totals.add(recorder.drain())
             baseline_totals.add(baseline_recorder.drain())
+
+        def make_result() -> FuzzResult:
+            drain_recorders()
             suspects = stats.suspects.values()
             findings = [
                 _build_finding(suspect, about, repeated=bool(suspect.tried) or stats.target_gone) for suspect in suspects
@@ -171,6 +174,7 @@ async def fuzz_target(
             return FuzzResult(result, findings, candidates, new, stopped)
 
         def report(stats: CampaignStats) -> None:
+            drain_recorders()  # a campaign of hours keeps counts, not samples
             report_progress(stats)
             report_result(make_result)
 

@@ -10,11 +10,15 @@ from smtpbench.engine.api import NEVER
 from smtpbench.load.execute import COULD_NOT_RUN, RunRecord
 from smtpbench.load.plan import LoadPlan
 from smtpbench.measure import result as results
+from smtpbench.measure.health import Health
 from smtpbench.measure.notes import nothing_accepted_note, silence_note
 from smtpbench.measure.recorder import Interval
 from smtpbench.smtp.reply import ReplyReader
 from smtpbench.text import plural, visible
 from smtpbench.units import NS_PER_S
+
+#: Share of the arrivals that must have waited to be worth a note with several workers; p99 is changed by twice as many.
+_NOTABLE_SHARE = 0.005
 
 
 def build(record: RunRecord) -> dict[str, Any]:
@@ -42,6 +46,7 @@ def build(record: RunRecord) -> dict[str, Any]:
         notes=[
             *(silence_note(*silence) for silence in silences),
             *_nothing_accepted(collector.totals),
+            *_separate_queues(plan, collector.health),
             *_notes(record),
             *record.notes,
         ],
@@ -120,6 +125,23 @@ def _nothing_accepted(totals: Interval) -> list[str]:
     example = totals.examples.get(reason, "")
     detail = f": {visible(example)}" if example else ""
     return [nothing_accepted_note(totals.attempted, f"{visible(reason)}, {plural(count, 'time')}{detail}")]
+
+
+def _separate_queues(plan: LoadPlan, health: Health) -> list[str]:
+    """Return the sentence for a run whose arrivals waited in the queues of several workers, so often that p99 shows it."""
+    arrivals = health.waited + health.late.count
+    if plan.workers == 1 or health.waited < max(1, _NOTABLE_SHARE * arrivals):
+        return []
+    fewest, most = plan.connections // plan.workers, -(-plan.connections // plan.workers)
+    each = str(most) if fewest == most else f"{fewest} or {most}"
+    by_worker = ", ".join(
+        f"worker {worker}: {count:,}" for worker, count in sorted(health.waited_by_worker.items()) if count
+    )
+    return [
+        f"The connections were the limit: {health.waited:,} of {plural(arrivals, 'arrival')} found none free. Each of the "
+        f"{plan.workers} workers has {each} of the {plural(plan.connections, 'connection')} and a queue of its own "
+        f"({by_worker}); fewer --workers, or more --connections, wait less."
+    ]
 
 
 def _notes(record: RunRecord) -> list[str]:

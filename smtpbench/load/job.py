@@ -12,6 +12,7 @@ from smtpbench.engine.connection import Route
 from smtpbench.engine.pacing import Stage
 from smtpbench.load.plan import LoadPlan
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
+from smtpbench.scenario.corpus import Corpora
 from smtpbench.scenario.load import load_text
 from smtpbench.session import script as s
 from smtpbench.session.script import Script
@@ -39,6 +40,7 @@ class Job:
         message_bytes: Size of each message, octets; None for the size in the scenario.
         allow_files: Whether the scenario may name files outside its folder.
         domains: Recipient domains that are counted separately too.
+        corpora: Pattern of message files → descriptor of the file that holds these messages, prepared.
         password: Password for AUTH; never shown.
     """
 
@@ -58,6 +60,7 @@ class Job:
     message_bytes: int | None = None
     allow_files: bool = False
     domains: tuple[str, ...] = ()
+    corpora: dict[str, int] = field(default_factory=dict)
     password: str | None = field(default=None, repr=False)
 
     def to_json(self) -> str:
@@ -75,8 +78,13 @@ class Job:
         return cls(**values, plan=LoadPlan(**plan), address=address if isinstance(address, str) else tuple(address))
 
 
-def compile_job(job: Job) -> Script:
-    """Compile the scenario of a job. Raises ScenarioError."""
+def compile_job(job: Job, corpora: Corpora | None = None) -> Script:
+    """Compile the scenario of a job. Raises ScenarioError.
+
+    Args:
+        job: The job.
+        corpora: Where message files are kept, once they are prepared; None for those that the job refers to.
+    """
     target = parse_target(job.target)
     options = CompileOptions(
         run_id=job.run_id,
@@ -87,6 +95,7 @@ def compile_job(job: Job) -> Script:
         credentials=bool(target.user) and job.password is not None,
         message_bytes=job.message_bytes,
         now=datetime.fromisoformat(job.started),
+        corpora=Corpora(job.corpora) if corpora is None else corpora,
     )
     return compile_scenario(load_text(job.text, Path(job.path), allow_files=job.allow_files), options)
 

@@ -281,6 +281,7 @@ class Collector:
             health.read_delay.add(report.read_delay)
             health.loop_lag_max_ms = max(health.loop_lag_max_ms, report.lag_ns / NS_PER_MS)
             health.waited += report.waited
+            health.waited_by_worker[report.worker] += report.waited
         if phase == STEADY:
             cpu_s, wait_s, wall_s = self._core_use_s.get(report.worker, (0.0, 0.0, 0.0))
             cpu_s += report.cpu_user_s + report.cpu_system_s
@@ -318,11 +319,14 @@ class Collector:
         latest = list({report.worker: report for report in pending}.values())
         end_ns = max(report.end_ns for report in pending)
         length_s = max(end_ns - self._flushed_ns, 1) / NS_PER_S
+        # reports are late by some milliseconds: without a measured arrival, the phase is that of most of the time
+        has_measured = any(report.steady.has_data for report in pending)
+        phase = self.phase(end_ns if has_measured else (self._flushed_ns + end_ns) // 2)
         self._flushed_ns = end_ns
         return Tick(
             end_s=(end_ns - self.start_ns) / NS_PER_S,
             length_s=length_s,
-            phase=self.phase(end_ns),
+            phase=phase,
             interval=both,
             measured=measured,
             warmup=warmup,

@@ -78,7 +78,7 @@ class LoadPlan:
             first = stages[0].rate_from_per_s
             stages.insert(0, Stage(self.warmup_ns, first, first))
         arrivals = pacing.schedule(stages, poisson=self.poisson, seed=self.seed)
-        return pacing.share(self._limited(arrivals), worker, self.workers)
+        return pacing.share(self._limited(arrivals), worker, self.workers, self.connections)
 
     def _limited(self, arrivals: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield arrivals until their number is reached; those of the warm-up do not count."""
@@ -95,9 +95,14 @@ class LoadPlan:
         return count(_FIRST_WARMUP_NUMBER + worker, self.workers)
 
     def numbers(self, worker: int) -> Iterator[int]:
-        """Return the arrival numbers of one worker after the warm-up of the closed model."""
-        step = self.workers
-        return iter(count(worker, step) if self.arrivals is None else range(worker, self.arrivals, step))
+        """Return the arrival numbers of one worker after the warm-up of the closed model, as `pacing.share` has them."""
+        step, connections, end = self.workers, self.connections, self.arrivals
+        if connections % step == 0:
+            return iter(count(worker, step) if end is None else range(worker, end, step))
+        if end is None:
+            return (first + k for first in count(0, connections) for k in range(worker, connections, step))
+        firsts = range(0, end, connections)
+        return (n for first in firsts for n in range(first + worker, min(first + connections, end), step))
 
     def connections_of(self, worker: int) -> int:
         """Return how many of the connections one worker may open."""

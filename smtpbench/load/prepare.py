@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import secrets
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from smtpbench.errors import CannotRun
@@ -13,6 +13,7 @@ from smtpbench.load.job import Job, compile_job, needs_tls
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.request import RunRequest
 from smtpbench.measure.health import raise_descriptor_limit
+from smtpbench.scenario.corpus import Corpora, ReportFiles
 from smtpbench.scenario.domains import possible_domains
 from smtpbench.session.script import Script
 from smtpbench.target import tls_context
@@ -32,6 +33,7 @@ class PreparedRun:
         job: Job of the workers; its address is unknown until the first connection.
         script: Compiled scenario.
         tls: TLS context of the client; None if the script does not use TLS.
+        corpora: The prepared message files; close them after the run.
     """
 
     request: RunRequest
@@ -39,22 +41,30 @@ class PreparedRun:
     job: Job
     script: Script
     tls: ssl.SSLContext | None
+    corpora: Corpora = field(default_factory=Corpora)
 
 
-def prepare(request: RunRequest, started: datetime) -> PreparedRun:
+def prepare(request: RunRequest, started: datetime, report_files: ReportFiles = lambda done, total: None) -> PreparedRun:
     """Compile the scenario and check it, the thresholds, the certificates and the limits of this machine.
+
+    Args:
+        request: What was asked for.
+        started: Start of the run.
+        report_files: Receives the progress of preparing message files.
 
     Raises:
         UsageError: The scenario, a threshold or a certificate cannot be used.
         CannotRun: This machine does not allow enough open files.
     """
     job = _make_job(request, started)
-    script = compile_job(job)
+    corpora = Corpora(report=report_files)
+    script = compile_job(job, corpora)
     request.monitor.check_metrics(script)
     if request.monitor.domains:
         request.monitor.check_domains(possible_domains(request.file, job.run_id))
     _check_descriptors(request.plan)
-    return PreparedRun(request, started, job, script, tls_context(request.trust) if needs_tls(script) else None)
+    tls = tls_context(request.trust) if needs_tls(script) else None
+    return PreparedRun(request, started, replace(job, corpora=corpora.descriptors), script, tls, corpora)
 
 
 def _make_job(request: RunRequest, started: datetime) -> Job:

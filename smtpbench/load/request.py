@@ -47,6 +47,9 @@ class RunRequest:
 class Observer(Protocol):
     """Follows a run while it goes on."""
 
+    def preparing(self, done: int, total: int) -> None:
+        """Receive how many message files are prepared, and how many there are."""
+
     def tick(self, tick: Tick, totals: Interval) -> None:
         """Receive the figures of the last second and the totals so far."""
 

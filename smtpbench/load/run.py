@@ -35,8 +35,11 @@ async def run(request: RunRequest, observer: Observer) -> RunResult:
         CannotRun: This machine does not allow enough open files, or the target cannot be used. In the second case a
             result with the status `could-not-run` was saved before.
     """
-    prepared = prepare(request, datetime.now(UTC))
-    record = await execute(prepared, observer, lambda record: save_partial(build(record), record.folder))
+    prepared = prepare(request, datetime.now(UTC), observer.preparing)
+    try:
+        record = await execute(prepared, observer, lambda record: save_partial(build(record), record.folder))
+    finally:
+        prepared.corpora.close()
     result = build(record)
     saved = _save(result, record, observer)
     if record.status == COULD_NOT_RUN:

@@ -30,6 +30,8 @@ _SLOWEST_FACTOR, _TRANSACTION_FACTOR = 5.0, 2.0
 _FEW_SHARE = 0.1
 #: A transfer without progress for so long waits for the server.
 _STALLED_TRANSFER_NS = NS_PER_S
+#: Beginnings of silences that are kept to the nanosecond.
+_MAX_BEGINNINGS = 500
 _ANSWERED, _DUE = 1, 2
 
 
@@ -120,7 +122,19 @@ class SilenceMonitor:
                 self._states += bytes(missing)
             self._states[tenth.number] |= _ANSWERED * tenth.answered | _DUE * tenth.due
             if tenth.since_ns:
+                if len(self._since_ns) >= _MAX_BEGINNINGS:
+                    self._forget_short_silences()
                 self._since_ns[tenth.number] = min(tenth.since_ns, self._since_ns.get(tenth.number, tenth.since_ns))
+
+    def _forget_short_silences(self) -> None:
+        """Drop the beginnings of silences that ended too soon to be reported, or all: they are known to a tenth anyway."""
+        least = round(MIN_SILENCE_S * NS_PER_S / TENTH_NS)
+        kept = {
+            number: since_ns
+            for number, since_ns in self._since_ns.items()
+            if not any(state & _ANSWERED for state in self._states[number : number + least])
+        }
+        self._since_ns = kept if len(kept) < _MAX_BEGINNINGS else {}
 
     def found(self, totals: Interval) -> list[tuple[float, float]]:
         """Return the times without a reply, (from, to) in seconds, that are long for a server with these latencies."""

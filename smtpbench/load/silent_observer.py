@@ -18,6 +18,9 @@ class SilentObserver:
     def __init__(self, notify: Callable[[str], None] | None = None) -> None:
         self._notify = notify
 
+    def preparing(self, done: int, total: int) -> None:
+        """Ignore how many message files are prepared."""
+
     def tick(self, tick: Tick, totals: Interval) -> None:
         """Ignore a second of the run."""
 

@@ -75,6 +75,7 @@ class WorkerProcesses:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     start_new_session=True,
+                    pass_fds=tuple(self._job.corpora.values()),
                 )
                 self._processes.append(process)
                 nursery.start_soon(self._receive_reports, process, number, nursery.cancel_scope)

@@ -54,6 +54,7 @@ class Health:
         clock_steps: How often the time of the machine was set.
         loop_lag_max_ms: Longest lag of an event loop.
         waited: Arrivals that found no free connection.
+        waited_by_worker: The same, by the number of the worker.
         connections_peak: Most connections open at once, summed over the workers.
         peak_rss_bytes: Most memory in use, summed over the workers.
     """
@@ -67,6 +68,7 @@ class Health:
     clock_steps: int = 0
     loop_lag_max_ms: float = 0.0
     waited: int = 0
+    waited_by_worker: Counter[int] = field(default_factory=Counter)
     connections_peak: int = 0
     peak_rss_bytes: int = 0
 

@@ -140,6 +140,9 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
         "clock_steps": health.clock_steps,
         "loop_lag_max_ms": health.loop_lag_max_ms,
         "arrivals_waited": health.waited,
+        "arrivals_waited_by_worker": [
+            health.waited_by_worker[at] for at in range(max(health.waited_by_worker, default=-1) + 1)
+        ],
         "peak_rss_bytes": health.peak_rss_bytes,
         "connections_peak": health.connections_peak,
         "descriptor_limit": resource.getrlimit(resource.RLIMIT_NOFILE)[0],

@@ -22,6 +22,7 @@ from smtpbench.measure.files import HLOG, TIMELINE, tag
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.partial import KILLED, PARTIAL, REASONS, RUNNING, is_locked, rebuilt_run
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
+from smtpbench.measure.timeline import Timeline, TimelineRow
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS
 
@@ -80,13 +81,17 @@ class Saved:
         """Short name of the result: that of its folder, or of a file with another name than `result.json`."""
         return visible(self.path.resolve().parent.name) if self.path.name in (RESULT, PARTIAL) else visible(self.path.stem)
 
-    def timeline(self) -> list[dict[str, float | str | None]]:
+    def timeline(self) -> Timeline:
         """Return the rows of `timeline.csv`, one for each second; None for a value that is empty or not a number."""
         try:
             with (self.folder / TIMELINE).open(encoding="utf-8", errors="replace", newline="") as lines:
-                return [_parse_timeline_row(row) for row in csv.DictReader(lines)]
+                reader = csv.DictReader(lines)
+                timeline = Timeline(reader.fieldnames or ())
+                for row in reader:
+                    timeline.append(_parse_timeline_row(row))
+                return timeline
         except (OSError, csv.Error):
-            return []
+            return Timeline(())
 
     def seconds(self, metric: str, time: str = "response", *, ok: bool = True) -> Iterator[Second]:
         """Yield the histograms of one metric from `histograms.hlog`, in order.
@@ -150,7 +155,7 @@ def _read_bounds(times: Mapping[str, Any]) -> Histogram:
     return Histogram.decode(times["censored_histogram"]) if times.get("censored") else Histogram()
 
 
-def _parse_timeline_row(row: Mapping[Any, Any]) -> dict[str, float | str | None]:
+def _parse_timeline_row(row: Mapping[Any, Any]) -> TimelineRow:
     named = {name: value for name, value in row.items() if name is not None}
     return {name: value if name == "phase" else _parse_number(value) for name, value in named.items()}
 

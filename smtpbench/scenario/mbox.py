@@ -8,6 +8,7 @@ begin with quotes and `From ` (the form `mboxrd`).
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 #: An envelope line at the start of a file; some exports quote it.
 _FIRST_ENVELOPE = re.compile(rb"(?:>*From [^\r\n]*(?:\r\n|\r|\n))+")
@@ -16,13 +17,17 @@ _ENVELOPE = re.compile(rb"(?:(?<=\n\n)|(?<=\r\n\r\n))From [^\r\n]*\r?\n(?=[!-9;-
 _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
-def messages_in(content: bytes) -> list[bytes]:
-    """Return the messages of a file: its content, or the messages of an mbox file without envelope lines and quoting."""
+def messages_in(content: bytes) -> Iterator[bytes]:
+    """Yield the messages of a file: its content, or the messages of an mbox file without envelope lines and quoting."""
     envelope = _FIRST_ENVELOPE.match(content)
     if envelope is None:
-        return [content]
-    parts = _ENVELOPE.split(content[envelope.end() :])
-    return [_QUOTED.sub(rb"\1", _without_separator(part)) for part in parts]
+        yield content
+        return
+    begin = envelope.end()
+    for following in _ENVELOPE.finditer(content, begin):
+        yield _QUOTED.sub(rb"\1", _without_separator(content[begin : following.start()]))
+        begin = following.end()
+    yield _QUOTED.sub(rb"\1", _without_separator(content[begin:]))
 
 
 def _without_separator(part: bytes) -> bytes:

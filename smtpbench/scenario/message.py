@@ -9,11 +9,13 @@ Of a text, the lines without values are encoded and their dots stuffed once; a m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from email.utils import format_datetime
+from pathlib import Path
 
 from smtpbench.scenario.content import Message
+from smtpbench.scenario.corpus import VIEW_BYTES, Corpora, Corpus, ReportFiles
 from smtpbench.scenario.file_access import FileAccess, OutsideFolder
 from smtpbench.scenario.mbox import messages_in
 from smtpbench.scenario.reader import Document
@@ -26,9 +28,12 @@ RUN_HEADER = "X-Smtpbench-Run"
 
 _LINE = b"x" * 76 + b"\r\n"
 #: Messages below this size are joined; larger ones refer to the shared filler.
-_JOIN_BYTES = 32 * 1024
+_JOIN_BYTES = VIEW_BYTES
 MAX_BYTES = 256 * 1024 * 1024
 MAX_FILES = 10_000
+
+#: Files of a corpus between two reports of progress.
+_FILES_PER_REPORT = 100
 
 #: Function that returns the message of arrival n as it is sent, the final dot included.
 Render = Callable[[int], Wire]
@@ -36,7 +41,7 @@ Render = Callable[[int], Wire]
 
 def compile_message(
     message: Message, values: Values, document: Document, path: tuple[object, ...], files: FileAccess, *, run_id: str,
-    seed: int, now: datetime, extend: bool = False,
+    seed: int, now: datetime, corpora: Corpora, extend: bool = False,
 ) -> Render | None:  # fmt: skip
     """Return the function that renders a message; None, with problems in the document, if it has a mistake.
 
@@ -46,7 +51,7 @@ def compile_message(
         document.problem(path, "a message may have only one of `size`, `eml` and `text`")
         return None
     if message.eml is not None:
-        return _from_files(message, document, path, files, run_id, seed)
+        return _from_files(message, document, path, files, corpora, run_id, seed)
     header_of = _header(message, values, document, path, now)
     if header_of is None:
         return None
@@ -207,35 +212,59 @@ def _fixed_size(header_of: Formatter, wire_size: int, fillers: tuple[memoryview,
 
 
 def _from_files(
-    message: Message, document: Document, path: tuple[object, ...], access: FileAccess, run_id: str, seed: int
-) -> Render | None:
+    message: Message, document: Document, path: tuple[object, ...], access: FileAccess, corpora: Corpora, run_id: str,
+    seed: int,
+) -> Render | None:  # fmt: skip
     where = (*path, "eml")
     pattern = message.eml or ""
+    corpus = corpora.find(pattern)
+    if corpus is None:
+        files = _matching_files(pattern, document, where, access)
+        if not files:
+            return None
+        try:
+            corpus = corpora.add(pattern, _prepared(files, corpora.report))
+        except OSError as error:
+            about = error.filename or "the temporary file of the prepared messages (TMPDIR)"
+            document.problem(where, f"{about}: {(error.strerror or str(error)).lower()}")
+            return None
+    return _from_corpus(corpus, header(RUN_HEADER, run_id), seed if message.order == "random" else None)
+
+
+def _matching_files(pattern: str, document: Document, where: tuple[object, ...], access: FileAccess) -> list[Path]:
+    """Return the files of a corpus; none, with a problem in the document, if they cannot be used."""
     try:
         files = access.matches(pattern, MAX_FILES + 1)
     except OutsideFolder as error:
         document.problem(where, str(error))
-        return None
+        return []
     except (ValueError, NotImplementedError) as error:
         document.problem(where, f"{pattern!r} is not a pattern of file names: {error}")
-        return None
+        return []
     if not files or len(files) > MAX_FILES:
         document.problem(
             where, f"{pattern!r} matches {'no file' if not files else f'more than {MAX_FILES:,} files, which is the limit'}"
         )
-        return None
-    run_header = header(RUN_HEADER, run_id)
-    wires: list[Wire] = []
-    for file in files:
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            document.problem(where, f"{file}: {(error.strerror or str(error)).lower()}")
-            return None
-        for one in messages_in(content):
-            body = stuff_dots(normalise_line_ends(one)) + END_OF_DATA
-            wires.append(run_header + body if len(body) < _JOIN_BYTES else (run_header, body))
-    count = len(wires)
-    if message.order == "random":
-        return lambda n: wires[mix(seed, "message.eml", n) % count]
-    return lambda n: wires[n % count]
+        return []
+    return files
+
+
+def _prepared(files: Sequence[Path], report: ReportFiles) -> Iterator[bytes]:
+    """Yield the messages of files as they are sent, without the header field of the run. Raises OSError."""
+    for done, file in enumerate(files):
+        if done % _FILES_PER_REPORT == 0:
+            report(done, len(files))
+        for one in messages_in(file.read_bytes()):
+            yield stuff_dots(normalise_line_ends(one)) + END_OF_DATA
+    report(len(files), len(files))
+
+
+def _from_corpus(corpus: Corpus, run_header: bytes, seed: int | None) -> Render:
+    """Return the function that renders the messages of a corpus: in their order or, with a seed, in random order."""
+    count = len(corpus)
+
+    def render(n: int) -> Wire:
+        body = corpus.message(n % count if seed is None else mix(seed, "message.eml", n) % count)
+        return run_header + body if len(body) < _JOIN_BYTES else (run_header, body)
+
+    return render

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import pairwise
 
 from smtpbench.scenario.content import Message
+from smtpbench.scenario.corpus import Corpora
 from smtpbench.scenario.file_access import OutsideFolder
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.scenario.message import Render, compile_message, formatter
@@ -43,6 +44,7 @@ class CompileOptions:
         message_bytes: Message size, instead of that of the scenario; None to keep it.
         extend_message: Whether a message whose header alone is longer than `message_bytes` may be longer than that.
         now: Time for the header field Date.
+        corpora: Message files that are prepared already, and where others are kept.
     """
 
     run_id: str = "none"
@@ -54,6 +56,7 @@ class CompileOptions:
     message_bytes: int | None = None
     extend_message: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    corpora: Corpora = field(default_factory=Corpora)
 
 
 class StepCompiler:
@@ -137,7 +140,8 @@ class StepCompiler:
     def _render(self, message: Message, path: DocumentPath, *, extend: bool = False) -> Render | None:
         return compile_message(
             message, self._values, self._document, path, self._files,
-            run_id=self._options.run_id, seed=self._options.seed, now=self._options.now, extend=extend,
+            run_id=self._options.run_id, seed=self._options.seed, now=self._options.now,
+            corpora=self._options.corpora, extend=extend,
         )  # fmt: skip
 
     def _command(self, text: str, path: DocumentPath, iteration: int) -> list[Step]:

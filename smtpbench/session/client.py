@@ -33,7 +33,7 @@ from smtpbench.session.reply_cache import EMPTY_CACHE, NO_PREFIXES, PREFIXES, Ca
 from smtpbench.session.sasl_exchange import SaslExchange
 from smtpbench.session.script import ExpectedReply, Step
 from smtpbench.session.script_executor import ScriptExecutor
-from smtpbench.session.transcript import MAX_RECEIVED_BYTES, SERVER, Transcript
+from smtpbench.session.transcript import SERVER, Transcript
 from smtpbench.smtp.reply import PREFIX_BYTES, Reply
 
 
@@ -192,8 +192,9 @@ class ClientSession(ScriptExecutor):
                 self.on_unsolicited_reply(reply)
         if reader.overflow and not self.done:
             self.fail("reply_too_long", f"{len(reader.pending)} octets without an end")
-        elif self.transcript is not None and self.transcript.received_bytes > MAX_RECEIVED_BYTES and not self.done:
-            self.fail("reply_too_long", f"{self.transcript.received_bytes} octets in one session")
+        elif self.transcript is not None and self.transcript.is_endless and not self.done:
+            received = f"{self.transcript.received_bytes} octets, {self.transcript.received_lines} lines"
+            self.fail("reply_too_long", f"{received} in one session")
         if reader.pending:
             self.reply_cache = EMPTY_CACHE
         return joined(outs)

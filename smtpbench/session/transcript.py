@@ -8,8 +8,11 @@ from typing import NamedTuple
 CLIENT = "C"
 SERVER = "S"
 EVENT = "*"
-#: Most octets of a server that a session keeps. A server that sends more is cut off.
-MAX_RECEIVED_BYTES = 1024 * 1024
+#: Most octets and most lines of a server that a session keeps. A server that sends more is cut off. A reply in memory takes
+#: a hundred times what an empty line takes on the wire, so octets alone are no limit.
+MAX_RECEIVED_BYTES = 256 * 1024
+MAX_RECEIVED_LINES = 10_000
+_LINE_MEMORY_BYTES = 200
 
 
 class TranscriptEntry(NamedTuple):
@@ -33,16 +36,29 @@ class Transcript:
     Attributes:
         entries: Reads, writes and events.
         received_bytes: Octets of all reads.
+        received_lines: Lines of all reads.
     """
 
     entries: list[TranscriptEntry] = field(default_factory=list)
     received_bytes: int = 0
+    received_lines: int = 0
 
     def add(self, at_ns: int, who: str, data: bytes) -> None:
         """Append one read, one write or one event."""
         if who == SERVER:
             self.received_bytes += len(data)
+            self.received_lines += data.count(b"\n")
         self.entries.append(TranscriptEntry(at_ns, who, data))
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether the server sent more than a session keeps."""
+        return self.received_bytes > MAX_RECEIVED_BYTES or self.received_lines > MAX_RECEIVED_LINES
+
+    @property
+    def memory_bytes(self) -> int:
+        """About what the server's part takes in memory, once it is divided into replies."""
+        return self.received_bytes + _LINE_MEMORY_BYTES * self.received_lines
 
     def received(self) -> bytes:
         """Return all octets of the server, joined."""

@@ -58,10 +58,17 @@ def test_poisson_gaps_have_the_mean_and_deviation_of_the_process() -> None:
 
 @pytest.mark.parametrize("poisson", [False, True])
 def test_workers_share_one_schedule(poisson: bool) -> None:
-    stages = [Stage(1 * S, 10, 90)]
+    stages = [Stage(2 * S, 10, 90)]
     whole = list(schedule(stages, poisson=poisson))
-    parts = [list(share(schedule(stages, poisson=poisson), worker, 3)) for worker in range(3)]
+    parts = [list(share(schedule(stages, poisson=poisson), worker, 3, 7)) for worker in range(3)]
     assert sorted(arrival for part in parts for arrival in part) == whole
+
+
+def test_share_of_a_worker_is_that_of_its_connections() -> None:
+    arrivals = [(i, i) for i in range(1000)]
+    assert [len(list(share(iter(arrivals), worker, 4, 10))) for worker in range(4)] == [300, 300, 200, 200]
+    assert [i for i, _ in share(iter(arrivals[:25]), 2, 4, 10)] == [2, 6, 12, 16, 22]
+    assert [i for i, _ in share(iter(arrivals[:20]), 1, 4, 8)] == [1, 5, 9, 13, 17]
 
 
 def test_duration_is_the_sum_of_the_stages() -> None:

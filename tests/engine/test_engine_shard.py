@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import socket
 import ssl
 import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -273,6 +275,56 @@ async def test_reply_that_is_there_is_read_before_a_reset_is_reported(out: api.O
     assert client.reason == api.CONNECTION_RESET
     shard.close()
     listener.close()
+
+
+@pytest.mark.parametrize("with_tls", [False, True])
+async def test_closed_connection_is_freed_without_the_garbage_collector(tls: servers.Tls, with_tls: bool) -> None:
+    """During a run the collector rarely runs, and a run may open millions of connections."""
+    kind, pending_action = (TlsSession, api.START_TLS) if with_tls else (FakeSession, api.NOTHING)
+    client, server = kind(b"octets", pending_action), kind(b"", pending_action, expect=6)
+    left = weakref.ref(client), weakref.ref(server)
+    gc.disable()
+    try:
+        async with pair(client, server, tls=tls if with_tls else None):
+            pass
+        del client, server
+        assert [session() for session in left] == [None, None]
+    finally:
+        gc.enable()
+
+
+class PingPongSession(FakeSession):
+    """A session that sends back what it receives, without an end."""
+
+    count = 0
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        self.count += 1
+        return data
+
+
+async def test_other_tasks_run_every_few_milliseconds_however_slowly_replies_come() -> None:
+    now_ns = 0
+
+    def clock_of_slow_replies() -> int:
+        nonlocal now_ns
+        now_ns += 500_000
+        return now_ns
+
+    client, server, shard = PingPongSession(b"x"), PingPongSession(), Shard(clock_of_slow_replies, alone=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    shard.listen(listener, lambda: server)
+    longest = 0
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shard.run)
+            shard.connect(client, Route(socket.AF_INET, listener.getsockname()))
+            while client.count < 300:
+                before = client.count
+                await trio.lowlevel.checkpoint()
+                longest = max(longest, client.count - before)
+            nursery.cancel_scope.cancel()
+    assert 0 < longest <= 10
 
 
 class _SlowReader:

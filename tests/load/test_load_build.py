@@ -6,6 +6,7 @@ import copy
 import json
 from collections import Counter
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from smtpbench.load.preflight import PreflightResult
 from smtpbench.load.prepare import prepare
 from smtpbench.load.request import RunRequest
 from smtpbench.load.threshold_monitor import ThresholdMonitor
+from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.saved import totals_of
 from smtpbench.measure.schema import schema_text
@@ -209,3 +211,39 @@ def test_domains_of_thresholds_are_a_section() -> None:
     domains = build(record)["domains"]
     assert list(domains) == ["recipient.example"]
     assert domains["recipient.example"]["messages"]["attempted"] == 2000
+
+
+@pytest.mark.parametrize("arrivals", [None, 0, 1, 9, 10, 23, 400])
+@pytest.mark.parametrize(("connections", "workers"), [(10, 4), (8, 4), (3, 3), (7, 2), (5, 1)])
+def test_numbers_of_the_workers_are_those_of_the_plan(connections: int, workers: int, arrivals: int | None) -> None:
+    plan = LoadPlan(connections=connections, workers=workers, arrivals=arrivals)
+    parts = [list(islice(plan.numbers(worker), 300 * plan.connections_of(worker))) for worker in range(workers)]
+    assert all(part == sorted(part) for part in parts)
+    whole = sorted(n for part in parts for n in part)
+    assert whole == list(range(300 * connections if arrivals is None else arrivals))
+
+
+@pytest.mark.parametrize(
+    ("workers", "waited", "note"),
+    [
+        (1, {0: 500}, ""),
+        (4, {0: 2, 2: 2}, ""),
+        (
+            4,
+            {0: 300, 3: 1200},
+            "The connections were the limit: 1,500 of 2,500 arrivals found none free. Each of the 4 workers has 2 or 3 of "
+            "the 10 connections and a queue of its own (worker 0: 300, worker 3: 1,200); fewer --workers, or more "
+            "--connections, wait less.",
+        ),
+    ],
+)
+def test_waits_in_the_queues_of_several_workers_are_noted(workers: int, waited: dict[int, int], note: str) -> None:
+    record = record_of(at_rates((10, 250.0, 250.0), connections=10, workers=workers))
+    health = record.collector.health
+    health.late = Histogram.of([1000] * 1000)
+    health.waited, health.waited_by_worker = sum(waited.values()), Counter(waited)
+    result = build(record)
+    Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
+    assert [one for one in result["notes"] if "connections" in one] == ([note] if note else [])
+    by_worker = result["generator"]["arrivals_waited_by_worker"]
+    assert {worker: count for worker, count in enumerate(by_worker) if count} == waited

@@ -177,6 +177,8 @@ class TickWaiter:
         self._totals = Interval()
         self._ticked = trio.Event()
 
+    def preparing(self, done: int, total: int) -> None: ...
+
     def tick(self, tick: Tick, totals: Interval) -> None:
         self._totals = totals
         self._ticked.set()

@@ -125,3 +125,39 @@ def test_the_same_seed_gives_the_same_messages(tmp_path: Path) -> None:
             run(scenario, f"smtp://127.0.0.1:{port}", tmp_path / str(number), "-n", "50", "-c", "5", "--seed", seed)
         received.append(counts["message_bytes"])
     assert received[0] == received[1] != received[2]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_send_a_large_corpus_that_one_process_has_prepared(tmp_path: Path, workers: int) -> None:
+    for number in range(100):
+        (tmp_path / f"{number:03}.eml").write_bytes(b"Subject: %d\n\n%s\n" % (number, b"x" * 70_000))
+    scenario = tmp_path / "s.yaml"
+    scenario.write_text(
+        "name: corpus\nmessage: {eml: '*.eml'}\n"
+        "session: ['EHLO {client}', 'MAIL FROM:<{sender}>', 'RCPT TO:<{recipient}>', DATA, message, QUIT]\n"
+    )
+    with sink() as (port, counts):
+        options = ("-c", "4", "-n", "200", "--workers", str(workers))
+        done = run(str(scenario), f"smtp://127.0.0.1:{port}", tmp_path / "out", *options)
+    assert done.code == 0, done.err
+    assert done.messages == {"accepted": 200}
+    assert counts["messages"]["accepted"] == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("-r", "20/s..150/s", "-d", "1500ms", "-c", "7", "--workers", "3"), ("-n", "300", "-c", "5", "--workers", "2")],
+)
+def test_rows_of_the_timeline_add_up_to_the_totals(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with sink("--reject", "message=5%", "--drop", "DATA=2%", "--delay", "message=30ms") as (port, _):
+        done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path, "--warmup", "600ms", *options)
+    assert done.code == 0, done.err
+    timeline_rows = list(csv.DictReader((tmp_path / "timeline.csv").read_text().splitlines()))
+    warmup = [row for row in timeline_rows if row["phase"] == "warmup"]
+    measured = [row for row in timeline_rows if row["phase"] != "warmup"]
+    for part, messages in ((measured, done.result["messages"]), (warmup, done.result["warmup"]["messages"])):
+        for outcome in ("accepted", "rejected", "failed", "dropped", "interrupted"):
+            assert sum(int(row[outcome]) for row in part) == messages[outcome]
+    assert sum(int(row["errors"]) for row in measured) == sum(done.result["errors"].values())
+    assert done.result["messages"]["attempted"] > 0
+    assert done.result["warmup"]["messages"]["attempted"] > 0

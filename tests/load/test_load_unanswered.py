@@ -229,6 +229,15 @@ def test_silence_is_a_long_time_without_replies_that_are_due(
     assert monitor.found(interval_of([median_ms] * 9, [])) == found
 
 
+def test_beginnings_of_short_silences_are_forgotten() -> None:
+    monitor = SilenceMonitor()
+    for at in range(0, 10_000, 4):
+        monitor.add(tenths_of("da", at, since_s=at / 10 - 0.05))
+    monitor.add(tenths_of("aa" + "d" * 20, 10_000, since_s=1000.15))
+    assert monitor.found(interval_of([1] * 9, [])) == [(1000.15, 1002.2)]
+    assert len(monitor._since_ns) <= 500
+
+
 def session(since_s: float, transfer: object = None) -> Any:
     return SimpleNamespace(waiting_since_ns=round(since_s * NS_PER_S), transfer=transfer)
 

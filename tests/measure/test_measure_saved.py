@@ -53,7 +53,7 @@ def test_missing_and_damaged_values_are_left_out(tmp_path: Path) -> None:
     assert [row["accepted"] for row in saved.timeline()] == [None, None, 7.0]
     (tmp_path / HLOG).unlink()
     (tmp_path / TIMELINE).unlink()
-    assert (list(saved.seconds("message")), saved.timeline()) == ([], [])
+    assert (list(saved.seconds("message")), list(saved.timeline())) == ([], [])
 
 
 @pytest.mark.parametrize("kind", list(SCHEMAS))

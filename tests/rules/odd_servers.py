@@ -86,6 +86,15 @@ class LaterEndlessSession(EndlessLinesSession):
         return ServerSession.receive(self, data, now_ns) if data[:4] == b"EHLO" else super().receive(data, now_ns)
 
 
+class LaterEmptyLinesSession(ServerSession):
+    """Replies with very many empty lines after EHLO."""
+
+    __slots__ = ()
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        return super().receive(data, now_ns) if data[:4] == b"EHLO" else b"\n" * 600_000
+
+
 class TlsFirstSession(ServerSession):
     """Refuses every AUTH because the connection is not safe enough."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -13,11 +14,13 @@ from odd_servers import (
     EhloOnlySession,
     EndlessLinesSession,
     EndlessReplySession,
+    LaterEmptyLinesSession,
     LaterEndlessSession,
     SilentSession,
 )
 
 from smtpbench.check.run import CheckRequest, CheckResult, run_check
+from smtpbench.engine.connection import CLIENT_READ_BYTES
 from smtpbench.errors import CannotRun
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
@@ -26,6 +29,7 @@ from smtpbench.rules.register import RULES
 from smtpbench.rules.rule import INCONCLUSIVE, PASS, VIOLATED
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.session.server import ServerSession
+from smtpbench.session.transcript import MAX_RECEIVED_LINES
 from smtpbench.sink.serve import sink_running
 from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES
 from smtpbench.target import Access, parse_target
@@ -96,6 +100,17 @@ def test_endless_replies_are_cut() -> None:
         assert result.verdict.status == INCONCLUSIVE
         assert result.session_result is not None
         assert result.session_result.transcript.received_bytes < 2 * MAX_KEPT_REPLY_BYTES
+
+
+def test_lines_count_like_the_memory_that_their_replies_take() -> None:
+    tracemalloc.start()
+    results = check_sink(["rset-250", "noop-250", "quit"], LaterEmptyLinesSession, timeout_ns=2_000_000_000)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    for result in results.values():
+        assert result.session_result is not None
+        assert result.session_result.transcript.received_lines < MAX_RECEIVED_LINES + CLIENT_READ_BYTES
+    assert peak_bytes < 30_000_000
 
 
 def test_endless_reply_is_a_finding_of_fuzz() -> None:

@@ -37,7 +37,7 @@ FROM = b"From a@b.example Mon Jan  1 00:00:00 2024\n"
     ],
 )
 def test_envelope_lines_and_quoting_are_removed(content: bytes, messages: list[bytes]) -> None:
-    assert messages_in(content) == messages
+    assert list(messages_in(content)) == messages
 
 
 _LINES = st.sampled_from(["text", "From here", ">From there", "", ".", "Subject: no"])
@@ -51,7 +51,7 @@ def test_messages_of_a_mailbox_come_out_as_they_went_in(tmp_path_factory: pytest
     for content in contents:
         box.add(content.replace(b"\n>From ", b"\n>>From "))  # Python quotes as mboxo does, which loses quotes
     box.close()
-    assert messages_in(path.read_bytes()) == contents
+    assert list(messages_in(path.read_bytes())) == contents
 
 
 def test_mbox_file_is_a_corpus(tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ _BACKLOG = 16
 class Watcher(Protocol):
     """What else watches the run: the progress display."""
 
+    def preparing(self, done: int, total: int) -> None: ...
     def tick(self, tick: Tick, totals: Interval) -> None: ...
     def notify(self, text: str) -> None: ...
 
@@ -249,6 +250,7 @@ class _WatcherAndMetrics:
         self._watcher = watcher
         self._metrics = metrics
         self.notify = watcher.notify
+        self.preparing = watcher.preparing
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         self._metrics.tick(tick)

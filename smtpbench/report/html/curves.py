@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.timeline import Timeline as SavedTimeline
 from smtpbench.report.reading.lenient import greatest
 from smtpbench.units import NS_PER_MS, format_duration
 
@@ -274,25 +275,28 @@ def overlaid_time(
     return Chart(title, linear("s", end_s, kind=TIME), y, xs, tuple(series), about or title, bands=bands)
 
 
-def rates(timeline: Timeline, columns: Sequence[str]) -> list[dict[str, float]]:
+def rates(timeline: Timeline, columns: Sequence[str]) -> SavedTimeline:
     """Return the counts of a timeline as events per second; a tick too short for a rate is added to the one before it.
 
     So is a second line of the same time, which is that of another phase.
     """
-    found: list[dict[str, float]] = []
+    found = SavedTimeline(("t_s", *columns))
+    counts: dict[str, float] = {}  # of the tick from began_s to last_s
     began_s, last_s = 0.0, 0.0
     for second in timeline:
         t_s = second.get("t_s")
-        if t_s is None or t_s < last_s or (t_s == last_s and not found):
+        if t_s is None or t_s < last_s or (t_s == last_s and not counts):
             continue
-        counts = {column: second.get(column) or 0.0 for column in columns}
-        if found and t_s - last_s < _SHORT_TICK_S:
-            before = found.pop()
-            counts = {column: counts[column] + before[column] * (last_s - began_s) for column in columns}
+        more = {column: second.get(column) or 0.0 for column in columns}
+        if counts and t_s - last_s < _SHORT_TICK_S:
+            counts = {column: counts[column] + more[column] for column in columns}
         else:
-            began_s = last_s
+            if counts:
+                found.append({"t_s": last_s, **{column: counts[column] / (last_s - began_s) for column in columns}})
+            counts, began_s = more, last_s
         last_s = t_s
-        found.append({"t_s": t_s, **{column: counts[column] / (t_s - began_s) for column in columns}})
+    if counts:
+        found.append({"t_s": last_s, **{column: counts[column] / (last_s - began_s) for column in columns}})
     return found
 
 

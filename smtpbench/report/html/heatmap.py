@@ -13,7 +13,7 @@ from smtpbench.units import NS_PER_MS
 
 #: Resolution while samples are counted: rows for each decade of latency, and spans of time.
 _ROWS_PER_DECADE = 200
-_MAX_SPANS = 1000
+_MAX_SPANS = 500
 _MAX_TIME_S = 1e9
 
 

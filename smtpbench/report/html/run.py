@@ -273,7 +273,7 @@ def _generator(runs: Sequence[Saved]) -> Iterator[Block]:
         ("delay of reads, p99", lambda load: format_ms(load.read_delay_p99_ms)),
         ("delay of reads, max", lambda load: format_ms(load.read_delay_max_ms)),
         ("event loop lag, max", lambda load: format_ms(load.loop_lag_max_ms)),
-        ("arrivals without a free connection", lambda load: format_count(load.arrivals_waited)),
+        ("arrivals without a free connection", _waited),
         ("open connections, max", lambda load: format_count(load.connections_peak)),
         ("memory, max", lambda load: format_bytes(load.peak_rss_bytes)),
         ("was the bottleneck", lambda load: "YES" if load.limited else "no"),
@@ -284,6 +284,15 @@ def _generator(runs: Sequence[Saved]) -> Iterator[Block]:
         if load.read_delay_effects:
             about += f" {_prefix(runs, run)}With it, percentiles would be higher: {', '.join(load.read_delay_effects)}."
     yield table(["figure", *_column_heads(runs)], [[name, *map(value, loads)] for name, value in figures], about=about)
+
+
+def _waited(load: GeneratorLoad) -> str:
+    """The arrivals that waited for a connection, and in which workers."""
+    waited, by_worker = format_count(load.arrivals_waited), load.arrivals_waited_by_worker
+    if len(by_worker) < 2 or not any(by_worker):
+        return waited
+    workers = ", ".join(f"worker {number}: {count:,}" for number, count in enumerate(by_worker) if count)
+    return short(f"{waited} ({workers})")
 
 
 def _column_heads(runs: Sequence[Saved]) -> list[str]:

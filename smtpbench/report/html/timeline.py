@@ -71,7 +71,7 @@ def _overlaid(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> list[Char
     def of(column: str) -> list[tuple[Timeline, list[tuple[str, str, int, str]]]]:
         return [(timeline, [(column, name, at, "line")]) for at, (name, timeline) in numbered]
 
-    def rates_of(column: str) -> list[tuple[list[dict[str, float]], list[tuple[str, str, int, str]]]]:
+    def rates_of(column: str) -> list[tuple[Timeline, list[tuple[str, str, int, str]]]]:
         return [(rates(timeline, [column]), [(column, name, at, "line")]) for at, (name, timeline) in numbered]
 
     failed = rates_of("failed")

@@ -11,6 +11,7 @@ from smtpbench.measure.saved import CAPACITY, COMPARISON, RUN, Saved
 from smtpbench.report.reading.formatting import format_share
 from smtpbench.report.reading.lenient import (
     duration_s,
+    entries,
     instant,
     items,
     lines,
@@ -111,6 +112,7 @@ class GeneratorLoad(NamedTuple):
         read_delay_effects: Percentiles that the delay of reads would have distorted, each as text.
         loop_lag_max_ms: Longest delay of an event loop.
         arrivals_waited: Arrivals that found no free connection.
+        arrivals_waited_by_worker: The same, for each worker.
         connections_peak: Most connections that were open at once.
         peak_rss_bytes: Most memory that was in use.
     """
@@ -130,6 +132,7 @@ class GeneratorLoad(NamedTuple):
     read_delay_effects: Sequence[str]
     loop_lag_max_ms: float | None
     arrivals_waited: float | None
+    arrivals_waited_by_worker: Sequence[int]
     connections_peak: float | None
     peak_rss_bytes: int
 
@@ -260,6 +263,7 @@ def generator_of(saved: Saved) -> GeneratorLoad:
         ],
         loop_lag_max_ms=number(generator.get("loop_lag_max_ms")),
         arrivals_waited=number(generator.get("arrivals_waited")),
+        arrivals_waited_by_worker=[natural(count) for count in entries(generator.get("arrivals_waited_by_worker"))],
         connections_peak=number(generator.get("connections_peak")),
         peak_rss_bytes=natural(generator.get("peak_rss_bytes")),
     )

@@ -100,6 +100,7 @@ class PlainDisplay:
         self._err = err
         self._silent = silent
         self._next_s = FIRST_LINE_S
+        self._last_s = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -108,6 +109,9 @@ class PlainDisplay:
         self._err.flush()
 
     def update(self, update: ProgressUpdate) -> None:
+        if update.elapsed_s < self._last_s:  # another part of the work begins, whose time counts from its own start
+            self._next_s = FIRST_LINE_S
+        self._last_s = update.elapsed_s
         if self._silent or (update.elapsed_s < self._next_s and not update.milestone):
             return
         self._next_s = update.elapsed_s + PLAIN_INTERVAL_S - 0.5

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Collection
+
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
 from smtpbench.report.terminal.progress import ProgressDisplay, ProgressUpdate, remaining_s
@@ -10,6 +14,8 @@ from smtpbench.units import NS_PER_MS, format_duration
 _SPARKS = "▁▂▃▄▅▆▇█"
 #: Seconds that the panel's sparklines cover.
 _HISTORY = 60
+#: Time between two updates while message files are prepared, seconds.
+_PREPARING_INTERVAL_S = 0.2
 
 
 class RunProgress:
@@ -25,8 +31,20 @@ class RunProgress:
         self._display = display
         self._length_s = length_s
         self._messages = messages
-        self._rates: list[float] = []
-        self._p99_ms: list[float] = []
+        self._preparing_since_s = self._shown_s = 0.0
+        self._rates: deque[float] = deque(maxlen=_HISTORY)
+        self._p99_ms: deque[float] = deque(maxlen=_HISTORY)
+
+    def preparing(self, done: int, total: int) -> None:
+        """Show how many message files are prepared, before the run begins."""
+        now_s = time.monotonic()
+        self._preparing_since_s = self._preparing_since_s or now_s
+        if done < total and now_s < self._shown_s + _PREPARING_INTERVAL_S:
+            return
+        self._shown_s = now_s
+        elapsed_s, share = now_s - self._preparing_since_s, done / total
+        status = f"preparing messages: {done:,} of {total:,} files"
+        self._display.update(ProgressUpdate(elapsed_s, status, share, remaining_s(elapsed_s, share)))
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         """Show the second that has passed."""
@@ -50,8 +68,8 @@ class RunProgress:
                 share=share,
                 remaining_s=left_s,
                 details=[
-                    f"messages/s  {sparkline(self._rates[-_HISTORY:])} {self._rates[-1]:,.0f}",
-                    f"p99 in ms   {sparkline(self._p99_ms[-_HISTORY:])} {self._p99_ms[-1]:,.1f}",
+                    f"messages/s  {sparkline(self._rates)} {self._rates[-1]:,.0f}",
+                    f"p99 in ms   {sparkline(self._p99_ms)} {self._p99_ms[-1]:,.1f}",
                     f"generator   CPU {tick.cpu_share:.0%}, worst lag {tick.lag_ms:.1f} ms",
                 ],
             )
@@ -77,7 +95,7 @@ def status_line(tick: Tick, totals: Interval) -> str:
     return "  ".join(parts)
 
 
-def sparkline(values: list[float]) -> str:
+def sparkline(values: Collection[float]) -> str:
     """Return values as blocks of one to eight eighths of the greatest."""
     top = max(values, default=0.0)
     return "".join(_SPARKS[min(7, int(value / top * 8))] if top else _SPARKS[0] for value in values)

@@ -174,6 +174,8 @@ class RecordingWatcher:
         self.notifications: list[str] = []
         self.ticks = 0
 
+    def preparing(self, done: int, total: int) -> None: ...
+
     def tick(self, tick: Tick, totals: Interval) -> None:
         self.ticks += 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -76,6 +77,16 @@ def test_warnings_come_first() -> None:
     assert run.result["generator"]["limited"]
     first = [(notice.tone, notice.title.partition(":")[0]) for notice in blocks_of(Notice, run_sections([run])[:1])]
     assert first == [("warn", "INTERRUPTED"), ("warn", "GENERATOR LIMITED"), ("info", "closed model")]
+
+
+@pytest.mark.parametrize(
+    ("by_worker", "shown"), [({}, "0"), ({0: 7}, "7"), ({0: 7, 2: 1200}, "1,207 (worker 0: 7, worker 2: 1,200)")]
+)
+def test_arrivals_that_waited_are_shown_by_worker(by_worker: dict[int, int], shown: str) -> None:
+    health = Health(waited=sum(by_worker.values()), waited_by_worker=Counter(by_worker))
+    (section,) = [one for one in run_sections([run_of(health=health)]) if one.title == "Load generator"]
+    figures = {row[0]: row[1] for row in texts(blocks_of(Table, [section])[0])}
+    assert figures["arrivals without a free connection"] == shown
 
 
 def test_optional_sections_are_shown_if_the_run_has_them(tmp_path: Path) -> None:

@@ -71,6 +71,24 @@ def test_plain_lines_come_every_few_seconds_and_hold_no_escapes() -> None:
     assert err.getvalue().replace("\n", "").isprintable()
 
 
+def test_preparing_messages_is_shown_and_the_run_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    err, now_s = io.StringIO(), 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    interval, total = busy_recorder().drain(), Interval()
+    with progress_display(PLAIN, SUBJECT, err) as display:
+        observer = RunProgress(display, 20.0, None)
+        for done in range(11):
+            observer.preparing(1000 * done, 10_000)
+            now_s += 1
+        observer.tick(tick(interval, end_s=1.01), total)
+    lines = err.getvalue().splitlines()
+    assert [line.removeprefix(f"smtpbench: {SUBJECT}  ") for line in lines[:2]] == [
+        "10% done, 9 s left  preparing messages: 1,000 of 10,000 files",
+        "60% done, 4 s left  preparing messages: 6,000 of 10,000 files",
+    ]
+    assert lines[2].startswith(f"smtpbench: {SUBJECT}  5% done, 19 s left  steady")
+
+
 def test_milestone_is_printed_at_once() -> None:
     err = io.StringIO()
     with progress_display(PLAIN, SUBJECT, err) as display:
