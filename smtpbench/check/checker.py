@@ -3,16 +3,21 @@
 Theory of operation
 ===================
 
-Several probes run at the same time, each session on a connection of its own. Rules that may crash the server or keep it
-busy (`Rule.exclusive`) come last, one after the other. After each of their sessions that did not end with 221, the checker
-connects again to see whether the server still greets; it waits before that, because a process takes a moment to exit. A
-server that no longer greets violates `health`, and the session before is the evidence. The rules that are left are
-inconclusive.
+Several probes run at the same time, each session on a connection of its own. A server that dies cuts off the sessions of all
+rules, so the rules of which it cut off a session run again, one rule at a time. Rules that may crash the server or keep it
+busy (`Rule.exclusive`) come last, one session after the other.
+
+Each session of these rules runs beside an idle one (`rules.crash`). After an exclusive session that did not end with 221 the
+checker connects again to see whether the server still greets; it waits before that, because a process takes a moment to
+exit. A server that died or no longer greets violates `health`, and the session before is the evidence. Its rule is
+inconclusive. If something starts the server again, the session is repeated and the check goes on; otherwise the rules that
+are left are inconclusive.
 
 A violation counts if a second attempt shows it again. A violation that showed in one of two attempts is inconclusive: it
 deserves a look, but no build should fail for it.
 
-A rule passes only if the server replied to what its probe sent. Otherwise it is inconclusive.
+A rule passes only if the server replied to what its probe sent (`rules.tested`). Otherwise it is inconclusive. Which write
+a reply answers is decided by the reply tracker.
 
 The invariants are evaluated at the end, on the dialogues of all probes. Of a server that sends very much, the first
 `_MAX_KEPT_BYTES` are evaluated.
@@ -20,18 +25,21 @@ The invariants are evaluated at the end, on the dialogues of all probes. Of a se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import TARGET_GONE, is_alive
+from smtpbench.rules.crash import is_cut_off, run_watched
+from smtpbench.rules.discover import TARGET_GONE, is_greeting, outage, wait_until_back
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.probe_steps import no_reply_text
+from smtpbench.rules.reply_tracker import match_replies
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
+from smtpbench.rules.tested import untested_text
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionResult, SessionRunner
 from smtpbench.session.script import Script
@@ -70,9 +78,34 @@ class RuleResult:
     reproducibility: str = "1 of 1"
 
     @property
+    def severity(self) -> str:
+        """Return the severity of the verdict."""
+        return self.verdict.severity or self.rule.severity
+
+    @property
     def violated(self) -> bool:
         """Return whether the server violates the rule."""
         return self.verdict.status == r.VIOLATED
+
+
+class _Outage(NamedTuple):
+    """The first session in which the server died or hung.
+
+    Attributes:
+        rule: The rule whose probe it belongs to.
+        severity: CRASH or HANG.
+        actual: What the server did.
+        session_result: The session.
+        dialogue_index: Its index among the sessions of the probe.
+        reproducibility: In how many attempts it happened.
+    """
+
+    rule: Rule
+    severity: str
+    actual: str
+    session_result: SessionResult
+    dialogue_index: int
+    reproducibility: str
 
 
 class Checker:
@@ -95,7 +128,9 @@ class Checker:
         self._report_rule = report_rule
         self._results: dict[str, RuleResult] = {}
         self._target_gone = False
-        self._fatal_session: SessionResult | None = None
+        self._outage: _Outage | None = None
+        self._fatal: list[SessionResult] = []
+        self._cut_off: set[str] = set()
         self._limiter = trio.CapacityLimiter(CONCURRENCY)
         self._retry_lock = trio.Lock()
         self._dialogues: list[tuple[SessionResult, Dialogue]] = []
@@ -121,6 +156,9 @@ class Checker:
             if rule.name in results and results[rule.name].verdict.actual.startswith(_NO_GREETING):
                 await check_rule(rule)  # the sessions of the other rules were too many for the server
         for rule in rules:
+            if rule.name in self._cut_off:
+                results[rule.name] = await self._check_rule(rule, alone=True)
+        for rule in rules:
             if rule.probe is not None and rule.exclusive:
                 self._report_rule(EXCLUSIVE_PROBES, len(results), rule.name)
                 results[rule.name] = await self._check_rule(rule)
@@ -128,34 +166,47 @@ class Checker:
             if rule.invariant is not None:
                 results[rule.name] = await self._check_invariant(rule, results.get(rule.name))
                 self._report_rule(INVARIANTS, len(results), rule.name)
-        if self._fatal_session is not None and HEALTH in results:
-            crashed = r.violated("the server accepts no connection after this session")
-            results[HEALTH] = RuleResult(results[HEALTH].rule, crashed, self._fatal_session)
+        if self._outage is not None:
+            fatal = self._outage
+            verdict = r.violated(fatal.actual, fatal.dialogue_index, fatal.severity)
+            name = HEALTH if HEALTH in results else fatal.rule.name
+            results[name] = RuleResult(results[name].rule, verdict, fatal.session_result, fatal.reproducibility)
         return self.results_so_far(rules)
 
     def results_so_far(self, rules: Sequence[Rule]) -> list[RuleResult]:
         """Return the results that are known, in the order given."""
         return [self._results[rule.name] for rule in rules if rule.name in self._results]
 
-    async def _check_rule(self, rule: Rule) -> RuleResult:
+    async def _check_rule(self, rule: Rule, *, alone: bool = False) -> RuleResult:
+        """Check a rule. `alone`: whether its sessions run one after the other, because the server may die of one of them."""
+        alone = alone or rule.exclusive
         reason = TARGET_GONE if self._target_gone else self._target_info.missing(rule.needs)
         if reason:
             return RuleResult(rule, r.inconclusive(reason))
-        first = await self._run_probe(rule)
-        if not first.violated or self._target_gone:
+        first = await self._run_probe(rule, alone=alone)
+        if not first.violated or self._target_gone or (rule.name in self._cut_off and not alone):
             return first
-        second = await self._run_probe(rule)
+        second = await self._run_probe(rule, alone=alone)
         if second.violated:
             return replace(second, reproducibility="2 of 2")
         return RuleResult(rule, _seen_once(first.verdict.actual), first.session_result)
 
-    async def _run_probe(self, rule: Rule) -> RuleResult:
+    async def _run_probe(self, rule: Rule, *, alone: bool) -> RuleResult:
         assert rule.probe is not None
         assert rule.evaluate is not None
-        run_scripts = self._run_in_turn if rule.exclusive else self._run_concurrently
-        session_results = await run_scripts(rule.probe(self._target_info))
+        scripts = rule.probe(self._target_info)
+        if rule.exclusive:
+            session_results = await self._run_in_turn(rule, scripts)
+        elif alone:
+            session_results = await self._run_watched(rule, scripts)
+        else:
+            session_results = await self._run_concurrently(scripts)
         dialogues = [Dialogue.of(session_result.transcript) for session_result in session_results]
-        self._keep(session_results, dialogues)
+        if not alone and any(map(is_cut_off, dialogues)):
+            self._cut_off.add(rule.name)
+        self._keep(session_results, dialogues, cut_off=alone)
+        if session_results and self._was_fatal(session_results[-1]):
+            return RuleResult(rule, r.inconclusive("the server died or hung in this session"), session_results[-1])
         for session_result, dialogue in zip(session_results, dialogues, strict=True):
             if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
                 reason = TARGET_GONE if self._target_gone else f"{_NO_GREETING} ({describe_end(dialogue.end_reason)})"
@@ -165,44 +216,106 @@ class Checker:
                 return RuleResult(rule, r.inconclusive(f"the greeting is {code}"), session_result)
         if self._target_gone:
             return RuleResult(rule, r.inconclusive(TARGET_GONE), session_results[-1])
-        verdict = rule.evaluate(self._target_info, dialogues)
+        matched = [match_replies(dialogue, lmtp=self._target_info.lmtp) for dialogue in dialogues]
+        verdict = rule.evaluate(self._target_info, matched)
         if verdict.status == r.PASS:
-            reasons = enumerate(map(no_reply_text, dialogues))
-            verdict = next((r.inconclusive(reason, index) for index, reason in reasons if reason), verdict)
+            verdict = self._verdict_if_tested(rule, scripts, dialogues)
             if verdict.status != r.PASS:
                 self._unanswered.add(rule.name)
         return RuleResult(rule, verdict, session_results[verdict.dialogue_index] if session_results else None)
 
-    def _keep(self, session_results: Sequence[SessionResult], dialogues: Sequence[Dialogue]) -> None:
-        """Keep dialogues for the invariants."""
+    def _verdict_if_tested(self, rule: Rule, scripts: Sequence[Script], dialogues: Sequence[Dialogue]) -> Verdict:
+        """Return PASSED for a rule that the server keeps, or why the sessions of its probe do not show that."""
+        sessions = zip(scripts, dialogues, strict=True)
+        reasons = [untested_text(rule, self._target_info, script, dialogue) for script, dialogue in sessions]
+        if rule.evaluate is r.always_passed and not all(reasons):
+            # an invariant holds in each session by itself, and those that ended early show less and not nothing
+            reasons = [no_reply_text(dialogue) for dialogue in dialogues]
+        return next((r.inconclusive(reason, index) for index, reason in enumerate(reasons) if reason), r.PASSED)
+
+    def _keep(self, session_results: Sequence[SessionResult], dialogues: Sequence[Dialogue], *, cut_off: bool) -> None:
+        """Keep dialogues for the invariants, those that the server cut off only if they were alone and it did not die."""
         for session_result, dialogue in zip(session_results, dialogues, strict=True):
+            if self._was_fatal(session_result) or (is_cut_off(dialogue) and not cut_off):
+                continue
             self._kept_bytes += session_result.transcript.memory_bytes
             if self._kept_bytes <= _MAX_KEPT_BYTES:
                 self._dialogues.append((session_result, dialogue))
 
-    async def _run_concurrently(self, scripts: Sequence[Script]) -> list[SessionResult]:
+    def _was_fatal(self, session_result: SessionResult) -> bool:
+        """Return whether the server died or hung in a session."""
+        return any(one is session_result for one in self._fatal)
+
+    async def _run_concurrently(
+        self, scripts: Sequence[Script], run_one: Callable[[Script], Awaitable[SessionResult]] | None = None
+    ) -> list[SessionResult]:
+        run_one = run_one or self._run_script
         session_results: dict[int, SessionResult] = {}
 
         async def run_script(index: int, script: Script) -> None:
             async with self._limiter:
-                session_results[index] = await self._run_script(script)
+                session_results[index] = await run_one(script)
 
         async with trio.open_nursery() as nursery:
             for index, script in enumerate(scripts):
                 nursery.start_soon(run_script, index, script)
         return [session_results[index] for index in range(len(scripts))]
 
-    async def _run_in_turn(self, scripts: Sequence[Script]) -> list[SessionResult]:
-        """Run scripts one after the other, with a health check after each session that did not end with 221."""
-        session_results: list[SessionResult] = []
-        for script in scripts:
-            session_result = await self._run_script(script)
-            session_results.append(session_result)
-            ended_well = Dialogue.of(session_result.transcript).last_code == 221
-            if not ended_well and not await is_alive(self._runner, self._target_info):
-                self._target_gone, self._fatal_session = True, session_result
-                break
+    async def _run_watched(self, rule: Rule, scripts: Sequence[Script]) -> list[SessionResult]:
+        """Run scripts at the same time, each beside an idle session; one after the other if the server dies of any."""
+        deaths: list[str] = []
+
+        async def run_script(script: Script) -> SessionResult:
+            watched = await run_watched(self._runner, script)
+            deaths.append(watched.death)
+            return watched.session_result
+
+        session_results = await self._run_concurrently(scripts, run_script)
+        if any(deaths) or not await is_greeting(self._runner, self._target_info):
+            await wait_until_back(self._runner, self._target_info)
+            return await self._run_in_turn(rule, scripts)
         return session_results
+
+    async def _run_in_turn(self, rule: Rule, scripts: Sequence[Script]) -> list[SessionResult]:
+        """Run scripts one after the other, until the server dies or hangs in one of them."""
+        session_results: list[SessionResult] = []
+        for index, script in enumerate(scripts):
+            session_result, severity, actual = await self._run_alone(script)
+            session_results.append(session_result)
+            if not severity:
+                continue
+            self._fatal.append(session_result)
+            reproducibility = "1 of 1"
+            if not await wait_until_back(self._runner, self._target_info):
+                self._target_gone = True
+            elif self._outage is None:
+                again, severity_again, _ = await self._run_alone(script)
+                if severity_again:
+                    session_result, reproducibility = again, "2 of 2"
+                    self._target_gone = not await wait_until_back(self._runner, self._target_info)
+                else:
+                    reproducibility = "1 of 2"
+            if self._outage is None:
+                self._outage = _Outage(rule, severity, actual, session_result, index, reproducibility)
+            break
+        return session_results
+
+    async def _run_alone(self, script: Script) -> tuple[SessionResult, str, str]:
+        """Run a script while no other runs.
+
+        Returns:
+            The session; the severity of what happened to the server, empty if it still greets; and what the server did.
+        """
+        watched = await run_watched(self._runner, script)
+        if not Dialogue.of(watched.session_result.transcript).greeted:
+            await wait_until_back(self._runner, self._target_info)
+            watched = await run_watched(self._runner, script)
+        if watched.death:
+            return watched.session_result, r.CRASH, f"the server died: {watched.death}"
+        if Dialogue.of(watched.session_result.transcript).last_code == 221:
+            return watched.session_result, "", ""
+        severity = await outage(self._runner, self._target_info)
+        return watched.session_result, severity, "the server greets no client after this session"
 
     async def _run_script(self, script: Script) -> SessionResult:
         """Run a script, and run it a second time, after other such scripts, if there was no greeting."""

@@ -3,6 +3,9 @@
 A finding of `check` holds one of the sessions of a rule's probe. The other sessions of the probe run again, because the rule
 evaluates all of them together. A finding of `fuzz`, and a finding of an invariant, is evaluated by its own session alone. A
 session that did not run to its end shows nothing.
+
+Each session runs beside an idle one, so that a server that dies is told from one that closes a connection, even if it is
+started again at once (`rules.crash`).
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from typing import NamedTuple
 
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import Fixture, discover, is_alive, reach
+from smtpbench.rules.crash import is_cut_off, run_watched
+from smtpbench.rules.discover import Fixture, discover, outage, reach, wait_until_back
 from smtpbench.rules.divergence import DIVERGENCE, find_divergence
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.finding import plain
 from smtpbench.rules.register import BY_NAME
-from smtpbench.rules.reply_tracker import find_violations
+from smtpbench.rules.reply_tracker import find_violations, match_replies
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
@@ -30,6 +34,9 @@ from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
 from smtpbench.target import Access
+
+#: Rules that a server violates by dying.
+_CRASH_RULES = frozenset({"health", "close-without-421"})
 
 STILL_THERE = "STILL THERE"
 FIXED = "FIXED"
@@ -135,7 +142,8 @@ async def _replay_finding(
     script = plain(compile_scenario(file, options))
     # a finding of `fuzz` was found by a session that waits for exactly the replies that are due
     session_class = TrackedSession if finding.by == "fuzz" else ClientSession
-    session_result = await runner.run(script, session_class)
+    watched = await run_watched(runner, script, session_class)
+    session_result = watched.session_result
     dialogue = Dialogue.of(session_result.transcript)
     if finding.rule == DIVERGENCE.name:
         if peer is None:
@@ -145,10 +153,15 @@ async def _replay_finding(
     rule = BY_NAME[finding.rule]
     if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
         return _Status(CANNOT_TELL, f"no greeting ({describe_end(dialogue.end_reason)})")
-    if dialogue.last_code != 221 and not await is_alive(runner, target_info):
-        status = STILL_THERE if finding.rule == "health" else CANNOT_TELL
-        return _Status(status, "the server accepts no connection after this session")
-    violations = find_violations(session_result.transcript, lmtp=target_info.lmtp)
+    death = watched.death
+    gone = "" if death or dialogue.last_code == 221 else await outage(runner, target_info)
+    if death or gone:
+        await wait_until_back(runner, target_info)  # the next finding needs it
+        actual = "the server greets no client after this session" if gone else f"the server died: {death}"
+        return _Status(STILL_THERE if finding.rule in _CRASH_RULES else CANNOT_TELL, actual)
+    if finding.severity == r.CRASH and is_cut_off(dialogue):
+        return _Status(CANNOT_TELL, "the server closed the connection in place of a reply, and may have died")
+    violations = find_violations(dialogue, lmtp=target_info.lmtp)
     actual = next((violation.actual for violation in violations if violation.rule == finding.rule), "")
     if not actual and rule.invariant is not None:
         actual = rule.invariant(target_info, dialogue)
@@ -173,7 +186,7 @@ async def _evaluate_probe(
         dialogue if index == dialogue_index else Dialogue.of((await runner.run(script)).transcript)
         for index, script in enumerate(scripts)
     ]
-    verdict = rule.evaluate(target_info, dialogues)
+    verdict = rule.evaluate(target_info, [match_replies(one, lmtp=target_info.lmtp) for one in dialogues])
     if verdict.status == r.VIOLATED:
         return _Status(STILL_THERE, verdict.actual)
     return _Status(FIXED) if verdict.status == r.PASS else _Status(CANNOT_TELL, verdict.actual)

@@ -158,7 +158,9 @@ async def run_check(
 
 
 def _rule_data(rule: Rule, rule_result: RuleResult | None) -> dict[str, str]:
-    return rule_data(rule, *(rule_result.verdict[:2] if rule_result else (r.NOT_RUN, "")))
+    if rule_result is None:
+        return rule_data(rule, r.NOT_RUN, "")
+    return rule_data(rule, rule_result.verdict.status, rule_result.verdict.actual, rule_result.severity)
 
 
 def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding | None:
@@ -168,7 +170,7 @@ def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding
     rule, verdict = rule_result.rule, rule_result.verdict
     return Finding(
         rule.name,
-        rule.severity,
+        rule_result.severity,
         verdict.actual,
         rule_result.session_result.script,
         rule_result.session_result.transcript,
@@ -185,6 +187,6 @@ def _finding_data(request: CheckRequest, rule_result: RuleResult, finding: Findi
     if finding is not None:
         return finding.to_data(repeat)
     return {
-        "id": rule.name, "rule": rule.name, "severity": rule.severity, "actual": rule_result.verdict.actual,
+        "id": rule.name, "rule": rule.name, "severity": rule_result.severity, "actual": rule_result.verdict.actual,
         "reproducibility": rule_result.reproducibility, "hits": 1, "file": "", "dialogue": [], "repeat": repeat,
     }  # fmt: skip

@@ -8,14 +8,21 @@ which cases end, and how many run at the same time, therefore change nothing. Ca
 cause form one suspect; the case with the lowest number represents it.
 
 While cases run, a health check runs the unchanged scenario at a fixed interval. Its latency is that of a well-behaved
-client, and its failure shows that the target died. Then no more cases begin, and the cases that were cut off are the
-candidates for the crash.
+client, and its failure shows that the target died. If nobody starts it again, no more cases begin.
 
-After the last case, the suspects are confirmed and shrunk, one after the other (`fuzz.confirmation`).
+A target that dies cuts off all its sessions. What the rules say of their ends waits until it is known whether it died
+(`fuzz.losses`). After the last case, the cases that were cut off at the same moment run again, to find the one that kills
+the target (`fuzz.crash_search`). One crash is one finding, and nothing else is reported of the sessions that it cut off. If
+the target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first
+(`fuzz.crashes`).
+
+Then the other suspects are confirmed and shrunk, one after the other (`fuzz.confirmation`).
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,14 +31,19 @@ from typing import Protocol
 
 import trio
 
+from smtpbench.engine import api
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
+from smtpbench.fuzz.crash_search import CrashSearch
+from smtpbench.fuzz.crashes import MAX_CANDIDATES, CrashFindings
+from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
 from smtpbench.fuzz.mutation import Mutation, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.strategies import cases
-from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect
-from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, NumberedResult, TargetHealth
+from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats
+from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, TargetHealth
+from smtpbench.rules import rule as r
+from smtpbench.rules.crash import is_cut_off
 from smtpbench.rules.discover import is_silent, silence_text
-from smtpbench.rules.reply_tracker import Violation
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session.dialogue import Dialogue
@@ -119,14 +131,17 @@ class Campaign:
         self._plan = plan
         self._oracle = Oracle(target_info, strict=plan.strict)
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
-        self._health = TargetHealth(baseline, self._with_end(script.steps))
+        self._losses = Losses(script)
+        self._health = TargetHealth(baseline, self._with_end(script.steps), self._losses.refuse)
         self._slow_ns = _MIN_SLOW_NS
-        self._cut_off: list[NumberedResult] = []
+        self._latest: deque[CutOffCase] = deque(maxlen=max(MAX_CANDIDATES, plan.connections))
         self._running = 0
         self._wake_at = 0
         self._wake = trio.Event()
         duration_ns = plan.duration_ns
         self.stats = CampaignStats(plan.cases, None if duration_ns is None else duration_ns / NS_PER_S)
+        search = CrashSearch(baseline, self._health, script)
+        self._crashes = CrashFindings(self.stats, script, search, self._health, self._losses, self._latest, plan.shrink_s)
         self.stop = trio.Event()
 
     async def run(self, report_progress: Callable[[CampaignStats], None] = lambda stats: None) -> CampaignStats:
@@ -146,9 +161,7 @@ class Campaign:
             await self._run_cases(nursery)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
-        self.stats.target_gone = self._health.gone
-        if self.stats.target_gone:
-            await self._add_crash()
+        await self._crashes.find(self._slow_ns)
         await self._confirm_suspects(report_progress)
         return self.stats
 
@@ -215,17 +228,23 @@ class Campaign:
         self, nursery: trio.Nursery, number: int, session_result: SessionResult, *peer_results: SessionResult
     ) -> None:
         dialogue = Dialogue.of(session_result.transcript)
-        self.stats.add(number, session_result, self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results))
+        violations = self._oracle.evaluate(session_result, dialogue, self._slow_ns, peer_results)
+        case = CutOffCase(number, session_result, [violation for violation in violations if violation.rule in END_RULES])
+        if dialogue.greeted:
+            self._latest.append(case._replace(violations=()))
+        if is_cut_off(dialogue):  # what is wrong with its end depends on whether the target died
+            violations = [violation for violation in violations if violation.rule not in END_RULES]
+            self._losses.add(case)
+        self.stats.add(number, session_result, violations)
         self.stats.run += 1
         self.stats.answered += not is_silent(dialogue)
         assert isinstance(session_result.session, TrackedSession)
         self.stats.verbs |= session_result.session.tracker.answered
+        if dialogue.end_reason == api.CONNECT_REFUSED:
+            self._losses.refuse(case.end_ns)
         if not dialogue.greeted and not nursery.cancel_scope.cancel_called:
             nursery.start_soon(self._check_health_and_release)
             return
-        if dialogue.closed_without_221 and not dialogue.closed_with_reply:
-            self._cut_off.append((number, session_result))
-            del self._cut_off[: -2 * self._plan.connections]
         self._release_connection()
 
     async def _check_health_and_release(self) -> None:
@@ -249,19 +268,9 @@ class Campaign:
             self.stats.elapsed_s = trio.current_time() - started_s
             report_progress(self.stats)
             await self._health.check()
+            self._crashes.settle(time.monotonic_ns())
 
     # -- confirmation ----------------------------------------------------------------------------------------------
-
-    async def _add_crash(self) -> None:
-        candidates = await self._health.find_crashing_case(self._cut_off)
-        if not candidates:
-            return
-        likeliest, *others = candidates
-        self.stats.crash_candidates = [session_result for _, session_result in others]
-        violation = Violation(
-            "health", "the target is gone: it closed this session and gave no greeting afterwards", "the target is gone"
-        )
-        self.stats.suspects["health", violation.cause] = Suspect(*likeliest, violation)
 
     async def _apply_controls(self) -> None:
         """Replace suspects whose control shows another cause. Several may turn out to be the same."""
@@ -282,12 +291,15 @@ class Campaign:
                 del suspects[key]  # several causes are possible, and one of them is a suspect of its own
         if not self.stats.target_gone:
             await self._apply_controls()
+        crashed = any(suspect.violation.severity == r.CRASH for suspect in suspects.values())
         for key, suspect in list(suspects.items()):
             report_progress(self.stats)
-            if not self.stats.target_gone:
+            if not (self.stats.target_gone or suspect.tried or suspect.unproved):
                 await self._confirmation.confirm(key, suspect, self._slow_ns)
-                if not suspect.seen and key[1].startswith(SLOW):
-                    del suspects[key]  # slow because of the load that the campaign itself makes
+                slow = key[1].startswith(SLOW)  # because of the load that the campaign itself makes
+                cut_off = key[0] in END_RULES and crashed  # because another session killed the target
+                if not suspect.seen and (slow or cut_off):
+                    del suspects[key]
                     continue
             self.stats.confirmed += 1
         report_progress(self.stats)

@@ -136,9 +136,8 @@ class Confirmation:
         return None
 
     async def _shrink(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
-        steps = suspect.session_result.script.steps
-        quit_steps = [step for step in steps[-2:-1] if step.wire == b"QUIT\r\n"]
-        without_end = replace_steps(self._scenario, steps[: -1 - len(quit_steps)])
+        steps, quit_steps = split_end(suspect.session_result.script.steps)
+        without_end = replace_steps(self._scenario, steps)
 
         async def shows_violation(script: Script) -> bool:
             # while shrinking, a hang is cut short: only its final repetition waits for the whole time limit
@@ -168,6 +167,12 @@ class Confirmation:
             if (await self.reproduce(script, slow_ns)).find(key) is None:
                 return False
         return True
+
+
+def split_end(steps: Sequence[Step]) -> tuple[Sequence[Step], Sequence[Step]]:
+    """Return the steps of a case without the end that all cases have, and QUIT where that end has one."""
+    quit_steps = [step for step in steps[-2:-1] if step.wire == b"QUIT\r\n"]
+    return steps[: -1 - len(quit_steps)], quit_steps
 
 
 def _append(script: Script, *steps: Step) -> Script:

@@ -94,7 +94,7 @@ class Oracle:
             slow_ns = max(slow_ns, _SLOW_NOOP_FACTOR * self._target_info.noop_ns)
         if wait_ns > slow_ns and refusals <= _TOLERATED_REFUSALS:
             actual = f"the reply after {verb} took {wait_ns / 1e6:.0f} ms"
-            violations.append(Violation("health", actual, f"{SLOW}{verb}"))
+            violations.append(Violation("health", actual, f"{SLOW}{verb}", r.SECURITY))  # it did reply
         return violations
 
     def _evaluate_invariants(self, rules: Sequence[Rule], dialogue: Dialogue) -> list[Violation]:

@@ -25,7 +25,7 @@ from smtpbench.measure.result import common_sections, latency_section, versions
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover, reach
 from smtpbench.rules.divergence import DIVERGENCE
-from smtpbench.rules.finding import Finding, circumstances, rule_data, target_data
+from smtpbench.rules.finding import SHOWN_OCTETS, Finding, circumstances, rule_data, target_data
 from smtpbench.rules.register import BY_NAME, RULES
 from smtpbench.rules.reply_tracker import TRACKED_RULES, Violation
 from smtpbench.rules.rule import Rule
@@ -35,6 +35,7 @@ from smtpbench.scenario.load import ScenarioFile
 from smtpbench.session import script as s
 from smtpbench.session.runner import interruptible, session_runner
 from smtpbench.session.script import Script
+from smtpbench.session.transcript import CLIENT
 from smtpbench.smtp.state import BANNER
 from smtpbench.target import Access
 from smtpbench.text import visible
@@ -156,13 +157,13 @@ async def fuzz_target(
             drain_recorders()
             suspects = stats.suspects.values()
             findings = [
-                _build_finding(suspect, about, repeated=bool(suspect.tried) or stats.target_gone) for suspect in suspects
+                _build_finding(suspect, about, repeated=bool(suspect.tried) or suspect.unproved or stats.target_gone)
+                for suspect in suspects
             ]
-            crash = Violation("health", "this session may have crashed the target", "the target is gone")
-            candidates = [_build_finding(Suspect(-1, candidate, crash), about) for candidate in stats.crash_candidates]
+            candidates = _build_candidates(stats, about)
             findings.sort(key=lambda finding: (r.SEVERITIES.index(finding.severity), finding.id))
             result = {
-                **_campaign_data(request, stats, findings, partial(_untested, target_info, stats.verbs)),
+                **_campaign_data(request, stats, findings, candidates, partial(_untested, target_info, stats.verbs)),
                 "started": started.isoformat(timespec="seconds"),
                 "outcome": "interrupted" if stopped else "complete",
                 "target": target_data(url, target_info, banner) | {"gone": stats.target_gone},
@@ -239,7 +240,7 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool
     rule = BY_NAME.get(suspect.violation.rule, DIVERGENCE)
     return Finding(
         rule.name,
-        rule.severity,
+        suspect.violation.severity or rule.severity,
         suspect.violation.actual,
         suspect.session_result.script,
         suspect.session_result.transcript,
@@ -249,6 +250,19 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool
         cause=suspect.violation.cause,
         about=about,
     )
+
+
+def _build_candidates(stats: CampaignStats, about: Mapping[str, Any]) -> list[Finding]:
+    """Return the cases that may have crashed the target, besides the one among the findings, the likeliest first."""
+    total = 1 + len(stats.crash_candidates)
+    unproved = next((suspect for suspect in stats.suspects.values() if suspect.unproved), None)
+    severity, cause = ("", "") if unproved is None else (unproved.violation.severity, unproved.violation.cause)
+    candidates = []
+    for rank, session_result in enumerate(stats.crash_candidates, 2):
+        actual = f"number {rank} of {total} sessions that may have crashed the target, the likeliest first; not proved"
+        suspect = Suspect(-1, session_result, Violation("health", actual, cause, severity), unproved=True)
+        candidates.append(_build_finding(suspect, about))
+    return candidates
 
 
 #: Beginning of the name of a rule → the verb that must have had a reply; any reply will do for other rules.
@@ -271,16 +285,20 @@ def _untested(target_info: TargetInfo, verbs: Set[str], rule: Rule) -> str:
 
 
 def _campaign_data(
-    request: FuzzRequest, stats: CampaignStats, findings: Sequence[Finding], untested: Callable[[Rule], str]
+    request: FuzzRequest,
+    stats: CampaignStats,
+    findings: Sequence[Finding],
+    candidates: Sequence[Finding],
+    untested: Callable[[Rule], str],
 ) -> dict[str, Any]:
     """Return the part of the result about cases, rules and findings."""
-    actual_by_rule: Mapping[str, str] = {finding.rule: finding.actual for finding in reversed(findings)}
+    first_of: Mapping[str, Finding] = {finding.rule: finding for finding in reversed(findings)}
     rules = (*RULES, DIVERGENCE) if request.peer else RULES
     evaluated = {DIVERGENCE.name} | {rule.name for rule in RULES if rule.invariant is not None} | TRACKED_RULES
 
-    def verdict_of(rule: Rule) -> tuple[str, str]:
-        if rule.name in actual_by_rule:
-            return r.VIOLATED, actual_by_rule[rule.name]
+    def verdict_of(rule: Rule) -> tuple[str, str] | tuple[str, str, str]:
+        if rule.name in first_of:
+            return r.VIOLATED, first_of[rule.name].actual, first_of[rule.name].severity
         if rule.name not in evaluated or not stats.run:
             return r.NOT_RUN, ""
         reason = untested(rule)
@@ -309,4 +327,13 @@ def _campaign_data(
             | {"known": _is_known(request.known, finding)}
             for finding in findings
         ],
+        "candidates": [
+            {"id": candidate.id, "file": f"candidates/{candidate.id}.yaml", "last_sent": _last_line_sent(candidate)}
+            for candidate in candidates
+        ],
     }
+
+
+def _last_line_sent(finding: Finding) -> str:
+    sent = [entry.data for entry in finding.transcript.entries if entry.who == CLIENT]
+    return visible(sent[-1], SHOWN_OCTETS) if sent else ""

@@ -33,7 +33,11 @@ ShowsViolation = Callable[[Script], Awaitable[bool]]
 
 
 async def shrink(
-    script: Script, shows_violation: ShowsViolation, budget_s: float, indivisible: Collection[object] = ()
+    script: Script,
+    shows_violation: ShowsViolation,
+    budget_s: float,
+    indivisible: Collection[object] = (),
+    concurrency: int = _CONCURRENT_ATTEMPTS,
 ) -> Script:
     """Return the smallest script found that still shows the violation.
 
@@ -42,12 +46,13 @@ async def shrink(
         shows_violation: Runs a script and returns whether the violation shows.
         budget_s: Time limit, seconds.
         indivisible: Octets of steps that are kept or removed as a whole: lines that the scenario's author wrote.
+        concurrency: Attempts at the same time.
     """
     best, attempts = script, 0
     with trio.move_on_after(budget_s):
         candidates = smaller_steps(best.steps, indivisible)
         while attempts < MAX_ATTEMPTS:
-            batch_size = min(_CONCURRENT_ATTEMPTS, MAX_ATTEMPTS - attempts)
+            batch_size = min(concurrency, MAX_ATTEMPTS - attempts)
             batch = [replace_steps(best, steps) for steps in islice(candidates, batch_size)]
             if not batch:
                 break

@@ -29,6 +29,7 @@ class Suspect:
         hits: Cases with this key.
         seen: Repetitions that showed the violation again.
         tried: Repetitions.
+        unproved: The target died, and no repetition shows that this case is the cause.
     """
 
     number: int
@@ -37,10 +38,13 @@ class Suspect:
     hits: int = 1
     seen: int = 0
     tried: int = 0
+    unproved: bool = False
 
     @property
     def reproducibility(self) -> str:
-        """Return `3 of 3, deterministic`, `1 of 3, flaky` or `0 of 3, load-only`."""
+        """Return `3 of 3, deterministic`, `1 of 3, flaky`, `0 of 3, load-only`, or why there is none."""
+        if self.unproved:
+            return "1 of 1, not proved"
         if not self.tried:
             return "1 of 1, the target is gone"
         kind = "deterministic" if self.seen == self.tried else "flaky" if self.seen else "load-only"
@@ -64,7 +68,7 @@ class CampaignStats:
         suspects: Suspects so far.
         confirmed: Suspects that were repeated and shrunk, in the phase CONFIRMATION.
         target_gone: Whether the target died.
-        crash_candidates: Cases that may have crashed the target, besides the one among the suspects.
+        crash_candidates: Cases that may have crashed the target, besides the one among the suspects, the likeliest first.
     """
 
     cases_limit: int = 0

@@ -1,38 +1,25 @@
-"""Watching a target while it is fuzzed: health checks, and which case crashed it.
+"""Watching a target while it is fuzzed: does it still greet?
 
-Theory of operation
-===================
-
-A health check runs the unchanged scenario at a fixed interval. A target that gives no greeting in two checks in a row is
-gone, and the campaign generates no more cases.
-
-The cases that the target cut off shortly before are ranked. The case that most likely crashed it sent something that is not
-part of the scenario, and sent it last. Where a supervisor restarts the target, the ranked cases run again one by one until
-one of them ends the target again.
+A health check runs the unchanged scenario at a fixed interval. A target that gives no greeting in two checks in a row has
+`RESTART_TIMEOUT_S` to come back, because a supervisor may start it again. After that it is gone, and the campaign generates
+no more cases.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import trio
 
-from smtpbench.rules.discover import EXIT_DELAY_S, SLOW_GREETING_NS
+from smtpbench.engine import api
+from smtpbench.rules.discover import EXIT_DELAY_S, RESTART_POLL_S, RESTART_TIMEOUT_S, SLOW_GREETING_NS
 from smtpbench.rules.tracked_session import TrackedSession
-from smtpbench.session.runner import SessionResult, SessionRunner
+from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.runner import SessionRunner
 from smtpbench.session.script import Script
-from smtpbench.session.transcript import CLIENT
-from smtpbench.units import NS_PER_S
 
 #: Time between two health checks, seconds.
 HEALTH_CHECK_INTERVAL_S = 0.25
-#: Time for a supervisor to restart the target, seconds.
-_RESTART_TIMEOUT_S = 3.0
-#: Cases to keep besides the likeliest one.
-_MAX_CANDIDATES = 10
-
-#: Number of a case, and its session.
-NumberedResult = tuple[int, SessionResult]
 
 
 class TargetHealth:
@@ -41,59 +28,51 @@ class TargetHealth:
     Args:
         runner: Runs the health checks, which are measured apart from the cases.
         script: The scenario, unchanged.
+        on_refused: Called with the time where a connection is refused, nanoseconds of the engine's clock.
 
     Attributes:
-        gone: Whether the target died.
+        gone: Whether the target died, or stopped to greet.
+        hung: Whether it accepts connections and does not greet.
     """
 
-    def __init__(self, runner: SessionRunner, script: Script) -> None:
+    def __init__(
+        self, runner: SessionRunner, script: Script, on_refused: Callable[[int], None] = lambda now_ns: None
+    ) -> None:
         self._runner = runner
         self._script = script
+        self._on_refused = on_refused
         self._lock = trio.Lock()
         self.gone = False
+        self.hung = False
 
     async def check(self) -> None:
         """Run a health check, and a second, more patient one if the first fails: a process takes a moment to exit."""
         async with self._lock:
-            if self.gone or await self._greets():
+            if self.gone or await self.greets():
                 return
             await trio.sleep(EXIT_DELAY_S)
-            self.gone = not await self._greets(SLOW_GREETING_NS)
+            if not await self.greets(SLOW_GREETING_NS):
+                await self._wait()
 
-    async def find_crashing_case(self, cut_off: Sequence[NumberedResult]) -> list[NumberedResult]:
-        """Return the cases that may have crashed the target, the likeliest first.
+    async def wait_until_back(self) -> bool:
+        """Wait for a target that died to greet again. Return False, and set `gone`, if it does not in time."""
+        async with self._lock:
+            if not self.gone:
+                await self._wait()
+            return not self.gone
 
-        Args:
-            cut_off: Cases that the target cut off. Those of its last second are considered.
-        """
-        if not cut_off:
-            return []
-        end_ns = max(session_result.transcript.entries[-1].at_ns for _, session_result in cut_off)
-        recent = [case for case in cut_off if case[1].transcript.entries[-1].at_ns > end_ns - NS_PER_S]
-        candidates = sorted(recent, key=self._likelihood, reverse=True)[: _MAX_CANDIDATES + 1]
-        if await self._restarted():
-            for number, session_result in candidates:
-                await self._runner.run(session_result.script, TrackedSession)
-                await trio.sleep(EXIT_DELAY_S)
-                if not await self._greets():
-                    return [(number, session_result)]
-        return candidates
+    async def greets(self, timeout_ns: int | None = None) -> bool:
+        """Return whether the target greets a new connection."""
+        transcript = (await self._runner.run(self._script, TrackedSession, timeout_ns)).transcript
+        end_reason = Dialogue.of(transcript).end_reason
+        self.hung = end_reason == api.TIMEOUT
+        if end_reason == api.CONNECT_REFUSED:
+            self._on_refused(transcript.entries[-1].at_ns)
+        return bool(transcript.received())
 
-    def _likelihood(self, case: NumberedResult) -> tuple[bool, bool, int]:
-        entries = case[1].transcript.entries[:-1]
-        last = max((entry for entry in entries if entry.who == CLIENT), key=lambda entry: entry.at_ns, default=None)
-        if last is None:
-            return False, False, 0
-        is_scenario = last.data == b"QUIT\r\n" or any(last.data == step.wire for step in self._script.steps)
-        return entries[-1] is last, not is_scenario, last.at_ns
-
-    async def _restarted(self) -> bool:
-        with trio.move_on_after(_RESTART_TIMEOUT_S):
-            while not await self._greets():  # noqa: ASYNC110  (no event tells of another process)
-                await trio.sleep(EXIT_DELAY_S)
-            return True
-        return False
-
-    async def _greets(self, timeout_ns: int | None = None) -> bool:
-        session_result = await self._runner.run(self._script, TrackedSession, timeout_ns)
-        return bool(session_result.transcript.received())
+    async def _wait(self) -> None:
+        with trio.move_on_after(RESTART_TIMEOUT_S):
+            while not await self.greets():  # noqa: ASYNC110  (no event tells of another process)
+                await trio.sleep(RESTART_POLL_S)
+            return
+        self.gone = True

@@ -47,6 +47,9 @@ from typing import Any, Final
 
 from smtpbench.threshold import COUNT, SHARE, TIME, Metric
 
+#: Severities of rules that make a candidate worse.
+_FAILING_SEVERITIES: Final = frozenset({"crash", "hang", "security", "violation"})
+
 RESAMPLES: Final = 4000
 #: Fewer repeats than this give no verdict.
 MIN_REPEATS: Final = 5
@@ -319,6 +322,6 @@ def is_worse(entry: Mapping[str, Any]) -> bool:
 
 def any_worse(result: Mapping[str, Any]) -> bool:
     """Return whether a candidate is worse than the baseline in a metric, or breaks a rule that the baseline keeps."""
-    severe = [entry for entry in result["rule_differences"] if entry["severity"] in ("security", "violation")]
+    severe = [entry for entry in result["rule_differences"] if entry["severity"] in _FAILING_SEVERITIES]
     new_violation = any(next(iter(entry["verdicts"].values())) != "violation" for entry in severe)
     return new_violation or any(map(is_worse, result["differences"]))

@@ -471,6 +471,7 @@ RULES = (
         probe=_overlong_line_scripts,
         evaluate=_evaluate_overlong_lines,
         exclusive=True,
+        allows_close=True,
     ),
     Rule(
         "R50",
@@ -495,6 +496,7 @@ RULES = (
         probe=_oversize_scripts,
         evaluate=_evaluate_oversize,
         exclusive=True,
+        allows_close=True,
     ),
     Rule(
         "R61",

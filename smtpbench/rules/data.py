@@ -185,6 +185,7 @@ RULES = (
         needs=("recipient",),
         probe=_confusing_text_scripts,
         evaluate=_evaluate_text_not_executed,
+        allows_close=True,
     ),
     Rule(
         "R82",

@@ -16,6 +16,7 @@ from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import probe_steps
 from smtpbench.rules.end_reason import describe_end
+from smtpbench.rules.rule import CRASH, HANG
 from smtpbench.rules.target_info import TargetInfo, keywords
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
@@ -28,6 +29,9 @@ from smtpbench.units import NS_PER_S
 RECIPIENTS = ("user@recipient.example", "Postmaster", "postmaster@localhost", "test@example.com", "root@localhost")
 #: Wait before a health check: a process takes a moment to exit.
 EXIT_DELAY_S = 0.3
+#: Time for a supervisor to restart a server, seconds, and time between two attempts to connect.
+RESTART_TIMEOUT_S = 3.0
+RESTART_POLL_S = 0.05
 #: How long a health check waits for the greeting of a server that may be slow.
 SLOW_GREETING_NS = 10 * NS_PER_S
 #: Why nothing can be said about a rule once the target is gone.
@@ -82,22 +86,26 @@ async def is_greeting(runner: SessionRunner, target_info: TargetInfo) -> bool:
     return (await _run_steps(runner, target_info)).greeted
 
 
-async def _is_slow_greeting(runner: SessionRunner, target_info: TargetInfo) -> bool:
-    """Return whether the server greets a new connection, even if it is slow. Who accepts no connection is gone at once."""
-    script = probe_steps.script(target_info, probe_steps.hello(target_info), quiet_period=False)
-    session_result = await runner.run(script, timeout_ns=SLOW_GREETING_NS)
-    return Dialogue.of(session_result.transcript).greeted
-
-
-async def is_alive(runner: SessionRunner, target_info: TargetInfo) -> bool:
-    """Return whether the server still greets after a session that may have crashed it.
+async def outage(runner: SessionRunner, target_info: TargetInfo) -> str:
+    """Return what happened to a server that no longer greets after a session: CRASH or HANG. Empty if it greets.
 
     Two attempts, each after a delay. The second waits longer: a server may be busy with what the session sent.
     """
-    for greets in (is_greeting, _is_slow_greeting):
-        await trio.sleep(EXIT_DELAY_S)
-        if await greets(runner, target_info):
-            return True
+    await trio.sleep(EXIT_DELAY_S)
+    if await is_greeting(runner, target_info):
+        return ""
+    await trio.sleep(EXIT_DELAY_S)
+    script = probe_steps.script(target_info, probe_steps.hello(target_info), quiet_period=False)
+    dialogue = Dialogue.of((await runner.run(script, timeout_ns=SLOW_GREETING_NS)).transcript)
+    return "" if dialogue.greeted else HANG if dialogue.end_reason == api.TIMEOUT else CRASH
+
+
+async def wait_until_back(runner: SessionRunner, target_info: TargetInfo) -> bool:
+    """Wait for a server that died to greet again, as a supervisor may start it. Return False if it does not in time."""
+    with trio.move_on_after(RESTART_TIMEOUT_S):
+        while not await is_greeting(runner, target_info):  # noqa: ASYNC110  (no event tells of another process)
+            await trio.sleep(RESTART_POLL_S)
+        return True
     return False
 
 

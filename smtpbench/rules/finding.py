@@ -41,7 +41,7 @@ class Finding:
 
     Attributes:
         rule: Name of the rule.
-        severity: Severity of the rule.
+        severity: Severity of the violation.
         actual: What the server did.
         script: What the session sent.
         transcript: What was sent and received.
@@ -156,10 +156,10 @@ def _banner_text(banner: Reply) -> str:
     return visible(banner.raw.rstrip(b"\r\n"), SHOWN_OCTETS)
 
 
-def rule_data(rule: Rule, verdict: str, actual: str) -> dict[str, str]:
-    """Return `rules.<name>` of a result."""
+def rule_data(rule: Rule, verdict: str, actual: str, severity: str = "") -> dict[str, str]:
+    """Return `rules.<name>` of a result. `severity` is that of the violation; empty for the rule's."""
     return {
-        "verdict": verdict, "severity": rule.severity, "id": rule.id, "section": rule.section,
+        "verdict": verdict, "severity": severity or rule.severity, "id": rule.id, "section": rule.section,
         "requirement": rule.requirement, "expected": rule.expected, "actual": actual,
     }  # fmt: skip
 

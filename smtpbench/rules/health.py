@@ -2,6 +2,8 @@
 
 RFC 5321 has no rule "do not crash". It requires a reply to every command (§4.2), and allows a server to end a session only
 after QUIT, with 421, or after a time-out (§3.8). Real servers have crashed on input like that of these probes.
+
+The severity of a violation says what happened: `crash` where the server died, `hang` where it stops replying.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def _evaluate_still_replying(target_info: TargetInfo, dialogues: Sequence[Dialog
             what = "an empty message" if last.sent == b".\r\n" else "NOOP"
             previous = dialogue.exchanges[-2]
             where = f" after a reply of {previous.codes[-1]}" if previous.codes else ""
-            return r.violated(f"the server did not reply to {what}{where}", dialogue_index)
+            return r.violated(f"the server did not reply to {what}{where}", dialogue_index, r.HANG)
     return r.PASSED
 
 
@@ -60,11 +62,12 @@ RULES = (
         "R81",
         "health",
         "RFC 5321 §3.8",
-        r.SECURITY,
+        r.CRASH,
         "Whatever a client sends, the server replies or closes the connection, and continues to serve other clients.",
         "a reply to every command, and a greeting for the next client",
         probe=_crash_scripts,
         evaluate=_evaluate_still_replying,
         exclusive=True,
+        allows_close=True,
     ),
 )

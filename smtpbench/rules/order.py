@@ -542,6 +542,7 @@ RULES = (
         probe=_malformed_line_scripts,
         evaluate=r.always_passed,
         invariant=_find_close_without_421,
+        allows_close=True,
     ),
     Rule(
         "R33",

@@ -169,7 +169,7 @@ def data_accepted(dialogue: Dialogue) -> bool:
 def no_reply_text(dialogue: Dialogue) -> str:
     """Return why the server cannot be judged by a dialogue: it did not reply. Empty if it replied.
 
-    QUIT ends every probe and is not what a probe tests. A server may also close the connection in place of a reply.
+    QUIT ends every probe and is not what a probe tests. What a closed connection means, `rules.tested` decides.
     """
     first, *sent = dialogue.exchanges
     if not sent:

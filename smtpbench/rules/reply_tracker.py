@@ -20,17 +20,19 @@ BDAT. From there on the tracker is `lenient`, and reports no violations of numbe
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections import deque
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from smtpbench.engine import api
-from smtpbench.session.dialogue import CLOSING_CODES, HALF_CLOSE_EVENT, TLS_EVENT, Dialogue
-from smtpbench.session.transcript import CLIENT, SERVER, Transcript
+from smtpbench.rules.rule import HANG
+from smtpbench.session.dialogue import CLOSING_CODES, Dialogue
 from smtpbench.smtp import command as c
 from smtpbench.smtp import state
 from smtpbench.smtp.command import Refusal
-from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, Reply, ReplyReader
+from smtpbench.smtp.reply import MAX_KEPT_REPLY_BYTES, Reply
 from smtpbench.text import plural
 
 _END: Final = b"\r\n.\r\n"
@@ -76,18 +78,27 @@ class Violation(NamedTuple):
         rule: Name of the rule.
         actual: What the server did.
         cause: Tells it from other violations of the same rule.
+        severity: Severity of the violation; empty for that of the rule.
     """
 
     rule: str
     actual: str
     cause: str
+    severity: str = ""
 
 
 class _ReplyDue(NamedTuple):
-    """A reply that the server owes, and the line or text that it answers."""
+    """A reply that the server owes.
+
+    Attributes:
+        verb: Verb or event.
+        line: The line or text that it answers.
+        write: Number of the write that completed this line or text; -1 for the connection itself.
+    """
 
     verb: str
     line: bytes
+    write: int = -1
 
 
 class ReplyTracker:
@@ -98,6 +109,8 @@ class ReplyTracker:
 
     Attributes:
         violations: Violations so far.
+        write_answered: Number of the write that the latest reply answers, from 0; -1 if it answers none, or if that cannot
+            be told.
         answered: Verbs and events (`state.MESSAGE`) that had a reply with a code.
         lenient: Whether the replies can no longer be predicted, so that no further violations are reported.
     """
@@ -108,6 +121,8 @@ class ReplyTracker:
         self._mode = "greeting"
         self._buffer = b""
         self._text = b""
+        self._sent_bytes = 0
+        self._write_ends: list[int] = []
         self._replies_due: deque[_ReplyDue] = deque([_ReplyDue(state.BANNER, b"")])
         self._blocked = True
         self._quit_accepted = False
@@ -128,6 +143,7 @@ class ReplyTracker:
         self._tls = False
         self._answered_in_tls = False
         self.lenient = False
+        self.write_answered = -1
         self.violations: list[Violation] = []
         self.answered: set[str] = set()
 
@@ -135,6 +151,11 @@ class ReplyTracker:
     def replies_due(self) -> int:
         """Return the number of replies that the server owes."""
         return len(self._replies_due)
+
+    @property
+    def next_due(self) -> str:
+        """Return the verb or event whose reply is due next; empty if none is due, or if that cannot be told."""
+        return self._replies_due[0].verb if self._replies_due and not self.lenient else ""
 
     @property
     def balanced(self) -> bool:
@@ -148,6 +169,8 @@ class ReplyTracker:
         if self._mode == "greeting":
             self.lenient = True  # a client must wait for the greeting (RFC 5321 §4.3.1)
         self._buffer += octets
+        self._sent_bytes += len(octets)
+        self._write_ends.append(self._sent_bytes)
         self._parse()
 
     def half_closed(self) -> None:
@@ -158,6 +181,11 @@ class ReplyTracker:
         """The TLS handshake is complete."""
         self._tls, self._buffer, self._blocked, self._handshake_due = True, b"", False, False
         self._state = state.GREETED if self._state != state.CONNECTED else self._state
+
+    def _expect_reply(self, verb: str, line: bytes) -> None:
+        """Record that the server owes a reply to what was parsed last."""
+        write = bisect_left(self._write_ends, self._sent_bytes - len(self._buffer))
+        self._replies_due.append(_ReplyDue(verb, line, write))
 
     def _parse(self) -> None:
         while self._buffer and not (self._blocked or self.lenient or self._quit_accepted):
@@ -180,7 +208,7 @@ class ReplyTracker:
         self._buffer, self._text = self._text[stop:], self._text[:stop]
         self._mode = "command"
         for _ in range(max(1, self._recipients_accepted) if self._lmtp else 1):
-            self._replies_due.append(_ReplyDue(state.MESSAGE, self._text))
+            self._expect_reply(state.MESSAGE, self._text)
         self._blocked = True
         return True
 
@@ -193,7 +221,7 @@ class ReplyTracker:
         self._mode = "command"
         verb = state.MESSAGE if self._chunk_last and self._state in (state.RCPT, state.BDAT) else "BDAT"
         for _ in range(max(1, self._recipients_accepted) if self._lmtp and verb == state.MESSAGE else 1):
-            self._replies_due.append(_ReplyDue(verb, self._chunk_line))
+            self._expect_reply(verb, self._chunk_line)
         return True
 
     def _parse_line(self) -> bool:
@@ -207,7 +235,7 @@ class ReplyTracker:
         line, self._buffer = self._buffer[:end], self._buffer[end:]
         if self._mode == "sasl":
             self._mode, self._blocked = "command", True
-            self._replies_due.append(_ReplyDue("AUTH", line))
+            self._expect_reply("AUTH", line)
             return True
         verb = _verb_of_line(line)
         if verb is None:
@@ -215,7 +243,7 @@ class ReplyTracker:
             return False
         if verb == "BDAT":
             return self._begin_chunk(line)
-        self._replies_due.append(_ReplyDue(verb, line))
+        self._expect_reply(verb, line)
         self._blocked = verb in _BLOCKING
         return True
 
@@ -237,6 +265,7 @@ class ReplyTracker:
         Returns:
             The verb or event that it answers; empty if nothing asked for it, or if that cannot be told.
         """
+        self.write_answered = -1
         if self.lenient or self._closed or self._handshake_due:
             self.lenient = self.lenient or self._handshake_due  # octets in place of a handshake are not replies
             self._replies_due.clear()
@@ -258,6 +287,7 @@ class ReplyTracker:
             self.lenient = True
             self._replies_due.clear()
             return ""
+        self.write_answered = due.write
         if reply.code:
             self.answered.add(due.verb)
         self._check_order(due, reply.code)
@@ -357,8 +387,8 @@ class ReplyTracker:
         verb = b"LHLO " if self._lmtp else b"EHLO "
         return line.startswith(verb) and _CLEAN_DOMAIN.fullmatch(line[5:]) is not None
 
-    def _report(self, rule: str, actual: str, cause: str) -> None:
-        self.violations.append(Violation(rule, actual, cause))
+    def _report(self, rule: str, actual: str, cause: str, severity: str = "") -> None:
+        self.violations.append(Violation(rule, actual, cause, severity))
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -370,7 +400,7 @@ class ReplyTracker:
             endless: The session was ended because a reply had no end.
         """
         if endless:
-            self._report("health", "the server sent a reply without an end", "a reply without an end")
+            self._report("health", "the server sent a reply without an end", "a reply without an end", HANG)
         if self.lenient:
             return
         closed_by_server = end_reason in (api.CLOSED, api.CONNECTION_RESET)
@@ -395,7 +425,8 @@ class ReplyTracker:
             verb = self._replies_due[0].verb
             name = verb if verb in c.EXPECTED or verb in (state.MESSAGE, state.BANNER) else "an unknown command"
             what = {state.MESSAGE: "the end of the message text", state.BANNER: "the connection"}.get(verb, name)
-            self._report("health", f"the server did not reply to {what} in state {self._state!r}", f"no reply to {name}")
+            actual = f"the server did not reply to {what} in state {self._state!r}"
+            self._report("health", actual, f"no reply to {name}", HANG)
 
     def _extra_reply_violation(self, actual: str) -> Violation:
         if not (self._extra_in_text or self._extra_text):
@@ -462,40 +493,72 @@ def _server_state_after(at: state.State, verb: str, code: int) -> state.State:
     return state.after(at, verb, code)
 
 
-def verbs_answered(dialogue: Dialogue, *, lmtp: bool = False) -> list[str]:
-    """Return for each reply of a dialogue the verb or event that it answers, as `ReplyTracker.received` does."""
-    tracker, tls, verbs = ReplyTracker(lmtp=lmtp), False, []
+class TrackedDialogue(NamedTuple):
+    """What a tracker says of a whole dialogue.
 
-    def follow(in_tls: bool) -> None:
+    Attributes:
+        tracker: The tracker, after the end of the session.
+        verbs: For each reply the verb or event that it answers, as `ReplyTracker.received` returns it.
+        writes: For each reply the index of the exchange whose octets it answers; -1 if that cannot be told.
+    """
+
+    tracker: ReplyTracker
+    verbs: list[str]
+    writes: list[int]
+
+
+def track(dialogue: Dialogue, *, lmtp: bool = False) -> TrackedDialogue:
+    """Follow a whole dialogue with a tracker."""
+    tracker, tls = ReplyTracker(lmtp=lmtp), False
+    verbs, writes, exchange_of_write = list[str](), list[int](), list[int]()
+
+    def follow_tls(in_tls: bool) -> None:
         nonlocal tls
         if in_tls and not tls:
             tls = True
             tracker.tls_started()
 
-    for exchange in dialogue.exchanges:
-        follow(exchange.tls)
+    for index, exchange in enumerate(dialogue.exchanges):
+        follow_tls(exchange.tls)
         if exchange.sent:
+            exchange_of_write.append(index)
             tracker.sent(exchange.sent)
-        for received in exchange.replies:
-            follow(received.tls)
+        for number, received in enumerate(exchange.replies):
+            if (index, number) == dialogue.half_closed_at:
+                tracker.half_closed()
+            follow_tls(received.tls)
             verbs.append(tracker.received(received.reply))
-    return verbs
-
-
-def find_violations(transcript: Transcript, *, lmtp: bool = False) -> list[Violation]:
-    """Return the violations in a complete transcript."""
-    tracker, reader = ReplyTracker(lmtp=lmtp), ReplyReader(MAX_KEPT_REPLY_BYTES)
-    for entry in transcript.entries:
-        if entry.who == CLIENT:
-            tracker.sent(entry.data)
-        elif entry.who == SERVER:
-            for reply in reader.feed(entry.data):
-                tracker.received(reply)
-        elif entry.data == TLS_EVENT:
-            tracker.tls_started()
-            reader = ReplyReader(MAX_KEPT_REPLY_BYTES)
-        elif entry.data == HALF_CLOSE_EVENT:
+            write = tracker.write_answered
+            writes.append(exchange_of_write[write] if write >= 0 else 0 if verbs[-1] == state.BANNER else -1)
+        if (index, len(exchange.replies)) == dialogue.half_closed_at:
             tracker.half_closed()
-        else:
-            tracker.close(entry.data.decode(), endless=reader.overflow)
-    return tracker.violations
+    tracker.close(dialogue.end_reason, endless=len(dialogue.exchanges[-1].incomplete) > MAX_KEPT_REPLY_BYTES)
+    return TrackedDialogue(tracker, verbs, writes)
+
+
+def verbs_answered(dialogue: Dialogue, *, lmtp: bool = False) -> list[str]:
+    """Return for each reply of a dialogue the verb or event that it answers, as `ReplyTracker.received` does."""
+    return track(dialogue, lmtp=lmtp).verbs
+
+
+def match_replies(dialogue: Dialogue, *, lmtp: bool = False) -> Dialogue:
+    """Return a dialogue in which each reply stands with the write that it answers.
+
+    A reply that came after a later write moves to its own one. If the server sent too few replies or too many, nobody can
+    tell which is missing, and all stay where they came.
+    """
+    tracked = track(dialogue, lmtp=lmtp)
+    if not tracked.tracker.balanced:
+        return dialogue
+    matched = [replace(exchange, replies=[]) for exchange in dialogue.exchanges]
+    places = iter(tracked.writes)
+    for index, exchange in enumerate(dialogue.exchanges):
+        for received in exchange.replies:
+            write = next(places)
+            matched[write if write >= 0 else index].replies.append(received)
+    return replace(dialogue, exchanges=tuple(matched))
+
+
+def find_violations(dialogue: Dialogue, *, lmtp: bool = False) -> list[Violation]:
+    """Return the violations in a complete dialogue."""
+    return track(dialogue, lmtp=lmtp).tracker.violations

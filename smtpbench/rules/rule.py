@@ -18,18 +18,24 @@ from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script
 
 # Severities, the most severe first.
+CRASH: Final = "crash"  #: a server that died
+HANG: Final = "hang"  #: a server that does not reply
 SECURITY: Final = "security"
 VIOLATION: Final = "violation"  #: a MUST
 WARNING: Final = "warning"  #: a MUST that many servers relax
 ADVICE: Final = "advice"  #: a SHOULD
 #: Severity → what it says of a rule; the gravest first.
 SEVERITY_MEANINGS: Final[Mapping[str, str]] = {
+    CRASH: "The server died of what a client sent. All its sessions are lost, and its memory may be corrupt.",
+    HANG: "The server accepts connections, and it stops replying, in one session or in all.",
     SECURITY: "A breach can be used for an attack, such as SMTP smuggling.",
     VIOLATION: "The RFC says MUST.",
     WARNING: "The RFC says MUST, and many servers in the field are more permissive.",
     ADVICE: "The RFC says SHOULD. These rules are tried with `--strict` only.",
 }
 SEVERITIES: Final = tuple(SEVERITY_MEANINGS)
+#: Severities that make a command fail without `--strict`.
+FAILING_SEVERITIES: Final = (CRASH, HANG, SECURITY, VIOLATION)
 
 # Statuses of a verdict, as in `rules.<name>.verdict` of a result.
 PASS: Final = "pass"
@@ -45,11 +51,13 @@ class Verdict(NamedTuple):
         status: PASS, VIOLATED, INCONCLUSIVE or NOT_RUN.
         actual: What the server did, or why the rule is inconclusive.
         dialogue_index: Index of the dialogue that shows it.
+        severity: Severity of a violation; empty for that of the rule.
     """
 
     status: str
     actual: str = ""
     dialogue_index: int = 0
+    severity: str = ""
 
 
 PASSED: Final = Verdict(PASS)
@@ -66,23 +74,24 @@ def fails_command(severity: str, *, strict: bool, reproducibility: str = "", kno
     Commands and reports all ask this function.
 
     Args:
-        severity: Severity of the rule.
+        severity: Severity of the violation.
         strict: Whether advice counts.
         reproducibility: Reproducibility of the finding, such as `0 of 3, load-only`; empty if it was not repeated.
         known: Whether the finding is in the baseline.
     """
-    severities = (SECURITY, VIOLATION, ADVICE) if strict else (SECURITY, VIOLATION)
+    severities = (*FAILING_SEVERITIES, ADVICE) if strict else FAILING_SEVERITIES
     return severity in severities and not known and not reproducibility.startswith(_NEVER_REPEATED)
 
 
-def violated(actual: str, dialogue_index: int = 0) -> Verdict:
+def violated(actual: str, dialogue_index: int = 0, severity: str = "") -> Verdict:
     """Return the verdict of a violation.
 
     Args:
         actual: What the server did. Of its octets, only reply codes may appear in it.
         dialogue_index: Index of the dialogue that shows it.
+        severity: Severity of the violation; empty for that of the rule.
     """
-    return Verdict(VIOLATED, actual, dialogue_index)
+    return Verdict(VIOLATED, actual, dialogue_index, severity)
 
 
 def inconclusive(reason: str, dialogue_index: int = 0) -> Verdict:
@@ -113,7 +122,7 @@ class Rule:
         id: Number, such as `R51`.
         name: Name, such as `eod-lf-lf`.
         section: Where the requirement stands, such as `RFC 5321 §4.1.1.4`.
-        severity: SECURITY, VIOLATION, WARNING or ADVICE.
+        severity: One of `SEVERITIES`: that of the worst violation. A violation may have a lower one of its own.
         requirement: The requirement in other words than the RFC's.
         expected: What a correct server does in the probe.
         needs: What the target must offer, see `TargetInfo.missing`.
@@ -121,6 +130,7 @@ class Rule:
         evaluate: Evaluates the dialogues of the probe.
         invariant: Returns what is wrong with a dialogue; empty if nothing is.
         exclusive: The probe may crash the server or take long, so no other session runs at the same time.
+        allows_close: The server may close the connection in place of a reply to what the probe tests.
         allows_refused_greeting: The rule can be tested on a server that greets with 4yz or 5yz.
         by_exchange: The invariant evaluates each exchange by itself. It may depend on whether EHLO or HELO was accepted
             before, and on whether the session uses SMTPUTF8.
@@ -137,5 +147,6 @@ class Rule:
     evaluate: Evaluate | None = None
     invariant: Invariant | None = None
     exclusive: bool = False
+    allows_close: bool = False
     allows_refused_greeting: bool = False
     by_exchange: bool = False

@@ -3,6 +3,9 @@
 An attacker between a client and a server can add octets to the part of a session before TLS, but cannot change the part
 inside TLS. A server that keeps octets sent after STARTTLS and reads them inside TLS executes commands of the attacker as if
 the client had sent them.
+
+The probes that add octets have a control: the same session without them. A server that does not reply as usual to the first
+commands inside TLS there either, does so for another reason, and nothing can be said of the octets.
 """
 
 from __future__ import annotations
@@ -30,7 +33,8 @@ def _tls_completed(dialogue: Dialogue) -> bool:
     return any(exchange.tls for exchange in dialogue.exchanges) or any(received.tls for received in dialogue.replies())
 
 
-def _injected_command_scripts(target_info: TargetInfo) -> Sequence[Script]:
+def _scripts_with_octets(target_info: TargetInfo, added: Sequence[bytes]) -> Sequence[Script]:
+    """Return a session for each of these octets, which come with STARTTLS, and the control without any."""
     return [
         script(
             target_info,
@@ -40,11 +44,44 @@ def _injected_command_scripts(target_info: TargetInfo) -> Sequence[Script]:
             hello(target_info),
             line("NOOP"),
         )
-        for octets in _COMMANDS_AFTER_STARTTLS
+        for octets in (*added, b"")
     ]
 
 
+def _hello_in_tls(dialogue: Dialogue) -> Exchange | None:
+    """Return the first EHLO inside TLS."""
+    return next(
+        (exchange for exchange in dialogue.exchanges if exchange.tls and exchange.sent[:4] in (b"EHLO", b"LHLO")), None
+    )
+
+
+def _control_failure(target_info: TargetInfo, control: Dialogue) -> str:
+    """Return how the control shows that the server does not reply as usual inside TLS; empty if it does."""
+    if not _tls_completed(control):
+        return _tls_not_started(control).actual
+    exchange = _hello_in_tls(control)
+    if exchange is None or exchange.code != 250 or _lists_no_extensions(target_info, exchange):
+        return f"{reply_text('EHLO', exchange)} inside TLS in a session without added octets as well"
+    extra = any(received.tls for before in control.exchanges if not before.tls for received in before.replies)
+    if extra or any(len(one.replies) > 1 for one in control.exchanges if one.tls):
+        return "the server sends more replies than commands inside TLS in a session without added octets as well"
+    return ""
+
+
+def _lists_no_extensions(target_info: TargetInfo, exchange: Exchange) -> bool:
+    """Return whether the reply to EHLO has no extension, although the server offers some inside TLS."""
+    return exchange.first is not None and len(exchange.first.lines) == 1 and bool(target_info.keywords_in_tls)
+
+
+def _injected_command_scripts(target_info: TargetInfo) -> Sequence[Script]:
+    return _scripts_with_octets(target_info, _COMMANDS_AFTER_STARTTLS)
+
+
 def _evaluate_commands_discarded(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    *dialogues, control = dialogues
+    failure = _control_failure(target_info, control)
+    if failure:
+        return r.inconclusive(failure, len(dialogues))
     for dialogue_index, dialogue in enumerate(dialogues):
         early = sum(received.tls for exchange in dialogue.exchanges if not exchange.tls for received in exchange.replies)
         if early:
@@ -77,29 +114,19 @@ def _evaluate_no_handshake(dialogue: Dialogue) -> Verdict:
 
 
 def _incomplete_line_scripts(target_info: TargetInfo) -> Sequence[Script]:
-    return [
-        script(
-            target_info,
-            hello(target_info),
-            starttls(b"STARTTLS\r\n" + octets),
-            pause(_WAIT_MS),
-            hello(target_info),
-            line("NOOP"),
-        )
-        for octets in _INCOMPLETE_LINES
-    ]
+    return _scripts_with_octets(target_info, _INCOMPLETE_LINES)
 
 
 def _evaluate_incomplete_line_discarded(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    *dialogues, control = dialogues
+    failure = _control_failure(target_info, control)
+    if failure:
+        return r.inconclusive(failure, len(dialogues))
     for dialogue_index, dialogue in enumerate(dialogues):
-        hello_in_tls = next(
-            (exchange for exchange in dialogue.exchanges if exchange.tls and exchange.sent[:4] in (b"EHLO", b"LHLO")), None
-        )
+        hello_in_tls = _hello_in_tls(dialogue)
         if hello_in_tls is None or not hello_in_tls.codes or hello_in_tls.code in (421, 454):
             continue
-        first = hello_in_tls.first
-        without_extensions = first is not None and len(first.lines) == 1 and bool(target_info.keywords_in_tls)
-        if hello_in_tls.code != 250 or without_extensions:
+        if hello_in_tls.code != 250 or _lists_no_extensions(target_info, hello_in_tls):
             actual = f"the server joined an incomplete line from before TLS with EHLO: {reply_text('EHLO', hello_in_tls)}"
             return r.violated(actual, dialogue_index)
     return r.PASSED if any(map(_tls_completed, dialogues)) else _evaluate_no_handshake(dialogues[0])
@@ -166,6 +193,7 @@ RULES = (
         needs=("starttls",),
         probe=_injected_command_scripts,
         evaluate=_evaluate_commands_discarded,
+        allows_close=True,
     ),
     Rule(
         "R71",
@@ -178,6 +206,7 @@ RULES = (
         needs=("starttls",),
         probe=_incomplete_line_scripts,
         evaluate=_evaluate_incomplete_line_discarded,
+        allows_close=True,
     ),
     Rule(
         "R72",

@@ -61,7 +61,7 @@ class FindingMetadata(Model):
 
     version: Literal[1] = Field(description="Version of this mapping.")
     rule: str = Field(description="Name of the rule that was broken.")
-    severity: str = Field("", description="Severity of the rule.")
+    severity: str = Field("", description="Severity of the violation.")
     actual: str = Field("", description="What the server did when the finding was made.")
     by: Literal["check", "fuzz"] = Field(description="Command that made the finding.")
     cause: str = Field("", description="What distinguishes it from other findings of the same rule.")

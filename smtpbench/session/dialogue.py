@@ -82,18 +82,20 @@ class Dialogue:
     Attributes:
         exchanges: The first is that of the greeting, without a write.
         end_reason: How the session ended, a reason of `engine.api`.
-        half_closed: The client closed its writing side before the end.
+        half_closed_at: Index of the exchange in which the client closed its writing side, and the number of its replies
+            before that; None if the client did not.
     """
 
     exchanges: tuple[Exchange, ...]
     end_reason: str
-    half_closed: bool = False
+    half_closed_at: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, transcript: Transcript) -> Dialogue:
         """Return the dialogue of a transcript."""
         exchanges = [Exchange(b"", 0, False)]
-        reader, tls, end_reason, half_closed = ReplyReader(), False, "", False
+        reader, tls, end_reason = ReplyReader(), False, ""
+        half_closed_at = None
         for entry in transcript.entries:
             if entry.who == CLIENT:
                 exchanges[-1].incomplete = bytes(reader.pending)
@@ -107,11 +109,11 @@ class Dialogue:
                 exchanges[-1].incomplete = bytes(reader.pending)
                 reader = ReplyReader()
             elif entry.data == HALF_CLOSE_EVENT:
-                half_closed = True
+                half_closed_at = len(exchanges) - 1, len(exchanges[-1].replies)
             else:
                 end_reason = entry.data.decode()
         exchanges[-1].incomplete = bytes(reader.pending)
-        return cls(tuple(exchanges), end_reason, half_closed)
+        return cls(tuple(exchanges), end_reason, half_closed_at)
 
     @property
     def banner(self) -> Reply | None:
@@ -131,6 +133,11 @@ class Dialogue:
             if exchange.sent[: len(command)].upper() == command.upper() and exchange.sent
         ]
         return found[nth] if nth < len(found) else None
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether the client closed its writing side before the end."""
+        return self.half_closed_at is not None
 
     @property
     def last_code(self) -> int:

@@ -132,8 +132,7 @@ class SessionRunner:
         try:
             await done.wait()
         except trio.Cancelled:
-            if session.connection is not None:
-                self._shard.stop(session.connection)
+            self.stop(session)
             raise
         return results[0]
 
@@ -159,6 +158,11 @@ class SessionRunner:
         session.connection = self._shard.connect(session, self._route)
         self.connections_peak = max(self.connections_peak, self._shard.connections_open)
         return session
+
+    def stop(self, session: ClientSession) -> None:
+        """End a session that was started, unless it is over."""
+        if session.connection is not None:
+            self._shard.stop(session.connection)
 
     @staticmethod
     def _limit_ns(script: Script, timeout_ns: int) -> int:

@@ -55,6 +55,7 @@ class ComparisonStudy(StudyProgress):
     Attributes:
         runs: Name of a candidate → results of its runs, one a round.
         verdicts: Name of a candidate → name of a rule → verdict.
+        severities: Name of a candidate → name of a rule that it violates → severity of the violation.
     """
 
     def __init__(self, request: CompareRequest, report_progress: ReportProgress) -> None:
@@ -62,6 +63,7 @@ class ComparisonStudy(StudyProgress):
         self._request = request
         self.runs: dict[str, list[dict[str, Any]]] = {one.name: [] for one in request.candidates}
         self.verdicts: dict[str, dict[str, str]] = {}
+        self.severities: dict[str, dict[str, str]] = {}
         self._parts_kept = 0
 
     async def run(self) -> None:
@@ -101,6 +103,8 @@ class ComparisonStudy(StudyProgress):
         rules = interrupted.get("rules")
         if kept == repeats and isinstance(rules, dict):
             self.verdicts = {name: dict(verdicts) for name, verdicts in rules.items() if name in names}
+            severities = interrupted.get("severities", {})
+            self.severities = {name: dict(by_rule) for name, by_rule in severities.items() if name in names}
         self._parts_kept = kept * len(names) + len(self.verdicts)
         self._note_resumption(kept)
         return kept
@@ -151,7 +155,11 @@ class ComparisonStudy(StudyProgress):
         if done.stopped:
             self._mark_interrupted()
         else:
-            self.verdicts[candidate.name] = {name: rule["verdict"] for name, rule in done.result["rules"].items()}
+            found = done.result["rules"]
+            self.verdicts[candidate.name] = {name: rule["verdict"] for name, rule in found.items()}
+            self.severities[candidate.name] = {
+                name: rule["severity"] for name, rule in found.items() if rule["verdict"] == r.VIOLATED
+            }
             save_partial(self.result(), self._request.folder)
 
     def _report(self, text: str, share_of_part: float = 0.0, *, milestone: bool = False) -> None:
@@ -188,7 +196,8 @@ class ComparisonStudy(StudyProgress):
                 figures, confidence=comparison.confidence, least=comparison.least, paired=True, seed=request.seed
             ),
             "rules": self.verdicts,
-            "rule_differences": rule_differences(self.verdicts),
+            "severities": self.severities,
+            "rule_differences": rule_differences(self.verdicts, self.severities),
             "notes": [*too_few_rounds(rounds), *self._resumption_notes("round"), *notes(runs)],
             "machine": machine(),
             "versions": versions(),
@@ -328,19 +337,24 @@ def compare_figures(
     }
 
 
-def rule_differences(verdicts: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+def rule_differences(
+    verdicts: Mapping[str, Mapping[str, str]], severities: Mapping[str, Mapping[str, str]] | None = None
+) -> list[dict[str, Any]]:
     """Return the rules that some candidates violate and others do not, the most severe first.
 
     Args:
         verdicts: Name of a candidate → name of a rule → verdict.
+        severities: Name of a candidate → name of a rule → severity of the verdict, where it is not the rule's.
     """
-    found = []
-    for rule in sorted(RULES, key=lambda rule: r.SEVERITIES.index(rule.severity)):
+    known, found = severities or {}, []
+    for rule in RULES:
         by_candidate = {name: rules.get(rule.name, r.NOT_RUN) for name, rules in verdicts.items()}
         if r.VIOLATED in by_candidate.values() and set(by_candidate.values()) != {r.VIOLATED}:
-            found.append({"rule": rule.name, "section": rule.section, "severity": rule.severity,
+            violating = [name for name, verdict in by_candidate.items() if verdict == r.VIOLATED]
+            severity = min((known.get(name, {}).get(rule.name, rule.severity) for name in violating), key=r.SEVERITIES.index)
+            found.append({"rule": rule.name, "section": rule.section, "severity": severity,
                           "requirement": rule.requirement, "verdicts": by_candidate})  # fmt: skip
-    return found
+    return sorted(found, key=lambda entry: r.SEVERITIES.index(entry["severity"]))
 
 
 def notes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:

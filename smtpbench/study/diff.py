@@ -23,6 +23,7 @@ from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
 from smtpbench.measure.thresholds import Figures, value_of
+from smtpbench.rules.rule import SEVERITIES, VIOLATED
 from smtpbench.study.compare import (
     compare_figures,
     lateness_ms,
@@ -183,6 +184,7 @@ def diff(
         found = compare_figures(figures, confidence=confidence, least=least, paired=False, seed=seed)
         remarks += notes(_results_by_name(candidates))
     verdicts = {} if candidates[0].kind == RUN else {one.name: _verdicts(one) for one in candidates}
+    severities = {} if candidates[0].kind == RUN else {one.name: _severities(one) for one in candidates}
     first = candidates[0].results[0].result
     return {
         "schema": SCHEMAS[COMPARISON][0],
@@ -206,7 +208,7 @@ def diff(
         "candidates": [_candidate_entry(one) for one in candidates],
         **found,
         "rules": verdicts,
-        "rule_differences": rule_differences(verdicts),
+        "rule_differences": rule_differences(verdicts, severities),
         "notes": remarks,
         "machine": machine(),
         "versions": versions(),
@@ -240,6 +242,16 @@ def _verdicts(candidate: DiffCandidate) -> dict[str, str]:
     for saved in candidate.results:
         for name, rule in saved.result["rules"].items():
             found[name] = min((found.get(name, "not-run"), str(rule["verdict"])), key=order.index)
+    return found
+
+
+def _severities(candidate: DiffCandidate) -> dict[str, str]:
+    """Return the gravest severity of each rule that is violated in one of several results."""
+    found: dict[str, str] = {}
+    for saved in candidate.results:
+        for name, rule in saved.result["rules"].items():
+            if rule["verdict"] == VIOLATED and rule.get("severity") in SEVERITIES:
+                found[name] = min(found.get(name, rule["severity"]), rule["severity"], key=SEVERITIES.index)
     return found
 
 

@@ -125,7 +125,7 @@ def test_crash_violates_health_and_leaves_other_rules_inconclusive() -> None:
         "R81",
         "health",
         "RFC 5321 §3.8",
-        r.SECURITY,
+        r.CRASH,
         "",
         "",
         (),
@@ -136,6 +136,7 @@ def test_crash_violates_health_and_leaves_other_rules_inconclusive() -> None:
     later = make_rule("later", lambda target_info, dialogues: r.PASSED, exclusive=True)
     results = check_rules([crash, later], _CrashingSession)
     assert results["health"].violated
+    assert results["health"].severity == "crash"
     fatal_session = results["health"].session_result
     assert fatal_session is not None
     assert Dialogue.of(fatal_session.transcript).exchange_of(b"CRASH") is not None

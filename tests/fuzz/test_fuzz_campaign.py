@@ -8,7 +8,6 @@ from typing import Any
 
 import trio
 
-from smtpbench.engine import api
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, KnownFinding, fuzz_target
@@ -84,55 +83,6 @@ def test_finding_file_is_a_scenario_of_the_same_octets() -> None:
     assert file.scenario.finding.cause == finding.cause
     script = compile_scenario(file, CompileOptions())
     assert [step.wire for step in script.steps] == [step.wire for step in finding.script.steps]
-
-
-class _CrashingSession(ServerSession):
-    """VRFY crashes the server. It restarts after some connection attempts, as often as `restarts_left` says."""
-
-    __slots__ = ()
-    crashed = False
-    restarts_left = 0
-    attempts = 0
-
-    def connected(self, now_ns: int) -> api.Out:
-        if _CrashingSession.crashed:
-            _CrashingSession.attempts += 1
-            if _CrashingSession.restarts_left and _CrashingSession.attempts > 9:
-                _CrashingSession.restarts_left -= 1
-                _CrashingSession.attempts = 0
-                _CrashingSession.crashed = False
-                return super().connected(now_ns)
-            self.pending_action = api.RESET
-            return b""
-        return super().connected(now_ns)
-
-    def receive(self, data: bytes, now_ns: int) -> api.Out:
-        if b"VRFY" in data:
-            _CrashingSession.crashed = True
-        if _CrashingSession.crashed:
-            self.pending_action = api.RESET
-            return b""
-        return super().receive(data, now_ns)
-
-
-def test_case_that_crashes_the_target_is_reported() -> None:
-    _CrashingSession.crashed = False
-    fuzz_result = fuzz(_CrashingSession, families=("order",), connections=1, cases=400)
-    assert not _CrashingSession.restarts_left
-    (finding,) = [finding for finding in fuzz_result.findings if finding.cause == "the target is gone"]
-    assert fuzz_result.result["target"]["gone"]
-    assert any(b"VRFY" in entry.data for entry in finding.transcript.entries)
-    assert fuzz_result.result["cases"]["generated"] < 400
-
-
-def test_crash_candidates_are_repeated_if_the_target_restarts() -> None:
-    _CrashingSession.crashed, _CrashingSession.attempts, _CrashingSession.restarts_left = False, 0, 1
-    fuzz_result = fuzz(_CrashingSession, families=("order",), connections=4, cases=400)
-    (finding,) = [finding for finding in fuzz_result.findings if finding.cause == "the target is gone"]
-    assert any(b"VRFY" in entry.data for entry in finding.transcript.entries)
-    assert _CrashingSession.restarts_left == 0
-    assert fuzz_result.result["cases"]["may_have_killed_it"] == 0
-    assert fuzz_result.candidates == []
 
 
 def test_known_findings_are_not_new() -> None:

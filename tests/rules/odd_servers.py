@@ -32,6 +32,51 @@ class SilentSession(ServerSession):
         return b""
 
 
+class ClosingSession(ServerSession):
+    """Replies to what is needed for a mail transaction, and closes the connection in place of any other reply."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        ordinary = line[:5] in (b"EHLO ", b"LHLO ", b"DATA\r") or line[:10] in (
+            b"STARTTLS\r\n",
+            b"MAIL FROM:",
+            b"RCPT TO:<u",
+        )
+        if ordinary and b"@" not in line[11:12] and line.count(b" ") < 3:
+            return super().handle_command(line)
+        self.pending_action = api.CLOSE
+        return b""
+
+
+class PoliteSession(ServerSession):
+    """Replies 421 to MAIL, and closes the connection."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        return self.close_with(b"421 4.3.2 not now\r\n") if line[:4].upper() == b"MAIL" else super().handle_command(line)
+
+
+class NoEhloInTlsSession(ServerSession):
+    """Refuses EHLO inside TLS, whatever came before."""
+
+    __slots__ = ()
+
+    def handle_hello(self, verb: str, argument: bytes) -> bytes:
+        return b"502 5.5.1 not again\r\n" if self.tls else super().handle_hello(verb, argument)
+
+
+class GreetsInTlsSession(ServerSession):
+    """Greets a second time inside TLS."""
+
+    __slots__ = ()
+
+    def tls_started(self, now_ns: int) -> api.Out:
+        super().tls_started(now_ns)
+        return b"220 sink.example ESMTP again\r\n"
+
+
 class EchoSession(ServerSession):
     """Sends back what it receives."""
 

@@ -14,4 +14,5 @@ def test_correct_server_passes() -> None:
 def test_server_that_stops_replying_is_reported() -> None:
     result = check_sink(["health"], MUTANTS["health"], timeout_ns=400_000_000)["health"]
     assert result.violated
+    assert result.severity == "hang"
     assert result.verdict.actual == "the server did not reply to NOOP after a reply of 501"

@@ -30,6 +30,7 @@ from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.session import script as s
+from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import session_runner
 from smtpbench.session.script import Script, Step
 from smtpbench.session.server import ServerSession
@@ -170,7 +171,7 @@ def test_half_close_inside_tls_shows_no_fault_of_a_correct_server() -> None:
                     session_result = await runner.run(script, TrackedSession)
                     assert session_result.transcript.received().endswith(b"\r\n")
                     assert session_result.transcript.received().isascii()
-                    found += find_violations(session_result.transcript)
+                    found += find_violations(Dialogue.of(session_result.transcript))
                 return found
 
     assert trio.run(main) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smtpbench.engine import api
-from smtpbench.rules.reply_tracker import ReplyTracker, Violation, find_violations
+from smtpbench.rules.reply_tracker import ReplyTracker, Violation, find_violations, match_replies
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.transcript import CLIENT, EVENT, SERVER, Transcript
 from smtpbench.smtp.reply import Reply
@@ -33,7 +33,7 @@ def transcript(*octets: bytes, end_reason: str = api.ENDED) -> Transcript:
 
 
 def rules(*octets: bytes, end_reason: str = api.ENDED) -> list[str]:
-    return [violation.rule for violation in find_violations(transcript(*octets, end_reason=end_reason))]
+    return [violation.rule for violation in find_violations(Dialogue.of(transcript(*octets, end_reason=end_reason)))]
 
 
 def test_correct_session_has_no_violations() -> None:
@@ -122,8 +122,8 @@ def test_success_out_of_order_moves_the_state_of_the_server() -> None:
 
 
 def test_missing_reply_is_reported() -> None:
-    assert find_violations(transcript(*HELLO, b"NOOP\r\n", end_reason=api.TIMEOUT)) == [
-        Violation("health", "the server did not reply to NOOP in state 'ready'", "no reply to NOOP")
+    assert find_violations(Dialogue.of(transcript(*HELLO, b"NOOP\r\n", end_reason=api.TIMEOUT))) == [
+        Violation("health", "the server did not reply to NOOP in state 'ready'", "no reply to NOOP", "hang")
     ]
     assert (
         rules(*HELLO, b"AUTH PLAIN AAAA\r\n", end_reason=api.TIMEOUT) == []
@@ -188,3 +188,32 @@ def test_close_with_a_reply_is_told_from_a_crash(last: tuple[bytes, bytes], expe
 )
 def test_first_command_inside_tls_must_be_clean_to_be_judged(first: bytes, reply: bytes, expected: list[str]) -> None:
     assert rules(*HELLO, b"STARTTLS\r\nX", b"220 go\r\n", b"*tls", first, reply) == expected
+
+
+def test_reply_stands_with_the_write_that_it_answers() -> None:
+    octets = (*HELLO, b"MAIL FROM:<a@b.example>\r\nRCPT", b"", b" TO:<c@d.example>\r\n", b"250 late\r\n550 no\r\n", *QUIT)
+    dialogue = match_replies(Dialogue.of(transcript(*octets)))
+    assert [exchange.codes for exchange in dialogue.exchanges] == [[220], [250], [250], [550], [221]]
+
+
+def test_reply_after_data_in_one_write_stands_with_its_part() -> None:
+    octets = (*HELLO, *MAIL, *RCPT, b"DATA\r\n", b"", b"text\r\n.\r\nNOOP\r\n", b"354 go\r\n250 queued\r\n250 ok\r\n", *QUIT)
+    dialogue = match_replies(Dialogue.of(transcript(*octets)))
+    assert [exchange.codes for exchange in dialogue.exchanges[-3:]] == [[354], [250, 250], [221]]
+
+
+def test_replies_stay_where_they_came_if_one_is_missing() -> None:
+    octets = (*HELLO, b"NOOP\r\nNOOP\r\n", b"250 one\r\n", b"QUIT\r\n", b"221 bye\r\n")
+    dialogue = match_replies(Dialogue.of(transcript(*octets)))
+    assert [exchange.codes for exchange in dialogue.exchanges] == [[220], [250], [250], [221]]
+
+
+def test_reply_that_answers_nothing_stays_where_it_came() -> None:
+    dialogue = match_replies(Dialogue.of(transcript(*HELLO, b"NOOP\r\n", b"250 ok\r\n250 again\r\n", *QUIT)))
+    assert [exchange.codes for exchange in dialogue.exchanges] == [[220], [250], [250, 250], [221]]
+
+
+def test_reply_after_a_half_close_is_not_judged() -> None:
+    refused = b"500 what\r\n"
+    assert rules(*HELLO, b"NOOP\r\n", refused, end_reason=api.CLOSED) == ["noop-250"]
+    assert rules(*HELLO, b"NOOP\r\n", b"*half-close", refused, end_reason=api.CLOSED) == []

@@ -124,6 +124,13 @@ def test_rule_that_all_candidates_violate_is_no_difference() -> None:
     assert rule_differences({}) == []
 
 
+def test_difference_has_the_severity_of_the_gravest_violation() -> None:
+    verdicts = {name: {"health": "violation", "re-ehlo": "violation"} for name in "AB"} | {"C": {}}
+    severities = {"A": {"health": "security"}, "B": {"health": "hang"}, "C": {"health": "crash"}}
+    entries = rule_differences(verdicts, severities)
+    assert [(entry["rule"], entry["severity"]) for entry in entries] == [("health", "hang"), ("re-ehlo", "violation")]
+
+
 async def test_unreachable_candidate_ends_the_comparison_and_keeps_its_runs(tmp_path: Path) -> None:
     async with sink_running() as one:
         async with sink_running() as gone:

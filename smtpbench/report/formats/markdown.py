@@ -48,7 +48,7 @@ from smtpbench.report.reading.metrics import (
     thresholds_of,
 )
 from smtpbench.report.reading.verdict import further_notes_of, verdict_of
-from smtpbench.rules.rule import INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
+from smtpbench.rules.rule import CRASH, HANG, INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
 
@@ -63,7 +63,13 @@ _RECOGNIZED = re.compile(r"://|www\.|:\S+:|(?:mailto|xmpp):|GH-|[0-9a-f]{7}")
 _STATISTICS: Final = ("p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")
 _TITLES: Final = {"run": "Run", "check": "Check", "fuzz": "Fuzz", "comparison": "Comparison", "capacity": "Capacity"}
 #: Nouns of the severities that can be counted.
-_GROUP_NOUNS: Final = {SECURITY: "security violation", VIOLATION: "violation", WARNING: "warning"}
+_GROUP_NOUNS: Final = {
+    CRASH: "crash",
+    HANG: "hang",
+    SECURITY: "security violation",
+    VIOLATION: "violation",
+    WARNING: "warning",
+}
 #: Groups of verdicts on rules, the gravest first.
 _GROUPS: Final = (*SEVERITIES, "passed", "inconclusive")
 _MAX_PLAIN = 60

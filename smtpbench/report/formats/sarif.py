@@ -25,7 +25,7 @@ from smtpbench.report.reading.findings import LEVELS, SavedFinding, SavedVerdict
 from smtpbench.report.reading.formatting import format_instant, rfc_url
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of
 from smtpbench.rules.register import BY_NAME
-from smtpbench.rules.rule import SECURITY
+from smtpbench.rules.rule import CRASH, HANG, SECURITY
 
 _SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 #: High on the scale of CVSS, which GitHub uses. What an attacker gains from a violation depends on how a server is used.
@@ -75,7 +75,7 @@ def _rule(name: str, source: SavedVerdict | SavedFinding) -> dict[str, Any]:
     else:
         number, section, severity, requirement, expected = "", source.section, source.severity, source.requirement, ""
     help_text = "\n".join(filter(None, (requirement, expected and f"Expected: {expected}", section)))
-    tags = ["smtp", *(["security"] if severity == SECURITY else [])]
+    tags = ["smtp", *([severity] if severity in (CRASH, HANG, SECURITY) else [])]
     rule: dict[str, Any] = {
         "id": name,
         "name": name,

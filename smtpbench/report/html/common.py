@@ -8,7 +8,7 @@ from typing import Final
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, DialogueBlock, Listing, Notice, Properties, Section, Table
 from smtpbench.report.html.drawing import bar_svg
-from smtpbench.report.reading.findings import SavedFinding, finding_count_of, recorded_findings_of, verdict_mark
+from smtpbench.report.reading.findings import MARK_TONES, SavedFinding, finding_count_of, recorded_findings_of, verdict_mark
 from smtpbench.report.reading.formatting import cut_text, format_share
 from smtpbench.report.reading.head import head_of, label_of, machine_of, scenario_of
 from smtpbench.report.reading.metrics import SavedThreshold
@@ -40,7 +40,6 @@ _MAX_NAME = 60
 _MAX_VERSIONS = 30
 _OPEN_LISTING_LINES = 30
 _UNITS = ("ms", "share", "per_s", "count")
-_SEVERITY_TONES = {"security": "bad", "violation": "bad", "warning": "warn", "advice": "warn"}
 #: Tone of each level of a verdict.
 _TONES = {BAD: "bad", WARNING: "warn", GOOD: "good"}
 
@@ -140,7 +139,7 @@ def _dialogue(finding: SavedFinding) -> DialogueBlock:
     return DialogueBlock(
         title=short(finding.rule, 80),
         severity=verdict_mark(VIOLATED, finding.severity),
-        tone=_SEVERITY_TONES[finding.severity],
+        tone=MARK_TONES[verdict_mark(VIOLATED, finding.severity)],
         actual=short(finding.actual),
         requirement=" · ".join(filter(None, (short(finding.section, _MAX_NAME), short(finding.requirement)))),
         details=[(name, value) for name, value in details if value],

@@ -36,6 +36,7 @@ from smtpbench.report.reading.comparison import (
     schedule_of,
     title_of,
 )
+from smtpbench.report.reading.findings import MARK_TONES
 from smtpbench.report.reading.formatting import MISSING, format_count, format_seconds, format_share
 from smtpbench.report.reading.head import scenario_of
 from smtpbench.text import plural
@@ -44,7 +45,6 @@ from smtpbench.threshold import format_value
 _MAX_NAME, _MAX_METRIC, _MAX_FIGURES, _MAX_METHOD = 60, 80, 40, 1000
 _MAX_RATIO = 1e4
 _MAX_TITLE = 4
-_MARK_TONES = {"passed": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn"}
 
 
 def comparison_heading(saved: Saved) -> PageHeading:
@@ -192,7 +192,7 @@ def _rules(saved: Saved) -> Iterator[Block]:
 
 def _verdict(rule: ComparedRule, candidate: str) -> Cell:
     mark = short(rule.mark(candidate), 40)
-    return Cell(mark, _MARK_TONES.get(mark, "faint"))
+    return Cell(mark, MARK_TONES.get(mark, "faint"))
 
 
 def _candidates(saved: Saved) -> Iterator[Block]:

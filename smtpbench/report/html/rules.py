@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from smtpbench.measure.saved import FUZZ, Saved
-from smtpbench.report.html.blocks import Block, Card, Cards, Cell, PageHeading, Properties, Section
+from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Properties, Section
 from smtpbench.report.html.common import (
     ALL_TEXT,
     badge_of,
@@ -22,8 +22,11 @@ from smtpbench.report.html.common import (
 )
 from smtpbench.report.html.latency import metric_names
 from smtpbench.report.reading.findings import (
+    BROKEN_MARKS,
+    MARK_TONES,
     SavedVerdict,
     cases_of,
+    crash_candidates_of,
     families_of,
     finding_count_of,
     peer_of,
@@ -35,10 +38,7 @@ from smtpbench.report.reading.head import head_of, label_of, seed_of, target_of
 from smtpbench.rules.rule import NOT_RUN
 
 _NOT_RUN_MARK = "not run"
-_MARK_TONES = {
-    "passed": "good", "SECURITY": "bad", "VIOLATION": "bad", "warning": "warn", "advice": "warn", "inconclusive": "info",
-}  # fmt: skip
-_MARK_ORDER = ("SECURITY", "VIOLATION", "warning", "advice", "inconclusive", "passed", _NOT_RUN_MARK)
+_MARK_ORDER = (*BROKEN_MARKS, "inconclusive", "passed", _NOT_RUN_MARK)
 _MAX_RULES = 500
 
 
@@ -60,7 +60,7 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
     sections = [_matrix(several)] if len(several) > 1 else []
     for saved in several:
         prefix = f"{label_of(saved)}: " if len(several) > 1 else ""
-        first = [*verdict(saved, prefix), _cards(saved)]
+        first = [*verdict(saved, prefix), *_crash_candidates(saved), _cards(saved)]
         sections += [
             Section(f"{prefix}summary" if prefix else "Summary", first),
             Section(
@@ -77,7 +77,12 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
 
 
 def _cell(mark: str) -> Cell:
-    return Cell(mark, _MARK_TONES.get(mark, "faint"))
+    return Cell(mark, MARK_TONES.get(mark, "faint"))
+
+
+def _crash_candidates(saved: Saved) -> list[Block]:
+    lines = [f"{short(one.file_name, 120)}, last sent: {short(one.last_sent, 120)}" for one in crash_candidates_of(saved)]
+    return [Notice("Cases that may have crashed the target, the likeliest first", lines, "bad")] if lines else []
 
 
 def _cards(saved: Saved) -> Block:
@@ -93,7 +98,7 @@ def _cards(saved: Saved) -> Block:
     for mark in _MARK_ORDER:
         if counts[mark]:
             noun = "rule" if counts[mark] == 1 else "rules"
-            cards.append(Card(mark, f"{counts[mark]:,}", noun, _MARK_TONES.get(mark, "")))
+            cards.append(Card(mark, f"{counts[mark]:,}", noun, MARK_TONES.get(mark, "")))
     return Cards(cards)
 
 

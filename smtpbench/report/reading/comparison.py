@@ -11,7 +11,7 @@ from smtpbench.measure.saved import COMPARISON, Saved
 from smtpbench.report.reading.findings import read_severity, verdict_mark
 from smtpbench.report.reading.head import SavedTarget, read_target
 from smtpbench.report.reading.lenient import duration_s, entries, items, mapping, natural, number, records, text, texts
-from smtpbench.rules.rule import NOT_RUN, SECURITY, VIOLATED, VIOLATION
+from smtpbench.rules.rule import FAILING_SEVERITIES, NOT_RUN, VIOLATED
 from smtpbench.threshold import SHARE
 
 
@@ -77,7 +77,7 @@ class ComparedRule(NamedTuple):
     Attributes:
         name: Name of the rule.
         section: Section of the RFC.
-        severity: `security`, `violation`, `warning` or `advice`.
+        severity: Severity of the violation.
         requirement: What the RFC requires.
         verdicts: Verdict by candidate.
         worse: Whether it is severe, and a candidate violates it and the baseline does not.
@@ -231,7 +231,7 @@ def compared_rules_of(saved: Saved) -> list[ComparedRule]:
     for entry in records(saved.result.get("rule_differences")) if saved.kind == COMPARISON else []:
         verdicts = {name: text(verdict) for name, verdict in items(entry.get("verdicts"))}
         severity = read_severity(entry.get("severity"))
-        worse = severity in (SECURITY, VIOLATION) and next(iter(verdicts.values()), VIOLATED) != VIOLATED
+        worse = severity in FAILING_SEVERITIES and next(iter(verdicts.values()), VIOLATED) != VIOLATED
         name, section, requirement = (text(entry.get(key)) for key in ("rule", "section", "requirement"))
         found.append(ComparedRule(name or "?", section, severity, requirement, verdicts, worse))
     return found

@@ -13,6 +13,8 @@ from smtpbench.report.reading.lenient import MAX_ENTRIES, entries, items, mappin
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.rule import (
     ADVICE,
+    CRASH,
+    HANG,
     INCONCLUSIVE,
     NOT_RUN,
     PASS,
@@ -23,12 +25,22 @@ from smtpbench.rules.rule import (
     WARNING,
     fails_command,
 )
+from smtpbench.text import plural
 
 #: Severities on the scale of formats that have three levels: error, warning, note.
-LEVELS: Final = {SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
+LEVELS: Final = {CRASH: "error", HANG: "error", SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
 _STATUSES = (PASS, VIOLATED, INCONCLUSIVE)
 _MARKS: Final = {PASS: "passed", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
-_BROKEN_MARKS: Final = {SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice"}
+_BROKEN_MARKS: Final = {
+    CRASH: "CRASH", HANG: "HANG", SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice",
+}  # fmt: skip
+#: Marks of violations, the most severe first.
+BROKEN_MARKS: Final = tuple(_BROKEN_MARKS.values())
+#: Mark of a verdict → its tone in reports.
+MARK_TONES: Final[Mapping[str, str]] = {
+    _MARKS[PASS]: "good", _MARKS[INCONCLUSIVE]: "info",
+    **{mark: "bad" if mark.isupper() else "warn" for mark in BROKEN_MARKS},
+}  # fmt: skip
 _MAX_PATH = 500
 _APPENDIX = 1000  # sorts appendix F after the last section
 
@@ -40,7 +52,7 @@ class SavedVerdict(NamedTuple):
         name: Name of the rule.
         id: Its number in the register.
         section: Section of the RFC, such as `RFC 5321 §4.1.1.4`.
-        severity: `security`, `violation`, `warning` or `advice`.
+        severity: Severity of the violation, or that of the rule.
         verdict: `pass`, `violation`, `inconclusive` or `not-run`.
         requirement: What the RFC requires.
         expected: The reply that is expected.
@@ -77,7 +89,7 @@ class SavedFinding:
         id: Its name within the result.
         rule: The rule that is violated.
         section: Section of the RFC.
-        severity: `security`, `violation`, `warning` or `advice`.
+        severity: Severity of the violation.
         requirement: What the RFC requires.
         actual: What the server did.
         reproducibility: How often it was seen again.
@@ -127,6 +139,18 @@ class FuzzCases(NamedTuple):
     generated: int
     run: int
     suspects: int
+
+
+class CrashCandidate(NamedTuple):
+    """A further case that may have crashed the target.
+
+    Attributes:
+        file_name: Its file, relative to the result.
+        last_sent: The octets that it sent last.
+    """
+
+    file_name: str
+    last_sent: str
 
 
 def verdict_mark(verdict: str, severity: str) -> str:
@@ -229,6 +253,19 @@ def cases_of(saved: Saved) -> FuzzCases:
     """Return the cases of a fuzzing campaign."""
     cases = mapping(saved.result, "cases")
     return FuzzCases(*(natural(cases.get(key)) for key in ("generated", "run", "may_have_killed_it")))
+
+
+def crash_candidates_of(saved: Saved) -> list[CrashCandidate]:
+    """Return the further cases that may have crashed the target, the likeliest first."""
+    found = records(saved.result.get("candidates")) if saved.kind == FUZZ else []
+    return [CrashCandidate(text(entry.get("file")), text(entry.get("last_sent"))) for entry in found]
+
+
+def candidates_text(saved: Saved) -> str:
+    """Return how many further cases may have crashed the target, and where they are; empty without any."""
+    count = cases_of(saved).suspects
+    listed = "" if crash_candidates_of(saved) else ": see candidates/"  # older results have no list
+    return f"{plural(count, 'more case')} may have crashed it{listed}" if count else ""
 
 
 def peer_of(saved: Saved) -> str:

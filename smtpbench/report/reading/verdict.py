@@ -17,7 +17,7 @@ from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Save
 from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_of
 from smtpbench.report.reading.comparison import ComparedMetric, candidates_of, compared_metrics_of, compared_rules_of
 from smtpbench.report.reading.exit_code import nothing_accepted
-from smtpbench.report.reading.findings import SavedFinding, cases_of, findings_of, rules_of
+from smtpbench.report.reading.findings import SavedFinding, candidates_text, cases_of, findings_of, rules_of
 from smtpbench.report.reading.formatting import format_rate, format_share
 from smtpbench.report.reading.head import COMPLETED, UNKNOWN, generator_of, head_of, notes_of, target_of
 from smtpbench.report.reading.lenient import duration_s, records
@@ -234,10 +234,10 @@ def _rule_names(findings: Iterable[SavedFinding]) -> str:
 
 
 def _gone(saved: Saved) -> Iterator[Cause]:
-    if target_of(saved).gone:
-        suspects = cases_of(saved).suspects
-        more = f"; {plural(suspects, 'more case')} may have crashed it: see candidates/" if suspects else ""
-        yield Cause(GONE, f"the target no longer answers{more}")
+    gone, candidates = target_of(saved).gone, candidates_text(saved)
+    if gone or candidates:
+        what = "the target no longer answers" if gone else "the target died and was started again"
+        yield Cause(GONE, "; ".join(filter(None, (what, candidates))))
 
 
 def _check(saved: Saved) -> Iterator[Cause]:

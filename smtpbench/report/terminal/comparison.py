@@ -21,6 +21,7 @@ from smtpbench.report.reading.comparison import (
     schedule_of,
     title_of,
 )
+from smtpbench.report.reading.findings import BROKEN_MARKS
 from smtpbench.report.reading.formatting import MISSING
 from smtpbench.report.reading.verdict import further_notes_of
 from smtpbench.report.terminal.scorecard import mark
@@ -107,7 +108,7 @@ def _rules(saved: Saved, color: bool) -> list[str]:
     lines = ["", f"{padded(title, name_cells)}{heads}"]
     for name, *row in zip(names, *marks, strict=True):
         columns = "".join(
-            styled(_right(shown, width), _RED if color and shown in ("SECURITY", "VIOLATION") else _PLAIN)
+            styled(_right(shown, width), _RED if color and shown in BROKEN_MARKS and shown.isupper() else _PLAIN)
             for shown, width in zip(row, widths, strict=True)
         )
         lines.append(f"{padded(name, name_cells)}{columns}")

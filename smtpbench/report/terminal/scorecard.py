@@ -12,27 +12,35 @@ from smtpbench.report.reading.findings import (
     SavedFinding,
     SavedVerdict,
     cases_of,
+    crash_candidates_of,
     recorded_findings_of,
     rules_of,
     section_order,
     verdict_mark,
     violated_first,
 )
-from smtpbench.report.reading.formatting import MISSING
+from smtpbench.report.reading.formatting import MISSING, cut_text
 from smtpbench.report.reading.head import generator_of, seed_of, target_of
 from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, PASS, SEVERITIES, VIOLATED
 from smtpbench.text import plural
 
+#: Characters of the last octets of a candidate.
+_MAX_SENT = 60
 #: Short marks, for narrow columns.
 _MARKS = {INCONCLUSIVE: "?", NOT_RUN: "-"}
 #: Mark → its nouns in the totals, singular and plural, where they differ from the mark.
 _TOTALS = {
     "passed": ("passed", "passed"),
     "?": ("inconclusive", "inconclusive"),
+    "CRASH": ("CRASH", "CRASHES"),
+    "HANG": ("HANG", "HANGS"),
     "VIOLATION": ("VIOLATION", "VIOLATIONS"),
     "warning": ("warning", "warnings"),
 }
-_COLORS = {"passed": "32", "VIOLATION": "31;1", "SECURITY": "31;1;7", "warning": "33", "advice": "33", "?": "36"}
+_COLORS = {
+    "passed": "32", "VIOLATION": "31;1", "CRASH": "31;1;7", "HANG": "31;1;7", "SECURITY": "31;1;7", "warning": "33",
+    "advice": "33", "?": "36",
+}  # fmt: skip
 
 
 def mark(verdict: str, severity: str) -> str:
@@ -78,6 +86,12 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
         lines += ["", *_finding(finding, color)]
         lines.append(f"  seen:     {plural(finding.hits, 'time')}" + ("; in the baseline" if finding.known else ""))
     cases = cases_of(saved)
+    if crash_candidates_of(saved):
+        lines += ["", "Cases that may have crashed the target, the likeliest first:"]
+        lines += [
+            f"  {candidate.file_name}  last sent: {cut_text(candidate.last_sent, _MAX_SENT)}"
+            for candidate in crash_candidates_of(saved)
+        ]
     cpu_s = generator_of(saved).cpu_s
     cpu = MISSING if cpu_s is None else f"{cpu_s:.1f}"
     lines += [

@@ -14,7 +14,7 @@ from smtpbench.report.formats.github import workflow_commands
 from smtpbench.report.formats.junit import junit
 from smtpbench.report.formats.sarif import sarif
 from smtpbench.report.reading.exit_code import exit_code
-from smtpbench.rules.rule import ADVICE, SECURITY, SEVERITIES, VIOLATION, fails_command
+from smtpbench.rules.rule import ADVICE, FAILING_SEVERITIES, SECURITY, SEVERITIES, fails_command
 
 _REPRODUCIBILITY = ("3 of 3, deterministic", "1 of 3, flaky", "0 of 3, load-only", "1 of 1, the target is gone", "")
 
@@ -40,7 +40,7 @@ def test_every_format_agrees_with_the_exit_code(severity: str, reproducibility: 
 
 
 def test_finding_under_load_only_does_not_fail_a_command() -> None:
-    for severity in (SECURITY, VIOLATION):
+    for severity in FAILING_SEVERITIES:
         assert fails_command(severity, strict=True, reproducibility="1 of 3, flaky")
         assert not fails_command(severity, strict=True, reproducibility="0 of 3, load-only")
     assert fails_command(ADVICE, strict=True)

@@ -66,9 +66,9 @@ def test_block_cannot_be_closed_from_inside() -> None:
 def test_text_cannot_end_its_cell(name: str) -> None:
     results = [saved(check_result(rules={name: {**rule_data("health", "violation", "x")}}, findings=[]), folder)
                for folder in ("one", "two")]  # fmt: skip
-    row = next(row for row in cells(markdown(results)) if "security" in row and len(row) == 4 and row[0] != "security")
+    row = next(row for row in cells(markdown(results)) if "crash" in row and len(row) == 4 and row[0] != "crash")
     assert row[0] in (name, name.replace("\\|", "\\\\x7c"))
-    assert row[2:] == ["security", "security"]
+    assert row[2:] == ["crash", "crash"]
 
 
 def test_servers_are_compared_side_by_side() -> None:
@@ -122,7 +122,7 @@ def test_capacity_search_has_its_steps() -> None:
 
 def test_findings_have_their_dialogue() -> None:
     text = markdown([saved(fuzz_result("no reply"))])
-    assert "**security** health [RFC 5321 §3.8](https://www.rfc-editor.org/rfc/rfc5321#section-3.8): no reply" in text
+    assert "**crash** health [RFC 5321 §3.8](https://www.rfc-editor.org/rfc/rfc5321#section-3.8): no reply" in text
     assert "````text\nS: no reply\nC: NOOP\\r\\n\n```\nS: 250 ok\\r\\n\n````" in text
     assert "seen in 7 cases" in text
     assert "(in the baseline)" in text

@@ -48,8 +48,8 @@ def test_run_has_counters_histograms_and_thresholds() -> None:
 
 def test_other_results_have_rules_differences_and_capacity() -> None:
     found = samples(fuzz_result("x"), comparison_result("B"), capacity_result())
-    assert found["smtpbench_rule_kept", (("rule", "health"), ("severity", "security"))] == 0
-    assert found["smtpbench_findings", (("rule", "health"), ("severity", "security"))] == 1
+    assert found["smtpbench_rule_kept", (("rule", "health"), ("severity", "crash"))] == 0
+    assert found["smtpbench_findings", (("rule", "health"), ("severity", "crash"))] == 1
     versus = (("baseline", "A"), ("candidate", "B"), ("metric", "message.p99"))
     assert found["smtpbench_difference", (*versus, ("of", "low"), ("unit", "share"))] == 0.2
     assert found["smtpbench_difference_worse", versus] == 1

@@ -109,3 +109,14 @@ def test_finding_in_the_baseline_is_suppressed() -> None:
 def test_link_in_text_of_a_server_is_escaped() -> None:
     (run,) = log_of(check_result("[click](http://evil.example)"))["runs"]
     assert "](" not in run["results"][0]["message"]["text"]
+
+
+def test_crash_and_hang_are_errors_and_no_security_alerts() -> None:
+    findings = [
+        finding("health", f"the server {severity}s", cause=severity, severity=severity) for severity in ("crash", "hang")
+    ]
+    (run,) = log_of(fuzz_result(rules={}, findings=findings))["runs"]
+    assert [one["level"] for one in run["results"] if one.get("kind") != "notApplicable"] == ["error", "error"]
+    (rule,) = [one for one in run["tool"]["driver"]["rules"] if one["id"] == "health"]
+    assert (rule["properties"]["tags"], rule["defaultConfiguration"]["level"]) == (["smtp", "crash"], "error")
+    assert "security-severity" not in rule["properties"]

@@ -143,6 +143,18 @@ def test_campaign_whose_target_is_gone_says_so_first() -> None:
     assert notice.title == text
 
 
+def test_candidates_of_a_crash_are_listed_in_their_order() -> None:
+    saved = saved_results.rules_result(FUZZ)
+    candidates = [{"id": name, "file": f"candidates/{name}.yaml", "last_sent": f"VRFY {name}"} for name in ("b", "a")]
+    notices = blocks_of(Notice, rules_sections([replace(saved, result={**saved.result, "candidates": candidates})]))
+    assert notices[0].title == "TARGET GONE: the target no longer answers; 2 more cases may have crashed it"
+    (listed,) = [notice for notice in notices if notice.title.startswith("Cases that may have crashed the target")]
+    assert listed.lines == [
+        "candidates/b.yaml, last sent: VRFY b",
+        "candidates/a.yaml, last sent: VRFY a",
+    ]
+
+
 def test_comparison_draws_intervals_and_marks_better_and_worse() -> None:
     table = blocks_of(Table, comparison_sections(saved_results.comparison()))[0]
     assert [(row[0].text, row[1].text, row[1].tone) for row in table.table_rows] == [

@@ -102,6 +102,8 @@ def test_metrics_are_in_the_order_of_a_session() -> None:
 @pytest.mark.parametrize(
     ("verdict", "severity", "mark", "counts", "counts_if_strict"),
     [
+        ("violation", "crash", "CRASH", True, True),
+        ("violation", "hang", "HANG", True, True),
         ("violation", "security", "SECURITY", True, True),
         ("violation", "violation", "VIOLATION", True, True),
         ("violation", "warning", "warning", False, False),

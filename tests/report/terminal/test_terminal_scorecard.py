@@ -72,13 +72,15 @@ def test_finding_is_shown_with_its_dialogue() -> None:
 
 
 def test_gravest_findings_and_totals_stand_first() -> None:
-    severities = ("warning", "violation", "advice", "security")
+    severities = ("warning", "hang", "violation", "advice", "security", "crash")
     rules = {name: rule("violation", name, id_=f"R{at}") for at, name in enumerate(severities)}
     findings = [{"id": name, "rule": name, "severity": name, "actual": f"{name} found"} for name in severities]
     text = scorecard(result(rules | {"p": rule("pass"), "i": rule("inconclusive")}, findings), color=False)
-    order = [text.index(f"actual:   {name} found") for name in ("security", "violation", "warning", "advice")]
+    order = [
+        text.index(f"actual:   {name} found") for name in ("crash", "hang", "security", "violation", "warning", "advice")
+    ]
     assert order == sorted(order)
-    assert text.endswith("1 SECURITY, 1 VIOLATION, 1 warning, 1 advice, 1 inconclusive, 1 passed")
+    assert text.endswith("1 CRASH, 1 HANG, 1 SECURITY, 1 VIOLATION, 1 warning, 1 advice, 1 inconclusive, 1 passed")
 
 
 def test_matrix_shows_only_rules_that_ran() -> None:
