@@ -27,7 +27,7 @@ docs: $(VENV)/.ready ## the documentation, in site/index.html; any warning is an
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.ready ## CPU time of a message, compared with smtp-source and smtp-sink
-	$(BIN)/python bench/bench.py $(BENCH)
+	$(BIN)/python -m bench.bench $(BENCH)
 
 truth: $(VENV)/.ready ## latencies compared with a packet capture, as root; three minutes
 	$(BIN)/python -m bench.truth $(BENCH)

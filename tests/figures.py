@@ -63,7 +63,7 @@ def result_of(totals: Interval, *, model: str = "open", health: Health | None = 
     load = {
         "model": model, "connections": 100, "arrivals": None, "duration_s": 30.0, "stages": [stage] if is_open else [],
         "arrival_process": "poisson" if is_open else None, "when_busy": "wait" if is_open else None, "warmup_s": 2.0,
-        "drain_s": 5.0, "timeout_s": 30.0, "workers": 1, "message_bytes": None,
+        "drain_s": 5.0, "timeout_s": 30.0, "workers": 1, "quickack": False, "message_bytes": None,
     }  # fmt: skip
     values: dict[str, Any] = {
         "run_id": "20260102-030405-abcdef",

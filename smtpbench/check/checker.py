@@ -33,7 +33,7 @@ import trio
 
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off, run_watched
-from smtpbench.rules.discover import TARGET_GONE, is_greeting, outage, wait_until_back
+from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, TARGET_GONE, is_greeting, outage, wait_until_back
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.probe_steps import no_reply_text
 from smtpbench.rules.reply_tracker import match_replies
@@ -318,11 +318,14 @@ class Checker:
         return watched.session_result, severity, "the server greets no client after this session"
 
     async def _run_script(self, script: Script) -> SessionResult:
-        """Run a script, and run it a second time, after other such scripts, if there was no greeting."""
+        """Run a script, and run it a second time, after other such scripts, if the server did not serve it."""
         session_result = await self._runner.run(script)
-        if self._target_gone or Dialogue.of(session_result.transcript).greeted:
+        dialogue = Dialogue.of(session_result.transcript)
+        if self._target_gone or (dialogue.greeted and not dialogue.is_busy):
             return session_result
         async with self._retry_lock:
+            if dialogue.is_busy:
+                await trio.sleep(REFUSAL_RETRY_DELAYS_S[0])
             return await self._runner.run(script)
 
     async def _check_invariant(self, rule: Rule, probe_result: RuleResult | None) -> RuleResult:

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import trio
+
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off, run_watched
-from smtpbench.rules.discover import Fixture, discover, outage, reach, wait_until_back
+from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, Fixture, discover, outage, reach, wait_until_back
 from smtpbench.rules.divergence import DIVERGENCE, find_divergence
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.finding import plain
@@ -28,7 +30,7 @@ from smtpbench.rules.reply_tracker import find_violations, match_replies
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
-from smtpbench.scenario.load import ScenarioFile, load_scenario
+from smtpbench.scenario.load import ScenarioFile, load_finding
 from smtpbench.scenario.model import FindingMetadata
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
@@ -81,7 +83,7 @@ def read_findings(paths: Sequence[Path], *, allow_files: bool = False) -> list[S
         found = sorted(path.glob("**/*.yaml")) if path.is_dir() else [path]
         if not found:
             raise UsageError(f"{path}: this folder contains no finding")
-        files += [load_scenario(file, allow_files=allow_files) for file in found]
+        files += [load_finding(file, allow_files=allow_files) for file in found]
     for file in files:
         if file.scenario.finding is None:
             raise UsageError(f"{file.path}: this scenario is not a finding: it has no key `finding`")
@@ -145,6 +147,12 @@ async def _replay_finding(
     watched = await run_watched(runner, script, session_class)
     session_result = watched.session_result
     dialogue = Dialogue.of(session_result.transcript)
+    for delay_s in REFUSAL_RETRY_DELAYS_S:
+        if not dialogue.is_busy:
+            break
+        await trio.sleep(delay_s)
+        session_result = await runner.run(script, session_class)
+        dialogue = Dialogue.of(session_result.transcript)
     if finding.rule == DIVERGENCE.name:
         if peer is None:
             return _Status(CANNOT_TELL, "a divergence needs two targets: give --target twice")
@@ -153,6 +161,8 @@ async def _replay_finding(
     rule = BY_NAME[finding.rule]
     if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
         return _Status(CANNOT_TELL, f"no greeting ({describe_end(dialogue.end_reason)})")
+    if dialogue.refusal and not rule.allows_refused_greeting:
+        return _Status(CANNOT_TELL, f"the server serves no session: {dialogue.refusal}")
     death = watched.death
     gone = "" if death or dialogue.last_code == 221 else await outage(runner, target_info)
     if death or gone:
@@ -180,12 +190,15 @@ async def _evaluate_probe(
     assert rule.evaluate is not None
     missing = target_info.missing(rule.needs)
     scripts = [] if missing else rule.probe(target_info)
-    if dialogue_index >= len(scripts):
+    if rule.evaluates_single and not (scripts or missing):
+        dialogues = [dialogue] * (dialogue_index + 1)
+    elif dialogue_index >= len(scripts):
         return _Status(CANNOT_TELL, missing or "for this target the rule has fewer sessions")
-    dialogues = [
-        dialogue if index == dialogue_index else Dialogue.of((await runner.run(script)).transcript)
-        for index, script in enumerate(scripts)
-    ]
+    else:
+        dialogues = [
+            dialogue if index == dialogue_index else Dialogue.of((await runner.run(script)).transcript)
+            for index, script in enumerate(scripts)
+        ]
     verdict = rule.evaluate(target_info, [match_replies(one, lmtp=target_info.lmtp) for one in dialogues])
     if verdict.status == r.VIOLATED:
         return _Status(STILL_THERE, verdict.actual)

@@ -20,11 +20,12 @@ from smtpbench.cli.options import (
     LoginOptions,
     Overwrite,
     Progress,
-    Recipient,
+    Recipients,
     ReplyTimeout,
     ResultFolder,
     ScenarioName,
     TargetOptions,
+    UnknownRecipient,
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
@@ -40,7 +41,7 @@ from smtpbench.fuzz.suspect import CASES, CampaignStats
 from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.screen import wants_color
-from smtpbench.scenario.load import load_scenario
+from smtpbench.scenario.load import load_finding
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S, parse_duration_ns
 
@@ -81,7 +82,10 @@ def command(
     duration: Annotated[
         str | None,
         typer.Option(
-            "--duration", "-d", metavar="DURATION", help="Time to draw cases for, at most.  [default: the profile's]"
+            "--duration",
+            "-d",
+            metavar="DURATION",
+            help="Time for cases and findings, at most, and 1s for the last sessions.  [default: the profile's]",
         ),
     ] = None,
     connections: Annotated[
@@ -103,7 +107,8 @@ def command(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of known findings, which do not fail the command.  [default: none]"),
     ] = None,
-    recipient: Recipient = "",
+    recipient: Recipients = None,
+    unknown_recipient: UnknownRecipient = "",
     sender: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Envelope sender (MAIL FROM).  [default: the scenario's]")
     ] = "",
@@ -132,7 +137,10 @@ def command(
     one_of("--profile", profile, PROFILES)
     limits = PROFILES[profile]
     file = open_scenario(scenario, allow_files=allow_files)
-    options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture, allow_files=allow_files)
+    first_recipient, *aliases = recipient or [""]
+    options = TargetOptions(
+        target or [], access, timeout, first_recipient, sender, tuple(aliases), unknown_recipient
+    ).completed(fixture, allow_files=allow_files)
     first, *peers = options.accesses(most=2)
     plan = CampaignPlan(
         cases=cases or limits.cases,
@@ -143,6 +151,9 @@ def command(
         max_findings=max_findings,
         strict=strict,
         shrink_s=limits.shrink_s,
+        aliases=options.aliases,
+        unknown=options.unknown_recipient,
+        timeout_ns=first.timeout_ns,
     )
     request = FuzzRequest(
         file=file,
@@ -184,5 +195,5 @@ def _known_findings(folder: Path | None) -> frozenset[KnownFinding]:
         return frozenset()
     if not folder.is_dir():
         raise UsageError(f"--baseline {folder}: there is no such folder")
-    found = [load_scenario(path, allow_files=True).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
+    found = [load_finding(path, allow_files=True).scenario.finding for path in sorted(folder.glob("**/*.yaml"))]
     return frozenset((one.rule, None if one.by == "check" else one.cause) for one in found if one is not None)

@@ -75,6 +75,19 @@ FixtureFile = Annotated[
 Recipient = Annotated[
     str, typer.Option(metavar="ADDRESS", help="Recipient address that the server accepts.  [default: found by trying]")
 ]
+Recipients = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipient", metavar="ADDRESS",
+        help="Recipient address that the server accepts; repeat it for further ones.  [default: found by trying]",
+    ),
+]  # fmt: skip
+UnknownRecipient = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS", help="Recipient address that the server refuses.  [default: no-such-user in the same domain]"
+    ),
+]
 Sender = Annotated[
     str,
     typer.Option(metavar="ADDRESS", help="Envelope sender (MAIL FROM).  [default: an address at sender.example]"),
@@ -192,6 +205,8 @@ class TargetOptions:
         timeout: Time limit for each wait, such as `3s`.
         recipient: Recipient address that the server accepts; empty to try some.
         sender: Envelope sender; empty for the default.
+        aliases: Further recipients that the server accepts.
+        unknown_recipient: Recipient address that the server refuses; empty for the default.
     """
 
     urls: list[str]
@@ -199,6 +214,8 @@ class TargetOptions:
     timeout: str
     recipient: str = ""
     sender: str = ""
+    aliases: tuple[str, ...] = ()
+    unknown_recipient: str = ""
 
     def completed(self, file: Path | None, *, allow_files: bool = False) -> TargetOptions:
         """Return these options, completed from a fixture file.
@@ -225,6 +242,8 @@ class TargetOptions:
                 access=access,
                 recipient=self.recipient or found.recipient,
                 sender=self.sender or found.sender,
+                aliases=self.aliases or tuple(found.aliases),
+                unknown_recipient=self.unknown_recipient or found.unknown_recipient,
             )
         if not options.urls:
             raise UsageError("no target is given; add --target URL, or `target: URL` in the file of --fixture")

@@ -93,6 +93,13 @@ def command(
     workers: Workers = None,
     seed: Seed = None,
     size: MessageSize = None,
+    quickack: Annotated[
+        bool,
+        typer.Option(
+            "--quickack",
+            help="Acknowledge at once what the server sends, instead of up to 40 ms later (TCP_QUICKACK).",
+        ),
+    ] = False,
     hostile: Annotated[
         str | None,
         typer.Option(
@@ -155,7 +162,7 @@ def command(
     file = open_scenario(scenario, allow_files=allow_files)
     parsed = parse_target(target)
     overrides = Overrides(
-        connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed, hostile
+        connections, messages, duration, rate, arrivals, when_busy, warmup, drain, timeout, workers, seed, hostile, quickack
     )
     request = RunRequest(
         file=file,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smtpbench.engine import api
+from smtpbench.engine.quickack import QuickAckSocket, acknowledging_recv
 
 #: Size of a server's reads, so that a message arrives in few of them. (When a block of 64 KiB or more is freed, glibc
 #: consolidates its whole heap.)
@@ -40,12 +41,14 @@ class Route:
         address: Address as `socket.connect` takes it for the family.
         tls: Context of START_TLS.
         server_name: Name for SNI, which the certificate must contain.
+        quickack: Acknowledge at once what the peer sends (TCP only).
     """
 
     family: int
     address: tuple[str, int] | tuple[str, int, int, int] | str
     tls: ssl.SSLContext | None = None
     server_name: str | None = None
+    quickack: bool = False
 
 
 class Connection:
@@ -92,7 +95,7 @@ class Connection:
     ) -> None:  # fmt: skip
         self.sock = sock
         self.fd = sock.fileno()
-        self.recv = sock.recv
+        self.recv: Callable[[int], bytes] = sock.recv
         self.send = sock.send
         self.session = session
         self.tls_context = context
@@ -124,16 +127,18 @@ class Connection:
         """Wrap the socket; the shard does the handshake step by step. Raises OSError or ValueError."""
         if self.tls_context is None:
             raise ValueError("no TLS context for this connection")
-        self.sock = self.tls_context.wrap_socket(
+        quickack = isinstance(self.sock, QuickAckSocket)
+        wrapped = self.tls_context.wrap_socket(
             self.sock,
             server_side=self.client is None,
             do_handshake_on_connect=False,
             suppress_ragged_eofs=True,
             server_hostname=self.server_name,
         )
-        self.recv = self.sock.recv
-        self.send = self.sock.send
-        self.pending = self.sock.pending
+        self.sock = wrapped
+        self.recv = acknowledging_recv(wrapped) if quickack else wrapped.recv
+        self.send = wrapped.send
+        self.pending = wrapped.pending
         self.handshaking = True
         self.tls = True
 

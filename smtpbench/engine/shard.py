@@ -59,6 +59,7 @@ from smtpbench.engine.kernel_clock import (
     request_stamps,
     unpack_timespec,
 )
+from smtpbench.engine.quickack import QuickAckSocket, acknowledge_at_once
 from smtpbench.engine.timer import Timers
 
 _STREAM = int(socket.SOCK_STREAM | socket.SOCK_NONBLOCK)  # an enum would cost as much as the socket
@@ -312,7 +313,7 @@ class Shard:
     def connect(self, session: api.OutgoingSession, route: Route) -> Connection | None:
         """Connect a session. Return None if that fails at once; `session.connection_lost` was called then."""
         try:
-            sock = socket.socket(route.family, _STREAM)
+            sock = (QuickAckSocket if route.quickack else socket.socket)(route.family, _STREAM)
         except OSError as error:
             session.connection_lost(connect_error_kind(error.errno or 0), _os_text(error.errno or 0), self._clock())
             return None
@@ -331,6 +332,8 @@ class Shard:
         if route.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             request_stamps(sock)
+        if route.quickack:
+            acknowledge_at_once(sock)
         connection = Connection(sock, session, route.tls, client=session, server_name=route.server_name)
         self._connections[connection.fd] = connection
         self.connections_open += 1

@@ -9,6 +9,9 @@ that shows sometimes is flaky, and one that never shows needs load.
 A deterministic suspect is shrunk without the end of its session (QUIT and the quiet period after it), because that end is
 the same for all cases. The end is chosen afterwards: the shortest one with which the violation still shows reliably becomes
 the end of the finding.
+
+All of this has a time limit for each suspect, and the limit of the campaign. What is known when the time is up stands: the
+repetitions so far, and the session as it was before shrinking.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ import trio
 from smtpbench.fuzz.mutation import replace_steps, without_wrong_ends_of_text
 from smtpbench.fuzz.oracle import Oracle, replies_balanced
 from smtpbench.fuzz.shrink import shrink
-from smtpbench.fuzz.suspect import Suspect, SuspectKey
+from smtpbench.fuzz.suspect import CONFIRMATIONS, Suspect, SuspectKey
+from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S
 from smtpbench.rules.reply_tracker import TRACKED_RULES, Violation, names_wrong_end
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session import script as s
@@ -30,14 +34,10 @@ from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
 from smtpbench.units import NS_PER_MS
 
-#: Repetitions of a suspect.
-CONFIRMATIONS = 3
 #: Wait for unsolicited replies at the end of a session, where the server does not close the connection.
 QUIET_PERIOD = Step(s.PAUSE, pause_ns=200 * NS_PER_MS)
 #: The same while a case is shrunk.
 SHORT_QUIET_PERIOD = Step(s.PAUSE, pause_ns=60 * NS_PER_MS)
-#: Delays before each further attempt where the server gave no greeting, seconds. Without one, nothing is known of the case.
-_GREETING_RETRY_DELAYS_S = (0.2, 1.0, 3.0)
 
 
 class Reproduction(NamedTuple):
@@ -47,11 +47,13 @@ class Reproduction(NamedTuple):
         session_result: The session with the target.
         peer_results: The session with the second target, where there is one.
         violations: All that is wrong with it.
+        refusal: How the server refused the session, as `Dialogue.refusal` has it; empty if it served it.
     """
 
     session_result: SessionResult
     peer_results: tuple[SessionResult, ...]
     violations: list[Violation]
+    refusal: str
 
     def find(self, key: SuspectKey) -> Violation | None:
         """Return the violation with this key, None where it did not show."""
@@ -60,15 +62,11 @@ class Reproduction(NamedTuple):
     def is_free_of_races(self, ending: Sequence[Step]) -> bool:
         """Return whether the replies at the end of the session do not depend on timing.
 
-        They do not where the session waited for late replies, where it ended with 221 (no reply follows), or where it
-        waited for every reply that was due.
+        They do not where the session waited for late replies, or where it waited for every reply that was due and got no
+        others. A reply of 221 is no sign of that: a session that believes it sends text waits for none, and on a slower
+        machine it is over before the replies come.
         """
-        if QUIET_PERIOD in ending:
-            return True
-        return all(
-            replies_balanced(session_result) or (bool(ending) and Dialogue.of(session_result.transcript).last_code == 221)
-            for session_result in (self.session_result, *self.peer_results)
-        )
+        return QUIET_PERIOD in ending or all(map(replies_balanced, (self.session_result, *self.peer_results)))
 
 
 class Confirmation:
@@ -101,23 +99,22 @@ class Confirmation:
         """
         session_result = await self._runner.run(script, TrackedSession, timeout_ns)
         dialogue = Dialogue.of(session_result.transcript)
-        for delay_s in _GREETING_RETRY_DELAYS_S:
-            if dialogue.greeted:
+        for delay_s in REFUSAL_RETRY_DELAYS_S:
+            if not dialogue.refusal:
                 break
             await trio.sleep(delay_s)
             session_result = await self._runner.run(script, TrackedSession, timeout_ns)
             dialogue = Dialogue.of(session_result.transcript)
         peer_results = () if self._peer is None else (await self._peer.run(script, TrackedSession, timeout_ns),)
         violations = self._oracle.evaluate(session_result, dialogue, slow_ns, peer_results)
-        return Reproduction(session_result, peer_results, violations)
+        return Reproduction(session_result, peer_results, violations, dialogue.refusal)
 
-    async def confirm(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
-        """Repeat a suspect, and shrink it if it shows each time. `slow_ns`: see `reproduce`."""
+    async def repeat(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
+        """Repeat a suspect, as often as it takes to confirm it. `slow_ns`: see `reproduce`."""
         for _ in range(CONFIRMATIONS):
-            suspect.tried += 1
-            suspect.seen += (await self.reproduce(suspect.session_result.script, slow_ns)).find(key) is not None
-        if suspect.seen == CONFIRMATIONS:
-            await self._shrink(key, suspect, slow_ns)
+            reproduction = await self.reproduce(suspect.session_result.script, slow_ns)
+            suspect.tried += not reproduction.refusal
+            suspect.seen += not reproduction.refusal and reproduction.find(key) is not None
 
     async def control(self, suspect: Suspect, slow_ns: int) -> Suspect | None:
         """Run the control of a suspect that blames a wrong end of the message text: the same text without that end.
@@ -135,7 +132,8 @@ class Confirmation:
                 return Suspect(suspect.number, reproduction.session_result, violation, suspect.hits)
         return None
 
-    async def _shrink(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
+    async def shrink(self, key: SuspectKey, suspect: Suspect, slow_ns: int) -> None:
+        """Shorten the session of a suspect that showed in each repetition. `slow_ns`: see `reproduce`."""
         steps, quit_steps = split_end(suspect.session_result.script.steps)
         without_end = replace_steps(self._scenario, steps)
 
@@ -145,7 +143,9 @@ class Confirmation:
             return (await self.reproduce(tried, slow_ns, timeout_ns=slow_ns)).find(key) is not None
 
         scenario_lines = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
-        small = await shrink(without_end, shows_violation, self._shrink_s, scenario_lines)
+        # the time that is left is for the ends too
+        left_s = max(0.0, trio.current_effective_deadline() - trio.current_time())
+        small = await shrink(without_end, shows_violation, min(self._shrink_s, left_s / 2), scenario_lines)
         for ending in ([], quit_steps, [QUIET_PERIOD], [*quit_steps, QUIET_PERIOD]):
             complete = _append(small, *ending)
             reproduction = await self.reproduce(complete, slow_ns)

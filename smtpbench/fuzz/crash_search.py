@@ -15,11 +15,11 @@ from typing import Final
 
 import trio
 
-from smtpbench.fuzz.confirmation import CONFIRMATIONS, split_end
+from smtpbench.fuzz.confirmation import split_end
 from smtpbench.fuzz.losses import CutOffCase, last_verb
 from smtpbench.fuzz.mutation import replace_steps
 from smtpbench.fuzz.shrink import shrink
-from smtpbench.fuzz.suspect import Suspect
+from smtpbench.fuzz.suspect import CONFIRMATIONS, Suspect
 from smtpbench.fuzz.target_health import TargetHealth
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import WatchedResult, is_cut_off, run_watched

@@ -15,6 +15,7 @@ from smtpbench.fuzz.crash_search import CrashSearch
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Loss, Losses, last_verb, likelihood
 from smtpbench.fuzz.suspect import CampaignStats, Suspect
 from smtpbench.fuzz.target_health import TargetHealth
+from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off
 from smtpbench.rules.reply_tracker import Violation
@@ -25,6 +26,8 @@ from smtpbench.session.script import Script
 MAX_CANDIDATES: Final = 10
 #: Time for finding the cases that kill the target, in times that shrinking one may take.
 _SEARCHES: Final = 2
+#: Share of the time that is left for it, where connections were refused after cases were cut off.
+_SEARCH_SHARE: Final = 0.8
 #: Causes of crashes that are not proved.
 _DIED: Final = "the server died"
 _GONE: Final = "the target is gone"
@@ -74,27 +77,40 @@ class CrashFindings:
         if len(sudden) > known and sudden[-1].refused:  # until the cause is found, and if the command is killed before
             self._add_unproved_crash(sudden[-1], _DIED, "it was started again")
 
-    async def find(self, slow_ns: int) -> None:
+    @property
+    def search_s(self) -> float:
+        """What finding the cases that killed the target is likely to take, seconds."""
+        return _SEARCHES * self._shrink_s if self._losses.sudden else 0.0
+
+    async def find(self, slow_ns: int, limit: TimeLimit) -> None:
         """Find the cases that killed the target, and record what else was cut off.
 
         Args:
             slow_ns: Limit for a reply in a search, nanoseconds.
+            limit: When the campaign ends.
         """
         self.settle(_ALL_NS)
         self._stats.suspects.pop(("health", _DIED), None)
         self._stats.crash_candidates = []
-        sudden = self._losses.sudden
-        deadline_s = trio.current_time() + _SEARCHES * self._shrink_s
+        sudden, now_s = self._losses.sudden, trio.current_time()
+        latest_s = limit.share_of_the_rest_s(now_s, _SEARCH_SHARE if any(loss.refused for loss in sudden) else 0.5)
+        deadline_s = min(now_s + _SEARCHES * self._shrink_s, latest_s)
         loss, known = sudden[-1] if sudden else Loss(), dict[str, Suspect]()
-        for one in () if self._health.gone else (*sudden, Loss([*self._closed.values()])):
-            found = -1
-            # a loss is one death, and the cases that were cut off alone may be several
-            while not (self._health.gone or found == len(known) or (one.sudden and found >= 0)):
-                found = len(known)
-                await self._explain(one, known, slow_ns, deadline_s)
-            if self._health.gone:
-                loss = one
-                break
+        unexplained = [*sudden, Loss([*self._closed.values()])]
+        with trio.move_on_at(latest_s):
+            for one in () if self._health.gone else tuple(unexplained):
+                found = -1
+                # a loss is one death, and the cases that were cut off alone may be several
+                while not (self._health.gone or found == len(known) or (one.sudden and found >= 0)):
+                    found = len(known)
+                    await self._explain(one, known, slow_ns, deadline_s)
+                if self._health.gone:
+                    loss = one
+                    break
+                unexplained.remove(one)
+        if not self._health.gone:
+            for one in unexplained:  # the time was up
+                self._add_loss(one, known, searched=False)
         self._drop_ends_of_crashes(known)
         self._stats.target_gone = self._health.gone
         if self._health.gone and not known:
@@ -112,7 +128,6 @@ class CrashFindings:
             slow_ns: See `find`.
             deadline_s: When no search begins any more, time of trio.
         """
-        by_verb = {last_verb(case.session_result): case for case in reversed(loss.cases)}
         unknown = [case for case in loss.cases if last_verb(case.session_result) not in known]
         fatal = await self._search.find(unknown, slow_ns) if unknown and trio.current_time() < deadline_s else None
         if fatal is not None:
@@ -123,12 +138,18 @@ class CrashFindings:
             stored = self._add_crash(suspect)
             known |= {last_verb(one.session_result): stored for one in (fatal, suspect)}
             return
-        if self._health.gone or not loss.sudden:
+        if not self._health.gone:
+            self._add_loss(loss, known, searched=trio.current_time() < deadline_s)
+
+    def _add_loss(self, loss: Loss, known: dict[str, Suspect], *, searched: bool) -> None:
+        """Record a loss of which no case was found to kill the target. `known`: see `_explain`."""
+        if not loss.sudden:
             return
-        explained = next((known[verb] for verb in by_verb if verb in known), None)
+        verbs = [last_verb(case.session_result) for case in loss.cases]
+        explained = next((known[verb] for verb in verbs if verb in known), None)
         if explained is not None:
             explained.hits += 1
-        elif loss.refused and known and trio.current_time() >= deadline_s:
+        elif loss.refused and known and not searched:
             pass  # nobody looked for its cause, and a crash is known
         elif loss.refused:
             self._add_unproved_crash(loss, _DIED, "it was started again")

@@ -99,7 +99,9 @@ def build_request(job: dict[str, Any]) -> FuzzRequest:
     trust = Trust(ca, job["insecure"], job["server_name"], certificate, key)
     target = parse_target(job["target"])
     access = Access(target, trust, job["password"], job["plan"]["timeout_ns"], job["authorized"])
-    plan = CampaignPlan(_UNLIMITED, None, job["plan"]["seed"], _CONNECTIONS, select_families(), _UNLIMITED)
+    plan = CampaignPlan(
+        _UNLIMITED, None, job["plan"]["seed"], _CONNECTIONS, select_families(), _UNLIMITED, timeout_ns=access.timeout_ns
+    )
     file = load_text(job["text"], Path(job["path"]), allow_files=job["allow_files"])
     return FuzzRequest(file, access, plan, folder=Path(job["folder"]))
 

@@ -6,10 +6,11 @@ a case can be generated again from its number and the seed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from smtpbench.rules.reply_tracker import without_wrong_ends
 from smtpbench.session import script as s
@@ -39,6 +40,67 @@ class Mutation(NamedTuple):
     parameter: int = 0
     octets: bytes = b""
     numbers: tuple[int, ...] = ()
+
+
+class Addresses(NamedTuple):
+    """Addresses of a campaign, which names in braces stand for in the octets of mutations.
+
+    Attributes:
+        sender: `{sender}`: envelope sender of the scenario.
+        recipients: `{recipient}` is the first, which the server accepts; `{alias}` is one of the others, if there are any.
+        unknown: `{unknown}`: a recipient that the server is likely to refuse.
+        client: `{client}`: argument of EHLO.
+    """
+
+    sender: bytes = b"a@client.example"
+    recipients: tuple[bytes, ...] = (b"b@recipient.example",)
+    unknown: bytes = b"no-such-user@recipient.example"
+    client: bytes = b"client.example"
+
+    @classmethod
+    def of(cls, steps: Sequence[Step], aliases: Sequence[str] = (), unknown: str = "") -> Self:
+        """Return the addresses that the steps of a scenario use.
+
+        Args:
+            steps: The steps.
+            aliases: Further recipients that the server accepts.
+            unknown: A recipient that it refuses; empty for an unlikely one in the domain of the recipient.
+        """
+        found = {b"MAIL": list[bytes](), b"RCPT": list[bytes](), b"EHLO": list[bytes](), b"LHLO": list[bytes]()}
+        for step in steps:
+            line = _wire(step)
+            argument = _ADDRESS.search(line) if line[:4] in (b"MAIL", b"RCPT") else _ARGUMENT.search(line)
+            if line[:4] in found and argument is not None:
+                found[line[:4]].append(argument[1])
+        default = EXAMPLE_ADDRESSES
+        recipients = (*(found[b"RCPT"] or default.recipients), *(alias.encode() for alias in aliases))
+        domain = recipients[0].rpartition(b"@")[2] if b"@" in recipients[0] else b""
+        return cls(
+            (found[b"MAIL"] or [default.sender])[0],
+            tuple(dict.fromkeys(recipients)),
+            unknown.encode() or b"no-such-user" + b"@" * bool(domain) + domain,
+            (found[b"EHLO"] or found[b"LHLO"] or [default.client])[0],
+        )
+
+    def fill(self, octets: bytes, number: int) -> bytes:
+        """Return octets with addresses in place of their names; the number chooses among the aliases."""
+        if b"{" not in octets:
+            return octets
+        aliases = self.recipients[1:] or self.recipients
+        named = {
+            b"{sender}": self.sender, b"{recipient}": self.recipients[0], b"{alias}": aliases[number % len(aliases)],
+            b"{unknown}": self.unknown, b"{client}": self.client,
+        }  # fmt: skip
+        for name, address in named.items():
+            octets = octets.replace(name, address)
+        return octets
+
+
+#: Addresses where a scenario has none.
+EXAMPLE_ADDRESSES = Addresses()
+#: A path in a line, and the argument of a line.
+_ADDRESS = re.compile(rb":<([^<>]*)>")
+_ARGUMENT = re.compile(rb" (\S+)")
 
 
 def command_step(octets: bytes) -> Step:
@@ -85,12 +147,15 @@ def replace_steps(script: Script, steps: Sequence[Step]) -> Script:
     )  # fmt: skip
 
 
-def apply_mutations(steps: Sequence[Step], mutations: Sequence[Mutation]) -> tuple[Step, ...]:
-    """Return the steps, edited by one mutation after the other."""
+def apply_mutations(
+    steps: Sequence[Step], mutations: Sequence[Mutation], addresses: Addresses = EXAMPLE_ADDRESSES
+) -> tuple[Step, ...]:
+    """Return the steps, edited by one mutation after the other. Their octets use these addresses."""
     edited = list(steps)
     for mutation in mutations:
         if edited:
-            _EDITS[mutation.edit](edited, mutation)
+            octets = addresses.fill(mutation.octets, mutation.position + mutation.parameter)
+            _EDITS[mutation.edit](edited, mutation._replace(octets=octets))
     return tuple(edited)
 
 
@@ -148,13 +213,17 @@ def _insert_command(steps: list[Step], mutation: Mutation) -> None:
 
 
 def _replace_argument(steps: list[Step], mutation: Mutation) -> None:
+    """Replace the argument of a line; `{address}` and `{domain}` stand for those of the address in the line."""
     index = _pick(_command_indices(steps), mutation.position)
     if index is None:
         return
     line = _wire(steps[index])
     verb = line.split(b" ")[0].strip()
     head = {b"MAIL": b"MAIL FROM:", b"RCPT": b"RCPT TO:"}.get(verb.upper(), verb + b" ")
-    steps[index] = _with_octets(steps[index], head + mutation.octets + b"\r\n")
+    own = _ADDRESS.search(line)
+    address = own[1] if own is not None and b"@" in own[1] else EXAMPLE_ADDRESSES.sender
+    argument = mutation.octets.replace(b"{address}", address).replace(b"{domain}", address.rpartition(b"@")[2])
+    steps[index] = _with_octets(steps[index], head + argument + b"\r\n")
 
 
 def _append_parameter(steps: list[Step], mutation: Mutation) -> None:

@@ -15,7 +15,7 @@ class FuzzProfile(NamedTuple):
     Attributes:
         description: What the profile is for.
         cases: Cases to generate, at most.
-        duration_s: Time for generating cases, seconds.
+        duration_s: Time for the campaign, seconds: cases, then confirming and shrinking what they found.
         connections: Cases that run at the same time, each on its own connection.
         shrink_s: Time for shrinking one finding, seconds.
     """

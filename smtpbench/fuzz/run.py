@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ import trio
 from smtpbench.errors import CannotRun
 from smtpbench.fuzz.campaign import Campaign, CampaignPlan, CaseLimiter
 from smtpbench.fuzz.mutation import command_step, fixed_script, replace_steps
-from smtpbench.fuzz.suspect import CampaignStats, Suspect
+from smtpbench.fuzz.suspect import TIME_UP, CampaignStats, Suspect
+from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.result import common_sections, latency_section, versions
 from smtpbench.rules import rule as r
-from smtpbench.rules.discover import Fixture, discover, reach
+from smtpbench.rules.discover import Fixture, discover, raise_for_line_ends, reach
 from smtpbench.rules.divergence import DIVERGENCE
 from smtpbench.rules.finding import SHOWN_OCTETS, Finding, circumstances, rule_data, target_data
 from smtpbench.rules.register import BY_NAME, RULES
@@ -33,9 +35,10 @@ from smtpbench.rules.target_info import TargetInfo
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.session import script as s
-from smtpbench.session.runner import interruptible, session_runner
+from smtpbench.session.runner import SessionRunner, interruptible, session_runner
 from smtpbench.session.script import Script
 from smtpbench.session.transcript import CLIENT
+from smtpbench.smtp.reply import Reply
 from smtpbench.smtp.state import BANNER
 from smtpbench.target import Access
 from smtpbench.text import visible
@@ -117,6 +120,7 @@ async def fuzz_target(
         UsageError: An option does not fit the target.
     """
     access, url = request.access, request.access.target.url
+    limit = TimeLimit(trio.current_time(), request.plan.duration_s)
     route = await reach(access)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
     recorder, baseline_recorder = Recorder(), Recorder()
@@ -133,11 +137,11 @@ async def fuzz_target(
                 session_runner(await reach(request.peer), access.timeout_ns, request.peer.credentials)
             )
         try:
-            target_info, banner = await discover(baseline, Fixture.of(access, request.recipient, request.sender))
+            target_info, banner = await _discover(baseline, request, limit)
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {url}: {error}") from None
         script = _scenario_script(request, target_info)
-        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter)
+        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter, limit)
 
         def on_signal(count: int, scope: trio.CancelScope) -> None:
             campaign.stop.set()  # the first signal ends the cases, the second one the confirmation too
@@ -157,7 +161,9 @@ async def fuzz_target(
             drain_recorders()
             suspects = stats.suspects.values()
             findings = [
-                _build_finding(suspect, about, repeated=bool(suspect.tried) or suspect.unproved or stats.target_gone)
+                _build_finding(
+                    suspect, about, repeated=bool(suspect.tried or suspect.time_up or suspect.unproved or stats.target_gone)
+                )
                 for suspect in suspects
             ]
             candidates = _build_candidates(stats, about)
@@ -183,11 +189,24 @@ async def fuzz_target(
         with _rare_garbage_collection():
             stopped = await interruptible(lambda: campaign.run(report), on_signal) > 0
         silence = stats.silence
+        if not (silence or stopped or stats.generated or stats.suspects):
+            raise CannotRun(f"cannot fuzz {url}: {TIME_UP} before the first case; give more with --duration")
+        if stats.generated and not (silence or stopped or stats.run or stats.suspects):
+            silence = f"the server serves no case: {stats.refusal or TIME_UP}"
         if stats.run and not (stats.answered or stats.suspects):
             silence = "the server replied to the baseline, and to no command of a case"
         if silence:
             raise CannotRun(f"cannot fuzz {url}: no session gets past EHLO: {silence}")
         return make_result()
+
+
+async def _discover(runner: SessionRunner, request: FuzzRequest, limit: TimeLimit) -> tuple[TargetInfo, Reply]:
+    """Return what the target offers, and its greeting. Raises CannotRun, also if the time is up before that is known."""
+    for address in (*request.plan.aliases, request.plan.unknown):
+        raise_for_line_ends(recipient=address)
+    with trio.move_on_at(limit.latest_s):
+        return await discover(runner, Fixture.of(request.access, request.recipient, request.sender))
+    raise CannotRun(f"{TIME_UP} before it was known what the server offers")
 
 
 @contextmanager
@@ -205,18 +224,19 @@ def _rare_garbage_collection() -> Iterator[None]:
 
 
 def _scenario_script(request: FuzzRequest, target_info: TargetInfo) -> Script:
-    """Return one iteration of the scenario, to a recipient that the target accepts."""
+    """Return one iteration of the scenario, to recipients that the target accepts."""
     target = request.access.target
     options = CompileOptions(
         lmtp=target.lmtp, implicit_tls=target.implicit_tls, starttls=target.starttls,
         credentials=target_info.credentials is not None, message_bytes=MESSAGE_BYTES, extend_message=True,
     )  # fmt: skip
     base = fixed_script(compile_scenario(request.file, options))
+    recipients = cycle((target_info.recipient, *request.plan.aliases))
     steps = []
     for step in base.steps:
         wire = step.wire if isinstance(step.wire, bytes) else b""
         if wire.startswith(b"RCPT TO:<") and target_info.recipient and step.kind == s.COMMAND:
-            step = replace(command_step(f"RCPT TO:<{target_info.recipient}>\r\n".encode()), metric=step.metric)
+            step = replace(command_step(f"RCPT TO:<{next(recipients)}>\r\n".encode()), metric=step.metric)
         elif wire.startswith(b"MAIL FROM:<") and request.sender and step.kind == s.COMMAND:
             step = replace(command_step(f"MAIL FROM:<{request.sender}>\r\n".encode()), metric=step.metric)
         steps.append(step)
@@ -319,6 +339,13 @@ def _campaign_data(
             "run": stats.run,
             "confirmed": sum(suspect.seen > 0 for suspect in stats.suspects.values()),
             "may_have_killed_it": len(stats.crash_candidates),
+            "retried": stats.retried,
+            "given_up": stats.given_up,
+            "connections_lowest": stats.connections_lowest,
+            "refusal": stats.refusal,
+            "interrupted": stats.interrupted,
+            "not_repeated": stats.not_repeated,
+            "not_shrunk": stats.not_shrunk,
         },
         "strict": request.plan.strict,
         "rules": {rule.name: rule_data(rule, *verdicts[rule.name]) for rule in rules},

@@ -9,6 +9,11 @@ from typing import Final
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.session.runner import SessionResult
 
+#: Repetitions of a suspect.
+CONFIRMATIONS: Final = 3
+#: Why a suspect was not repeated as often as that, or not shrunk.
+TIME_UP: Final = "the time was up"
+
 #: Rule and cause. Cases with the same key show the same bug.
 SuspectKey = tuple[str, str]
 
@@ -29,6 +34,7 @@ class Suspect:
         hits: Cases with this key.
         seen: Repetitions that showed the violation again.
         tried: Repetitions.
+        time_up: Whether the time was up before it was repeated as often as it should be, and shrunk.
         unproved: The target died, and no repetition shows that this case is the cause.
     """
 
@@ -38,15 +44,28 @@ class Suspect:
     hits: int = 1
     seen: int = 0
     tried: int = 0
+    time_up: bool = False
     unproved: bool = False
 
     @property
+    def is_deterministic(self) -> bool:
+        """Whether every repetition showed it."""
+        return self.seen == CONFIRMATIONS
+
+    @property
+    def is_load_only(self) -> bool:
+        """Whether it was repeated, and no repetition showed it."""
+        return self.tried > 0 and not self.seen
+
+    @property
     def reproducibility(self) -> str:
-        """Return `3 of 3, deterministic`, `1 of 3, flaky`, `0 of 3, load-only`, or why there is none."""
+        """Return `3 of 3, deterministic`, `1 of 3, flaky`, `0 of 3, load-only`, or why it is not known."""
         if self.unproved:
             return "1 of 1, not proved"
         if not self.tried:
-            return "1 of 1, the target is gone"
+            return f"1 of 1, {TIME_UP}" if self.time_up else "1 of 1, the target is gone"
+        if self.tried < CONFIRMATIONS:
+            return f"{self.seen} of {self.tried}, {TIME_UP if self.time_up else 'the server was busy'}"
         kind = "deterministic" if self.seen == self.tried else "flaky" if self.seen else "load-only"
         return f"{self.seen} of {self.tried}, {kind}"
 
@@ -57,11 +76,16 @@ class CampaignStats:
 
     Attributes:
         cases_limit: Cases to generate, at most.
-        duration_limit_s: Time for generating cases, seconds; None without a limit.
+        duration_limit_s: Time for the campaign, seconds; None without a limit.
         phase: BASELINE, CASES or CONFIRMATION.
         elapsed_s: Time since the first case, seconds; it stops when the last case has ended.
         generated: Cases that began.
-        run: Cases that ended.
+        run: Cases that ended, and that the server did not refuse.
+        retried: How often a case ran again, because the server refused it before.
+        given_up: Cases that the server refused each time.
+        connections_lowest: Cases that ran at the same time when the server refused most; 0 if it refused none.
+        refusal: What the server did in place of serving such a case, such as `a greeting of 421`; empty if there was none.
+        interrupted: Cases that were ended because the time was up; nothing is concluded from them.
         answered: Cases of these in which the server replied to a command.
         verbs: Verbs that had a reply, as `ReplyTracker.answered` has them.
         silence: Why nothing can be said: the server replied to no command of the baseline. Empty if it did.
@@ -77,6 +101,11 @@ class CampaignStats:
     elapsed_s: float = 0.0
     generated: int = 0
     run: int = 0
+    retried: int = 0
+    given_up: int = 0
+    connections_lowest: int = 0
+    refusal: str = ""
+    interrupted: int = 0
     answered: int = 0
     verbs: set[str] = field(default_factory=set)
     silence: str = ""
@@ -84,6 +113,16 @@ class CampaignStats:
     confirmed: int = 0
     target_gone: bool = False
     crash_candidates: list[SessionResult] = field(default_factory=list)
+
+    @property
+    def not_repeated(self) -> int:
+        """Suspects that were not repeated as often as they should be, because the time was up."""
+        return sum(suspect.time_up and suspect.tried < CONFIRMATIONS for suspect in self.suspects.values())
+
+    @property
+    def not_shrunk(self) -> int:
+        """Suspects that were repeated, and that the time was too short to shrink."""
+        return sum(suspect.time_up and suspect.is_deterministic for suspect in self.suspects.values())
 
     @property
     def share_done(self) -> float:

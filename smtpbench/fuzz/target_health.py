@@ -1,12 +1,17 @@
 """Watching a target while it is fuzzed: does it still greet?
 
+Theory of operation
+===================
+
 A health check runs the unchanged scenario at a fixed interval. A target that gives no greeting in two checks in a row has
 `RESTART_TIMEOUT_S` to come back, because a supervisor may start it again. After that it is gone, and the campaign generates
-no more cases.
+no more cases. It is not gone, only busy, while it keeps connections of cases open that it greeted: a process that dies
+closes them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import trio
@@ -29,6 +34,7 @@ class TargetHealth:
         runner: Runs the health checks, which are measured apart from the cases.
         script: The scenario, unchanged.
         on_refused: Called with the time where a connection is refused, nanoseconds of the engine's clock.
+        is_serving: Returns whether a connection of a case is open that the target greeted.
 
     Attributes:
         gone: Whether the target died, or stopped to greet.
@@ -36,22 +42,36 @@ class TargetHealth:
     """
 
     def __init__(
-        self, runner: SessionRunner, script: Script, on_refused: Callable[[int], None] = lambda now_ns: None
+        self,
+        runner: SessionRunner,
+        script: Script,
+        on_refused: Callable[[int], None] = lambda now_ns: None,
+        is_serving: Callable[[], bool] = lambda: False,
     ) -> None:
         self._runner = runner
         self._script = script
         self._on_refused = on_refused
+        self._is_serving = is_serving
         self._lock = trio.Lock()
+        self._healthy_s = -math.inf  # when the last check began that the target passed
         self.gone = False
         self.hung = False
 
     async def check(self) -> None:
-        """Run a health check, and a second, more patient one if the first fails: a process takes a moment to exit."""
+        """Run a health check, and a second, more patient one if the first fails: a process takes a moment to exit.
+
+        A check that began after this call serves for it too, so that many calls at once cost one check.
+        """
+        called_s = trio.current_time()
         async with self._lock:
-            if self.gone or await self.greets():
+            if self.gone or self._healthy_s >= called_s:
+                return
+            began_s = trio.current_time()
+            if await self.greets():
+                self._healthy_s = began_s
                 return
             await trio.sleep(EXIT_DELAY_S)
-            if not await self.greets(SLOW_GREETING_NS):
+            if not (await self.greets(SLOW_GREETING_NS) or self._is_serving()):
                 await self._wait()
 
     async def wait_until_back(self) -> bool:

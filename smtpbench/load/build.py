@@ -106,6 +106,7 @@ def _load_section(plan: LoadPlan, message_bytes: int | None) -> dict[str, Any]:
         "drain_s": plan.drain_ns / NS_PER_S,
         "timeout_s": plan.timeout_ns / NS_PER_S,
         "workers": plan.workers,
+        "quickack": plan.quickack,
         "message_bytes": message_bytes,
     }
 

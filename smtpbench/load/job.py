@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -120,4 +121,5 @@ def trust_of(job: Job) -> Trust:
 def route_of(job: Job, script: Script) -> Route:
     """Return the way to the server. Raises UsageError for certificates that cannot be used."""
     context = tls_context(trust_of(job)) if needs_tls(script) else None
-    return Route(job.family, job.address, context, job.server_name)
+    quickack = job.plan.quickack and job.family != socket.AF_UNIX
+    return Route(job.family, job.address, context, job.server_name, quickack)

@@ -33,6 +33,7 @@ class LoadPlan:
         timeout_ns: Limit for one reply.
         seed: Random seed.
         workers: Number of processes.
+        quickack: Whether the client acknowledges at once what the server sends.
         baseline_ns: Time after the warm-up without hostile sessions; 0 for a run that has none.
     """
 
@@ -47,6 +48,7 @@ class LoadPlan:
     timeout_ns: int = 30 * NS_PER_S
     seed: int = 0
     workers: int = 1
+    quickack: bool = False
     baseline_ns: int = 0
 
     @property

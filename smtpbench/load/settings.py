@@ -34,6 +34,7 @@ class Overrides:
     workers: int | None = None
     seed: int | None = None
     hostile: str | None = None
+    quickack: bool = False
 
 
 def make_plan(load: Load, given: Overrides) -> LoadPlan:
@@ -75,6 +76,7 @@ def make_plan(load: Load, given: Overrides) -> LoadPlan:
         timeout_ns=timeout_ns,
         seed=_first_given(given.seed, load.seed, secrets.randbits(32)),
         workers=workers,
+        quickack=given.quickack,
     )
     if given.hostile is None:
         return plan

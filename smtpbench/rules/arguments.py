@@ -259,17 +259,19 @@ def _oversize_scripts(target_info: TargetInfo) -> Sequence[Script]:
 
 
 def _evaluate_oversize(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    if not target_info.limit_bytes:
+        return r.inconclusive("the server announces no size limit")
     if not dialogues:
-        limit = f"the size limit of {target_info.limit_bytes:,} octets is too high to test"
-        return r.inconclusive(limit if target_info.limit_bytes else "the server announces no size limit")
+        return r.inconclusive(f"the size limit of {target_info.limit_bytes:,} octets is too high to test")
     for dialogue_index, dialogue in enumerate(dialogues):
         if not data_accepted(dialogue):
             return r.inconclusive(reply_text("DATA", dialogue.exchange_of(b"DATA")), dialogue_index)
         if dialogue.closed_without_221:
             continue
-        index = next(
-            index for index, exchange in enumerate(dialogue.exchanges) if len(exchange.sent) > target_info.limit_bytes
-        )
+        sizes = enumerate(len(exchange.sent) for exchange in dialogue.exchanges)
+        index = next((index for index, size in sizes if size > target_info.limit_bytes), None)
+        if index is None:
+            continue  # a finding of another server, whose limit is lower
         text, *after = dialogue.exchanges[index:]
         if dialogue_index == 0 and text.codes:
             actual = f"the server replied {text.code} before the end of a message above the size limit"
@@ -495,6 +497,7 @@ RULES = (
         needs=("recipient", "SIZE"),
         probe=_oversize_scripts,
         evaluate=_evaluate_oversize,
+        evaluates_single=True,
         exclusive=True,
         allows_close=True,
     ),

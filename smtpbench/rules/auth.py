@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from smtpbench.rules import rule as r
 from smtpbench.rules.probe_steps import (
     accepted,
-    hello,
+    before_auth,
     line,
     login,
     mail,
@@ -16,7 +16,6 @@ from smtpbench.rules.probe_steps import (
     raw,
     reply_text,
     script,
-    starttls,
 )
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
@@ -25,15 +24,8 @@ from smtpbench.session.script import Script, Step
 from smtpbench.smtp.sasl import encode_line
 
 
-def _steps_before_auth(target_info: TargetInfo) -> tuple[Step, ...]:
-    """Return the steps up to where AUTH is offered: EHLO, and TLS if AUTH is offered only inside TLS."""
-    if target_info.implicit_tls or (not target_info.tls and "AUTH" in target_info.keywords_before_tls):
-        return (hello(target_info),)
-    return (hello(target_info), starttls(), hello(target_info))
-
-
 def _login_steps(target_info: TargetInfo) -> tuple[Step, ...]:
-    return (*_steps_before_auth(target_info), login(mechanism_of(target_info)))
+    return (*before_auth(target_info), login(mechanism_of(target_info)))
 
 
 def _auth_exchanges(dialogue: Dialogue) -> list[Exchange]:
@@ -48,7 +40,7 @@ _OTHER_REASONS = (421, 430, 432, 450, 451, 454, 524, 530, 534, 538)
 def _out_of_order_scripts(target_info: TargetInfo) -> Sequence[Script]:
     text = f"AUTH {mechanism_of(target_info)}"
     in_mail = (
-        (*_steps_before_auth(target_info), mail(target_info))
+        (*before_auth(target_info), mail(target_info))
         if not target_info.login
         else (*opening(target_info), mail(target_info))
     )
@@ -81,7 +73,7 @@ def _evaluate_out_of_order(target_info: TargetInfo, dialogues: Sequence[Dialogue
 
 def _malformed_response_scripts(target_info: TargetInfo) -> Sequence[Script]:
     mechanism = mechanism_of(target_info)
-    begin = _steps_before_auth(target_info)
+    begin = before_auth(target_info)
     scripts = [
         script(target_info, *begin, line(f"AUTH {mechanism}"), raw(octets))
         for octets in (b"*\r\n", b"!no base64!\r\n", b"YQ=Y\r\n")
@@ -113,9 +105,9 @@ def _evaluate_malformed_responses(target_info: TargetInfo, dialogues: Sequence[D
 
 
 def _mechanism_scripts(target_info: TargetInfo) -> Sequence[Script]:
-    scripts = [script(target_info, *_steps_before_auth(target_info), line("AUTH X-NO-SUCH"))]
+    scripts = [script(target_info, *before_auth(target_info), line("AUTH X-NO-SUCH"))]
     if "PLAIN" in target_info.login_keywords.upper().split():
-        scripts.append(script(target_info, *_steps_before_auth(target_info), line("AUTH PLAIN"), line("*")))
+        scripts.append(script(target_info, *before_auth(target_info), line("AUTH PLAIN"), line("*")))
     return scripts
 
 
@@ -156,7 +148,7 @@ _MALFORMED_PLAIN_RESPONSES = (
 
 
 def _wrong_credentials_scripts(target_info: TargetInfo) -> Sequence[Script]:
-    begin = _steps_before_auth(target_info)
+    begin = before_auth(target_info)
     offered = target_info.login_keywords.upper().split()
     scripts = [
         script(target_info, *begin, login(mechanism, credentials), mail(target_info))
@@ -188,7 +180,33 @@ def _evaluate_login_rejected(target_info: TargetInfo, dialogues: Sequence[Dialog
     return r.inconclusive(refused)
 
 
+def _auth_parameter_scripts(target_info: TargetInfo) -> Sequence[Script]:
+    """Return a session with MAIL as it is, the control, and one with `AUTH=<>`, both where AUTH is offered."""
+    begin = opening(target_info) if target_info.login else before_auth(target_info)
+    return [script(target_info, *begin, mail(target_info, parameter)) for parameter in ("", "AUTH=<>")]
+
+
+def _evaluate_auth_parameter(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    control, exchange = (dialogue.exchange_of(b"MAIL") for dialogue in dialogues)
+    if not accepted(control):
+        return r.inconclusive(reply_text("MAIL", control))
+    if exchange is not None and exchange.code // 100 == 5:
+        return r.violated(reply_text("MAIL with AUTH=<>", exchange), 1)
+    return r.PASSED if accepted(exchange) else r.inconclusive(reply_text("MAIL with AUTH=<>", exchange), 1)
+
+
 RULES = (
+    Rule(
+        "R85",
+        "auth-parameter",
+        "RFC 4954 §5",
+        r.VIOLATION,
+        "A server that offers AUTH must take the parameter AUTH of MAIL, also from a client that has not logged in.",
+        "250 to MAIL with AUTH=<>",
+        needs=("auth",),
+        probe=_auth_parameter_scripts,
+        evaluate=_evaluate_auth_parameter,
+    ),
     Rule(
         "R75",
         "auth-order",

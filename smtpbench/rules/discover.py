@@ -29,6 +29,8 @@ from smtpbench.units import NS_PER_S
 RECIPIENTS = ("user@recipient.example", "Postmaster", "postmaster@localhost", "test@example.com", "root@localhost")
 #: Wait before a health check: a process takes a moment to exit.
 EXIT_DELAY_S = 0.3
+#: Delays before each further attempt where the server refused a session because it is busy, seconds.
+REFUSAL_RETRY_DELAYS_S = (0.2, 1.0, 3.0)
 #: Time for a supervisor to restart a server, seconds, and time between two attempts to connect.
 RESTART_TIMEOUT_S = 3.0
 RESTART_POLL_S = 0.05
@@ -59,10 +61,15 @@ class Fixture:
     @classmethod
     def of(cls, access: Access, recipient: str = "", sender: str = "") -> Fixture:
         """Return what the URL of the target says, together with these addresses. Raises UsageError for a line end in one."""
-        for name, address in (("recipient", recipient), ("sender", sender)):
-            if "\r" in address or "\n" in address:
-                raise UsageError(f"the {name} {address!r} contains a line end, which would begin another command")
+        raise_for_line_ends(recipient=recipient, sender=sender)
         return cls(recipient, sender, access.credentials, access.target.lmtp, access.target.implicit_tls)
+
+
+def raise_for_line_ends(**addresses: str) -> None:
+    """Raise UsageError for a line end in an address; their names are those of the error."""
+    for name, address in addresses.items():
+        if "\r" in address or "\n" in address:
+            raise UsageError(f"the {name} {address!r} contains a line end, which would begin another command")
 
 
 async def reach(access: Access) -> Route:
@@ -123,10 +130,17 @@ async def discover(runner: SessionRunner, fixture: Fixture) -> tuple[TargetInfo,
     first = await _run_steps(runner, target_info)
     if is_silent(first):  # a server may be too busy once
         first = await _run_steps(runner, target_info)
+    for delay_s in REFUSAL_RETRY_DELAYS_S:
+        if not first.is_busy:
+            break
+        await trio.sleep(delay_s)
+        first = await _run_steps(runner, target_info)
     if first.end_reason in UNREACHABLE or first.banner is None:
         raise CannotRun(f"no greeting ({describe_end(first.end_reason)})")
     if is_silent(first):
         raise CannotRun(f"no session gets past EHLO: {silence_text(first)}")
+    if first.is_busy:
+        raise CannotRun(f"the server serves no session: {first.refusal}")
     offered = _ehlo_keywords(first)
     if target_info.implicit_tls:
         target_info = replace(target_info, keywords_in_tls=offered)

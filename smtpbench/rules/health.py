@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from smtpbench.engine import api
 from smtpbench.rules import rule as r
-from smtpbench.rules.probe_steps import END, NOOP, envelope, line, mail, opening, oversize, raw, script
+from smtpbench.rules.probe_steps import END, NOOP, before_auth, envelope, line, mail, opening, oversize, pause, raw, script
 from smtpbench.rules.rule import Rule, Verdict
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.dialogue import Dialogue
@@ -22,9 +22,23 @@ from smtpbench.units import NS_PER_S
 _MANY_COMMANDS = 10_000
 #: Time that many commands may take a server that delays each reply.
 _MANY_COMMANDS_NS = 2 * NS_PER_S
+#: Wait for the replies to octets of which the number of replies is not known, milliseconds.
+_WAIT_MS = 300
 #: Parameters of MAIL whose value is missing or malformed.
 _PARAMETERS = ("BODY", "BODY=", "SIZE", "SIZE=", "SIZE=-1", "SMTPUTF8=", "AUTH", "AUTH=", "RET", "ENVID=+", "=", "=X", "X=")
-_PATHS = ("<@>", '<"', "<>", "<a@[>", "<@,@:a@b.example>", "<a@b.example", "<" + "(" * 200 + ">", "<a@xn--\u00fc.example>")
+_PATHS = (
+    "<@>",
+    '<"',
+    "<>",
+    "<a@[>",
+    "<@,@:a@b.example>",
+    "<a@b.example",
+    "<" + "(" * 200 + ">",
+    "<a@xn--\u00fc.example>",
+    '<""@b.example>',
+)
+#: Octets after EHLO: many empty lines, and a group of commands in which one is unknown.
+_OCTETS = (b"\r\n" * 40, b"XYZZY\r\nRSET\r\nXYZZY\r\nRSET\r\n")
 
 
 def _crash_scripts(target_info: TargetInfo) -> Sequence[Script]:
@@ -34,6 +48,11 @@ def _crash_scripts(target_info: TargetInfo) -> Sequence[Script]:
     scripts = [script(target_info, *opening(target_info), raw(b"NOOP\r\n" * count, count), NOOP)]
     scripts += [script(target_info, *opening(target_info), mail(target_info, parameter), NOOP) for parameter in _PARAMETERS]
     scripts += [script(target_info, *opening(target_info), line(f"MAIL FROM:{path}"), NOOP) for path in _PATHS]
+    scripts += [script(target_info, *opening(target_info), raw(octets, 0), pause(_WAIT_MS), NOOP) for octets in _OCTETS]
+    mechanisms = target_info.login_keywords.split()
+    if len(mechanisms) > 1:  # CVE-2011-1720
+        cancelled = [step for name in mechanisms[:3] for step in (line(f"AUTH {name}"), raw(b"*\r\n"))]
+        scripts.append(script(target_info, *before_auth(target_info), *cancelled, NOOP))
     if target_info.recipient:
         scripts.append(script(target_info, *envelope(target_info), line("DATA"), raw(b".\r\n"), NOOP))
         text = oversize(target_info)

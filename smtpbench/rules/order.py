@@ -16,6 +16,7 @@ from smtpbench.rules.probe_steps import (
     HEADER,
     NOOP,
     accepted,
+    data_accepted,
     envelope,
     hello,
     line,
@@ -106,6 +107,23 @@ def _evaluate_open_after_rset(target_info: TargetInfo, dialogues: Sequence[Dialo
     reset, after = dialogues[0].exchange_of(b"RSET"), dialogues[0].exchange_of(b"NOOP")
     closed = reset is not None and 421 not in reset.codes and dialogues[0].closed_without_221
     return r.violated_if(closed and (after is None or not after.codes), "the server closed the connection after RSET")
+
+
+def _evaluate_nested_mail_recipients(target_info: TargetInfo, dialogues: Sequence[Dialogue]) -> Verdict:
+    """Evaluate a second MAIL after RCPT. The control is a message with no RCPT at all."""
+    nested, control = dialogues
+    rcpt_exchange, second = nested.exchange_of(b"RCPT"), nested.exchange_of(b"MAIL", 1)
+    if not accepted(rcpt_exchange):
+        return r.inconclusive(reply_text("RCPT", rcpt_exchange))
+    if refused(second):
+        return r.PASSED
+    if not accepted(second):
+        return r.inconclusive(reply_text("a second MAIL", second))
+    if data_accepted(control) and accepted(control.exchange_of(b".\r\n")):
+        return r.inconclusive("the server accepts a message without RCPT in any transaction", 1)
+    end = nested.exchange_of(b".\r\n")
+    what = "a message whose recipient was named before the second MAIL"
+    return r.violated_if(data_accepted(nested) and accepted(end), reply_text(what, end))
 
 
 def _quit_scripts(target_info: TargetInfo) -> Sequence[Script]:
@@ -472,6 +490,20 @@ RULES = (
         "503 to the second MAIL",
         probe=probe_of(lambda target_info: (*opening(target_info), mail(target_info), mail(target_info))),
         evaluate=_must_fail(b"MAIL", "after MAIL", given=b"MAIL", nth=1),
+    ),
+    Rule(
+        "R84",
+        "nested-mail-rcpt",
+        "RFC 5321 §3.3",
+        r.VIOLATION,
+        "MAIL that the server accepts during a mail transaction begins a new one without the earlier recipients.",
+        "503 to the second MAIL, or no 250 to a message without RCPT after it",
+        needs=("recipient",),
+        probe=probe_of(
+            lambda target_info: (*envelope(target_info), mail(target_info), line("DATA"), raw(b".\r\n")),
+            _message_without_recipient,
+        ),
+        evaluate=_evaluate_nested_mail_recipients,
     ),
     Rule(
         "R27",

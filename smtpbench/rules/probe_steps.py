@@ -85,6 +85,13 @@ def opening(target_info: TargetInfo) -> tuple[Step, ...]:
     return tuple(steps)
 
 
+def before_auth(target_info: TargetInfo) -> tuple[Step, ...]:
+    """Return the steps up to where AUTH is offered: EHLO, and TLS if AUTH is offered only inside TLS."""
+    if target_info.implicit_tls or (not target_info.tls and "AUTH" in target_info.keywords_before_tls):
+        return (hello(target_info),)
+    return (hello(target_info), starttls(), hello(target_info))
+
+
 def mechanism_of(target_info: TargetInfo) -> str:
     """Return the SASL mechanism to use: an offered one, preferably PLAIN."""
     offered = target_info.login_keywords.upper().split()

@@ -129,6 +129,7 @@ class ReplyTracker:
         self._chunk_left = 0
         self._chunk_last = False
         self._chunk_line = b""
+        self._offers_chunking = False
         self._sent_before_tls = b""
         self._handshake_due = False
         self._closed = False
@@ -283,7 +284,9 @@ class ReplyTracker:
             self._extra_in_text = self._extra_in_text or self._mode == "text"
             return ""
         due = self._replies_due.popleft()
-        if _answers_something_else(due, reply.code):
+        if due.verb in ("EHLO", "LHLO") and reply.code == 250:
+            self._offers_chunking = b"CHUNKING" in reply.raw.upper()
+        if _answers_something_else(due, reply.code, offers_chunking=self._offers_chunking):
             self.lenient = True
             self._replies_due.clear()
             return ""
@@ -475,10 +478,11 @@ def _lenient_verb(line: bytes) -> str:
     return parts[0].upper().decode("latin-1")
 
 
-def _answers_something_else(due: _ReplyDue, code: int) -> bool:
+def _answers_something_else(due: _ReplyDue, code: int, *, offers_chunking: bool) -> bool:
     """Return whether the reply belongs to another command than the one sent, so that the server's state is unknown."""
     if due.line[:4].upper() == b"BDAT":
-        return code in (500, 502)  # a server without BDAT reads the chunk as commands
+        # a server without BDAT reads the chunk as commands; Exim has it, and refuses it with 503 where it does not offer it
+        return code in (500, 502) or (code == 503 and not offers_chunking)
     if due.verb == "AUTH" and code // 100 == 2:
         return code != 235  # the server read a line of the SASL exchange as a command
     expected_verb = {354: "DATA", 334: "AUTH"}.get(code, due.verb)

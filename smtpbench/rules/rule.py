@@ -132,6 +132,7 @@ class Rule:
         exclusive: The probe may crash the server or take long, so no other session runs at the same time.
         allows_close: The server may close the connection in place of a reply to what the probe tests.
         allows_refused_greeting: The rule can be tested on a server that greets with 4yz or 5yz.
+        evaluates_single: The dialogue of a finding can be evaluated on a target for which the rule has no probe.
         by_exchange: The invariant evaluates each exchange by itself. It may depend on whether EHLO or HELO was accepted
             before, and on whether the session uses SMTPUTF8.
     """
@@ -149,4 +150,5 @@ class Rule:
     exclusive: bool = False
     allows_close: bool = False
     allows_refused_greeting: bool = False
+    evaluates_single: bool = False
     by_exchange: bool = False

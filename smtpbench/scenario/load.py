@@ -15,7 +15,7 @@ from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.scenario.content import VALUE_KEYS, Csv, Lines, Message, Numbers, Pick, Random
 from smtpbench.scenario.file_access import FileAccess, OutsideFolder
 from smtpbench.scenario.model import FindingMetadata, FixtureFile, Load, LoadStage, Scenario
-from smtpbench.scenario.reader import Document, parse, read_text
+from smtpbench.scenario.reader import MAX_FINDING_BYTES, Document, parse, read_text
 from smtpbench.scenario.shipped import shipped_scenarios
 from smtpbench.scenario.steps import COMMAND_LINE, STEP_KEYS, Auth, Bdat, Branch, Pause, Pipeline, Raw, Repeat, Send
 from smtpbench.text import did_you_mean, plural
@@ -95,6 +95,11 @@ def load_scenario(path: Path, *, allow_files: bool = False) -> ScenarioFile:
         allow_files: Whether it may name files outside its folder.
     """
     return load_text(read_text(path), path, allow_files=allow_files)
+
+
+def load_finding(path: Path, *, allow_files: bool = False) -> ScenarioFile:
+    """Load the file of a finding, which may be larger than other scenarios; see `load_scenario`."""
+    return load_text(read_text(path, MAX_FINDING_BYTES), path, allow_files=allow_files)
 
 
 def load_text(text: str, path: Path, *, allow_files: bool = False) -> ScenarioFile:

@@ -83,6 +83,12 @@ class FixtureFile(Model):
 
     recipient: Address = Field("", description="A recipient address that the server accepts.")
     sender: Address = Field("", description="Envelope sender (MAIL FROM).")
+    aliases: list[Address] = Field(
+        default_factory=list, description="Further recipient addresses that the server accepts, for `fuzz`."
+    )
+    unknown_recipient: Address = Field(
+        "", alias="unknown-recipient", description="A recipient address that the server refuses, for `fuzz`."
+    )
     target: str | None = Field(None, description="URL of the target, such as `smtp://user@127.0.0.1:2525`.")
     password_file: str | None = Field(
         None, alias="password-file", description="File whose first line is the password; its path is relative to this file."

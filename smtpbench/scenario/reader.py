@@ -20,6 +20,8 @@ from smtpbench.text import printable
 
 #: Largest file; people write scenarios by hand, so a larger file is something else.
 MAX_FILE_BYTES = 1024 * 1024
+#: The same for the file of a finding: a probe sends up to 4 MB, and the file escapes an octet by four characters.
+MAX_FINDING_BYTES = 32 * 1024 * 1024
 #: Largest number of values in a document, aliases expanded.
 MAX_NODES = 100_000
 MAX_DEPTH = 40
@@ -76,19 +78,19 @@ class _Unreadable(Exception):  # noqa: N818  (control flow: ends the nested call
         self.column: int = mark.column + 1 if mark is not None else 0
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a scenario file. Raises ScenarioError if it cannot be one."""
+def read_text(path: Path, max_bytes: int = MAX_FILE_BYTES) -> str:
+    """Return the text of a scenario file. Raises ScenarioError if it cannot be one, or is larger than `max_bytes`."""
 
     def error_of(text: str) -> ScenarioError:
         return ScenarioError([Problem(str(path), 0, 0, text)])
 
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+            raw = file.read(max_bytes + 1)
     except OSError as error:
         raise error_of(f"cannot be read: {(error.strerror or str(error)).lower()}") from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise error_of(f"is larger than {MAX_FILE_BYTES // 1024} KiB, the limit for scenario files")
+    if len(raw) > max_bytes:
+        raise error_of(f"is larger than {max_bytes // 1024} KiB, the limit for scenario files")
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise error_of("is UTF-16 text; save it as UTF-8")
     try:

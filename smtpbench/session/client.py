@@ -9,7 +9,8 @@ The fast one knows nothing of SMTP. For each expected reply there is a cache. It
 before: the list that its latency is appended to, and the next step. A reply that is equal to an earlier one costs one
 dictionary look-up. A reply that ends in a queue id is never equal to an earlier one. So the cache also holds, under the key
 `PREFIXES`, the first octets of replies of one line. Code and enhanced code lie within those octets (`PREFIX_BYTES`), so
-replies that differ in either never share an entry.
+replies that differ in either never share an entry. Where the first octets differ too (an address or an id stands there),
+code and enhanced code alone are the key (`reply_cache.status`).
 
 A malformed reply is never cached, because each is counted as an error. If its lines have different codes, the last counts.
 
@@ -169,8 +170,13 @@ class ClientSession(ScriptExecutor):
     def _receive(self, data: bytes, now_ns: int) -> api.Out:
         if self.transcript is not None:
             self.transcript.add(now_ns, SERVER, data)
-        elif self.replies_due == len(self.step.expected_replies) > 1:
-            appends = self.reply_caches[self.step.first_reply_index].get(data)
+        elif self.reply_cache:
+            entry: CacheEntry | None = self.reply_cache.get(PREFIXES, NO_PREFIXES).get(reply_cache.status(data))
+            if entry is not None:
+                return self._cached_reply(entry, now_ns)
+        elif self.replies_due == len(self.step.expected_replies) > 1 and not self.reader.pending:
+            cache = self.reply_caches[self.step.first_reply_index]
+            appends = cache.get(data) or cache.get(reply_cache.statuses(data, self.replies_due))
             if appends is not None:
                 return self._cached_group(appends, now_ns)
         reader = self.reader
@@ -248,6 +254,16 @@ class ClientSession(ScriptExecutor):
 
         cache = self.reply_caches[step.first_reply_index]
         reply_cache.store_group(cache, step, data, replies, samples, self.recorder.timing(step.metric))
+
+    def _cached_reply(self, entry: CacheEntry, now_ns: int) -> api.Out:
+        """Do what `receive` does with an entry of the cache."""
+        append, step, self.reply_cache, position, recipients = entry
+        append(self.received_ns - self.sent_ns + self.lateness)
+        self.recipients_accepted += recipients
+        if step is None:
+            return self._step_succeeded(now_ns)
+        self.step, self.position, self.sent_ns = step, position, now_ns
+        return step.wire if step.render is None else step.render(self.n)
 
     def _cached_group(self, appends: list[Callable[[int], None]], now_ns: int) -> api.Out:
         """Handle all replies of a group, received in one read, all expected and cached."""

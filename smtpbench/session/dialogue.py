@@ -25,6 +25,8 @@ TLS_EVENT = b"tls"
 HALF_CLOSE_EVENT = b"half-close"
 #: Codes of replies with which a server refuses to go on with a session, and then closes it.
 CLOSING_CODES = frozenset({421, 521, 554})
+#: A refusal of a server that closes a connection, or keeps it, without a greeting.
+NO_GREETING = "no greeting"
 _TLS_RECORDS = (b"\x15\x03", b"\x16\x03")
 
 
@@ -165,3 +167,16 @@ class Dialogue:
     def greeted(self) -> bool:
         """Whether anything came before the first write."""
         return bool(self.exchanges[0].replies)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the greeting says that the server cannot serve the session now (4yz, such as 421)."""
+        return self.exchanges[0].code // 100 == 4
+
+    @property
+    def refusal(self) -> str:
+        """How the server refused the session in place of serving it, such as `a greeting of 421`; empty if it served it."""
+        if not self.greeted:
+            return NO_GREETING
+        code = self.exchanges[0].code
+        return f"a greeting of {code}" if code // 100 in (4, 5) else ""

@@ -5,17 +5,19 @@ Theory of operation
 
 `CommandHandlers` holds what one client's session knows: its state in the table of `smtp.state`, the envelope, the content
 received so far, and whether the client is inside TLS or authenticated. `handle_command` takes one whole command line and
-returns the reply. It answers the common forms of MAIL, RCPT and DATA itself and leaves the rest to `_dispatch`.
+returns the reply. `session.command_line` parses the line, from a cache where it can. MAIL, RCPT and DATA that are in order
+are answered at once, and all the rest by `_dispatch`.
 
 The class knows nothing of reads. `session.server` cuts the client's octets into units and calls it.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
+from functools import lru_cache
 
 from smtpbench.engine import api
+from smtpbench.session.command_line import CommandLine, CommandLineCache
 from smtpbench.session.server_context import Envelope, ServerContext
 from smtpbench.smtp import command as c
 from smtpbench.smtp import sasl
@@ -30,9 +32,9 @@ CHUNK_MODE = 2  #: a BDAT chunk of a known length
 SASL_MODE = 3  #: a line of a SASL exchange
 SKIP_MODE = 4  #: the rest of a line that was too long
 
-_ADDRESS = rb"<[A-Za-z0-9][A-Za-z0-9+=_-]{0,60}@[A-Za-z0-9]{1,60}(?:\.[A-Za-z0-9]{1,60}){1,3}>"
-_COMMON_MAIL = re.compile(rb"MAIL FROM:(" + _ADDRESS + rb")\r\n")
-_COMMON_RCPT = re.compile(rb"RCPT TO:(" + _ADDRESS + rb")\r\n")
+_CACHE = CommandLineCache()  # a pure function of the line: one for all sessions of the process
+_cached = _CACHE.get
+_parse_hello = lru_cache(maxsize=256)(c.parse_hello)
 
 _SENDER_OK = b"250 2.1.0 Sender ok\r\n"
 _RECIPIENT_OK = b"250 2.1.5 Recipient ok\r\n"
@@ -99,49 +101,49 @@ class CommandHandlers:
 
     def handle_command(self, line: bytes) -> bytes:
         """Return the reply to one command line, line end included."""
-        at, counts = self.state, self.counts
-        head = line[:4]
-        if head == b"RCPT":
-            if (at == "rcpt" or at == "mail") and len(self.recipients) < self.context.recipients:
-                match = _COMMON_RCPT.fullmatch(line)
-                if match is not None:
-                    self.recipients.append(match[1])
-                    self.state = "rcpt"
-                    counts.commands["RCPT"] += 1
-                    counts.recipients_accepted += 1
-                    counts.replies[b"250"] += 1
-                    return _RECIPIENT_OK
-        elif head == b"MAIL":
-            if at == "ready" and self._may_send():
-                match = _COMMON_MAIL.fullmatch(line)
-                if match is not None:
-                    self.sender = match[1]
-                    self.state = "mail"
-                    counts.commands["MAIL"] += 1
-                    counts.replies[b"250"] += 1
-                    return _SENDER_OK
-        elif line == b"DATA\r\n" and at == "rcpt":
-            counts.commands["DATA"] += 1
+        parsed = _cached(line) or _CACHE.parse(line)
+        verb, mailbox, size_bytes, utf8, _, _ = parsed
+        if verb == "RCPT":
+            at = self.state
+            if mailbox is not None and (at == "rcpt" or at == "mail") and len(self.recipients) < self.context.recipients:
+                counts = self.counts
+                self.recipients.append(mailbox)
+                self.state = "rcpt"
+                counts.commands["RCPT"] += 1
+                counts.recipients_accepted += 1
+                counts.replies[b"250"] += 1
+                return _RECIPIENT_OK
+        elif verb == "MAIL":
+            if mailbox is not None and self.state == "ready" and self._may_send(size_bytes):
+                counts = self.counts
+                self.sender = mailbox
+                self.utf8 = utf8
+                self.state = "mail"
+                counts.commands["MAIL"] += 1
+                counts.replies[b"250"] += 1
+                return _SENDER_OK
+        elif verb == "DATA" and self.state == "rcpt":
+            self.counts.commands["DATA"] += 1
             return self.begin_text()
-        return self._dispatch(line)
+        return self._dispatch(line, parsed)
 
-    def _may_send(self) -> bool:
-        """Whether MAIL is refused for no other reason than the order of commands."""
+    def _may_send(self, size_bytes: int) -> bool:
+        """Whether a well-formed MAIL is refused for no other reason than the order of commands."""
         context = self.context
         return (
-            (context.messages is None or self.message_count < context.messages)
+            size_bytes <= context.size_bytes
+            and (context.messages is None or self.message_count < context.messages)
             and (self.tls or not context.require_tls)
             and (self.authenticated or not context.require_auth)
         )
 
-    def _dispatch(self, line: bytes) -> bytes:
+    def _dispatch(self, line: bytes, parsed: CommandLine) -> bytes:
         """Answer any command line."""
-        parsed = c.parse_line(line)
-        if isinstance(parsed, Refusal):
-            verb = line[:4].upper().decode("latin-1")
-            self.counts.commands[verb if verb in c.EXPECTED else "other"] += 1
-            return self.refuse(parsed)
-        verb, argument = parsed
+        verb, _, _, _, argument, refusal = parsed
+        if refusal is not None:
+            word = line[:4].upper().decode("latin-1")
+            self.counts.commands[word if word in c.EXPECTED else "other"] += 1
+            return self.refuse(refusal)
         context = self.context
         known = verb in c.EXPECTED and verb != "ETRN"
         if context.lmtp and verb in ("EHLO", "HELO"):
@@ -157,9 +159,9 @@ class CommandHandlers:
         if verb in ("EHLO", "HELO", "LHLO"):
             return self.handle_hello(verb, argument)
         if verb == "MAIL":
-            return self._handle_mail(argument)
+            return self._handle_mail(parsed)
         if verb == "RCPT":
-            return self._handle_rcpt(argument)
+            return self._handle_rcpt(parsed)
         if verb == "DATA":
             return self.begin_text()
         if verb == "STARTTLS":
@@ -177,7 +179,7 @@ class CommandHandlers:
 
     def handle_hello(self, verb: str, argument: bytes) -> bytes:
         """Answer EHLO, HELO or LHLO."""
-        parsed = c.parse_hello(verb, argument)
+        parsed = _parse_hello(verb, argument)
         if isinstance(parsed, Refusal):
             return self.refuse(parsed)
         self.state = st.READY
@@ -188,7 +190,8 @@ class CommandHandlers:
 
     # -- the envelope --------------------------------------------------------------------------------------
 
-    def _handle_mail(self, argument: bytes) -> bytes:
+    def _handle_mail(self, parsed: CommandLine) -> bytes:
+        _, mailbox, size_bytes, utf8, argument, _ = parsed
         context = self.context
         if context.require_tls and not self.tls:
             return self.refuse(Refusal(530, "5.7.0", "Must issue a STARTTLS command first"))
@@ -196,27 +199,35 @@ class CommandHandlers:
             return self.refuse(Refusal(530, "5.7.0", "Authentication required"))
         if context.messages is not None and self.message_count >= context.messages:
             return self.close_with(b"421 4.7.0 Too many messages on this connection\r\n")
-        parsed = c.parse_mail(argument, c.MAIL_PARAMETERS)
-        if isinstance(parsed, Refusal):
-            return self.refuse(parsed)
-        if parsed.size_bytes > context.size_bytes:
+        if mailbox is None:
+            mail = c.parse_mail(argument, c.MAIL_PARAMETERS)
+            if isinstance(mail, Refusal):
+                return self.refuse(mail)
+            mailbox, size_bytes, utf8 = mail.path.mailbox, mail.size_bytes, mail.utf8
+        if size_bytes > context.size_bytes:
             return self.respond(TOO_BIG)
         self.state = st.MAIL
-        self.sender = parsed.path.mailbox
-        self.utf8 = parsed.utf8
+        self.sender = mailbox
+        self.utf8 = utf8
         return self.respond(_SENDER_OK)
 
-    def _handle_rcpt(self, argument: bytes) -> bytes:
-        parsed = c.parse_rcpt(argument, c.RCPT_PARAMETERS, utf8=self.utf8)
-        if not isinstance(parsed, Refusal) and len(self.recipients) >= self.context.recipients:
-            parsed = Refusal(452, "4.5.3", "Too many recipients")
-        if isinstance(parsed, Refusal):
-            self.counts.recipients_rejected += 1
-            return self.refuse(parsed)
-        self.recipients.append(parsed.path.mailbox)
+    def _handle_rcpt(self, parsed: CommandLine) -> bytes:
+        _, mailbox, _, _, argument, _ = parsed
+        if mailbox is None:
+            rcpt = c.parse_rcpt(argument, c.RCPT_PARAMETERS, utf8=self.utf8)
+            if isinstance(rcpt, Refusal):
+                return self._refuse_recipient(rcpt)
+            mailbox = rcpt.path.mailbox
+        if len(self.recipients) >= self.context.recipients:
+            return self._refuse_recipient(Refusal(452, "4.5.3", "Too many recipients"))
+        self.recipients.append(mailbox)
         self.counts.recipients_accepted += 1
         self.state = st.RCPT
         return self.respond(_RECIPIENT_OK)
+
+    def _refuse_recipient(self, refusal: Refusal) -> bytes:
+        self.counts.recipients_rejected += 1
+        return self.refuse(refusal)
 
     def clear_transaction(self) -> None:
         """Forget the envelope and the content received so far."""
@@ -241,7 +252,8 @@ class CommandHandlers:
         self.mode = TEXT_MODE
         self.text_tail = b"\r\n"  # a dot may end the text as its first octet
         self.content_bytes = 0
-        return self.respond(_START_INPUT)
+        self.counts.replies[b"354"] += 1
+        return _START_INPUT
 
     def handle_bdat(self, argument: bytes) -> bytes:
         """Answer BDAT once its whole chunk has come; return nothing until then."""
@@ -250,9 +262,12 @@ class CommandHandlers:
     def add_content(self, octets: bytes) -> None:
         """Count octets of content; keep them if messages are handed on and this one is not too big."""
         self.content_bytes += len(octets)
-        if self.content_bytes > self.context.size_bytes + 3:
+        context = self.context
+        if context.on_message is None:
+            return
+        if self.content_bytes > context.size_bytes + 3:
             self.content_parts.clear()
-        elif self.context.on_message is not None:
+        else:
             self.content_parts.append(octets)
 
     def complete_message(self, size_bytes: int, *, dot_stuffed: bool) -> bytes:
@@ -271,16 +286,14 @@ class CommandHandlers:
             reply = _MESSAGE_ACCEPTED
         self.state = st.READY
         self.clear_transaction()
-        if reply_count != 1:
-            counts.replies[reply[:3]] += reply_count - 1
-        return self.respond(reply * reply_count)
+        counts.replies[reply[:3]] += reply_count
+        return reply * reply_count
 
     def _envelope(self, *, dot_stuffed: bool) -> Envelope:
         content = b"".join(self.content_parts)
         if dot_stuffed:
             content = unstuff_dots(content[:-3])
-        recipients = tuple(recipient.strip(b"<>") for recipient in self.recipients)
-        return Envelope(self.sender.strip(b"<>"), recipients, content, self.tls, self.authenticated)
+        return Envelope(self.sender, tuple(self.recipients), content, self.tls, self.authenticated)
 
     # -- TLS and SASL --------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 from smtpbench.engine import api
@@ -137,10 +138,15 @@ class ServerContext:
 
     def extensions(self, *, tls: bool, authenticated: bool) -> bytes:
         """Return the reply to EHLO."""
-        lines = [self.name, "PIPELINING", f"SIZE {self.size_bytes}", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN",
-                 "ENHANCEDSTATUSCODES"]  # fmt: skip
-        if self.starttls and not tls:
-            lines.append("STARTTLS")
-        if self.users and not authenticated:
-            lines.append("AUTH " + " ".join(sasl.MECHANISMS))
-        return b"".join(f"250{' ' if line is lines[-1] else '-'}{line}\r\n".encode() for line in lines)
+        starttls, auth = self.starttls and not tls, bool(self.users) and not authenticated
+        return _ehlo_reply(self.name, self.size_bytes, starttls, auth)
+
+
+@lru_cache(maxsize=64)  # sessions with the same offer get the same octets
+def _ehlo_reply(name: str, size_bytes: int, starttls: bool, auth: bool) -> bytes:
+    lines = [name, "PIPELINING", f"SIZE {size_bytes}", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES"]
+    if starttls:
+        lines.append("STARTTLS")
+    if auth:
+        lines.append("AUTH " + " ".join(sasl.MECHANISMS))
+    return b"".join(f"250{' ' if line is lines[-1] else '-'}{line}\r\n".encode() for line in lines)

@@ -231,3 +231,24 @@ def test_missing_needs_have_a_reason() -> None:
     for need in ("recipient", "credentials", "lmtp", "CHUNKING"):
         assert target_info.missing((need,)) != ""
     assert TargetInfo(implicit_tls=True, keywords_before_tls={"STARTTLS": ""}).missing(("starttls",)) != ""
+
+
+class _BusySession(ServerSession):
+    """The server greets its first three connections, and refuses the next five with 421."""
+
+    __slots__ = ()
+    connections = 0
+
+    def connected(self, now_ns: int) -> api.Out:
+        _BusySession.connections += 1
+        if 3 < _BusySession.connections <= 8:
+            self.pending_action = api.CLOSE
+            return b"421 4.3.2 Too many connections\r\n"
+        return super().connected(now_ns)
+
+
+def test_probe_that_was_refused_with_421_runs_again() -> None:
+    _BusySession.connections = 0
+    results = check_rules([make_rule(name, lambda target_info, dialogues: r.PASSED) for name in "abcdefgh"], _BusySession)
+    assert {result.verdict for result in results.values()} == {r.PASSED}
+    assert _BusySession.connections > 8

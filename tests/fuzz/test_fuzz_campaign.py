@@ -49,7 +49,8 @@ def test_correct_server_has_no_findings() -> None:
     assert keys(fuzz_result) == []
     assert fuzz_result.new_findings == 0
     result = fuzz_result.result
-    assert result["cases"] == {"generated": 400, "run": 400, "confirmed": 0, "may_have_killed_it": 0}
+    counts = {name: count for name, count in result["cases"].items() if count}
+    assert counts == {"generated": 400, "run": 400}
     assert result["rules"]["eod-lf-lf"]["verdict"] == "pass"
     assert result["rules"]["postmaster"]["verdict"] == "not-run"
     assert result["latency"]["MAIL"]["service"]["count"] > 100

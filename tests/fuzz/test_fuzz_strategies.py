@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
+from simulated import campaign_on
 
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.families import FAMILIES
-from smtpbench.fuzz.mutation import Mutation, apply_mutations, command_step
+from smtpbench.fuzz.mutation import Addresses, Mutation, apply_mutations, command_step
 from smtpbench.fuzz.strategies import cases, select_families
 from smtpbench.session import script as s
 from smtpbench.session.script import ExpectedReply, Step
+from smtpbench.session.server import ServerSession
 
 ALL_FAMILIES = tuple(FAMILIES)
 BASE = (
@@ -74,3 +76,58 @@ def test_split_sends_the_same_octets() -> None:
     (split,) = [step for step in apply_mutations(BASE, [Mutation("segment", "split", 1, numbers=(3, 9))]) if step.split]
     assert b"".join(split.split) == split.wire == BASE[1].wire
     assert len(split.split) == 3
+
+
+ADDRESSES = Addresses(b"s@known.test", (b"good@known.test", b"alias@known.test"), b"nobody@known.test", b"me.test")
+
+
+def test_addresses_are_those_of_the_scenario() -> None:
+    steps = [command_step(line) for line in (b"EHLO me.test\r\n", b"MAIL FROM:<s@known.test> SIZE=3\r\n")]
+    steps += [command_step(b"RCPT TO:<good@known.test>\r\n"), command_step(b"RCPT TO:<good@known.test>\r\n")]
+    assert Addresses.of(steps, ["alias@known.test"], "nobody@known.test") == ADDRESSES
+    assert Addresses.of(steps).unknown == b"no-such-user@known.test"
+    assert Addresses.of([command_step(b"RCPT TO:<Postmaster>\r\n")]).unknown == b"no-such-user"
+    assert Addresses.of([]) == Addresses()
+
+
+def test_names_in_braces_stand_for_addresses() -> None:
+    insert = Mutation("order", "insert", 1, octets=b"RCPT TO:<{alias}>\r\nRCPT TO:<{unknown}>\r\n")
+    assert (
+        apply_mutations(BASE, [insert], ADDRESSES)[1].wire
+        == b"RCPT TO:<alias@known.test>\r\nRCPT TO:<nobody@known.test>\r\n"
+    )
+    argument = Mutation("argument", "argument", 1, octets=b"<@x:{address}> <b@{domain}>")
+    assert apply_mutations(BASE, [argument], ADDRESSES)[1].wire == b"MAIL FROM:<@x:a@b.example> <b@b.example>\r\n"
+    plain = Addresses(b"", (b"only@known.test",))
+    assert apply_mutations(BASE, [insert], plain)[1].wire[:26] == b"RCPT TO:<only@known.test>\r"
+
+
+def test_every_octet_of_a_case_is_free_of_names() -> None:
+    for case in islice(cases(ALL_FAMILIES, 5), 3_000):
+        sent = b"".join(step.wire for step in apply_mutations(BASE, case, ADDRESSES) if isinstance(step.wire, bytes))
+        assert b"{" not in sent
+        assert b"recipient.example" not in sent
+
+
+def test_server_that_verifies_addresses_accepts_what_is_inserted() -> None:
+    refused, accepted = set[bytes](), set[bytes]()
+
+    class Verifying(ServerSession):
+        __slots__ = ()
+
+        def handle_command(self, line: bytes) -> bytes:
+            verb, _, path = line.upper().partition(b":")
+            if verb in (b"MAIL FROM", b"RCPT TO"):
+                known = path.strip() in (b"<S@KNOWN.TEST>", b"<GOOD@KNOWN.TEST>", b"<ALIAS@KNOWN.TEST>")
+                (accepted if known else refused).add(line.strip())
+                if not known:
+                    return b"550 5.7.1 Not accepted here\r\n"
+            return super().handle_command(line)
+
+    lines = {b"MAIL": b"MAIL FROM:<s@known.test>\r\n", b"RCPT": b"RCPT TO:<good@known.test>\r\n"}
+    stats, _ = campaign_on(
+        Verifying, lines=lines, cases=1_000, families=("order",), aliases=["alias@known.test"], unknown="nobody@known.test"
+    )
+    assert stats.run == 1_000
+    assert refused == {b"RCPT TO:<nobody@known.test>"}
+    assert {b"RCPT TO:<alias@known.test>", b"mail from:<s@known.test>"} <= accepted

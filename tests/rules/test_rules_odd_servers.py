@@ -18,10 +18,12 @@ from odd_servers import (
     TlsFirstSession,
 )
 
+from smtpbench.engine import api
 from smtpbench.engine.connection import Route
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.mutation import command_step, without_wrong_ends_of_text
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
+from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.reply_tracker import Violation, find_violations, without_wrong_ends
@@ -37,6 +39,7 @@ from smtpbench.session.server import ServerSession
 from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.mutants import MUTANTS
 from smtpbench.sink.serve import sink_running
+from smtpbench.smtp import state
 from smtpbench.target import Access, parse_target
 
 _LAST_IN_A_GROUP = (b"EHLO", b"DATA", b"VRFY", b"EXPN", b"TURN", b"QUIT", b"NOOP")
@@ -175,3 +178,105 @@ def test_half_close_inside_tls_shows_no_fault_of_a_correct_server() -> None:
                 return found
 
     assert trio.run(main) == []
+
+
+class _NoRcptNeededSession(ServerSession):
+    """Accepts a message without RCPT, and a second MAIL after RCPT."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        if line.startswith(b"MAIL FROM:<") and self.state == state.RCPT:
+            return b"250 2.1.0 Ok\r\n"
+        if line == b"DATA\r\n" and self.state == state.MAIL:
+            self.state = state.RCPT
+        return super().handle_command(line)
+
+
+def test_message_without_recipient_is_not_blamed_on_a_second_mail() -> None:
+    results = check_sink(["nested-mail-rcpt", "no-rcpt"], _NoRcptNeededSession)
+    assert results["nested-mail-rcpt"].verdict.status == INCONCLUSIVE
+    assert results["no-rcpt"].verdict.status == VIOLATED
+
+
+class _NewTransactionSession(ServerSession):
+    """Begins a new transaction with a second MAIL."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        if line.startswith(b"MAIL FROM:<") and self.state in state.TRANSACTION:
+            self.clear_transaction()
+        return super().handle_command(line)
+
+
+def test_second_mail_may_begin_a_new_transaction() -> None:
+    assert check_sink(["nested-mail-rcpt"], _NewTransactionSession)["nested-mail-rcpt"].verdict.status == PASS
+
+
+class _NoMailSession(ServerSession):
+    """Refuses every MAIL."""
+
+    __slots__ = ()
+
+    def handle_command(self, line: bytes) -> bytes:
+        return b"550 5.7.1 Not from you\r\n" if line.startswith(b"MAIL") else super().handle_command(line)
+
+
+def test_refusal_of_every_mail_is_not_blamed_on_the_parameter_auth() -> None:
+    result = check_sink(["auth-parameter"], _NoMailSession)["auth-parameter"]
+    assert result.verdict == r.inconclusive("the server replied 550 to MAIL")
+
+
+class _DyingSession(ServerSession):
+    """The server dies of some input: it resets that connection and accepts no more."""
+
+    __slots__ = ()
+    fatal = b""
+    dead = False
+
+    def connected(self, now_ns: int) -> api.Out:
+        if type(self).dead:
+            self.pending_action = api.RESET
+            return b""
+        return super().connected(now_ns)
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        if type(self).fatal in data:
+            type(self).dead = True
+            self.pending_action = api.RESET
+            return b""
+        return super().receive(data, now_ns)
+
+
+@pytest.mark.parametrize("fatal", [b'<""@', b"\r\n" * 20, b"XYZZY\r\nRSET\r\n"])
+def test_input_that_servers_have_died_of_is_tried(fatal: bytes) -> None:
+    session = type("Dying", (_DyingSession,), {"fatal": fatal, "__slots__": ()})
+    result = check_sink(["health"], session)["health"]
+    assert result.violated
+    assert result.session_result is not None
+    assert any(fatal in entry.data for entry in result.session_result.transcript.entries)
+
+
+class _DiesOfSecondMechanism(_DyingSession):
+    """The server dies of AUTH with another mechanism than that of an exchange that was cancelled."""
+
+    __slots__ = ("cancelled",)
+
+    def receive(self, data: bytes, now_ns: int) -> api.Out:
+        cancelled = getattr(self, "cancelled", False)
+        if data.startswith(b"*"):
+            self.cancelled = True
+        if cancelled and data.startswith(b"AUTH LOGIN"):
+            type(self).dead = True
+            self.pending_action = api.RESET
+            return b""
+        return ServerSession.receive(self, data, now_ns)
+
+
+def test_second_mechanism_after_a_cancelled_one_is_tried() -> None:
+    result = check_sink(["health"], _DiesOfSecondMechanism)["health"]
+    assert result.violated
+    assert result.session_result is not None
+    sent = [entry.data for entry in result.session_result.transcript.entries]
+    assert any(data.startswith(b"AUTH LOGIN") for data in sent)

@@ -143,6 +143,11 @@ def test_chunk_is_not_read_as_commands_unless_bdat_is_unknown() -> None:
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"250 taken\r\n") == []
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"250 taken\r\n250 ok\r\n") == ["one-reply"]
     assert rules(*HELLO, *MAIL, *RCPT, chunk, b"500 what\r\n250 ok\r\n250 ok\r\n") == []
+    # Exim knows BDAT, refuses it where it does not offer CHUNKING, and reads the chunk as commands
+    refused = chunk, b"503 BDAT command used when CHUNKING not advertised\r\n", b"QUIT\r\n", b"500 what\r\n250 ok\r\n"
+    offers = b"220 mx.example\r\n", b"EHLO c.example\r\n", b"250-mx.example\r\n250 CHUNKING\r\n"
+    assert rules(*HELLO, *MAIL, *RCPT, *refused) == []
+    assert rules(*offers, *MAIL, *RCPT, *refused) == ["one-reply"]
 
 
 def test_tls_alert_in_place_of_a_handshake_is_not_a_reply() -> None:

@@ -33,7 +33,7 @@ from smtpbench.report.reading.comparison import (
     has_compared_rules,
     schedule_of,
 )
-from smtpbench.report.reading.findings import SavedFinding, SavedVerdict, findings_of, verdicts_of
+from smtpbench.report.reading.findings import SavedFinding, SavedVerdict, cases_of, findings_of, verdicts_of
 from smtpbench.report.reading.formatting import MISSING, format_instant, format_ms, rfc_url
 from smtpbench.report.reading.head import Head, heads_of
 from smtpbench.report.reading.metrics import (
@@ -258,7 +258,8 @@ def _key_figures(saved: Saved) -> list[str]:
         return [f"{rate}; {counted('messages.attempted', 'message')} = {' + '.join(counts)}; {model} model"]
     if saved.kind == FUZZ:
         seed = code(str(found.get("seed", MISSING)))
-        return [f"{counted('cases.run', 'case')} run, {counted('cases.confirmed', 'finding')} confirmed, seed {seed}"]
+        ran = f"{counted('cases.run', 'case')} run, {counted('cases.confirmed', 'finding')} confirmed, seed {seed}"
+        return [ran, *(f"{note}." for note in cases_of(saved).notes)]
     if saved.kind == CAPACITY:
         limited_by = str(found.get("capacity.limited_by", ""))
         bound = "" if limited_by == OBJECTIVE else "at least "

@@ -25,13 +25,13 @@ from smtpbench.report.reading.metrics import (
     RESPONSE,
     STATISTICS,
     SavedThreshold,
-    all_notes_of,
     counts_of,
     hostile_of,
     key_figures_of,
     latencies_of,
     thresholds_of,
 )
+from smtpbench.report.reading.notes import all_notes_of
 
 #: Columns of the CSV, with units in their names. rate_per_s is that of a step of a capacity search; expected tells whether
 #: the replies were those that the scenario expects.

@@ -134,11 +134,45 @@ class FuzzCases(NamedTuple):
         generated: Cases that were generated.
         run: Cases that ran.
         suspects: Further cases that may have crashed the target.
+        retried: How often a case ran again, because the server had refused it.
+        given_up: Cases that the server refused each time.
+        connections_lowest: Cases that ran at the same time when the server refused most.
+        refusal: How it refused.
+        interrupted: Cases that were ended because the time was up.
+        not_repeated: Findings that were not repeated as often as usual, because the time was up.
+        not_shrunk: Findings that were repeated and not shrunk, because the time was up.
     """
 
     generated: int
     run: int
     suspects: int
+    interrupted: int = 0
+    not_repeated: int = 0
+    not_shrunk: int = 0
+    retried: int = 0
+    given_up: int = 0
+    connections_lowest: int = 0
+    refusal: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the findings should know: what was refused, and what the campaign had no time for."""
+        notes = []
+        if self.retried or self.given_up:
+            fewest = plural(self.connections_lowest, "connection")
+            again = f"ran again {plural(self.retried, 'time')}, on as few as {fewest}"
+            given_up = f"; {plural(self.given_up, 'case')} given up, not counted as run" if self.given_up else ""
+            notes.append(f"cases that the server refused ({self.refusal}) {again}{given_up}")
+        missing = [
+            f"{plural(count, noun)} not {done}"
+            for count, noun, done in (
+                (self.interrupted, "case", "run to the end"),
+                (self.not_repeated, "finding", "repeated"),
+                (self.not_shrunk, "finding", "shrunk"),
+            )
+            if count
+        ]
+        return [*notes, f"{', '.join(missing)}: the time was up"] if missing else notes
 
 
 class CrashCandidate(NamedTuple):
@@ -252,7 +286,14 @@ def findings_by_rule(saved: Saved) -> dict[str, list[SavedFinding]]:
 def cases_of(saved: Saved) -> FuzzCases:
     """Return the cases of a fuzzing campaign."""
     cases = mapping(saved.result, "cases")
-    return FuzzCases(*(natural(cases.get(key)) for key in ("generated", "run", "may_have_killed_it")))
+
+    def count(name: str) -> int:
+        return natural(cases.get(name))
+
+    return FuzzCases(
+        count("generated"), count("run"), count("may_have_killed_it"), count("interrupted"), count("not_repeated"),
+        count("not_shrunk"), count("retried"), count("given_up"), count("connections_lowest"), text(cases.get("refusal")),
+    )  # fmt: skip
 
 
 def crash_candidates_of(saved: Saved) -> list[CrashCandidate]:

@@ -281,11 +281,6 @@ def machine_of(saved: Saved) -> SavedMachine:
     )
 
 
-def notes_of(saved: Saved) -> list[str]:
-    """Return what a reader must know of a result."""
-    return texts(saved.result.get("notes"))
-
-
 def seed_of(saved: Saved) -> str:
     """Return the random seed of a result; empty where there is none."""
     return read_seed(saved.result.get("seed"))

@@ -11,7 +11,7 @@ from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.measure.thresholds import describe
 from smtpbench.report.reading.formatting import LowerBound
-from smtpbench.report.reading.head import generator_of, notes_of
+from smtpbench.report.reading.head import generator_of
 from smtpbench.report.reading.lenient import duration_s, items, mapping, natural, number, records, text, texts
 from smtpbench.units import NS_PER_MS
 
@@ -366,9 +366,3 @@ def key_figures_of(saved: Saved) -> list[KeyFigure]:
         add("seed", result.get("seed"))
     found += [KeyFigure("generator.limited", reason) for reason in generator_of(saved).limited_reasons[:3]]
     return found
-
-
-def all_notes_of(saved: Saved) -> list[str]:
-    """Return the notes of a result, first those on a generator that was the bottleneck."""
-    limited = [f"the generator was the bottleneck: {reason}" for reason in generator_of(saved).limited_reasons]
-    return limited + notes_of(saved)

@@ -19,9 +19,10 @@ from smtpbench.report.reading.comparison import ComparedMetric, candidates_of, c
 from smtpbench.report.reading.exit_code import nothing_accepted
 from smtpbench.report.reading.findings import SavedFinding, candidates_text, cases_of, findings_of, rules_of
 from smtpbench.report.reading.formatting import format_rate, format_share
-from smtpbench.report.reading.head import COMPLETED, UNKNOWN, generator_of, head_of, notes_of, target_of
+from smtpbench.report.reading.head import COMPLETED, UNKNOWN, generator_of, head_of, target_of
 from smtpbench.report.reading.lenient import duration_s, records
 from smtpbench.report.reading.metrics import hostile_of, messages_of, thresholds_of
+from smtpbench.report.reading.notes import notes_of
 from smtpbench.rules.rule import INCONCLUSIVE, PASS, VIOLATED
 from smtpbench.text import plural
 

@@ -92,6 +92,7 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
             f"  {candidate.file_name}  last sent: {cut_text(candidate.last_sent, _MAX_SENT)}"
             for candidate in crash_candidates_of(saved)
         ]
+    lines += [line for note in cases.notes for line in ("", f"{note}.")]
     cpu_s = generator_of(saved).cpu_s
     cpu = MISSING if cpu_s is None else f"{cpu_s:.1f}"
     lines += [

@@ -40,6 +40,7 @@ class _EmptyPasswordLogsIn(ServerSession):
 
 
 MUTANTS: dict[str, type[ServerSession]] = {
+    "auth-parameter": refuses_commands(rb"MAIL .* AUTH=<>", b"553 5.1.7 Bad mailbox\r\n"),
     "auth-order": _AuthInTransaction,
     "auth-input": _InvalidBase64IsWrongPassword,
     "auth-mechanism": refuses_commands(rb"AUTH X-NO-SUCH", b"500 5.5.2 Syntax error\r\n"),

@@ -171,6 +171,7 @@ MUTANTS: dict[str, type[ServerSession]] = {
     "rcpt-first": _RcptWithoutMail,
     "no-rcpt": _DataWithoutRcpt,
     "nested-mail": _only_answers(b"MAIL FROM:<PROBE", b"250 2.1.0 Ok\r\n", state.MAIL),
+    "nested-mail-rcpt": _only_answers(b"MAIL FROM:<", b"250 2.1.0 Ok\r\n", state.RCPT),
     "bad-mail-state": _RefusedMailBegins,
     "required-verbs": _only_answers(b"HELO", b"502 5.5.1 Command not implemented\r\n"),
     "no-side-effect": _changes_state(b"EXPN", state.READY, b"252 2.0.0 Cannot expand\r\n"),

@@ -15,14 +15,14 @@ import pytest
 from hostile_results import CONTROLS, HOSTILE, MAKERS, check_result, compared_metric, comparison_result, run_result, saved
 
 from smtpbench.measure.saved import Saved
-from smtpbench.report.reading import capacity, comparison, findings, head, metrics
+from smtpbench.report.reading import capacity, comparison, findings, head, metrics, notes
 from smtpbench.report.reading.lenient import MAX_FILE_TEXT, MAX_TEXT
 
 READERS: list[Callable[[Saved], Any]] = [
     lambda one: head.heads_of([one, one]), head.scenario_of, head.target_of, head.generator_of, head.machine_of,
-    head.notes_of, head.seed_of, metrics.latencies_of, metrics.thresholds_of, metrics.load_of, metrics.throughput_of,
+    notes.notes_of, head.seed_of, metrics.latencies_of, metrics.thresholds_of, metrics.load_of, metrics.throughput_of,
     metrics.messages_of, lambda one: metrics.counts_of(one, "replies"), metrics.examples_of, metrics.domains_of,
-    metrics.hostile_of, metrics.key_figures_of, metrics.all_notes_of, findings.rules_of, findings.verdicts_of,
+    metrics.hostile_of, metrics.key_figures_of, notes.all_notes_of, findings.rules_of, findings.verdicts_of,
     findings.recorded_findings_of, findings.findings_of, findings.cases_of, findings.peer_of, findings.families_of,
     comparison.title_of, comparison.schedule_of, comparison.candidates_of, comparison.compared_metrics_of,
     comparison.compared_rules_of, comparison.repeated_metrics_of, capacity.capacity_of, capacity.capacity_schedule_of,
