@@ -16,7 +16,7 @@ ROUNDS = 5
 
 
 def main() -> None:
-    """Write the report five times, files read each time; the first time also loads the template."""
+    """Write the report five times, files read each time; the first time also loads style and script."""
     with tempfile.TemporaryDirectory() as folder:
         result, page = run_folder(Path(folder), seconds=600), Path(folder) / "report.html"
         log_bytes = (result.parent / "histograms.hlog").stat().st_size

@@ -18,6 +18,7 @@ _DIALOGUE = re.compile(r"^\s*[SC]: ")
 _EQUAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"^(WORSE|BETTER|NO DIFFERENCE SHOWN|CANNOT TELL): .*", "<verdict>"),
         (r"\b\d{8}-\d{6}\b", "<time>"),
         (r"\b\d{4}-\d\d-\d\d[T ][\d:.]+Z?", "<time>"),
         (r"\b[0-9a-f]{8}\b", "<id>"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,22 +24,55 @@ class Done:
         out: Standard output.
         err: Standard error.
         result: Content of `result.json`; empty without one.
+        folder: Folder of the result; None without one.
     """
 
     code: int
     out: str
     err: str
     result: dict[str, Any]
+    folder: Path | None = None
 
     @property
     def messages(self) -> dict[str, int]:
         """The message counts that are not zero, without `attempted`."""
         return {name: count for name, count in self.result["messages"].items() if count and name != "attempted"}
 
-    def balanced(self) -> bool:
-        """Return whether `attempted` is the sum of the other message counts."""
-        counts: dict[str, int] = dict(self.result["messages"])
-        return counts.pop("attempted") == sum(counts.values())
+    def miscounted(self, sink: Mapping[str, Any] | None = None) -> list[str]:
+        """Return where the message counts disagree with what counted independently of them; empty if nowhere.
+
+        That is the number of arrivals that were planned, the rows of the timeline, and the counts of a sink.
+
+        Args:
+            sink: Counts of the sink that the run had for itself; None if there was none, or if it counts more.
+        """
+        result, counts, found = self.result, self.result["messages"], []
+        planned = planned_arrivals(result["load"]) if result["outcome"]["status"] == "completed" else None
+        if planned is not None and counts["attempted"] != planned:
+            found.append(f"attempted: {counts['attempted']}, planned: {planned}")
+        assert self.folder is not None
+        with (self.folder / "timeline.csv").open(newline="") as lines:
+            seconds = [(row["phase"] == "warmup", row) for row in csv.DictReader(lines)]
+        for warmup, totals in ((False, counts), (True, result["warmup"]["messages"])):
+            for name in totals.keys() - {"attempted"}:
+                in_timeline = sum(int(float(row[name] or 0)) for of_warmup, row in seconds if of_warmup is warmup)
+                if totals[name] != in_timeline:
+                    found.append(f"{name}: {totals[name]}, timeline: {in_timeline}")
+        if sink is not None:
+            accepted = counts["accepted"] + result["warmup"]["messages"]["accepted"]
+            if accepted != sink["messages"]["accepted"]:
+                found.append(f"accepted: {accepted}, sink: {sink['messages']['accepted']}")
+        return found
+
+
+def planned_arrivals(load: Mapping[str, Any]) -> int | None:
+    """Return how many measured arrivals a load plans; None where their number is not planned, or is random."""
+    if load["arrivals"] is not None:
+        return int(load["arrivals"])
+    if load["model"] != "open" or load["arrival_process"] != "uniform" or load["warmup_s"]:
+        return None
+    rates = {stage[end] for stage in load["stages"] for end in ("rate_from_per_s", "rate_to_per_s")}
+    return round(rates.pop() * load["duration_s"]) if len(rates) == 1 and load["duration_s"] is not None else None
 
 
 def start(*argv: str, **env: str) -> subprocess.Popen[str]:
@@ -62,7 +96,7 @@ def finish(process: subprocess.Popen[str], folder: Path | None = None) -> Done:
         with contextlib.suppress(OSError):
             result = json.loads((folder / "result.json").read_text())
     assert "Traceback" not in err + out, err + out
-    return Done(process.returncode, out, err, result)
+    return Done(process.returncode, out, err, result, folder)
 
 
 def smtpbench(*argv: str, **env: str) -> Done:

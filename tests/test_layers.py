@@ -18,7 +18,7 @@ STANDARD_LIBRARY_ONLY = {"smtp", "errors", "units", "text", "threshold"}
 #: Libraries that belong to one floor.
 OWNERS = {
     "typer": {"cli"}, "rich": {"report"}, "yaml": {"scenario"}, "pydantic": {"scenario"}, "hdrh": {"measure"},
-    "hypothesis": {"fuzz"}, "jinja2": {"report"}, "prometheus_client": {"report"}, "pytest": {"pytest_plugin"},
+    "hypothesis": {"fuzz"}, "markupsafe": {"report"}, "prometheus_client": {"report"}, "pytest": {"pytest_plugin"},
 }  # fmt: skip
 
 

@@ -35,7 +35,7 @@ from smtpbench.errors import UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.report.terminal.tables import screen_of, wants_color
+from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.study.capacity import CapacityRequest, capacity, resumed
 from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold

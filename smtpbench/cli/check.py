@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import trio
@@ -26,12 +27,14 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import ResultInProgress, save_result
+from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result
 from smtpbench.errors import UsageError
+from smtpbench.measure.saved import CHECK, Saved
 from smtpbench.report.reading.findings import counts_against
 from smtpbench.report.terminal.progress import AUTO
+from smtpbench.report.terminal.saved import matrix_verdicts
 from smtpbench.report.terminal.scorecard import matrix, scorecard
-from smtpbench.report.terminal.tables import wants_color
+from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.rules.register import find
 from smtpbench.text import plural
 
@@ -107,11 +110,14 @@ def command(
         results = [one.result for one in checked]
         color = wants_color(sys.stdout)
         if len(results) > 1:
-            typer.echo(matrix(results, color=color))
+            typer.echo(f"{matrix(results, color=color)}\n")
+            several = [Saved(CHECK, result, Path()) for result in results]
+            typer.echo(matrix_verdicts(several, color=color, screen=screen_of(sys.stdout)))
         else:
             typer.echo(scorecard(results[0], color=color))
-        if out is not None:
-            save_result(results[0], out, html, findings=checked[0].findings)
+            if out is not None:
+                save_result(results[0], out, html, findings=checked[0].findings)
+            print_verdict(results[0], out or Path())
         if checked[-1].stopped:
             raise typer.Exit(INTERRUPTED)
         if any(

@@ -38,7 +38,7 @@ from smtpbench.cli.scenario_file import print_warnings
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.report.terminal.tables import wants_color
+from smtpbench.report.terminal.screen import wants_color
 from smtpbench.scenario.comparison import validate_comparison as checked
 from smtpbench.study.candidates import AccessOptions, make_request, resumed
 from smtpbench.study.compare import compare

@@ -13,11 +13,11 @@ from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS
 from smtpbench.cli.options import FailIfWorse, Html, Metrics, OptionalResultFolder, Overwrite
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import save_result
+from smtpbench.cli.saving import print_verdict, save_result
 from smtpbench.errors import UsageError
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
-from smtpbench.report.terminal.tables import wants_color
+from smtpbench.report.terminal.screen import wants_color
 from smtpbench.scenario.comparison import DEFAULT_METRICS
 from smtpbench.study.diff import diff, load_candidates
 from smtpbench.threshold import parse_metric
@@ -78,5 +78,6 @@ def command(
         typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
         if out is not None:
             save_result(result, out, html)
+        print_verdict(result, out or Path())
         if fail_if_worse and any_worse(result):
             raise typer.Exit(FINDINGS)

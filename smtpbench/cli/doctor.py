@@ -19,7 +19,7 @@ from smtpbench.doctor.diagnosis import BAD
 from smtpbench.doctor.examine import DoctorRequest, examine
 from smtpbench.report.terminal.doctor import examination
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.report.terminal.tables import screen_of, wants_color
+from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.units import parse_duration_ns
 
 #: What `examine` reports of this machine; a target is one more.

@@ -29,7 +29,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import ResultInProgress, save_result
+from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result
 from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan
@@ -40,7 +40,7 @@ from smtpbench.fuzz.strategies import select_families
 from smtpbench.fuzz.suspect import CASES, CampaignStats
 from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
-from smtpbench.report.terminal.tables import wants_color
+from smtpbench.report.terminal.screen import wants_color
 from smtpbench.scenario.load import load_finding
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S, parse_duration_ns
@@ -179,6 +179,7 @@ def command(
             fuzzed = trio.run(fuzz_target, request, report_progress, None, ResultInProgress(folder).update)
         typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
         save_result(fuzzed.result, folder, html, findings=fuzzed.findings, candidates=fuzzed.candidates)
+        print_verdict(fuzzed.result, folder)
         if fuzzed.stopped:
             raise typer.Exit(INTERRUPTED)
         if fuzzed.new_findings:

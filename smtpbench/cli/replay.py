@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import trio
 import typer
 
-from smtpbench.check.replay import CANNOT_TELL, STILL_THERE, read_findings, replay
+from smtpbench.check.replay import CANNOT_TELL, FIXED, STILL_THERE, read_findings, replay
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.options import AllowFiles, FixtureFile, LoginOptions, Progress, ReplyTimeout, TargetOptions
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.errors import CannotRun
+from smtpbench.report.reading.verdict import replay_verdict
 from smtpbench.report.terminal.progress import AUTO
+from smtpbench.report.terminal.screen import screen_of, styled, wants_color
+from smtpbench.report.terminal.verdict import verdict_lines
 from smtpbench.text import plural, visible
 
 
@@ -61,6 +65,9 @@ def command(
     for one in outcomes:
         reason = f"  {visible(one.actual)}" if one.actual else ""
         typer.echo(f"{one.status:<11}  {visible(str(one.path.name))}{reason}")
+    verdict = replay_verdict([(visible(one.path.name), one.status) for one in outcomes], STILL_THERE, FIXED)
+    for line, style in verdict_lines(verdict, screen_of(sys.stdout)):
+        typer.echo(styled(line, style if wants_color(sys.stdout) else ""))
     statuses = {one.status for one in outcomes}
     if STILL_THERE in statuses:
         raise typer.Exit(FINDINGS)

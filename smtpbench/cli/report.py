@@ -16,7 +16,7 @@ from smtpbench.measure.saved import Saved, load
 from smtpbench.report.formats.registry import render
 from smtpbench.report.formats.writing import append, write_whole
 from smtpbench.report.reading.exit_code import exit_code
-from smtpbench.report.terminal.tables import screen_of, wants_color
+from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.text import visible
 
 _STDOUT = Path("-")

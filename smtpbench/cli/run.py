@@ -43,7 +43,8 @@ from smtpbench.measure.saved import RUN, Saved
 from smtpbench.report.reading.exit_code import nothing_accepted
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.run_progress import RunProgress
-from smtpbench.report.terminal.tables import final_table, screen_of, wants_color
+from smtpbench.report.terminal.screen import screen_of, wants_color
+from smtpbench.report.terminal.tables import final_table
 from smtpbench.target import parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_size_bytes

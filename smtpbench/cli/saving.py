@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,9 @@ from smtpbench.cli.exit_codes import INTERRUPTED
 from smtpbench.errors import CannotRun
 from smtpbench.measure.partial import remove_partial, save_partial
 from smtpbench.measure.result import save, save_finding, save_findings, to_text
-from smtpbench.measure.saved import RESULT
+from smtpbench.measure.saved import RESULT, Saved
+from smtpbench.report.terminal.screen import screen_of, wants_color
+from smtpbench.report.terminal.verdict import verdict_text
 from smtpbench.rules.finding import Finding
 from smtpbench.study import progress
 from smtpbench.study.resume import kept_of
@@ -33,10 +36,11 @@ def saved_files(path: Path, html: bool) -> str:
     """Return what stands after `saved:`: a result that was written, and the report that is written beside it here."""
     if not html:
         return str(path)
-    # the page needs a template engine: it is imported after the measurement, and not by commands that write no page
+    # imported after the measurement, and not by commands that write no page
     from smtpbench.report.html.page import report_beside
 
-    return ", ".join(name for name in (str(path), report_beside(path)) if name)
+    page = report_beside(path)
+    return f"{path}, {page}" if page else str(path)
 
 
 def save_result(result: dict[str, Any], folder: Path, html: bool, **findings: Sequence[Finding]) -> None:
@@ -66,6 +70,17 @@ def save_result(result: dict[str, Any], folder: Path, html: bool, **findings: Se
     for name, found in findings.items():
         _save_findings(found, path.parent / name)
     typer.echo(f"saved: {saved_files(path, html)}")
+
+
+def print_verdict(result: Mapping[str, Any], path: Path) -> None:
+    """Print the verdict on a result, which is the end of the output of its command.
+
+    Args:
+        result: Content of `result.json`.
+        path: Folder of the result.
+    """
+    saved = Saved(str(result["kind"]), dict(result), path / RESULT)
+    typer.echo(verdict_text(saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
 
 
 def _save_findings(found: Sequence[Finding], folder: Path) -> None:
@@ -124,15 +139,21 @@ def print_nothing_to_resume(folder: Path) -> None:
 
 
 def raise_unless_completed(result: Mapping[str, Any], folder: Path) -> None:
-    """End the command where a study was not completed, and print how it can be continued. Raises typer.Exit, CannotRun.
+    """End the command where a study was not completed, and print how it can be continued; print the verdict last.
 
     Args:
         result: Result of the study.
         folder: Folder that holds it.
+
+    Raises:
+        typer.Exit: The study was interrupted.
+        CannotRun: It could not run.
     """
     outcome = result["outcome"]
     if outcome["status"] != progress.COMPLETED and kept_of(result) and (folder / RESULT).exists():
         typer.echo(f"to continue: the same command with --resume --out {shlex.quote(visible(str(folder)))}")
+    if outcome["status"] != progress.COULD_NOT_RUN:  # the message of the error says why
+        print_verdict(result, folder)
     if outcome["status"] == progress.INTERRUPTED:
         raise typer.Exit(INTERRUPTED)
     if outcome["status"] == progress.COULD_NOT_RUN:

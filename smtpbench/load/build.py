@@ -11,6 +11,7 @@ from smtpbench.load.execute import COULD_NOT_RUN, RunRecord
 from smtpbench.load.plan import LoadPlan
 from smtpbench.measure import result as results
 from smtpbench.measure.health import Health
+from smtpbench.measure.notes import nothing_accepted_note, silence_note
 from smtpbench.measure.recorder import Interval
 from smtpbench.smtp.reply import ReplyReader
 from smtpbench.text import plural, visible
@@ -43,7 +44,7 @@ def build(record: RunRecord) -> dict[str, Any]:
         window_s=window_s,
         sending_s=sending_s,
         notes=[
-            *map(_silence_note, silences),
+            *(silence_note(*silence) for silence in silences),
             *_nothing_accepted(collector.totals),
             *_separate_queues(plan, collector.health),
             *_notes(record),
@@ -110,11 +111,6 @@ def _load_section(plan: LoadPlan, message_bytes: int | None) -> dict[str, Any]:
     }
 
 
-def _silence_note(silence: tuple[float, float]) -> str:
-    begin_s, end_s = silence
-    return f"The server stopped answering: no reply came from {begin_s:.1f} s to {end_s:.1f} s, although replies were due."
-
-
 def _nothing_accepted(totals: Interval) -> list[str]:
     """Return the sentence for a run of whose messages none was accepted, with its most frequent refusal or error."""
     if not totals.attempted or totals.messages["accepted"]:
@@ -123,14 +119,13 @@ def _nothing_accepted(totals: Interval) -> list[str]:
     for (verb, code, enhanced, expected), count in totals.replies.items():
         if not expected:
             reasons[f"{verb} {code} {enhanced}".rstrip()] += count
-    sentence = f"Nothing was accepted, 0 of {plural(totals.attempted, 'message')}"
     if not reasons:
-        return [f"{sentence}; no reply and no error says why."]
+        return [nothing_accepted_note(totals.attempted, "")]
     # of two that are equally frequent, the first by name, so that the sentence does not depend on the workers
     reason, count = min(reasons.items(), key=lambda item: (-item[1], item[0]))
     example = totals.examples.get(reason, "")
     detail = f": {visible(example)}" if example else ""
-    return [f"{sentence}; most often: {visible(reason)}, {plural(count, 'time')}{detail}"]
+    return [nothing_accepted_note(totals.attempted, f"{visible(reason)}, {plural(count, 'time')}{detail}")]
 
 
 def _separate_queues(plan: LoadPlan, health: Health) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import trio
 
 from smtpbench.load.plan import LoadPlan
-from smtpbench.load.silence import SilenceMonitor
+from smtpbench.load.silence import SilenceMonitor, Tenth
 from smtpbench.load.worker import Worker
 from smtpbench.measure.files import Tick
 from smtpbench.measure.health import Health, cpu_times_s, cpu_wait_s, peak_rss_bytes
@@ -25,8 +25,6 @@ WARMUP, STEADY, DRAIN = "warmup", "steady", "drain"
 
 #: Arrivals in progress that one step looks at.
 _PENDING_PER_STEP = 500
-#: A transfer without progress for so long waits for the server.
-_STALLED_TRANSFER_NS = NS_PER_S
 _INTERVALS = ("warmup", "baseline", "steady", "pending")
 _HISTOGRAMS = ("late", "read_delay")
 #: Reads of which one is a sample of the read delay: a sample costs a hundredth of the CPU time of a message.
@@ -59,7 +57,7 @@ class WorkerReport:
         clock_steps: How often the time of the machine was set since the start.
         pending: What is known of the measured arrivals that are in progress: lower bounds of latencies, and as failed and as
             waits the messages that waited for a reply for longer than the drain time.
-        waiting_since_ns: Since when the connection that waits longest has waited for a reply; 0 if none waits.
+        tenths: Whether replies came, for each tenth of a second.
         domains: Recipient domain → its part of the baseline and of the steady phase, which the attributes of these names do
             not include.
     """
@@ -84,7 +82,7 @@ class WorkerReport:
     read_delay: Histogram = field(default_factory=Histogram)
     clock_steps: int = 0
     pending: Interval = field(default_factory=Interval)
-    waiting_since_ns: int = 0
+    tenths: list[Tenth] = field(default_factory=list)
     domains: dict[str, tuple[Interval, Interval]] = field(default_factory=dict)
 
     @property
@@ -105,6 +103,7 @@ class WorkerReport:
     def from_data(cls, data: dict[str, Any]) -> WorkerReport:
         """Return the report that `to_data` wrote."""
         read: dict[str, Any] = {name: Interval.from_data(data[name]) for name in _INTERVALS}
+        read["tenths"] = [Tenth(*tenth) for tenth in data["tenths"]]
         read["domains"] = {domain: tuple(map(Interval.from_data, parts)) for domain, parts in data["domains"].items()}
         return cls(**(data | read | {name: Histogram.from_data(data[name]) for name in _HISTOGRAMS}))
 
@@ -149,6 +148,7 @@ class Meter:
             late=Histogram.of(late_ns),
             connections_peak=scheduler.connections_peak,
             rss_bytes=peak_rss_bytes(),
+            tenths=worker.reply_monitor.take(),
             clock_steps=worker.shard.clock_steps,
         )
         recorders = worker.recorders
@@ -184,12 +184,9 @@ def _pending_steps(report: WorkerReport, worker: Worker, now_ns: int) -> Iterato
             yield
     for session in list(worker.scheduler.sessions):
         since_ns = session.waiting_since_ns
-        if since_ns:
-            if session.transfer is None or now_ns - since_ns > _STALLED_TRANSFER_NS:  # else no reply is due yet
-                report.waiting_since_ns = min(report.waiting_since_ns or since_ns, since_ns)
-            if now_ns - since_ns > worker.plan.drain_ns and session.recorder is not worker.recorders.warmup:
-                pending.failed += session.messages_open
-                pending.censor((), [now_ns - since_ns] * session.messages_open)
+        if since_ns and now_ns - since_ns > worker.plan.drain_ns and session.recorder is not worker.recorders.warmup:
+            pending.failed += session.messages_open
+            pending.censor((), [now_ns - since_ns] * session.messages_open)
     yield from pending.drain_steps(report.pending)
 
 
@@ -265,6 +262,7 @@ class Collector:
         self.totals.add(report.steady)
         self.warmup.add(report.warmup)
         self._add_health(report)
+        self._silence.add(report.tenths)
         self._in_progress[report.worker] = report.pending
 
     def with_pending(self) -> Interval:
@@ -297,7 +295,10 @@ class Collector:
 
     def silences(self) -> list[tuple[float, float]]:
         """Return when the server did not answer although a reply was due: (from, to), seconds after the start."""
-        return self._silence.found(self.totals)
+        whole = Interval()  # with the warm-up, which may hold all that is known of how fast the server usually is
+        whole.add(self.totals)
+        whole.add(self.warmup)
+        return self._silence.found(whole)
 
     def flush(self) -> Tick | None:
         """Return the sum of all reports since the last flush as one tick of the timeline; None without reports."""
@@ -322,9 +323,6 @@ class Collector:
         has_measured = any(report.steady.has_data for report in pending)
         phase = self.phase(end_ns if has_measured else (self._flushed_ns + end_ns) // 2)
         self._flushed_ns = end_ns
-        since_ns = min((report.waiting_since_ns for report in latest if report.waiting_since_ns), default=0)
-        replies = sum(part.replies.total() for part in parts)
-        self._silence.add(end_ns - self.start_ns, replies, since_ns - self.start_ns if since_ns else None)
         return Tick(
             end_s=(end_ns - self.start_ns) / NS_PER_S,
             length_s=length_s,

@@ -41,6 +41,11 @@ class Recorders:
         for recorder in (self.baseline, self.steady, *(one for pair in self.by_domain.values() for one in pair)):
             recorder.end_sending()
 
+    def counted(self) -> tuple[int, int]:
+        """Return how many replies and how many errors were counted since the start."""
+        every = (self.warmup, self.baseline, self.steady, *(one for pair in self.by_domain.values() for one in pair))
+        return sum(one.reply_total for one in every), sum(one.error_total for one in every)
+
     def of(self, n: int, when_ns: int) -> Recorder:
         """Return the recorder of arrival n, whose intended start is when_ns."""
         if when_ns >= self._hostile_ns:

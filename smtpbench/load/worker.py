@@ -21,6 +21,7 @@ from smtpbench.load.job import Job, compile_job, credentials_of, route_of
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.recorders import Recorders, RecordersByDomain
 from smtpbench.load.scheduler import ArrivalScheduler, ClosedModel, OpenModel
+from smtpbench.load.silence import ReplyMonitor
 from smtpbench.session.context import SessionContext
 from smtpbench.session.script import Script
 from smtpbench.units import NS_PER_S
@@ -67,6 +68,7 @@ class Worker:
         recorders: What was counted.
         shard: Event loop of the connections.
         scheduler: Source of the arrivals; exists once the worker runs.
+        reply_monitor: Notes when no reply comes.
         start_ns: When the first arrival may begin, of `time.monotonic_ns`.
         end_ns: When the last arrival was over, of `time.monotonic_ns`.
     """
@@ -89,6 +91,7 @@ class Worker:
         self.shard = Shard(alone=True, note_read_delays=True)
         self.start_ns = 0
         self.end_ns = 0
+        self.reply_monitor = ReplyMonitor(self.recorders)
         self._measure_ns = 0
         self._script = script
         self._route = route
@@ -108,6 +111,7 @@ class Worker:
         """
         self.start_ns = start_ns
         self._measure_ns = start_ns + self.plan.warmup_ns
+        self.reply_monitor = ReplyMonitor(self.recorders, start_ns)
         self.recorders.set_phases(self._measure_ns, self._measure_ns + self.plan.baseline_ns)
         self.scheduler = self._make_scheduler()
         self.scheduler.context = SessionContext(self._script, self.scheduler, self.plan.timeout_ns, self._credentials)
@@ -124,6 +128,7 @@ class Worker:
                 self.shard.call_at(self._measure_ns + self.plan.sending_ns, lambda now_ns: self.recorders.end_sending())
             await self._finished.wait()
             self.end_ns = time.monotonic_ns()
+            self.reply_monitor.look(self.end_ns, self.scheduler.sessions)
             nursery.cancel_scope.cancel()
         gc.set_threshold(*thresholds)
         gc.unfreeze()
@@ -172,6 +177,7 @@ class Worker:
             due += LAG_CHECK_S
             await trio.sleep_until(due)
             lag_ns = max(lag_ns, round((trio.current_time() - due) * NS_PER_S))
+            self.reply_monitor.look(time.monotonic_ns(), self.scheduler.sessions)
             checks += 1
             if checks % LAG_CHECKS_PER_TICK == 0:
                 with trio.CancelScope(shield=True):  # what was taken from the recorders must reach the report

@@ -62,11 +62,13 @@ class Recorder:
         failed: Failed messages.
         dropped: Messages that found no free connection and were dropped.
         interrupted: Messages that had not finished at the end.
+        error_total: Errors since the start.
     """
 
     __slots__ = (
-        "_accepted_in_time", "_censored", "_errors", "_examples", "_lmtp", "_replies", "_timings", "_waits_ns", "accepted",
-        "dropped", "failed", "interrupted", "recipients_accepted", "recipients_rejected", "rejected", "reply_caches",
+        "_accepted_in_time", "_censored", "_drained_replies", "_errors", "_examples", "_lmtp", "_replies", "_timings",
+        "_waits_ns", "accepted", "dropped", "error_total", "failed", "interrupted", "recipients_accepted",
+        "recipients_rejected", "rejected", "reply_caches",
     )  # fmt: skip
 
     def __init__(self, reply_count: int = 0, *, lmtp: bool = False) -> None:
@@ -76,6 +78,7 @@ class Recorder:
         self.accepted = self.rejected = self.failed = self.dropped = self.interrupted = 0
         self._replies: dict[tuple[str, int, str, bool, str], list[int]] = {}
         self._timings: dict[tuple[str, bool], list[int]] = {}
+        self._drained_replies = self.error_total = 0
         self._errors: Counter[str] = Counter()
         self._examples: dict[str, str] = {}
         self._censored: list[UnansweredSample] = []
@@ -111,8 +114,14 @@ class Recorder:
     def error(self, kind: str, detail: str = "", count: int = 1) -> None:
         """Count an error, and keep the first detail of its kind."""
         self._errors[kind] += count
+        self.error_total += count
         if detail:
             self._keep_example(kind, detail)
+
+    @property
+    def reply_total(self) -> int:
+        """Replies since the start."""
+        return self._drained_replies + sum(map(len, self._replies.values()))
 
     def censor(self, samples: Iterable[UnansweredSample], waits_ns: Sequence[int] = ()) -> None:
         """Record latencies of which only a lower bound is known.
@@ -150,6 +159,7 @@ class Recorder:
                 interval.replies[verb, code, enhanced, ok] += len(samples)
                 if metric:
                     by_metric.setdefault((metric, ok), []).extend(samples)
+                self._drained_replies += len(samples)
                 samples.clear()
         for key, samples in self._timings.items():
             if samples:

@@ -205,12 +205,12 @@ def _latency(totals: Interval, metric: str, time: str, statistic: str) -> float 
 
 
 def describe(entry: Mapping[str, Any]) -> str:
-    """Return an entry of `thresholds` as text: `message.p99 < 200ms: 34.1 ms, 83% to spare`."""
+    """Return an entry of `thresholds` as text: `message.p99 < 200ms is 34.1 ms, 83% to spare`."""
     value, unit, margin = entry["value"], entry["unit"], entry["margin_share"]
     if value is None:
-        return f"{entry['threshold']}: no data"
+        return f"{entry['threshold']} has no data"
     bounded = bool(entry.get("lower_bound"))
-    text = f"{entry['threshold']}: {'≥ ' if bounded else ''}{format_value(unit, value)}"
+    text = f"{entry['threshold']} is {'≥ ' if bounded else ''}{format_value(unit, value)}"
     if bounded and not entry["passed"] and margin is not None and margin >= 0:
         return f"{text}, which may be beyond the limit, because replies did not come"
     if margin is None or math.isinf(margin):

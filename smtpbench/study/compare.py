@@ -28,6 +28,7 @@ from smtpbench.load import run as loading
 from smtpbench.load.plan import UNBOUNDED_NS
 from smtpbench.measure.comparison import MIN_REPEATS, Series, compare_series
 from smtpbench.measure.health import BUSY_SHARE, machine
+from smtpbench.measure.notes import STOPPED_ANSWERING, TOO_FEW, bottleneck_note
 from smtpbench.measure.partial import save_partial
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import COMPARISON, totals_of
@@ -214,6 +215,7 @@ class ComparisonStudy(StudyProgress):
             "stop": candidate.commands.stop,
             "runs": [run_name(candidate.name, number) for number in range(len(runs))],
             "limited_runs": sum(run["generator"]["limited"] for run in runs),
+            **silences([(run_name(candidate.name, number), run) for number, run in enumerate(runs)]),
         }
 
 
@@ -252,7 +254,7 @@ def too_few_rounds(count: int) -> list[str]:
     """Return a note where there are too few rounds for an interval, with the number that is needed; else none."""
     if count >= MIN_REPEATS:
         return []
-    few = f"{plural(count, 'round')} {'is' if count == 1 else 'are'} too few for an interval"
+    few = f"{plural(count, 'round')} {'is' if count == 1 else 'are'} {TOO_FEW}"
     return [f"{few}; at least {MIN_REPEATS} are needed (--repeats {MIN_REPEATS})."]
 
 
@@ -362,10 +364,19 @@ def notes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         limited = [run for run in results if run["generator"]["limited"]]
         if limited:
             reasons = "; ".join(limited[0]["generator"]["limited_reasons"])
-            share = f"{len(limited):,} of {plural(len(results), 'run')}"
-            found.append(f"{name}: the generator was the bottleneck in {share} ({reasons}).")
+            found.append(bottleneck_note(name, len(limited), len(results), reasons))
     run_notes = dict.fromkeys(note for results in runs.values() for run in results for note in run["notes"])
-    return [*found, *run_notes]
+    return [*found, *(note for note in run_notes if not note.startswith(STOPPED_ANSWERING))]
+
+
+def silences(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Return the key `silences` of a candidate: when its server did not answer; empty if it always did.
+
+    Args:
+        runs: Name and result of each run.
+    """
+    found = [{"run": name, **silence} for name, run in runs for silence in run.get("silences", [])]
+    return {"silences": found} if found else {}
 
 
 def _duration_s(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> float:

@@ -24,7 +24,15 @@ from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
 from smtpbench.measure.thresholds import Figures, value_of
 from smtpbench.rules.rule import SEVERITIES, VIOLATED
-from smtpbench.study.compare import compare_figures, lateness_ms, limited_by_itself, notes, rule_differences, series_of
+from smtpbench.study.compare import (
+    compare_figures,
+    lateness_ms,
+    limited_by_itself,
+    notes,
+    rule_differences,
+    series_of,
+    silences,
+)
 from smtpbench.study.progress import COMPLETED
 from smtpbench.text import plural
 from smtpbench.threshold import Metric
@@ -223,6 +231,7 @@ def _candidate_entry(candidate: DiffCandidate) -> dict[str, Any]:
         "stop": "",
         "runs": [str(saved.folder) for saved in candidate.results],
         "limited_runs": sum(bool(saved.result["generator"]["limited"]) for saved in candidate.results),
+        **silences([(str(saved.folder), saved.result) for saved in candidate.results]),
     }
 
 

@@ -18,7 +18,7 @@ def test_search_is_shown_and_saved_with_its_steps(tmp_path: Path) -> None:
                 "--max-rate", "60/s", "--seed", "1", "--out", str(tmp_path))  # fmt: skip
         done = finish(start(*argv, *QUICK), tmp_path)
     assert done.code == 0, done.err
-    assert "CAPACITY at least " in done.out
+    assert "PASSED: the capacity is at least " in done.out
     assert f"saved: {tmp_path}/result.json, report.html" in done.out
     assert "Latency by rate" in (tmp_path / "report.html").read_text()
     assert done.result["plan"]["objectives"][0] == "message.p99 < 20s"
@@ -34,7 +34,7 @@ def test_exit_code_is_99_when_no_rate_holds(tmp_path: Path) -> None:
         done = finish(start(*argv, *QUICK), tmp_path)
     assert done.code == 99, done.err
     assert done.result["capacity"]["rate_per_s"] is None
-    assert "no rate passed" in done.out
+    assert "FAILED: no rate met the objectives: " in done.out
 
 
 def test_interrupted_search_keeps_its_steps(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_one_function_decides_on_colours() -> None:
         assert "color" not in colors or "color = wants_color(sys.stdout)" in path.read_text(), path.name
     assert asked >= 6
     deciding = [path.name for path in root.rglob("*.py") if "NO_COLOR" in path.read_text()]
-    assert deciding == ["tables.py"]
+    assert deciding == ["screen.py"]
 
 
 def test_environment_decides_on_colours_of_every_command(tmp_path: Path) -> None:

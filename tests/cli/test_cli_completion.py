@@ -31,7 +31,7 @@ from smtpbench.sink.mutants import MUTANTS
 from smtpbench.threshold import METRIC_NAMES, parse_metric
 
 BREAKS = " \t\n\"'@><=;|&(:"
-HEAVY = {"trio", "hypothesis", "pydantic", "yaml", "rich", "jinja2", "hdrh"}
+HEAVY = {"trio", "hypothesis", "pydantic", "yaml", "rich", "markupsafe", "hdrh"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -31,11 +31,11 @@ def test_killed_run_is_reported_from_its_timeline_and_histograms(tmp_path: Path)
             wait_for_line(process, "")
         running = smtpbench("report", str(out))
         kill(process)
-    assert running.out.startswith("RUNNING: the command has not ended")
+    assert "\nRUNNING: the command has not ended" in running.out
     done = smtpbench("report", str(out), "--jsonl", str(tmp_path / "r.jsonl"))
     shown = smtpbench("report", str(out))
     assert (done.code, shown.code) == (0, 0), shown.err
-    assert shown.out.startswith("KILLED: the command was killed; this is what it had found until then\nrelay → ")
+    assert "\nKILLED: the command was killed; this is what it had found until then\n" in shown.out
     assert "attempted 0 =" not in shown.out
     assert "RCPT" in shown.out
     assert smtpbench("report", str(out), "--fail").code == 3
@@ -79,5 +79,5 @@ def test_killed_check_and_fuzz_keep_what_they_found(tmp_path: Path, command: tup
     assert json.loads((out / PARTIAL).read_text())["outcome"] == "killed"
     shown = smtpbench("report", str(out))
     assert shown.code == 0, shown.err
-    assert shown.out.startswith("KILLED: ")
+    assert "\nKILLED: " in shown.out
     assert "eod-lf-crlf" in shown.out

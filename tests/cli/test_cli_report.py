@@ -79,7 +79,7 @@ def test_github_annotations_and_summary(mine: str, tmp_path: Path) -> None:
     done = smtpbench("report", mine, "--github", "--fail", GITHUB_STEP_SUMMARY=str(summary))
     assert done.code == 99
     assert all(line.startswith(("::error ", "::warning ")) for line in done.out.splitlines())
-    assert summary.read_text().startswith("before\n## Run mine\n")
+    assert summary.read_text().startswith("before\n## Run mine — **FAILED**\n")
     assert smtpbench("report", mine, "--github", GITHUB_STEP_SUMMARY="").out == done.out
 
 

@@ -52,7 +52,8 @@ def test_search_ended_by_ctrl_c_says_how_it_goes_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         ended = finish(process, out)
         assert ended.code == 130
-        assert ended.out.splitlines()[-1] == f"to continue: the same command with --resume --out {out}"
+        assert f"to continue: the same command with --resume --out {out}" in ended.out.splitlines()
+        assert "\nINTERRUPTED: by a signal\n" in ended.out
         kept = [step["folder"] for step in ended.result["steps"]]
         done = smtpbench(*command, "--resume")
     assert done.code in (0, 99), done.err

@@ -184,6 +184,23 @@ def test_every_page_fits_a_telephone_and_every_table_its_column(browser: Browser
     assert too_wide == []
 
 
+def test_console_tables_scroll_on_a_telephone_and_commands_wrap(browser: Browser, site: Path) -> None:
+    with window(browser, viewport=TELEPHONE) as page:
+        page.goto((site / "tutorial" / "first-run.html").as_uri())
+        lines = """selector => [...document.querySelectorAll(".language-console pre > code " + selector)].map(one => {
+            const range = document.createRange();
+            range.selectNodeContents(one);
+            return [one.innerText.trim(), new Set([...range.getClientRects()].map(box => Math.round(box.top))).size];
+        })"""
+        output = [(text, line_count) for text, line_count in page.evaluate(lines, ".go") if text]
+        assert any(text.startswith("service time") and len(text) > 60 for text, _ in output)
+        assert [text for text, line_count in output if line_count > 1 and "\n" not in text] == []
+        scrolled = """[...document.querySelectorAll(".language-console pre > code")].some(
+            one => one.scrollWidth > one.clientWidth && getComputedStyle(one).overflowX === "auto")"""
+        assert page.evaluate(scrolled)
+        assert overflow(page) <= 0
+
+
 def test_search_finds_a_rule(browser: Browser, site: Path) -> None:
     with window(browser) as page:
         page.goto((site / "index.html").as_uri())

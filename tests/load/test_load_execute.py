@@ -72,12 +72,10 @@ def test_every_message_to_a_faulty_server_is_counted(tmp_path: Path, rule: str, 
     with sink("--on", rule) as (port, counts):
         done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path, *options)
     assert done.code == expected_code(done), done.err
-    assert done.balanced()
-    assert done.result["messages"]["attempted"] == 40
-    assert error in done.result["errors"]
-    accepted, accepted_by_sink = done.messages.get("accepted", 0), counts["messages"]["accepted"]
     # on a slow machine, a reply may arrive after the short timeout that silent servers need
-    assert accepted <= accepted_by_sink if mute else accepted == accepted_by_sink
+    assert done.miscounted(None if mute else counts) == []
+    assert error in done.result["errors"]
+    assert done.messages.get("accepted", 0) <= counts["messages"]["accepted"]
 
 
 def test_replies_that_arrive_octet_by_octet(tmp_path: Path) -> None:
@@ -149,8 +147,7 @@ def test_every_message_to_a_broken_server_is_counted(tmp_path: Path, serve: Call
     with custom_server(serve) as port:
         done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path, "-c", "3", "-n", "12", "--timeout", "500ms")
     assert done.code == expected_code(done), done.err
-    assert done.balanced()
-    assert done.result["messages"]["attempted"] == 12
+    assert done.miscounted() == []
     assert done.result["errors"]
 
 
@@ -160,7 +157,7 @@ def test_a_refused_connection_prevents_the_run(tmp_path: Path) -> None:
     assert "nothing listens there" in done.err
     assert len(done.err.strip().splitlines()) == 1
     assert done.result["outcome"]["status"] == "could-not-run"
-    assert done.balanced()
+    assert done.messages == {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,9 +249,8 @@ def test_an_interrupted_run_drains_and_saves_its_result(tmp_path: Path, workers:
         done = finish(process, tmp_path)
     assert done.code == 130
     assert done.result["outcome"]["status"] == "interrupted"
-    assert done.balanced()
+    assert done.miscounted(counts) == []
     assert set(done.messages) == {"accepted"}
-    assert done.messages["accepted"] == counts["messages"]["accepted"]
     assert "INTERRUPTED" in done.out
 
 
@@ -268,7 +264,7 @@ def test_a_second_interrupt_does_not_wait_for_messages(tmp_path: Path, workers: 
         process.send_signal(signal.SIGINT)
         done = finish(process, tmp_path)
     assert done.code == 130
-    assert done.balanced()
+    assert done.miscounted() == []
     assert done.messages == {"interrupted": 3}
 
 

@@ -19,7 +19,7 @@ def test_honest_sessions_are_measured_before_and_beside_hostile_ones(tmp_path: P
     Draft202012Validator(json.loads(smtpbench("schema", "result").out)).validate(done.result)
     hostile = done.result["hostile"]
     baseline, beside = hostile["quiet"], hostile["beside"]
-    assert done.balanced()
+    assert done.miscounted() == []  # the sink counts the hostile sessions too
     for name, count in done.result["messages"].items():
         assert baseline["messages"][name] + beside["messages"][name] == count
     assert abs(baseline["messages"]["attempted"] - beside["messages"]["attempted"]) <= 2

@@ -23,6 +23,7 @@ from smtpbench.load.meter import Meter
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.recorders import Recorders
 from smtpbench.load.request import RunResult
+from smtpbench.load.silence import ReplyMonitor
 from smtpbench.measure.schema import schema_text
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import find_scenario, load_scenario
@@ -50,7 +51,9 @@ def write_report(path: Path) -> int:
     scheduler = SimpleNamespace(late_ns=[], waited=0, sessions=[], busy=0, waiting=0, connections_peak=1)
     scheduler.unanswered = lambda now_ns: iter(())
     shard = SimpleNamespace(take_read_delays=list, clock_steps=0)
-    stands_in: Any = SimpleNamespace(scheduler=scheduler, recorders=recorders, shard=shard, start_ns=0)
+    stands_in: Any = SimpleNamespace(
+        scheduler=scheduler, recorders=recorders, shard=shard, start_ns=0, reply_monitor=ReplyMonitor(recorders)
+    )
 
     async def read() -> Any:
         return await Meter(0).read(stands_in, NS_PER_S, 0)

@@ -16,6 +16,7 @@ from figures import MS, sample
 from smtpbench.load.meter import Collector, Meter
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.recorders import Recorders
+from smtpbench.load.silence import ReplyMonitor
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.files import TIMELINE, TIMELINE_COLUMNS, RunFiles, csv_line
 from smtpbench.measure.saved import RUN, Saved
@@ -37,7 +38,10 @@ class SimulatedRun:
             late_ns=[], waited=0, sessions=[], busy=0, waiting=0, connections_peak=1, unanswered=lambda now_ns: iter(())
         )
         shard = SimpleNamespace(take_read_delays=lambda: [1000, 20_000], clock_steps=0)
-        self.worker: Any = SimpleNamespace(scheduler=self.scheduler, recorders=self.recorders, shard=shard, start_ns=0)
+        self.worker: Any = SimpleNamespace(
+            scheduler=self.scheduler, recorders=self.recorders, shard=shard, start_ns=0,
+            reply_monitor=ReplyMonitor(self.recorders),
+        )  # fmt: skip
         self.plan = LoadPlan(duration_ns=RUN_S * NS_PER_S, workers=1)
         self.meter, self.collector = Meter(0), Collector(self.plan, 0)
         self.files = RunFiles(folder, datetime(2026, 1, 2, tzinfo=UTC))
@@ -54,9 +58,10 @@ class SimulatedRun:
                 samples += [sample(self._draw.randrange(1, 20) * MS // 10, 10 * self._draw.randrange(3)) for _ in range(2)]
             self.recorders.steady.accepted += 2
             self.scheduler.late_ns += [20_000, 30_000]
-        report = await self.meter.read(self.worker, now_ns, 0)
-        report.waiting_since_ns = 0 if number % 3 else now_ns - NS_PER_S // 2
-        self.collector.add(report)
+        waiting = [] if number % 3 else [SimpleNamespace(waiting_since_ns=now_ns - NS_PER_S + 7, transfer=None)]
+        for tenth in range(9, -1, -1):
+            self.worker.reply_monitor.look(now_ns - tenth * NS_PER_S // 10, waiting)
+        self.collector.add(await self.meter.read(self.worker, now_ns, 0))
         tick = self.collector.flush()
         assert tick is not None
         for _ in self.files.add_steps(tick):
@@ -79,6 +84,7 @@ async def test_run_keeps_nothing_of_its_seconds(tmp_path: Path) -> None:
     finally:
         tracemalloc.stop()
         gc.enable()
+    assert len(run.collector.silences()) == RUN_S // 3
     assert run.collector.totals.messages["accepted"] == 2 * (RUN_S - RUN_S // 3)
     assert growth_bytes < 50_000
 

@@ -16,6 +16,7 @@ from smtpbench.engine.pacing import Stage
 from smtpbench.load.meter import Collector, Meter, WorkerReport
 from smtpbench.load.plan import LoadPlan
 from smtpbench.load.recorders import Recorders, RecordersByDomain
+from smtpbench.load.silence import ReplyMonitor
 from smtpbench.measure.files import TIMELINE_COLUMNS, timeline_lines
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
@@ -42,7 +43,9 @@ async def report_of(recorders: Recorders, worker: int) -> WorkerReport:
     )
     scheduler.unanswered = lambda now_ns: iter(())
     shard = SimpleNamespace(take_read_delays=list, clock_steps=0)
-    stands_in: Any = SimpleNamespace(scheduler=scheduler, recorders=recorders, shard=shard, start_ns=0)
+    stands_in: Any = SimpleNamespace(
+        scheduler=scheduler, recorders=recorders, shard=shard, start_ns=0, reply_monitor=ReplyMonitor(recorders)
+    )
     return await Meter(worker).read(stands_in, 2 * NS_PER_S, 0)
 
 

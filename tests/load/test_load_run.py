@@ -32,14 +32,8 @@ def test_counts_agree_with_those_of_the_sink(tmp_path: Path, options: tuple[str,
     with sink("--reject", "message=5%", "--tempfail", "RCPT=5%", "--drop", "DATA=2%") as (port, counts):
         done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path, *options)
     assert done.code == 0, done.err
-    assert done.balanced()
-    warmup = done.result["warmup"]["messages"]
-    assert done.messages["accepted"] + warmup["accepted"] == counts["messages"]["accepted"]
+    assert done.miscounted(counts) == []
     assert done.messages["rejected"] > 0
-    if "200" in options:
-        assert done.result["messages"]["attempted"] == 200
-    if "500" in options:
-        assert done.result["messages"]["attempted"] == 500
 
 
 def test_waiting_for_a_connection_is_response_time_and_not_service_time(tmp_path: Path) -> None:
@@ -102,11 +96,10 @@ def test_without_a_free_connection_arrivals_are_dropped_and_do_not_wait(tmp_path
     with sink("--delay", "message=1s") as (port, counts):
         target = f"smtp://127.0.0.1:{port}"
         done = run("relay", target, tmp_path, "-r", "100/s", "-c", "2", "-n", "200", "--when-busy", "drop")
-    assert done.balanced()
-    assert done.result["messages"]["attempted"] == 200
+    assert done.miscounted(counts) == []
     # each connection accepts at most one message a second, and the arrivals last two seconds
     assert done.messages["dropped"] > 100
-    assert done.messages["accepted"] == counts["messages"]["accepted"] > 0
+    assert done.messages["accepted"] > 0
     assert done.result["generator"]["arrivals_waited"] == 0
 
 

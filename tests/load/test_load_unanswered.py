@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from figures import busy_recorder
 
 from smtpbench.load.meter import Collector, WorkerReport
 from smtpbench.load.plan import LoadPlan
-from smtpbench.load.silence import SilenceMonitor
+from smtpbench.load.recorders import Recorders
+from smtpbench.load.silence import ReplyMonitor, SilenceMonitor, Tenth
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.censoring import is_lower_bound, withheld
 from smtpbench.measure.histogram import Histogram
@@ -63,7 +66,7 @@ def test_threshold_that_an_unanswered_arrival_could_break_fails(text: str, passe
 
 def test_threshold_names_the_bound() -> None:
     totals = interval_of([1] * 95, [5000] * 5)
-    assert describe(verdict("message.p99<50ms", totals).to_data()).startswith("message.p99 < 50ms: ≥ 5000 ms, ")
+    assert describe(verdict("message.p99<50ms", totals).to_data()).startswith("message.p99 < 50ms is ≥ 5000 ms, ")
     assert describe(verdict("message.p99<8s", totals).to_data()).endswith(
         "which may be beyond the limit, because replies did not come"
     )
@@ -138,40 +141,125 @@ def test_collector_adds_what_is_in_progress_only_while_it_is() -> None:
     assert monitor.abort_reason(collector, plan, 3.0) == ""
 
 
-def report(end_s: int, steady: Interval, pending: Interval, waiting_since_s: float = 0) -> WorkerReport:
+def report(end_s: int, steady: Interval, pending: Interval, tenths: Sequence[Tenth] = (), worker: int = 0) -> WorkerReport:
     return WorkerReport(
-        worker=0, end_ns=end_s * NS_PER_S, length_ns=NS_PER_S, warmup=Interval(), baseline=Interval(), steady=steady,
+        worker=worker, end_ns=end_s * NS_PER_S, length_ns=NS_PER_S, warmup=Interval(), baseline=Interval(), steady=steady,
         connections_open=1, busy=1, waiting=0, waited=0, cpu_user_s=0, cpu_system_s=0, cpu_wait_s=0, lag_ns=0,
-        late=Histogram(), connections_peak=1, rss_bytes=1, pending=pending,
-        waiting_since_ns=round(waiting_since_s * NS_PER_S),
+        late=Histogram(), connections_peak=1, rss_bytes=1, pending=pending, tenths=list(tenths),
     )  # fmt: skip
 
 
-def test_collector_finds_when_the_server_stopped_answering() -> None:
+def tenths_of(states: str, begin: int = 0, since_s: float = 0) -> list[Tenth]:
+    """Return tenths: `a` answered, `d` a reply was due and none came, `-` nobody waited."""
+    found = [Tenth(begin + at, state == "a", state == "d") for at, state in enumerate(states)]
+    first = states.find("d")
+    if first >= 0:
+        found[first] = found[first]._replace(since_ns=round(since_s * NS_PER_S))
+    return found
+
+
+def test_collector_finds_a_silence_from_which_the_server_recovers() -> None:
     collector = Collector(LoadPlan(), 0)
-    for end_s in range(1, 4):
-        collector.add(report(end_s, busy_recorder(seed=1).drain(), Interval(), end_s - 0.001))
-        collector.flush()
-    for end_s in range(4, 8):
-        collector.add(report(end_s, Interval(), Interval(), 2.25))
-        collector.flush()
-    assert collector.silences() == [(2.25, 7.0)]
+    collector.add(report(1, interval_of([1] * 9, []), Interval(), tenths_of("aaaaaaaaad", since_s=0.874)))
+    collector.add(report(2, Interval(), Interval(), tenths_of("dddddddddd", 10)))
+    collector.add(report(3, interval_of([1] * 9, []), Interval(), tenths_of("ddaaaaaaaa", 20)))
+    assert collector.silences() == [(0.874, 2.2)]
+    piped = WorkerReport.from_data(
+        json.loads(json.dumps(report(4, Interval(), Interval(), tenths_of("d" * 10, 30)).to_data()))
+    )
+    collector.add(piped)
+    assert collector.silences() == [(0.874, 2.2), (3.0, 4.0)]
+
+
+def test_warm_up_shows_how_fast_the_server_usually_greets() -> None:
+    def greeted(*times_s: int) -> Interval:
+        recorder = Recorder()
+        recorder.timing("MAIL").extend([NS_PER_MS] * 100)
+        recorder.timing("banner").extend(seconds * NS_PER_S for seconds in times_s)
+        return recorder.drain()
+
+    collector = Collector(LoadPlan(warmup_ns=NS_PER_S), 0)
+    collector.add(report(2, greeted(1, 1), Interval(), tenths_of("a" * 10 + "d" * 10)))
+    assert collector.silences() == []
+    collector.warmup.add(greeted(0))
+    assert collector.silences() == [(1.0, 2.0)]
+
+
+def test_server_that_answers_one_worker_is_not_silent() -> None:
+    collector = Collector(LoadPlan(workers=2), 0)
+    collector.add(report(2, Interval(), Interval(), tenths_of("d" * 20)))
+    collector.add(report(2, Interval(), Interval(), tenths_of("-" * 15 + "a" + "-" * 4), worker=1))
+    assert collector.silences() == [(0.0, 1.5)]
 
 
 @pytest.mark.parametrize(
-    ("seconds", "median_ms", "found"),
+    ("banners_ms", "found"), [([1, 9000, 9000, 9000], [(0.0, 9.0)]), ([9000] * 4, []), ([1] * 3 + [9000] * 30, [])]
+)
+def test_few_greetings_are_slow_because_of_a_stall_and_all_because_of_the_server(
+    banners_ms: list[int], found: list[tuple[float, float]]
+) -> None:
+    recorder = Recorder()
+    recorder.timing("MAIL").extend([NS_PER_MS] * 100)
+    recorder.timing("banner").extend(ms * NS_PER_MS for ms in banners_ms)
+    monitor = SilenceMonitor()
+    monitor.add(tenths_of("d" * 90 + "a"))
+    assert monitor.found(recorder.drain()) == found
+
+
+@pytest.mark.parametrize(
+    ("states", "since_s", "median_ms", "found"),
     [
-        ([(5, 0.9), (0, 1.5), (0, 1.5), (5, 3.9)], 1, [(1.5, 3.0)]),
-        ([(5, 0.9), (0, 1.5), (5, 2.9)], 1, []),  # less than a second
-        ([(5, None), (0, None), (0, None), (5, None)], 1, []),  # nobody waited
-        ([(1, 0.9), (0, 0.9), (0, 0.9), (1, 3.9)], 3000, []),  # as slow as always
-        ([(5, None), (0, None), (0, 2.5), (0, 2.5)], 1, [(2.5, 4.0)]),
+        ("a" * 9 + "d" * 15 + "a" * 5, 0, 1, [(0.9, 2.4)]),
+        ("a" * 9 + "d" * 15 + "a" * 5, 0.85, 1, [(0.85, 2.4)]),
+        ("a" * 9 + "d" * 15 + "a" * 5, 0.2, 1, [(0.9, 2.4)]),  # it waited longer than the others, which were answered
+        ("a" * 9 + "d" * 9 + "a" * 5, 0, 1, [(0.9, 1.8)]),
+        ("a" * 9 + "d" * 7 + "a" * 5, 0, 1, []),  # too short
+        ("a" * 9 + "-" * 30 + "a" * 5, 0, 1, []),  # nobody waited
+        ("d" * 30 + "a", 0, 3000, []),  # as slow as always
+        ("d" * 30 + "a", 0, 10, [(0.0, 3.0)]),
+        ("d" * 5 + "a" + "d" * 5, 0, 1, []),
+        ("ddd" + "-" * 4 + "ddd" + "-" * 4 + "d" * 5 + "-" * 9, 0, 1, [(0.0, 1.9)]),  # arrivals that time out
     ],
 )
 def test_silence_is_a_long_time_without_replies_that_are_due(
-    seconds: list[tuple[int, float | None]], median_ms: int, found: list[tuple[float, float]]
+    states: str, since_s: float, median_ms: int, found: list[tuple[float, float]]
 ) -> None:
     monitor = SilenceMonitor()
-    for at, (replies, since_s) in enumerate(seconds, 1):
-        monitor.add(at * NS_PER_S, replies, None if since_s is None else round(since_s * NS_PER_S))
+    monitor.add(tenths_of(states, since_s=since_s))
     assert monitor.found(interval_of([median_ms] * 9, [])) == found
+
+
+def test_beginnings_of_short_silences_are_forgotten() -> None:
+    monitor = SilenceMonitor()
+    for at in range(0, 10_000, 4):
+        monitor.add(tenths_of("da", at, since_s=at / 10 - 0.05))
+    monitor.add(tenths_of("aa" + "d" * 20, 10_000, since_s=1000.15))
+    assert monitor.found(interval_of([1] * 9, [])) == [(1000.15, 1002.2)]
+    assert len(monitor._since_ns) <= 500
+
+
+def session(since_s: float, transfer: object = None) -> Any:
+    return SimpleNamespace(waiting_since_ns=round(since_s * NS_PER_S), transfer=transfer)
+
+
+def test_worker_notes_whether_a_reply_came() -> None:
+    recorders = Recorders(0)
+    replies = recorders.steady.samples("MAIL", "MAIL", b"250 ok\r\n", True)
+    monitor = ReplyMonitor(recorders, 10 * NS_PER_S)
+
+    def look(at_s: float, *sessions: Any) -> list[Tenth]:
+        monitor.look(round((10 + at_s) * NS_PER_S), sessions)
+        return monitor.take()
+
+    replies.append(1)
+    assert look(0.101, session(10.05)) == [Tenth(0, answered=True)]
+    recorders.steady.drain()  # a drained reply is not a reply that came
+    assert look(0.2, session(10.15), session(10.12)) == [Tenth(1, answered=False, due=True, since_ns=NS_PER_S * 12 // 100)]
+    assert look(0.3, session(10.15), session(10.12)) == [Tenth(2, answered=False, due=True)]
+    assert look(0.4, session(0), session(10.3, transfer="in progress")) == [Tenth(3, answered=False)]
+    recorders.steady.error("refused")
+    assert look(0.5) == [Tenth(4, answered=False, due=True)]
+    # the worker itself was late: what came meanwhile may not have been read yet
+    assert look(0.8, session(10.12)) == [Tenth(number, answered=False) for number in (5, 6, 7)]
+    assert look(0.81, session(10.12)) == []
+    assert look(0.9, session(9.8, transfer="stalled")) == [Tenth(8, answered=False, due=True)]

@@ -93,7 +93,7 @@ def test_threshold_without_data_fails(text: str) -> None:
     (verdict,) = evaluate([parse_threshold(text)], Figures(Interval(), 10.0, GENERATOR))
     assert verdict.value is None
     assert not verdict.passed
-    assert describe(verdict.to_data()) == f"{text}: no data"
+    assert describe(verdict.to_data()) == f"{text} has no data"
 
 
 def test_run_in_progress_fails_only_by_thresholds_that_need_no_end() -> None:
@@ -107,4 +107,4 @@ def test_threshold_result_as_text() -> None:
         describe(one.to_data())
         for one in evaluate([parse_threshold(t) for t in ("failed < 2%", "failed < 0.5%")], figures())
     ]
-    assert texts == ["failed < 2%: 1 %, 50% to spare", "failed < 0.5%: 1 %, 100% beyond the limit"]
+    assert texts == ["failed < 2% is 1 %, 50% to spare", "failed < 0.5% is 1 %, 100% beyond the limit"]

@@ -208,7 +208,7 @@ def test_failed_thresholds_and_violations_fail_tests(project: Project) -> None:
     passed = {name for name, outcome in found.items() if outcome == "passed"}
     assert passed == {"test_holds", "test_trusts_the_sinks_certificate", "test_rules"}, found["output"]
     slow = found["test_too_slow"]
-    assert re.search(r"threshold failed: message.p50 < 10ms: \d", slow)
+    assert re.search(r"threshold failed: message.p50 < 10ms is \d", slow)
     assert "beyond the limit" in slow
     folder = re.search("^the run is in (.*)$", slow, re.MULTILINE)
     assert folder
@@ -299,7 +299,7 @@ LAZY = """
 
     def test_nothing_was_imported(pytestconfig):
         assert pytestconfig.pluginmanager.hasplugin("smtpbench.pytest_plugin")
-        heavy = {"trio", "hypothesis", "pydantic", "typer", "rich", "yaml", "hdrh", "jinja2", "prometheus_client", "ssl"}
+        heavy = {"trio", "hypothesis", "pydantic", "typer", "rich", "yaml", "hdrh", "markupsafe", "prometheus_client", "ssl"}
         assert heavy & set(sys.modules) == set()
         assert {name for name in sys.modules if name.startswith("smtpbench")} == {"smtpbench", "smtpbench.pytest_plugin"}
 """

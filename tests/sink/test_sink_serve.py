@@ -96,9 +96,7 @@ def test_limits_of_connections_and_messages(tmp_path: Path) -> None:
     with sink("--max-connections", "2", "--max-messages", "5", "--max-size", "2KiB") as (port, counts):
         target = f"smtp://127.0.0.1:{port}"
         done = run("relay", target, tmp_path, "-n", "30", "-c", "4", "--size", "1KiB")
-    assert done.balanced()
-    assert done.result["messages"]["attempted"] == 30
-    assert done.messages["accepted"] == counts["messages"]["accepted"]
+    assert done.miscounted(counts) == []
     assert done.result["errors"]["closed_421"] > 0
     assert counts["connections_peak"] <= 2
 

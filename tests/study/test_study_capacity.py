@@ -20,9 +20,10 @@ from smtpbench.load.plan import LoadPlan
 from smtpbench.measure.health import Health
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.result import save
-from smtpbench.measure.saved import CAPACITY, load
+from smtpbench.measure.saved import CAPACITY, Saved, load
 from smtpbench.measure.schema import schema_text
 from smtpbench.report.terminal.capacity import capacity_table
+from smtpbench.report.terminal.verdict import verdict_text
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.session.server_context import ServerContext
 from smtpbench.sink.behaviour import Behaviour, parse_rule
@@ -115,7 +116,7 @@ async def test_saturated_generator_is_named_as_the_limit(search: Any) -> None:
     assert found["limited_by"] == "generator"
     assert found["rate_per_s"] == pytest.approx(300, rel=0.05)
     assert found["reason"].startswith("at least ")
-    assert "CAPACITY at least" in capacity_table(result)
+    assert "GENERATOR LIMITED: the capacity is at least " in verdict_text(Saved(CAPACITY, result, Path()))
     assert {step["limited_by"] for step in result["steps"] if not step["held"]} == {"generator"}
 
 
@@ -149,7 +150,7 @@ async def test_no_rate_passes(search: Any) -> None:
     found = result["capacity"]
     assert (found["rate_per_s"], found["limited_by"]) == (None, "objective")
     assert found["reason"].startswith("the lowest rate tried, 0.1")
-    assert "no rate passed" in capacity_table(result)
+    assert "FAILED: no rate met the objectives: " in verdict_text(Saved(CAPACITY, result, Path()))
     above = await search(Queue(0.1, 1), first_per_s=50.0)
     assert (above["capacity"]["rate_per_s"], above["capacity"]["failed_rate_per_s"]) == (None, 50)
     assert len(above["steps"]) == 1

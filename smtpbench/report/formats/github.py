@@ -27,13 +27,16 @@ from smtpbench.report.reading.comparison import compared_metrics_of, compared_ru
 from smtpbench.report.reading.findings import findings_of
 from smtpbench.report.reading.formatting import safe
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of, scenario_of
-from smtpbench.report.reading.metrics import key_figures_of, thresholds_of
+from smtpbench.report.reading.metrics import thresholds_of
+from smtpbench.report.reading.verdict import BAD, GONE, LIMITED, NOTHING, STALLED, verdict_of
 
 #: Annotations of one level that GitHub shows of a step.
 MAX_ANNOTATIONS: Final = 10
 #: Octets of a summary; GitHub rejects one that exceeds 1 MiB.
 SUMMARY_BYTES: Final = 1_000_000
 _TEXT_CHARACTERS = 4000
+#: Causes of a verdict that have no annotation of their own.
+_WARNINGS: Final = (NOTHING, GONE, STALLED, LIMITED)
 _COMMANDS: Final = {"error": "error", "warning": "warning", "note": "notice"}
 
 
@@ -108,9 +111,9 @@ def _annotations(head: Head, saved: Saved) -> Iterator[Annotation]:
         if capacity.rate_per_s is None:
             reason = capacity.reason or "no rate met the objectives"
             yield Annotation("error", f"no rate met the objectives: {head.label}", reason, scenario)
-    for figure in key_figures_of(saved):
-        if figure.name == "generator.limited":
-            yield Annotation("warning", f"generator limited: {head.label}", str(figure.value))
+    for cause in verdict_of(saved).causes:
+        if cause.word in _WARNINGS:
+            yield Annotation("error" if cause.level == BAD else "warning", f"{cause.word.lower()}: {head.label}", cause.text)
 
 
 def summary(several: Sequence[Saved]) -> str:

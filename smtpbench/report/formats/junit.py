@@ -23,7 +23,7 @@ from smtpbench.report.reading.findings import LEVELS, SavedFinding, findings_by_
 from smtpbench.report.reading.formatting import format_instant, safe
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of
 from smtpbench.report.reading.metrics import key_figures_of, thresholds_of
-from smtpbench.report.reading.notes import all_notes_of
+from smtpbench.report.reading.verdict import further_notes_of, verdict_of
 from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, VIOLATED
 from smtpbench.threshold import format_value
 
@@ -78,16 +78,20 @@ def _suite(head: Head, saved: Saved) -> Xml.Element:
         suite.set("time", f"{head.seconds:.3f}")
     if head.started is not None:
         suite.set("timestamp", format_instant(head.started).removesuffix("Z"))
-    properties = Xml.SubElement(suite, "properties")
-    about = {"scenario": head.scenario, "target": head.target, "banner": head.banner, "smtpbench": head.version}
+    properties, verdict = Xml.SubElement(suite, "properties"), verdict_of(saved)
+    about = {
+        "verdict": verdict.lines[0],
+        "scenario": head.scenario,
+        "target": head.target,
+        "banner": head.banner,
+        "smtpbench": head.version,
+    }
     for name, value in [*about.items(), *((figure.name, _figure_text(figure.value)) for figure in key_figures_of(saved))]:
         if value:
             Xml.SubElement(properties, "property", name=name, value=value)
     for case in cases:
         suite.append(_element(head, case))
-    notes = all_notes_of(saved)
-    if notes:
-        Xml.SubElement(suite, "system-out").text = "\n".join(notes)
+    Xml.SubElement(suite, "system-out").text = "\n".join([*verdict.lines, *further_notes_of(saved)])
     return suite
 
 

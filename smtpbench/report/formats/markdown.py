@@ -24,7 +24,7 @@ from typing import Final
 from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Saved
-from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_of, capacity_steps_of
+from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_steps_of
 from smtpbench.report.reading.comparison import (
     ComparedMetric,
     candidates_of,
@@ -35,7 +35,7 @@ from smtpbench.report.reading.comparison import (
 )
 from smtpbench.report.reading.findings import SavedFinding, SavedVerdict, cases_of, findings_of, verdicts_of
 from smtpbench.report.reading.formatting import MISSING, format_instant, format_ms, rfc_url
-from smtpbench.report.reading.head import COMPLETED, Head, heads_of
+from smtpbench.report.reading.head import Head, heads_of
 from smtpbench.report.reading.metrics import (
     RESPONSE,
     SERVICE,
@@ -47,7 +47,7 @@ from smtpbench.report.reading.metrics import (
     metric_order,
     thresholds_of,
 )
-from smtpbench.report.reading.notes import all_notes_of
+from smtpbench.report.reading.verdict import further_notes_of, verdict_of
 from smtpbench.rules.rule import CRASH, HANG, INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
@@ -70,6 +70,8 @@ _GROUP_NOUNS: Final = {
     VIOLATION: "violation",
     WARNING: "warning",
 }
+#: Groups of verdicts on rules, the gravest first.
+_GROUPS: Final = (*SEVERITIES, "passed", "inconclusive")
 _MAX_PLAIN = 60
 _PASSED_MARK, _INCONCLUSIVE_MARK = "✓", "?"
 
@@ -166,7 +168,7 @@ def rule_matrix(servers: Sequence[tuple[Head, Saved]]) -> list[str]:
     counts = [Counter(_group(verdict) for verdict in by_name.values()) for by_name in verdicts]
     table_rows += [
         (f"*{group}*", "", *(f"*{count[group]}*" for count in counts))
-        for group in (*SEVERITIES, "passed", "inconclusive")
+        for group in _GROUPS
         if any(count[group] for count in counts)
     ]
     labels = (code(head.label) for head, _ in servers)
@@ -194,21 +196,20 @@ def _group(verdict: SavedVerdict) -> str:
 
 
 def _result(head: Head, saved: Saved) -> Iterator[str]:
-    ending = "" if head.status == COMPLETED else f" — **{code(head.status)}**"
-    yield f"## {_TITLES[head.kind]} {code(head.label)}{ending}"
+    verdict = verdict_of(saved)
+    yield f"## {_TITLES[head.kind]} {code(head.label)} — **{verdict.word}**"
     about = [code(text) for text in (head.scenario, head.target, head.banner) if text]
     about += [format_instant(head.started)] if head.started is not None else []
     if about:
         yield " · ".join(about)
-    if head.reason:
-        yield f"Ended: {prose(head.reason)}"
+    yield "\n".join(f"- **{one.word}**: {prose(one.text)}" if one.text else f"- **{one.word}**" for one in verdict.causes)
     for part in (_thresholds(saved), _key_figures(saved), _latency(saved)):
         if part:
             yield "\n".join(part)
     yield from _hostile(saved)
     yield from _comparison(saved)
     yield from _capacity(saved)
-    for note in all_notes_of(saved):
+    for note in further_notes_of(saved):
         yield f"> {prose(note)}"
     yield from _rules(saved)
 
@@ -348,7 +349,6 @@ def _compared_rules(saved: Saved) -> Iterator[str]:
 def _capacity(saved: Saved) -> Iterator[str]:
     if saved.kind != CAPACITY:
         return
-    reason = capacity_of(saved).reason
     table_rows = []
     for step in sorted(capacity_steps_of(saved), key=lambda step: step.rate_per_s or 0):
         failed = [objective.sentence for objective in step.objectives if not objective.passed]
@@ -357,8 +357,6 @@ def _capacity(saved: Saved) -> Iterator[str]:
             _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), outcome,
             format_ms(step.p50_ms), format_ms(step.p99_ms), format_ms(step.max_ms), prose(step.why or "; ".join(failed)),
         ))  # fmt: skip
-    if reason:
-        yield prose(reason)
     heads = ("rate", "throughput", "objectives", "message p50", "p99", "max", "reason")
     if table_rows:
         yield "\n".join(_table(heads, table_rows, right=7))
@@ -370,7 +368,7 @@ def _capacity(saved: Saved) -> Iterator[str]:
 def _rules(saved: Saved) -> Iterator[str]:
     counts = Counter(_group(verdict) for verdict in verdicts_of(saved))
     if counts:
-        yield "Rules: " + ", ".join(_counted(group, count) for group, count in counts.most_common()) + "."
+        yield "Rules: " + ", ".join(_counted(group, counts[group]) for group in _GROUPS if counts[group]) + "."
     for at, finding in enumerate(findings_of(saved)):
         yield "\n".join(_finding(finding, with_dialogue=at < MAX_DIALOGUES))
 

@@ -1,6 +1,6 @@
-"""What a page is made of: plain data, which `assets/page.html` turns into HTML and escapes.
+"""What a page is made of: plain data, which `render` turns into HTML and escapes.
 
-`kind` is the name of the template's macro. A `tone` tells what a thing means and is a class of style.css: good, bad, warn,
+A `tone` tells what a thing means and is a class of style.css: good, bad, warn,
 info or nothing. It is never the only sign of that meaning.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from markupsafe import Markup
 
@@ -54,7 +53,6 @@ class Table:
     about: str = ""
     size: str = "wide"
     as_cards: bool = False
-    kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,6 @@ class Cards:
     """Key figures side by side."""
 
     cards: Sequence[Card]
-    kind: ClassVar[str] = "cards"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +92,6 @@ class Notice:
     title: str
     lines: Sequence[str] = ()
     tone: str = "info"
-    kind: ClassVar[str] = "notice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +107,6 @@ class Plot:
     chart: Chart
     drawing: Markup
     size: str = "half"
-    kind: ClassVar[str] = "plot"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +126,6 @@ class Heatmap:
     grid: Grid
     about: str = ""
     size: str = "wide"
-    kind: ClassVar[str] = "heatmap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +151,6 @@ class DialogueBlock:
     details: Sequence[tuple[str, str]]
     lines: Sequence[tuple[str, str]]
     repeat: str
-    kind: ClassVar[str] = "dialogue"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +166,6 @@ class Listing:
     title: str
     text: str
     unfolded: bool = False
-    kind: ClassVar[str] = "listing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +173,6 @@ class Properties:
     """Names with their values."""
 
     pairs: Sequence[tuple[str, str]]
-    kind: ClassVar[str] = "properties"
 
 
 Block = Table | Cards | Notice | Plot | Heatmap | DialogueBlock | Listing | Properties

@@ -11,21 +11,18 @@ from smtpbench.report.html.common import (
     ALL_TEXT,
     MAX_SHOWN,
     THRESHOLD_HEADS,
-    ending,
+    badge_of,
     identity,
-    limited,
     machine_section,
-    notes,
     scenario_texts,
     short,
-    status_of,
     table,
     threshold_row,
+    verdict,
 )
 from smtpbench.report.html.curves import RATE, Chart, ChartSeries, Mark, linear, logarithmic
 from smtpbench.report.html.drawing import chart_svg
 from smtpbench.report.reading.capacity import (
-    OBJECTIVE,
     OWN_LIMITS,
     CapacityStep,
     capacity_of,
@@ -44,7 +41,7 @@ _MAX_OBJECTIVES = 30
 
 def capacity_heading(saved: Saved) -> PageHeading:
     """Return the head of the page."""
-    status, tone = status_of(saved)
+    status, tone = badge_of(saved)
     head = head_of(saved)
     title = f"Capacity: {short(head.scenario, 120) or 'a scenario'} → {short(head.target, 120) or 'a target'}"
     return PageHeading(title, status, tone, [*identity(saved)[1:], "capacity search, open model"])
@@ -55,7 +52,7 @@ def capacity_sections(saved: Saved) -> list[Section]:
     steps = capacity_steps_of(saved)[:MAX_SHOWN]
     charts: list[Block] = [Plot(chart, chart_svg(chart, "wide"), "wide") for chart in _charts(saved, steps)]
     sections = [
-        Section("Summary", [*_limited(saved), *ending(saved), *notes(saved), _cards(saved)]),
+        Section("Summary", [*verdict(saved), _cards(saved)]),
         Section("Latency by rate", charts, "At the knee, where the curve turns upwards, the target no longer keeps up."),
         Section("Steps", [_steps(steps)] if steps else [], "In the order in which they ran."),
         Section("Objectives", _objectives(saved, steps), "At the highest rate that passed and the lowest that failed."),
@@ -64,11 +61,6 @@ def capacity_sections(saved: Saved) -> list[Section]:
         machine_section([saved]),
     ]
     return [section for section in sections if section.blocks]
-
-
-def _limited(saved: Saved) -> list[Block]:
-    """The warning on a limited generator, unless the target itself set the limit."""
-    return [] if capacity_of(saved).limited_by == OBJECTIVE else limited(saved)
 
 
 def _per_second(rate_per_s: float | None) -> str:
@@ -84,7 +76,7 @@ def _cards(saved: Saved) -> Block:
         else Card("capacity", _per_second(found.rate_per_s), "highest rate that passed", "good"),
         Card("lowest failed rate", _per_second(found.failed_rate_per_s), "did not meet the objectives"),
         Card("precision", format_share(found.precision_share), "distance between the two rates"),
-        Card("limited by", limited_by or MISSING, short(found.reason, 200), "bad" if limited_by in OWN_LIMITS else ""),
+        Card("limited by", limited_by or MISSING, "", "bad" if limited_by in OWN_LIMITS else ""),
     ])  # fmt: skip
 
 
@@ -182,7 +174,9 @@ def _objectives(saved: Saved, steps: Sequence[CapacityStep]) -> list[Block]:
         step = next((step for step in reversed(steps) if step.held is held and step.rate_per_s == rate), None)
         if step is not None and step.objectives:
             table_rows = map(threshold_row, step.objectives[:_MAX_OBJECTIVES])
-            blocks.append(table(("objective", *THRESHOLD_HEADS[1:]), table_rows, caption=f"at {_per_second(rate)}"))
+            blocks.append(
+                table(("objective", *THRESHOLD_HEADS[1:]), table_rows, caption=f"at {_per_second(rate)}", as_cards=True)
+            )
     return blocks
 
 

@@ -5,23 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from smtpbench.measure.partial import KILLED, RUNNING
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Cell, DialogueBlock, Listing, Notice, Properties, Section, Table
 from smtpbench.report.html.drawing import bar_svg
 from smtpbench.report.reading.findings import MARK_TONES, SavedFinding, finding_count_of, recorded_findings_of, verdict_mark
 from smtpbench.report.reading.formatting import cut_text, format_share
-from smtpbench.report.reading.head import (
-    COMPLETED,
-    UNKNOWN,
-    generator_of,
-    head_of,
-    label_of,
-    machine_of,
-    scenario_of,
-)
+from smtpbench.report.reading.head import head_of, label_of, machine_of, scenario_of
 from smtpbench.report.reading.metrics import SavedThreshold
-from smtpbench.report.reading.notes import notes_of
+from smtpbench.report.reading.verdict import BAD, GOOD, WARNING, further_notes_of, verdict_of
 from smtpbench.rules.rule import VIOLATED
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
@@ -38,6 +29,7 @@ ALL_TEXT: Final = 99
 #: Columns of a table of thresholds.
 THRESHOLD_HEADS: Final = ("threshold", "outcome", "value", "margin")
 _MAX_FINDINGS = 60
+_MAX_TITLES = 4
 _MAX_NOTES = 20
 _MAX_NOTE = 600
 _MAX_REASONS = 10
@@ -48,15 +40,8 @@ _MAX_NAME = 60
 _MAX_VERSIONS = 30
 _OPEN_LISTING_LINES = 30
 _UNITS = ("ms", "share", "per_s", "count")
-_STATUS_TONES = {
-    COMPLETED: "good",
-    "interrupted": "warn",
-    RUNNING: "warn",
-    "aborted": "bad",
-    "incomplete": "bad",
-    KILLED: "bad",
-    "could-not-run": "bad",
-}
+#: Tone of each level of a verdict.
+_TONES = {BAD: "bad", WARNING: "warn", GOOD: "good"}
 
 
 def short(text: str, limit: int = MAX_CHARACTERS) -> str:
@@ -111,34 +96,24 @@ def format_measured(unit: str, value: float) -> str:
     return format_value(unit, value) if unit in _UNITS else f"{value:.4g}"
 
 
-def status_of(saved: Saved) -> tuple[str, str]:
-    """Return how a result ended, and the tone of that."""
-    status = short(head_of(saved).status, 40)
-    return "" if status == UNKNOWN else status, _STATUS_TONES.get(status, "")
+def badge_of(saved: Saved) -> tuple[str, str]:
+    """Return the state of a result as one word, and its tone."""
+    verdict = verdict_of(saved)
+    return short(verdict.word, _MAX_NAME), _TONES[verdict.level]
 
 
-def ending(saved: Saved, prefix: str = "") -> list[Block]:
-    """Return a notice if a result did not complete."""
-    status, tone = status_of(saved)
-    if tone in ("good", ""):
-        return []
-    reason = short(head_of(saved).reason)
-    return [Notice(f"{prefix}{status}: this report shows what was measured until then", [reason] if reason else [], tone)]
-
-
-def notes(saved: Saved, prefix: str = "", *, without: Sequence[str] = ()) -> list[Block]:
-    """Return the notes of a result, except those that are shown elsewhere."""
-    shown = [note for note in notes_of(saved) if note not in without][:_MAX_NOTES]
-    return [Notice(f"{prefix}{short(note, _MAX_NOTE)}", (), "info") for note in shown]
-
-
-def limited(saved: Saved, prefix: str = "") -> list[Block]:
-    """Return a warning if the generator was the bottleneck."""
-    generator = generator_of(saved)
-    if not generator.limited:
-        return []
-    reasons = [short(reason) for reason in generator.limited_reasons[:_MAX_REASONS]]
-    return [Notice(f"{prefix}GENERATOR LIMITED: these figures describe the generator, not the target", reasons, "bad")]
+def verdict(saved: Saved, prefix: str = "") -> list[Block]:
+    """Return the verdict on a result, one notice for each state, the gravest first, and its other notes."""
+    notices = []
+    for word, level, texts in verdict_of(saved).by_word:
+        shown, more = [short(text, _MAX_NOTE) for text in texts[:_MAX_REASONS]], len(texts) - _MAX_REASONS
+        shown += [f"and {more:,} more"] if more > 0 else []
+        title = f"{prefix}{short(word, _MAX_NAME)}"
+        notices.append(
+            Notice(f"{title}: {shown[0]}", (), _TONES[level]) if len(shown) == 1 else Notice(title, shown, _TONES[level])
+        )
+    notes = further_notes_of(saved)[:_MAX_NOTES]
+    return [*notices, *(Notice(f"{prefix}{short(note, _MAX_NOTE)}", (), "info") for note in notes)]
 
 
 def dialogues(saved: Saved) -> list[Block]:
@@ -163,7 +138,7 @@ def _dialogue(finding: SavedFinding) -> DialogueBlock:
         lines.append((side, short(line, _MAX_DIALOGUE_LINE)))
     return DialogueBlock(
         title=short(finding.rule, 80),
-        severity=finding.severity,
+        severity=verdict_mark(VIOLATED, finding.severity),
         tone=MARK_TONES[verdict_mark(VIOLATED, finding.severity)],
         actual=short(finding.actual),
         requirement=" · ".join(filter(None, (short(finding.section, _MAX_NAME), short(finding.requirement)))),
@@ -205,6 +180,13 @@ def identity(saved: Saved) -> list[str]:
     """Return target, greeting and start of a result, without those that it does not hold."""
     head = head_of(saved)
     return [text for text in (short(head.target), short(head.banner), start_text(saved)) if text]
+
+
+def joined(titles: Sequence[str]) -> str:
+    """Return titles as one, each of them once, and the number of those that are left out."""
+    every = list(dict.fromkeys(title for title in titles if title))
+    more = len(every) - _MAX_TITLES
+    return ", ".join(every[:_MAX_TITLES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def start_text(saved: Saved) -> str:

@@ -15,14 +15,13 @@ from smtpbench.report.html.common import (
     ALL_TEXT,
     MAX_CANDIDATES,
     MAX_SHOWN,
-    ending,
+    badge_of,
     machine_section,
-    notes,
     scenario_texts,
     short,
     start_text,
-    status_of,
     table,
+    verdict,
 )
 from smtpbench.report.html.drawing import interval_svg, scale_svg, strip_svg
 from smtpbench.report.reading.comparison import (
@@ -40,7 +39,6 @@ from smtpbench.report.reading.comparison import (
 from smtpbench.report.reading.findings import MARK_TONES
 from smtpbench.report.reading.formatting import MISSING, format_count, format_seconds, format_share
 from smtpbench.report.reading.head import scenario_of
-from smtpbench.report.reading.notes import notes_of
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
 
@@ -51,7 +49,7 @@ _MAX_TITLE = 4
 
 def comparison_heading(saved: Saved) -> PageHeading:
     """Return the head of the page."""
-    status, tone = status_of(saved)
+    status, tone = badge_of(saved)
     keys = [Cell(_candidate_text(side), key=at) for at, side in enumerate(candidates_of(saved)[:MAX_CANDIDATES])]
     about = [line for line in (short(title_of(saved)[1]), start_text(saved)) if line]
     return PageHeading(_title(saved), status, tone, about, keys)
@@ -75,7 +73,7 @@ def _title(saved: Saved) -> str:
 def comparison_sections(saved: Saved) -> list[Section]:
     """Return everything below the heading."""
     sections = [
-        Section("Differences", [*_warnings(saved), *_metrics(saved)], _method(saved)),
+        Section("Differences", [*verdict(saved), *_metrics(saved)], _method(saved)),
         Section(
             "All runs", list(_repeats(saved)), "Each dot is the value of one round. The intervals are calculated from them."
         ),
@@ -103,20 +101,6 @@ def _method(saved: Saved) -> str:
         f"{format_share(schedule.least_share)} are not reported as a difference. Intervals are drawn by ratio: decreases to "
         "the left of the line, increases to the right. Shares have a scale of their own."
     )
-
-
-def _warnings(saved: Saved) -> list[Block]:
-    """Warnings on a limited generator with the notes that give the reason, then the outcome and the other notes."""
-    found: list[Block] = []
-    explained: list[str] = []
-    for side in candidates_of(saved)[:MAX_CANDIDATES]:
-        if side.limited_runs:
-            reasons = [note for note in notes_of(saved) if note.startswith(f"{side.name}: ") and "bottleneck" in note]
-            explained += reasons
-            runs = plural(len(side.runs) or side.limited_runs, "run")
-            title = f"{short(side.name, _MAX_NAME)}: GENERATOR LIMITED in {side.limited_runs:,} of {runs}"
-            found.append(Notice(title, [short(reason.removeprefix(f"{side.name}: ")) for reason in reasons], "bad"))
-    return [*found, *ending(saved), *notes(saved, without=explained)]
 
 
 def _metrics(saved: Saved) -> Iterator[Block]:
@@ -177,12 +161,12 @@ def _repeats(saved: Saved) -> Iterator[Block]:
             continue
         ends = (min(every), max(every))
         for at, (name, found) in enumerate(values):
-            metric, candidate = short(repeated.metric, _MAX_METRIC) if at == 0 else "", short(name, _MAX_NAME)
+            metric, candidate = short(repeated.metric, _MAX_METRIC), short(name, _MAX_NAME)
             span = " … ".join(format_value(repeated.unit, end) for end in (min(found), max(found))) if found else MISSING
             drawing = strip_svg(found, ends, at, f"{candidate}: {plural(len(found), 'value')}")
             table_rows.append([metric, Cell(candidate, key=at), Cell("", drawing=drawing), Cell(span, number=True)])
     if table_rows:
-        yield table(["metric", "candidate", "", "min … max"], table_rows, numbers=ALL_TEXT)
+        yield table(["metric", "candidate", "", "min … max"], table_rows, numbers=ALL_TEXT, as_cards=True)
 
 
 def _rules(saved: Saved) -> Iterator[Block]:
@@ -203,7 +187,7 @@ def _rules(saved: Saved) -> Iterator[Block]:
         for rule in rules
     ]
     heads = ["rule", "section", *(short(name, _MAX_NAME) for name in names), "requirement"]
-    yield table(heads, table_rows, numbers=ALL_TEXT)
+    yield table(heads, table_rows, numbers=ALL_TEXT, as_cards=True)
 
 
 def _verdict(rule: ComparedRule, candidate: str) -> Cell:

@@ -1,7 +1,7 @@
 """The HTML report: one file of one or several results that loads nothing and can be mailed, archived or printed.
 
-Modules for each kind of result (`run`, `rules`, `comparison`, `capacity`) turn results into plain blocks. `assets/page.html`
-turns the blocks into HTML and escapes every text. Charts are drawn twice: here as SVG, which needs no JavaScript and is
+Modules for each kind of result (`run`, `rules`, `comparison`, `capacity`) turn results into plain blocks. `render` turns the
+blocks into HTML and escapes every text. Charts are drawn twice: here as SVG, which needs no JavaScript and is
 printed, and in the browser by uPlot, from the data in a `<script type="application/json">`. The Content-Security-Policy
 allows the page's own style and script, by their hashes, and nothing else. If text of a server were not escaped somewhere, it
 still could not load or run anything.
@@ -15,23 +15,21 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from smtpbench import __version__
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import CAPACITY, COMPARISON, RUN, Saved, load
 from smtpbench.report.formats.writing import write_whole
-from smtpbench.report.html.blocks import Block, Cell, Heatmap, PageHeading, Plot, Section
+from smtpbench.report.html.blocks import Cell, Heatmap, PageHeading, Plot, Section
 from smtpbench.report.html.capacity import capacity_heading, capacity_sections
+from smtpbench.report.html.common import joined
 from smtpbench.report.html.comparison import comparison_heading, comparison_sections
 from smtpbench.report.html.curves import Axis, Chart
-from smtpbench.report.html.drawing import LEVELS
 from smtpbench.report.html.heatmap import Grid
+from smtpbench.report.html.render import page_html
 from smtpbench.report.html.rules import rules_heading, rules_sections
 from smtpbench.report.html.run import run_heading, run_sections
 from smtpbench.report.reading.head import label_of
@@ -39,6 +37,7 @@ from smtpbench.text import visible
 
 #: Name of the report beside a result.
 REPORT = "report.html"
+_ASSETS = Path(__file__).with_name("assets")  # importlib.resources imports readers that take longer than the page
 _DIGITS = 4  # significant digits of a point
 
 
@@ -57,7 +56,8 @@ def html_report(several: Sequence[Saved]) -> str:
         return _page(*pages[0], several)
     titles = [Cell(heading.title) for heading, _ in pages]
     sections = [section for _, part in pages for section in part]
-    return _page(PageHeading(f"{len(several)} results", runs=titles), sections, several)
+    title = f"{len(several)} results: {joined([heading.title for heading, _ in pages])}"
+    return _page(PageHeading(title, runs=titles), sections, several)
 
 
 def write_report(several: Sequence[Saved], path: Path) -> None:
@@ -95,29 +95,16 @@ def _page(heading: PageHeading, sections: Sequence[Section], several: Sequence[S
     style, script = _style(), _script()
     hashes = f"script-src '{_digest(script)}'; style-src '{_digest(style)}'"
     policy = f"default-src 'none'; {hashes}; base-uri 'none'; form-action 'none'"
-    return _environment().get_template("page.html").render(
-        heading=heading,
-        sections=sections,
-        index_of=_IndexOf(plots, heatmaps),
+    return page_html(
+        heading,
+        sections,
         policy=Markup(policy),
         style=Markup(style),
         script=Markup(script),
         data=Markup(embedded([chart_data(plot.chart) for plot in plots])),
         grids=Markup(embedded([grid_data(heatmap.grid) for heatmap in heatmaps])),
-        levels=LEVELS,
-        version=__version__,
         names=", ".join(dict.fromkeys(label_of(one) for one in several)),
-    )  # fmt: skip
-
-
-class _IndexOf:
-    """Index of each plot among the plots and of each heatmap among the heatmaps, for the template."""
-
-    def __init__(self, *kinds: Sequence[Block]) -> None:
-        self._index_of = {id(block): index for blocks in kinds for index, block in enumerate(blocks)}
-
-    def __getitem__(self, block: Block) -> int:
-        return self._index_of[id(block)]
+    )
 
 
 def embedded(data: Any) -> str:
@@ -163,7 +150,7 @@ def _digest(text: str) -> str:
 
 
 def _asset(name: str) -> str:
-    return resources.files("smtpbench.report.html").joinpath("assets", name).read_text(encoding="utf-8")
+    return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 @cache
@@ -174,10 +161,3 @@ def _style() -> str:
 @cache
 def _script() -> str:
     return f"/*\nuPlot:\n{_asset('uPlot-LICENSE.txt')}\n*/\n{_asset('uPlot.iife.min.js')}\n{_asset('script.js')}"
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=DictLoader({"page.html": _asset("page.html")}), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )

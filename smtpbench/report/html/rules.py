@@ -10,23 +10,21 @@ from smtpbench.measure.saved import FUZZ, Saved
 from smtpbench.report.html.blocks import Block, Card, Cards, Cell, Notice, PageHeading, Properties, Section
 from smtpbench.report.html.common import (
     ALL_TEXT,
+    badge_of,
     dialogues,
-    ending,
     identity,
-    limited,
+    joined,
     machine_section,
-    notes,
     scenario_texts,
     short,
-    status_of,
     table,
+    verdict,
 )
 from smtpbench.report.html.latency import metric_names
 from smtpbench.report.reading.findings import (
     BROKEN_MARKS,
     MARK_TONES,
     SavedVerdict,
-    candidates_text,
     cases_of,
     crash_candidates_of,
     families_of,
@@ -34,12 +32,13 @@ from smtpbench.report.reading.findings import (
     peer_of,
     rules_of,
     section_order,
+    violated_first,
 )
 from smtpbench.report.reading.head import head_of, label_of, seed_of, target_of
 from smtpbench.rules.rule import NOT_RUN
 
 _NOT_RUN_MARK = "not run"
-_MARK_ORDER = (*BROKEN_MARKS, "inconclusive", "pass", _NOT_RUN_MARK)
+_MARK_ORDER = (*BROKEN_MARKS, "inconclusive", "passed", _NOT_RUN_MARK)
 _MAX_RULES = 500
 
 
@@ -47,9 +46,10 @@ def rules_heading(several: Sequence[Saved]) -> PageHeading:
     """Return the head of a page of checks or fuzzing campaigns."""
     if len(several) > 1:
         keys = [Cell(f"{label_of(saved)}: {' '.join(identity(saved)[:2])}", key=at) for at, saved in enumerate(several)]
-        return PageHeading(f"Protocol rules on {len(several)} targets", runs=keys)
+        targets = joined([short(head_of(saved).target, 120) for saved in several])
+        return PageHeading(f"Protocol rules on {len(several)} targets: {targets}", runs=keys)
     (saved,) = several
-    status, tone = status_of(saved)
+    status, tone = badge_of(saved)
     target, scenario = short(head_of(saved).target, 120), short(head_of(saved).scenario, 120)
     title = f"Fuzzing: {scenario or 'a scenario'} → {target}" if saved.kind == FUZZ else f"Check of {target}"
     return PageHeading(title, status, tone, identity(saved)[1:])
@@ -60,14 +60,7 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
     sections = [_matrix(several)] if len(several) > 1 else []
     for saved in several:
         prefix = f"{label_of(saved)}: " if len(several) > 1 else ""
-        first = [
-            *ending(saved, prefix),
-            *limited(saved, prefix),
-            *_target_gone(saved, prefix),
-            *_campaign_notes(saved, prefix),
-            *notes(saved, prefix),
-            _cards(saved),
-        ]
+        first = [*verdict(saved, prefix), *_crash_candidates(saved), _cards(saved)]
         sections += [
             Section(f"{prefix}summary" if prefix else "Summary", first),
             Section(
@@ -87,18 +80,9 @@ def _cell(mark: str) -> Cell:
     return Cell(mark, MARK_TONES.get(mark, "faint"))
 
 
-def _campaign_notes(saved: Saved, prefix: str) -> list[Block]:
-    return [Notice(f"{prefix}{note}", (), "warn") for note in cases_of(saved).notes]
-
-
-def _target_gone(saved: Saved, prefix: str) -> list[Block]:
-    candidates, gone = candidates_text(saved), target_of(saved).gone
-    if not (gone or candidates):
-        return []
-    more = [candidates] if candidates else []
-    more += [f"{short(one.file_name, 120)}, last sent: {short(one.last_sent, 120)}" for one in crash_candidates_of(saved)]
-    title = "the target stopped responding" if gone else "the target died and was started again"
-    return [Notice(f"{prefix}{title}", more, "bad")]
+def _crash_candidates(saved: Saved) -> list[Block]:
+    lines = [f"{short(one.file_name, 120)}, last sent: {short(one.last_sent, 120)}" for one in crash_candidates_of(saved)]
+    return [Notice("Cases that may have crashed the target, the likeliest first", lines, "bad")] if lines else []
 
 
 def _cards(saved: Saved) -> Block:
@@ -129,7 +113,7 @@ def _scorecard(saved: Saved) -> Section:
             [Cell(short(rule.name, 80)), _cell(rule.mark), short(rule.requirement), short(rule.actual)] for rule in rules
         ]
     heads = ["rule", "verdict", "requirement", "actual behaviour"]
-    return Section("Rules", [table(heads, table_rows, numbers=ALL_TEXT)] if table_rows else [])
+    return Section("Rules", [table(heads, table_rows, numbers=ALL_TEXT, as_cards=True)] if table_rows else [])
 
 
 def _matrix(several: Sequence[Saved]) -> Section:
@@ -137,7 +121,7 @@ def _matrix(several: Sequence[Saved]) -> Section:
         {rule.name: rule for rule in rules_of(saved)[:_MAX_RULES]} for saved in several
     ]
     table_rows = []
-    for name in dict.fromkeys(name for rules in by_name for name in rules):
+    for name in violated_first(by_name):
         marks = [rules[name].mark if name in rules else _NOT_RUN_MARK for rules in by_name]
         if set(marks) != {_NOT_RUN_MARK}:
             section = next(rules[name].section for rules in by_name if name in rules)

@@ -10,17 +10,16 @@ from smtpbench.report.html.common import (
     ALL_TEXT,
     MAX_SHOWN,
     THRESHOLD_HEADS,
+    badge_of,
     dialogues,
-    ending,
     identity,
-    limited,
+    joined,
     machine_section,
-    notes,
     scenario_texts,
     short,
-    status_of,
     table,
     threshold_row,
+    verdict,
 )
 from smtpbench.report.html.drawing import bar_svg
 from smtpbench.report.html.latency import latency_section
@@ -45,7 +44,7 @@ from smtpbench.report.reading.metrics import (
     thresholds_of,
     throughput_of,
 )
-from smtpbench.report.reading.notes import notes_of
+from smtpbench.report.reading.verdict import further_notes_of
 from smtpbench.units import format_bytes
 
 _OUTCOMES = ("accepted", "rejected", "failed", "dropped", "interrupted")
@@ -58,8 +57,8 @@ def run_heading(runs: Sequence[Saved]) -> PageHeading:
     """Return the head of the page."""
     if len(runs) > 1:
         keys = [Cell(f"{label_of(run)}: {_title(run)}", key=at) for at, run in enumerate(runs)]
-        return PageHeading(f"{len(runs)} runs", runs=keys)
-    status, tone = status_of(runs[0])
+        return PageHeading(f"{len(runs)} runs: {joined([_title(run) for run in runs])}", runs=keys)
+    status, tone = badge_of(runs[0])
     return PageHeading(_title(runs[0]), status, tone, [*identity(runs[0])[1:], _model(runs[0])])
 
 
@@ -69,7 +68,7 @@ def run_sections(runs: Sequence[Saved]) -> list[Section]:
     first: list[Block] = []
     for run in runs:
         prefix = _prefix(runs, run)
-        first += [*limited(run, prefix), *ending(run, prefix), *_closed_model(run, prefix), *notes(run, prefix)]
+        first += [*verdict(run, prefix), *_closed_model(run, prefix)]
     sections = [
         Section("Summary", [*first, _summary_table(runs) if several else _cards(runs[0])]),
         Section(
@@ -115,7 +114,7 @@ def _model(run: Saved) -> str:
 
 
 def _closed_model(run: Saved, prefix: str) -> list[Block]:
-    if load_of(run).is_open or any("losed model" in note for note in notes_of(run)):
+    if load_of(run).is_open or any("losed model" in note for note in further_notes_of(run)):
         return []
     return [Notice(f"{prefix}closed model: coordinated omission may hide slow replies from the latency figures", (), "info")]
 
@@ -156,7 +155,7 @@ def _summary_table(runs: Sequence[Saved]) -> Block:
     responses = [statistics_of(run, "message", RESPONSE) or NO_STATISTICS for run in runs]
     counts = [messages_of(run) for run in runs]
     shown = [name for name in _OUTCOMES if name in ("accepted", "failed") or any(count[name] for count in counts)]
-    table_rows = [
+    table_rows: list[Sequence[Cell | str]] = [
         ["accepted per second", *(format_rate(throughput_of(run)) for run in runs)],
         *(
             [
@@ -172,9 +171,10 @@ def _summary_table(runs: Sequence[Saved]) -> Block:
         ["measured for", *(format_seconds(load_of(run).window_s) for run in runs)],
         ["load", *map(_model, runs)],
         ["generator, busiest core", *(format_share(generator_of(run).busiest_worker_share, 0) for run in runs)],
-        ["outcome", *(status_of(run)[0] for run in runs)],
+        ["outcome", *(Cell(*badge_of(run)) for run in runs)],
     ]
-    return table(["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))], table_rows)
+    heads: list[Cell | str] = ["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))]
+    return table(heads, table_rows, as_cards=True)
 
 
 def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:
@@ -182,7 +182,7 @@ def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:
         thresholds = sorted(thresholds_of(run)[:MAX_SHOWN], key=lambda threshold: threshold.passed)
         if thresholds:
             caption = label_of(run) if len(runs) > 1 else ""
-            yield table(THRESHOLD_HEADS, map(threshold_row, thresholds), caption=caption)
+            yield table(THRESHOLD_HEADS, map(threshold_row, thresholds), caption=caption, as_cards=True)
 
 
 def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
@@ -192,7 +192,7 @@ def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
         size = "wide" if has_examples else "half"
         if codes:
             heads = ["metric", "reply", "count", "share", *(["example"] if has_examples else [])]
-            yield table(heads, codes, caption=f"{prefix}Replies by metric", size=size)
+            yield table(heads, codes, caption=f"{prefix}Replies by metric", size=size, as_cards=True)
         enhanced = [
             [short(metric, 40), short(code, 40), f"{count:,}"]
             for metric, counts in counts_by_metric(run, "enhanced")[:_MAX_METRICS]
@@ -206,7 +206,9 @@ def _replies(runs: Sequence[Saved]) -> Iterator[Block]:
             for path, count in list(counts_of(run, "errors").items())[:_MAX_ERRORS]
         ]
         if errors:
-            yield table(["error", "count", "example"], errors, caption=f"{prefix}Errors of connections and sessions")
+            yield table(
+                ["error", "count", "example"], errors, caption=f"{prefix}Errors of connections and sessions", as_cards=True
+            )
 
 
 def _reply_rows(run: Saved, examples: dict[str, str]) -> tuple[list[list[Cell | str]], bool]:
@@ -234,7 +236,7 @@ def _domains(runs: Sequence[Saved]) -> Iterator[Block]:
             times = [format_ms(domain.response_ms[f"{percentile}_ms"]) for percentile in ("p50", "p99", "max")]
             table_rows.append([short(domain.domain, 100), *counts, format_rate(domain.messages_per_s), *times])
         if table_rows:
-            yield table(heads, table_rows, caption=label_of(run) if len(runs) > 1 else "")
+            yield table(heads, table_rows, caption=label_of(run) if len(runs) > 1 else "", as_cards=True)
 
 
 def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
@@ -242,8 +244,6 @@ def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
         hostile = hostile_of(run)
         if hostile is None:
             continue
-        if hostile.target_gone:
-            yield Notice(f"{_prefix(runs, run)}a hostile session crashed the target", (), "bad")
         findings = finding_count_of(run)
         yield Cards([
             Card("hostile sessions", f"{hostile.sessions:,}", "mutated, in the second half of the run"),
@@ -259,13 +259,11 @@ def _hostile(runs: Sequence[Saved]) -> Iterator[Block]:
             table_rows.append([name, *figures, *(format_ms(times[f"{percentile}_ms"]) for percentile in _PERCENTILES)])
         if table_rows:
             about = f"Effect on regular sessions, with the {'response' if is_open else 'service'} time of their messages."
-            yield table(["regular sessions", "accepted/s", "failed", *_PERCENTILES], table_rows, about=about)
+            yield table(["regular sessions", "accepted/s", "failed", *_PERCENTILES], table_rows, about=about, as_cards=True)
         yield from dialogues(run)
 
 
 def _generator(runs: Sequence[Saved]) -> Iterator[Block]:
-    for run in runs:
-        yield from limited(run, _prefix(runs, run))
     figures: tuple[tuple[str, Callable[[GeneratorLoad], str]], ...] = (
         ("CPU, busiest worker, of a core", lambda load: format_share(load.busiest_worker_share)),
         ("time spent waiting for a core", lambda load: format_share(load.starved_worker_share)),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from smtpbench.measure.comparison import CANNOT_TELL, is_worse
 from smtpbench.measure.saved import COMPARISON, Saved
@@ -107,6 +107,7 @@ class SavedCandidate(NamedTuple):
         connections: Connections of its load; None where it is unknown.
         runs: Folders of its runs.
         limited_runs: Runs in which the generator was the bottleneck.
+        silences: When it did not answer: the run, and from when to when, in seconds.
     """
 
     name: str
@@ -117,6 +118,7 @@ class SavedCandidate(NamedTuple):
     connections: float | None
     runs: Sequence[str]
     limited_runs: int
+    silences: Sequence[tuple[str, float, float]] = ()
 
 
 class ComparisonSchedule(NamedTuple):
@@ -183,9 +185,17 @@ def candidates_of(saved: Saved) -> list[SavedCandidate]:
             connections=number(mapping(side, "load").get("connections")),
             runs=texts(side.get("runs")),
             limited_runs=natural(side.get("limited_runs")),
+            silences=list(_silences(side)),
         )
         for side in records(saved.result.get("candidates"))
     ]
+
+
+def _silences(side: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    for one in records(side.get("silences")):
+        begin_s, end_s = duration_s(one.get("from_s")), duration_s(one.get("to_s"))
+        if begin_s is not None and end_s is not None:
+            yield text(one.get("run")) or "?", begin_s, end_s
 
 
 def compared_metrics_of(saved: Saved) -> list[ComparedMetric]:

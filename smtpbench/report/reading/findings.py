@@ -30,7 +30,7 @@ from smtpbench.text import plural
 #: Severities on the scale of formats that have three levels: error, warning, note.
 LEVELS: Final = {CRASH: "error", HANG: "error", SECURITY: "error", VIOLATION: "error", WARNING: "warning", ADVICE: "note"}
 _STATUSES = (PASS, VIOLATED, INCONCLUSIVE)
-_MARKS: Final = {PASS: "pass", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
+_MARKS: Final = {PASS: "passed", INCONCLUSIVE: "inconclusive", NOT_RUN: "not run"}
 _BROKEN_MARKS: Final = {
     CRASH: "CRASH", HANG: "HANG", SECURITY: "SECURITY", VIOLATION: "VIOLATION", WARNING: "warning", ADVICE: "advice",
 }  # fmt: skip
@@ -228,6 +228,17 @@ def rules_of(saved: Saved) -> list[SavedVerdict]:
     return found
 
 
+def violated_first(rules: Sequence[Mapping[str, SavedVerdict]]) -> list[str]:
+    """Return the names of the rules of several results: first those that are violated, the most severe first."""
+    names = list(dict.fromkeys(name for one in rules for name in one))
+
+    def rank(name: str) -> int:
+        ranks = [one[name].rank for one in rules if name in one and one[name].verdict == VIOLATED]
+        return min(ranks, default=len(SEVERITIES))
+
+    return sorted(names, key=rank)
+
+
 def verdicts_of(saved: Saved) -> list[SavedVerdict]:
     """Return the verdict on every rule that ran, the most severe first."""
     return sorted((rule for rule in rules_of(saved) if rule.verdict != NOT_RUN), key=lambda rule: (rule.rank, rule.name))
@@ -294,7 +305,7 @@ def crash_candidates_of(saved: Saved) -> list[CrashCandidate]:
 def candidates_text(saved: Saved) -> str:
     """Return how many further cases may have crashed the target, and where they are; empty without any."""
     count = cases_of(saved).suspects
-    listed = ", the likeliest first:" if crash_candidates_of(saved) else ": see candidates/"  # older results have no list
+    listed = "" if crash_candidates_of(saved) else ": see candidates/"  # older results have no list
     return f"{plural(count, 'more case')} may have crashed it{listed}" if count else ""
 
 

@@ -1,4 +1,4 @@
-"""A capacity search on the console: the rate that was found, what limited it, and a plot of latency over rate.
+"""A capacity search on the console: its steps with a plot of latency over rate.
 
 The plot has a line for each step, by rate: the median (`o`) and the 99th percentile (`#`) of the message's response time on
 a logarithmic scale, and the limit of the objective (`:`) where there is one. The knee is where the marks leave the left
@@ -19,16 +19,15 @@ from typing import Any
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import CAPACITY, Saved
 from smtpbench.report.reading.capacity import (
-    OBJECTIVE,
     CapacityStep,
     FoundCapacity,
     capacity_of,
     capacity_schedule_of,
     capacity_steps_of,
 )
-from smtpbench.report.reading.head import COMPLETED, head_of
-from smtpbench.report.reading.notes import notes_of
-from smtpbench.report.terminal.tables import Screen, styled
+from smtpbench.report.reading.head import head_of
+from smtpbench.report.reading.verdict import further_notes_of
+from smtpbench.report.terminal.screen import Screen, styled
 from smtpbench.threshold import TIME, parse_threshold
 from smtpbench.units import NS_PER_S, format_duration
 
@@ -49,22 +48,14 @@ def capacity_table(result: Mapping[str, Any], *, color: bool = False, screen: Sc
     """
     saved = Saved(CAPACITY, dict(result), Path())
     head, found, objectives = head_of(saved), capacity_of(saved), capacity_schedule_of(saved).objectives
-    headline = _headline(found) + ("" if head.status == COMPLETED else f"   {head.status.upper()}")
     lines = [
         (f"{head.scenario} against {head.target}  {head.banner}", _PLAIN),
-        (headline, _RED if found.rate_per_s is None else _BOLD),
-        (
-            f"limited by {found.limited_by}: {found.reason}",
-            _PLAIN if found.limited_by in (OBJECTIVE, "max-rate") else _YELLOW,
-        ),
         *((line, _PLAIN) for line in _wrapped(f"objectives: {', '.join([*objectives, 'no growing backlog'])}", screen)),
     ]
-    if head.reason:
-        lines.append((f"ended: {head.reason}", _YELLOW))
     steps = capacity_steps_of(saved)
     if steps:
         lines += [("", _PLAIN), *_plot(steps, found, _limit_ms(objectives))]
-    lines += [(f"note: {note}", _PLAIN) for note in notes_of(saved)]
+    lines += [(f"note: {note}", _PLAIN) for note in further_notes_of(saved)]
     return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
 
 
@@ -72,16 +63,6 @@ def _wrapped(text: str, screen: Screen | None) -> list[str]:
     if screen is None:
         return [text]
     return textwrap.wrap(text, screen.width, subsequent_indent="  ", break_long_words=False)
-
-
-def _headline(found: FoundCapacity) -> str:
-    if found.rate_per_s is None:
-        return "CAPACITY unknown: no rate passed"
-    more = ""
-    if found.failed_rate_per_s is not None and found.precision_share is not None:
-        more = f" ({found.failed_rate_per_s:g}/s, {found.precision_share:.1%} more, failed)"
-    bound = "" if found.limited_by == OBJECTIVE else "at least "
-    return f"CAPACITY {bound}{found.rate_per_s:,.4g}/s{more}"
 
 
 def _plot(steps: Sequence[CapacityStep], found: FoundCapacity, limit_ms: float | None) -> list[tuple[str, str]]:

@@ -23,10 +23,9 @@ from smtpbench.report.reading.comparison import (
 )
 from smtpbench.report.reading.findings import BROKEN_MARKS
 from smtpbench.report.reading.formatting import MISSING
-from smtpbench.report.reading.head import COMPLETED, head_of
-from smtpbench.report.reading.notes import notes_of
+from smtpbench.report.reading.verdict import further_notes_of
 from smtpbench.report.terminal.scorecard import mark
-from smtpbench.report.terminal.tables import cells, padded, styled
+from smtpbench.report.terminal.screen import cells, padded, styled
 from smtpbench.rules.rule import NOT_RUN
 from smtpbench.text import plural
 from smtpbench.threshold import format_value
@@ -41,9 +40,8 @@ _CHANGE_CELLS = 22
 def comparison_table(result: Mapping[str, Any], *, color: bool = False) -> str:
     """Return the report of a comparison, a line for each metric. color: whether to use ANSI escapes."""
     saved = Saved(COMPARISON, dict(result), Path())
-    head, schedule = head_of(saved), schedule_of(saved)
-    ending = "" if head.status == COMPLETED else f"   {head.status.upper()}"
-    lines = [styled(f"{title_of(saved)[0]}{ending}", _BOLD if color else _PLAIN)]
+    schedule = schedule_of(saved)
+    lines = [styled(title_of(saved)[0], _BOLD if color else _PLAIN)]
     for side in candidates_of(saved):
         about = ", ".join(text for text in (side.options, side.about) if text)
         lines.append(f"  {side.name}: {side.target.url}  {side.target.banner}" + (f"  ({about})" if about else ""))
@@ -56,14 +54,12 @@ def comparison_table(result: Mapping[str, Any], *, color: bool = False) -> str:
     lines.append(f"{extent}; all intervals hold together with {confidence} confidence")
     if not schedule.paired:
         lines.append(schedule.method)
-    if head.reason:
-        lines.append(f"ended: {head.reason}")
     metrics = compared_metrics_of(saved)
     for candidate, baseline in dict.fromkeys((metric.candidate, metric.baseline) for metric in metrics):
         own = [metric for metric in metrics if (metric.candidate, metric.baseline) == (candidate, baseline)]
         lines += ["", *_changes(candidate, baseline, own, color)]
     lines += _rules(saved, color)
-    lines += [f"note: {note}" for note in notes_of(saved)]
+    lines += [f"note: {note}" for note in further_notes_of(saved)]
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from smtpbench.report.terminal.tables import Screen
+from smtpbench.report.terminal.screen import Screen
 from smtpbench.text import plural, visible
 
 _COLORS = {"ok": "32", "unknown": "36", "warn": "33", "bad": "1;31"}

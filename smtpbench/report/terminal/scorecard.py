@@ -11,13 +11,13 @@ from smtpbench.measure.saved import CHECK, FUZZ, Saved
 from smtpbench.report.reading.findings import (
     SavedFinding,
     SavedVerdict,
-    candidates_text,
     cases_of,
     crash_candidates_of,
     recorded_findings_of,
     rules_of,
     section_order,
     verdict_mark,
+    violated_first,
 )
 from smtpbench.report.reading.formatting import MISSING, cut_text
 from smtpbench.report.reading.head import generator_of, seed_of, target_of
@@ -30,7 +30,7 @@ _MAX_SENT = 60
 _MARKS = {INCONCLUSIVE: "?", NOT_RUN: "-"}
 #: Mark → its nouns in the totals, singular and plural, where they differ from the mark.
 _TOTALS = {
-    "pass": ("passed", "passed"),
+    "passed": ("passed", "passed"),
     "?": ("inconclusive", "inconclusive"),
     "CRASH": ("CRASH", "CRASHES"),
     "HANG": ("HANG", "HANGS"),
@@ -38,7 +38,7 @@ _TOTALS = {
     "warning": ("warning", "warnings"),
 }
 _COLORS = {
-    "pass": "32", "VIOLATION": "31;1", "CRASH": "31;1;7", "HANG": "31;1;7", "SECURITY": "31;1;7", "warning": "33",
+    "passed": "32", "VIOLATION": "31;1", "CRASH": "31;1;7", "HANG": "31;1;7", "SECURITY": "31;1;7", "warning": "33",
     "advice": "33", "?": "36",
 }  # fmt: skip
 
@@ -73,7 +73,7 @@ def scorecard(result: Mapping[str, Any], *, color: bool) -> str:
 
 def _gravest_first(totals: Mapping[str, int]) -> list[tuple[str, int]]:
     """Return the marks with their counts: severities, then what was inconclusive, then what passed."""
-    order = [*(mark(VIOLATED, severity) for severity in SEVERITIES), _MARKS[INCONCLUSIVE], PASS]
+    order = [*(mark(VIOLATED, severity) for severity in SEVERITIES), _MARKS[INCONCLUSIVE], verdict_mark(PASS, "")]
     return sorted(totals.items(), key=lambda one: order.index(one[0]) if one[0] in order else len(order))
 
 
@@ -86,10 +86,8 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
         lines += ["", *_finding(finding, color)]
         lines.append(f"  seen:     {plural(finding.hits, 'time')}" + ("; in the baseline" if finding.known else ""))
     cases = cases_of(saved)
-    if target_of(saved).gone:
-        lines += ["", "The target no longer answers."]
-    if cases.suspects:
-        lines += ["", candidates_text(saved)]
+    if crash_candidates_of(saved):
+        lines += ["", "Cases that may have crashed the target, the likeliest first:"]
         lines += [
             f"  {candidate.file_name}  last sent: {cut_text(candidate.last_sent, _MAX_SENT)}"
             for candidate in crash_candidates_of(saved)
@@ -107,16 +105,22 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
 def matrix(results: Sequence[Mapping[str, Any]], *, color: bool) -> str:
     """Return a table of rules by targets, of the rules that were checked."""
     several = [Saved(CHECK, dict(result), Path()) for result in results]
-    heads = [chr(ord("A") + at) for at in range(len(several))]
+    heads = list(map(column_letter, range(len(several))))
     lines = [f"{head}: {_target(saved)}" for head, saved in zip(heads, several, strict=True)]
     lines += ["", " " * 22 + "".join(f"{head:<11}" for head in heads)]
-    marks = [{rule.name: _mark_of(rule) for rule in rules_of(saved)} for saved in several]
-    for name in dict.fromkeys(name for one in marks for name in one):
-        shown = [one.get(name, _MARKS[NOT_RUN]) for one in marks]
+    by_name = [{rule.name: rule for rule in rules_of(saved)} for saved in several]
+    for name in violated_first(by_name):
+        shown = [_mark_of(one[name]) if name in one else _MARKS[NOT_RUN] for one in by_name]
         if set(shown) != {_MARKS[NOT_RUN]}:
             columns = "".join(_colored(f"{word:<11}", word, color) for word in shown)
             lines.append(f"{name:<22}{columns}".rstrip())
     return "\n".join(lines)
+
+
+def column_letter(at: int) -> str:
+    """Return the head of a column of the matrix, from 0: A, B … Z, A1 …"""
+    letter = chr(ord("A") + at % 26)
+    return letter if at < 26 else f"{letter}{at // 26}"
 
 
 def _target(saved: Saved) -> str:

@@ -1,4 +1,4 @@
-"""The console report of a load run, and what all console reports share: screens, colours and text that is safe to print.
+"""The console report of a load run.
 
 Everything here is made from a result alone. Text in a result has its control characters escaped already (`smtpbench.text`).
 A file may come from anywhere, so it is escaped once more before it is shown.
@@ -6,17 +6,15 @@ A file may come from anywhere, so it is escaped once more before it is shown.
 
 from __future__ import annotations
 
-import os
 import textwrap
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any
 
 from smtpbench.measure.saved import RUN, Saved
 from smtpbench.report.reading.findings import recorded_findings_of
 from smtpbench.report.reading.formatting import MISSING, format_ms
-from smtpbench.report.reading.head import COMPLETED, generator_of, head_of
+from smtpbench.report.reading.head import generator_of, head_of
 from smtpbench.report.reading.metrics import (
     RESPONSE,
     SERVICE,
@@ -30,25 +28,13 @@ from smtpbench.report.reading.metrics import (
     load_of,
     messages_of,
     metric_order,
-    thresholds_of,
     throughput_of,
 )
-from smtpbench.report.reading.notes import notes_of
+from smtpbench.report.reading.verdict import further_notes_of, verdict_of
+from smtpbench.report.terminal.screen import Screen, cells, cut, padded, styled
+from smtpbench.report.terminal.verdict import verdict_lines
 from smtpbench.text import plural, visible
 from smtpbench.units import format_bytes
-
-
-class Screen(NamedTuple):
-    """Size of a terminal, which a report may be fitted to.
-
-    Attributes:
-        width: Columns.
-        height: Lines, without the one of the prompt.
-    """
-
-    width: int = 80
-    height: int = 23
-
 
 #: Latency metrics in the order of importance, for a screen that cannot hold all.
 _IMPORTANT = (
@@ -57,10 +43,7 @@ _IMPORTANT = (
 #: Lines of a screen that errors and refusals get, however many latency metrics there are.
 _ERROR_LINES = 4
 _METRIC_CELLS = 12
-#: Beginnings of lines that are shown in red.
-_ALARMS = ("GENERATOR", "FAILED", "INCOMPLETE")
-
-_PLAIN, _BOLD, _RED, _YELLOW = "", "1", "1;31", "33"
+_PLAIN, _BOLD, _YELLOW = "", "1", "33"
 
 
 def final_table(result: Mapping[str, Any], place: str, *, color: bool = False, screen: Screen | None = None) -> str:
@@ -68,95 +51,35 @@ def final_table(result: Mapping[str, Any], place: str, *, color: bool = False, s
 
     Args:
         result: Content of `result.json`.
-        place: Where the result is saved; the only line that may be wider than the screen.
+        place: Where the result is saved; the line of it is the only one that may be wider than the screen.
         color: Whether to use ANSI escapes.
         screen: Size to fit into, by leaving out what `result.json` holds too; None for everything, in whole lines.
     """
     run = Saved(RUN, dict(result), Path(place))
     head = _headline(run, screen)
-    foot = [*_thresholds(run, screen), *_hostile(run), *_generator(run, screen), *_notes(run, screen)]
-    last = f"saved: {visible(place, 1000)}"
+    foot = [*_hostile(run), _generator(run), *_notes(run, screen)]
+    saved, verdict = f"saved: {visible(place, 1000)}", verdict_lines(verdict_of(run), screen)
     errors = _errors(run)
     if screen is None:
         metrics = _latency(run, None)
     else:
-        room = screen.height - len(head) - len(foot) - (cells(last) + screen.width - 1) // screen.width
+        last = len(verdict) + (cells(saved) + screen.width - 1) // screen.width
+        room = screen.height - len(head) - len(foot) - last
         kept = _fold(errors, min(len(errors), _ERROR_LINES), "kind")
         metrics = _latency(run, room - len(kept))
         errors = _fold(errors, room - len(metrics), "kind") if len(errors) > len(kept) else kept
-    lines = [(line, _BOLD if at == 1 else _RED if line.startswith(_ALARMS) else _PLAIN) for at, line in enumerate(head)]
+    lines = [(line, _BOLD if at == 1 else _PLAIN) for at, line in enumerate(head)]
     lines += [(line, _PLAIN) for line in metrics]
     lines += [(line, _YELLOW) for line in errors]
-    lines += [(line, _RED if line.startswith(_ALARMS) else _PLAIN) for line in foot]
-    shown = ((line if screen is None else cut(line, screen.width), style if color else _PLAIN) for line, style in lines)
-    return "\n".join([*(styled(line, style) for line, style in shown), last])
-
-
-def wants_color(out: TextIO) -> bool:
-    """Return whether to write colours to a stream; every command asks here.
-
-    `NO_COLOR` (https://no-color.org) forbids them. `FORCE_COLOR` (https://force-color.org) asks for them, in a pipe too, and
-    its value 0 forbids them. Without either, a terminal gets them unless it is `TERM=dumb`.
-    """
-    if os.environ.get("NO_COLOR"):
-        return False
-    forced = os.environ.get("FORCE_COLOR")
-    if forced:
-        return forced != "0"
-    return out.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def screen_of(out: TextIO) -> Screen | None:
-    """Return the size of the terminal that a stream writes to, at least 80 × 24; None where it is not a terminal."""
-    if not out.isatty():
-        return None
-    try:
-        width, height = os.get_terminal_size(out.fileno())
-    except OSError:
-        return Screen()
-    return Screen(max(width, Screen().width), max(height - 1, Screen().height))
-
-
-def cells(text: str) -> int:
-    """Return the columns of a terminal that a text takes (Unicode Standard Annex #11)."""
-    return sum(map(_cells_of, text))
-
-
-def cut(text: str, max_cells: int) -> str:
-    """Return a text of at most so many columns; `…` stands for what is missing."""
-    if cells(text) <= max_cells:
-        return text
-    kept, left = [], max_cells - 1
-    for character in text:
-        left -= _cells_of(character)
-        if left < 0:
-            break
-        kept.append(character)
-    return "".join(kept) + "…"
-
-
-def padded(text: str, width: int) -> str:
-    """Return a text with spaces after it, up to a width in columns."""
-    return text + " " * (width - cells(text))
-
-
-def _cells_of(character: str) -> int:
-    if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me"):
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
-
-
-def styled(line: str, style: str) -> str:
-    """Return a line in an ANSI style such as `1;31`; an empty style changes nothing."""
-    return f"\x1b[{style}m{line}\x1b[0m" if style else line
+    lines += [(line, _PLAIN) for line in foot]
+    lines = [(line if screen is None else cut(line, screen.width), style) for line, style in lines]
+    lines += [(saved, _PLAIN), *verdict]
+    return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
 
 
 def _headline(run: Saved, screen: Screen | None) -> list[str]:
     head, messages, load = head_of(run), messages_of(run), load_of(run)
     title = f"{head.scenario} → {head.target}"
-    if head.status != COMPLETED:
-        ending = f"   {head.status.upper()}"
-        title = (title if screen is None else cut(title, screen.width - cells(ending))) + ending
     throughput = throughput_of(run)
     per_second = MISSING if throughput is None else f"{throughput:,.1f}"
     rate = f"{per_second} messages/s accepted over {_decimal(load.sending_s)} s"
@@ -175,8 +98,7 @@ def _headline(run: Saved, screen: Screen | None) -> list[str]:
         model = f"open model, {_rate(load)} {load.arrival_process}, at most {connections}"
     else:
         model = f"closed model, {connections}: latency not safe from coordinated omission"
-    ended = [f"{head.status.upper()}: {head.reason}"] if head.status == "incomplete" and head.reason else []
-    return [title, rate, *(line.replace("\xa0", " ") for line in lines), model, *ended]
+    return [title, rate, *(line.replace("\xa0", " ") for line in lines), model]
 
 
 def _decimal(value: float | None) -> str:
@@ -244,13 +166,6 @@ def _fold(lines: list[str], room: int | None, noun: str) -> list[str]:
     return [*lines[: room - 1], f"and {plural(len(lines) - room + 1, f'more {noun}')}; see result.json"]
 
 
-def _thresholds(run: Saved, screen: Screen | None) -> list[str]:
-    """Return a line for each threshold, the failed ones first."""
-    thresholds = sorted(thresholds_of(run), key=lambda threshold: threshold.passed)
-    lines = [f"{'passed' if threshold.passed else 'FAILED'}: {threshold.sentence}" for threshold in thresholds]
-    return _fold(lines, None if screen is None else 6, "threshold")
-
-
 def _hostile(run: Saved) -> list[str]:
     """Return what hostile sessions did to the latency of the others, and which rules they broke."""
     hostile = hostile_of(run)
@@ -266,25 +181,21 @@ def _hostile(run: Saved) -> list[str]:
             percentiles = ", ".join(f"{name} {format_ms(times[f'{name}_ms'])}" for name in ("p50", "p99", "max"))
             rate = MISSING if phase.rate_per_s is None else f"{phase.rate_per_s:,.1f}"
             lines.append(f"  {phase.name}: {rate} msg/s, {metric} {time} {percentiles}")
-    if hostile.target_gone:
-        lines.append("  the target crashed during one of them")
     found = [f"{finding.severity} {finding.rule}" for finding in recorded_findings_of(run)]
     lines.append(f"  findings: {', '.join(found) or 'none'}")
     return lines
 
 
-def _generator(run: Saved, screen: Screen | None) -> list[str]:
+def _generator(run: Saved) -> str:
     generator = generator_of(run)
     busy = MISSING if generator.busiest_worker_share is None else f"{generator.busiest_worker_share:.0%}"
     text = f"generator: core {busy} busy"
     if load_of(run).is_open:
         text += f", late p99 {format_ms(generator.late_p99_ms)}"
-    text += f", {format_bytes(generator.peak_rss_bytes)}, {_connections(generator.connections_peak)} at most"
-    reasons = [f"GENERATOR LIMITED: {reason}" for reason in generator.limited_reasons]
-    return [text, *_fold(reasons, None if screen is None else 3, "reason")]
+    return f"{text}, {format_bytes(generator.peak_rss_bytes)}, {_connections(generator.connections_peak)} at most"
 
 
 def _notes(run: Saved, screen: Screen | None) -> list[str]:
     """Return the notes, without the one on the closed model, which the headline has."""
-    notes = [f"note: {note}" for note in notes_of(run) if not note.startswith("Closed model")]
+    notes = [f"note: {note}" for note in further_notes_of(run) if not note.startswith("Closed model")]
     return _fold(notes, None if screen is None else 2, "note")

@@ -12,7 +12,7 @@ def test_failed_threshold_is_an_error_at_the_scenario() -> None:
     commands = workflow_commands([saved(run_result("100%: a, b", hostile=None))]).splitlines()
     assert commands == [
         "::error file=scenarios/relay.yaml,line=1,title=threshold failed%3A mine"
-        "::message.p99 < 1ms 100%25: a, b: 42.5 ms, 4150%25 beyond the limit"
+        "::message.p99 < 1ms 100%25: a, b is 42.5 ms, 4150%25 beyond the limit"
     ]
 
 

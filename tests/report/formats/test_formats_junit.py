@@ -43,7 +43,7 @@ def test_run_has_a_case_for_each_threshold() -> None:
     assert kind_of(found["failed < 99%"]) is None
     (failure,) = found["message.p99 < 1ms 220 x"].result
     assert isinstance(failure, Failure)
-    assert failure.message == "message.p99 < 1ms 220 x: 42.5 ms, 4150% beyond the limit"
+    assert failure.message == "message.p99 < 1ms 220 x is 42.5 ms, 4150% beyond the limit"
     found_properties = suite.properties()  # type: ignore[no-untyped-call]  # the library's own
     properties = {one.name: one.value for one in found_properties}
     assert properties["target"] == "smtp://127.0.0.1:2525"

@@ -105,7 +105,7 @@ def test_run_has_thresholds_latencies_and_hostile_phases() -> None:
 def test_comparison_has_verdicts_and_intervals() -> None:
     text = markdown([saved(comparison_result("B"))])
     assert ["message.p99", "10 ms", "12.5 ms", "+25.0% [+20.0 … +30.0]", "slower ▼"] in cells(text)
-    assert ["eod-lf-lf", "pass", "security"] in cells(text)
+    assert ["eod-lf-lf", "passed", "security"] in cells(text)
     assert "8 interleaved rounds; simultaneous confidence level 95%." in text
 
 

@@ -107,7 +107,14 @@ heads => [...document.querySelectorAll('table.as-cards td')]
 
 
 @pytest.mark.parametrize(
-    ("name", "heads"), [("comparison", ["verdict", "change and interval"]), ("capacity", ["reason", "objectives"])]
+    ("name", "heads"),
+    [
+        ("comparison", ["verdict", "change and interval", "min … max", "new"]),
+        ("capacity", ["reason", "objectives", "margin"]),
+        ("run", ["outcome", "margin", "example", "p99"]),
+        ("runs", ["b"]),
+        ("fuzz", ["verdict", "actual behaviour"]),
+    ],
 )
 def test_what_matters_is_inside_the_window_of_a_telephone(
     browser: Browser, pages: dict[str, Path], name: str, heads: list[str]
@@ -119,12 +126,23 @@ def test_what_matters_is_inside_the_window_of_a_telephone(
         assert overflow(page) <= 0
 
 
+def test_badge_is_one_word_for_the_state_and_stays_on_one_line(browser: Browser, pages: dict[str, Path]) -> None:
+    for name, badge in {"run": "FAILED", "fuzz": "TARGET GONE", "comparison": "WORSE", "capacity": "PASSED"}.items():
+        with opened(browser, pages[name], viewport={"width": 390, "height": 844}) as page:
+            shown = page.locator("h1 .badge")
+            assert shown.inner_text() == badge
+            assert page.evaluate("document.querySelector('h1 .badge').getClientRects().length") == 1
+            assert page.locator(".notice strong").first.inner_text().startswith(badge)
+
+
 def test_titles_name_scenario_candidates_and_target(browser: Browser, pages: dict[str, Path]) -> None:
     for name, parts in {
         "comparison": ("relay", "smtp://"),
         "capacity": ("relay", "smtp://127.0.0.1:2525"),
         "fuzz": ("relay", "smtp://127.0.0.1:2525"),
         "run": ("relay", "smtp://"),
+        "runs": ("2 runs", "relay", "smtp://127.0.0.1:2525"),
+        "matrix": ("2 targets", "smtp://127.0.0.1:2525"),
     }.items():
         with opened(browser, pages[name]) as page:
             assert all(part in page.title() for part in parts), page.title()

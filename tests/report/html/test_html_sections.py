@@ -76,7 +76,7 @@ def test_warnings_come_first() -> None:
     run = run_of(model="closed", health=health, outcome={"status": "interrupted", "reason": "by SIGINT"})
     assert run.result["generator"]["limited"]
     first = [(notice.tone, notice.title.partition(":")[0]) for notice in blocks_of(Notice, run_sections([run])[:1])]
-    assert first == [("bad", "GENERATOR LIMITED"), ("warn", "interrupted"), ("info", "closed model")]
+    assert first == [("warn", "INTERRUPTED"), ("warn", "GENERATOR LIMITED"), ("info", "closed model")]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,8 @@ def test_optional_sections_are_shown_if_the_run_has_them(tmp_path: Path) -> None
         "gmail.example",
         "bücher.example",
     ]
-    assert blocks_of(Notice, [sections["Hostile sessions"]])[0].title == "a hostile session crashed the target"
+    titles = [notice.title for notice in blocks_of(Notice, [sections["Summary"]])]
+    assert "TARGET GONE: a hostile session crashed the target" in titles
     assert blocks_of(DialogueBlock, [sections["Hostile sessions"]])[0].repeat.startswith("smtpbench replay")
     titles = [plot.chart.title for plot in blocks_of(Plot, [sections["Over time"]])]
     assert titles == ["Accepted messages per second", "Problems per second", "Message, response time", "Connections"]
@@ -120,7 +121,7 @@ def test_rules_are_grouped_by_section() -> None:
     sections = rules_sections([saved_results.rules_result()])
     (table,) = blocks_of(Table, [section for section in sections if section.title == "Rules"])
     assert [row[:2] for row in texts(table)] == [
-        ["RFC 5321 §4.0"], ["eod-lf-lf", "SECURITY"], ["RFC 5321 §4.1"], ["helo-first", "pass"],
+        ["RFC 5321 §4.0"], ["eod-lf-lf", "SECURITY"], ["RFC 5321 §4.1"], ["helo-first", "passed"],
         ["RFC 5321 §4.2"], ["long-line", "inconclusive"], ["RFC 5321 §4.3"], ["quit-221", "advice"],
     ]  # fmt: skip
     (dialogue,) = blocks_of(DialogueBlock, sections)
@@ -132,24 +133,23 @@ def test_several_checks_are_a_matrix() -> None:
     other = replace(other, result=other.result | {"rules": saved_results.rules(eod_lf_lf="pass")})
     (matrix, *_) = blocks_of(Table, rules_sections([one, other]))
     assert [cell.text for cell in matrix.heads] == ["rule", "section", "a", "b"]
-    assert texts(matrix)[0] == ["eod-lf-lf", "RFC 5321 §4.0", "SECURITY", "pass"]
+    assert texts(matrix)[0] == ["eod-lf-lf", "RFC 5321 §4.0", "SECURITY", "passed"]
     assert len(matrix.table_rows) == 4  # a rule that neither ran is left out
 
 
 def test_campaign_whose_target_is_gone_says_so_first() -> None:
     (notice, *_) = blocks_of(Notice, rules_sections([saved_results.rules_result(FUZZ)]))
-    assert (notice.title, notice.lines) == (
-        "the target stopped responding",
-        ["2 more cases may have crashed it: see candidates/"],
-    )
+    text = "TARGET GONE: the target no longer answers; 2 more cases may have crashed it: see candidates/"
+    assert notice.title == text
 
 
 def test_candidates_of_a_crash_are_listed_in_their_order() -> None:
     saved = saved_results.rules_result(FUZZ)
     candidates = [{"id": name, "file": f"candidates/{name}.yaml", "last_sent": f"VRFY {name}"} for name in ("b", "a")]
-    (notice, *_) = blocks_of(Notice, rules_sections([replace(saved, result={**saved.result, "candidates": candidates})]))
-    assert notice.lines == [
-        "2 more cases may have crashed it, the likeliest first:",
+    notices = blocks_of(Notice, rules_sections([replace(saved, result={**saved.result, "candidates": candidates})]))
+    assert notices[0].title == "TARGET GONE: the target no longer answers; 2 more cases may have crashed it"
+    (listed,) = [notice for notice in notices if notice.title.startswith("Cases that may have crashed the target")]
+    assert listed.lines == [
         "candidates/b.yaml, last sent: VRFY b",
         "candidates/a.yaml, last sent: VRFY a",
     ]
@@ -216,8 +216,8 @@ def test_passed_rate_is_the_targets_even_if_the_generator_was_limited() -> None:
         }
         return html_report([replace(original, result=original.result | changes)])
 
-    assert "figures describe the generator" not in page_of("objective")
-    assert "figures describe the generator" in page_of("generator")
+    assert "<strong>GENERATOR LIMITED" not in page_of("objective")
+    assert "<strong>GENERATOR LIMITED: the capacity is at least 950/s: " in page_of("generator")
     assert "GENERATOR LIMITED. its core was busy" in page_of("objective")
     captions = [table.caption for table in blocks_of(Table, capacity_sections(original)) if table.caption]
     assert captions == ["at 950/s", "at 980/s"]

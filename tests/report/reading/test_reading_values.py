@@ -108,7 +108,7 @@ def test_metrics_are_in_the_order_of_a_session() -> None:
         ("violation", "violation", "VIOLATION", True, True),
         ("violation", "warning", "warning", False, False),
         ("violation", "advice", "advice", False, True),
-        ("pass", "security", "pass", False, False),
+        ("pass", "security", "passed", False, False),
         ("inconclusive", "security", "inconclusive", False, False),
         ("not-run", "security", "not run", False, False),
     ],

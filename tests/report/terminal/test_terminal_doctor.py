@@ -5,7 +5,7 @@ from __future__ import annotations
 from smtpbench.doctor.diagnosis import BAD, OK, WARN, Diagnosis, unknown
 from smtpbench.doctor.examine import report
 from smtpbench.report.terminal.doctor import examination
-from smtpbench.report.terminal.tables import Screen
+from smtpbench.report.terminal.screen import Screen
 
 MACHINE = [
     Diagnosis("cores", OK, "8", "a worker uses one core"),

@@ -36,7 +36,7 @@ def test_each_kind_of_result_is_shown() -> None:
     results = (completed_run(), check_result(), fuzz_result(), comparison_result("B"), capacity_result())
     shown = saved_results(list(map(saved, results)))
     for part in ("relay → smtp://", "saved: results/mine/result.json", "SECURITY eod-lf-lf", "7 times", "B against A",
-                 "CAPACITY"):  # fmt: skip
+                 "the capacity is 400/s"):  # fmt: skip
         assert part in shown
     assert saved_results([saved(passing_check()), saved(passing_check())]).startswith("A: smtp://127.0.0.1:2525")
 

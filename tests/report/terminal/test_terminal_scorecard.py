@@ -25,7 +25,7 @@ def result(rules: dict[str, dict[str, str]], findings: list[dict[str, Any]] | No
 @pytest.mark.parametrize(
     ("verdict", "severity", "shown"),
     [
-        ("pass", "security", "pass"),
+        ("pass", "security", "passed"),
         ("violation", "security", "SECURITY"),
         ("violation", "advice", "advice"),
         ("inconclusive", "security", "?"),
@@ -50,8 +50,8 @@ def test_rules_that_ran_are_listed_in_the_order_of_the_rfc() -> None:
     assert lines == [
         "smtp://x:25  220 x",
         "", "RFC 5321 §4.1.1.4", "  ?          a                    no recipient",
-        "", "RFC 5321 §4.1.1.10", "  pass       c",
-        "", "RFC 3207 §4.2", "  pass       b",
+        "", "RFC 5321 §4.1.1.10", "  passed     c",
+        "", "RFC 3207 §4.2", "  passed     b",
         "", "1 inconclusive, 2 passed",
     ]  # fmt: skip
 
@@ -87,4 +87,4 @@ def test_matrix_shows_only_rules_that_ran() -> None:
     one, other = result({"a": rule("pass"), "b": rule("not-run")}), result({"a": rule("violation"), "b": rule("not-run")})
     lines = matrix([one, other], color=False).splitlines()
     assert lines[:2] == ["A: smtp://x:25  220 x", "B: smtp://x:25  220 x"]
-    assert lines[-1].split() == ["a", "pass", "VIOLATION"]
+    assert lines[-1].split() == ["a", "passed", "VIOLATION"]
