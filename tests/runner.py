@@ -38,17 +38,18 @@ class Done:
         """The message counts that are not zero, without `attempted`."""
         return {name: count for name, count in self.result["messages"].items() if count and name != "attempted"}
 
-    def miscounted(self, sink: Mapping[str, Any] | None = None) -> list[str]:
+    def miscounted(self, sink: Mapping[str, Any] | None = None, *, one_each: bool = True) -> list[str]:
         """Return where the message counts disagree with what counted independently of them; empty if nowhere.
 
         That is the number of arrivals that were planned, the rows of the timeline, and the counts of a sink.
 
         Args:
             sink: Counts of the sink that the run had for itself; None if there was none, or if it counts more.
+            one_each: Every arrival sends one message.
         """
         result, counts, found = self.result, self.result["messages"], []
         planned = planned_arrivals(result["load"]) if result["outcome"]["status"] == "completed" else None
-        if planned is not None and counts["attempted"] != planned:
+        if one_each and planned is not None and counts["attempted"] != planned:
             found.append(f"attempted: {counts['attempted']}, planned: {planned}")
         assert self.folder is not None
         with (self.folder / "timeline.csv").open(newline="") as lines:

@@ -139,14 +139,14 @@ class ServerContext:
     def extensions(self, *, tls: bool, authenticated: bool) -> bytes:
         """Return the reply to EHLO."""
         starttls, auth = self.starttls and not tls, bool(self.users) and not authenticated
-        return _ehlo_reply(self.name, self.size_bytes, starttls, auth)
+        return _ehlo_reply(self.name, self.size_bytes, starttls, tuple(sasl.MECHANISMS) if auth else ())
 
 
 @lru_cache(maxsize=64)  # sessions with the same offer get the same octets
-def _ehlo_reply(name: str, size_bytes: int, starttls: bool, auth: bool) -> bytes:
+def _ehlo_reply(name: str, size_bytes: int, starttls: bool, mechanisms: tuple[str, ...]) -> bytes:
     lines = [name, "PIPELINING", f"SIZE {size_bytes}", "8BITMIME", "SMTPUTF8", "CHUNKING", "DSN", "ENHANCEDSTATUSCODES"]
     if starttls:
         lines.append("STARTTLS")
-    if auth:
-        lines.append("AUTH " + " ".join(sasl.MECHANISMS))
+    if mechanisms:
+        lines.append("AUTH " + " ".join(mechanisms))
     return b"".join(f"250{' ' if line is lines[-1] else '-'}{line}\r\n".encode() for line in lines)
