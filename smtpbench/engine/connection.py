@@ -228,11 +228,12 @@ class Connection:
     def close(self, *, reset: bool = False) -> None:
         """Close the descriptor, with a FIN or with a reset."""
         self.closing = True
-        with contextlib.suppress(OSError, ValueError):
-            if reset:
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
-            elif self.tls and not self.handshaking and isinstance(self.sock, ssl.SSLSocket):
-                self.sock.unwrap()  # sends close_notify without waiting for the peer's
+        if reset or self.tls:
+            with contextlib.suppress(OSError, ValueError):
+                if reset:
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+                elif not self.handshaking and isinstance(self.sock, ssl.SSLSocket):
+                    self.sock.unwrap()  # sends close_notify without waiting for the peer's
         self.sock.close()
 
 
