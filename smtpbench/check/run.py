@@ -99,7 +99,7 @@ async def run_check(
     Args:
         request: What to check.
         report_progress: Called at the start, when a rule has a result, and before a rule that runs alone.
-        report_result: Called at the same times and every second, with a function that returns the result so far.
+        report_result: Called every second, with a function that returns the result so far.
 
     Raises:
         CannotRun: The target cannot be reached.
@@ -114,7 +114,6 @@ async def run_check(
 
     def report_rule(phase: str, done: int, rule: str) -> None:
         report_progress(CheckProgress(done, len(rules), rule, url, phase))
-        report_result(make_result)
 
     async with session_runner(route, access.timeout_ns, access.credentials, recorder) as runner:
         try:

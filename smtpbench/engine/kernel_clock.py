@@ -9,9 +9,9 @@ TLS hides the stamp, because the TLS library reads from the socket itself. There
 (`MSG_PEEK`). Unix sockets have no stamps: the time of the read counts. A connection is established when the kernel has the
 SYN-ACK: the time since the SYN is the first round-trip time of `TCP_INFO`.
 
-Every reply is stamped, and not those of a sample of the connections. A stamp costs 0.6 µs, 6 % of the CPU time of a message
-on a connection that is kept. A sample of a quarter would save 2 µs a message, and then counts and maxima would not be those
-of all messages. The larger groups that the stamps allow (`engine.shard`) save nearly as much.
+Every reply is stamped, and not those of a sample of the connections: counts and maxima would then not be those of all
+messages. A stamp costs 0.6 µs a reply, 6 % of the CPU time of a message on a connection that is kept. The larger groups that
+the stamps allow (`engine.shard`) save nearly as much.
 """
 
 from __future__ import annotations

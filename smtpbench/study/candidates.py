@@ -18,9 +18,8 @@ from smtpbench.scenario.load import ScenarioFile, find_scenario, load_scenario
 from smtpbench.scenario.model import Load
 from smtpbench.study.resume import (
     common_settings,
-    interrupted_study,
+    continue_from,
     load_settings,
-    require_same_settings,
     target_settings,
 )
 from smtpbench.supervisor.server import Commands
@@ -143,13 +142,10 @@ def resumed(request: CompareRequest, *, keep_seed: bool) -> CompareRequest:
     Raises:
         UsageError: The comparison in the folder is complete, has other settings, or is none.
     """
-    found = interrupted_study(request.folder, COMPARISON)
-    if found is None:
-        return request
-    if not keep_seed and isinstance(found["settings"].get("seed"), int):
-        request = replace(request, seed=found["settings"]["seed"])
-    require_same_settings(found, settings_of(request))
-    return replace(request, interrupted=found)
+    found, seed = continue_from(
+        request.folder, COMPARISON, request.seed, lambda seed: settings_of(replace(request, seed=seed)), keep_seed=keep_seed
+    )
+    return replace(request, seed=seed, interrupted=found)
 
 
 def settings_of(request: CompareRequest) -> dict[str, Any]:

@@ -42,10 +42,9 @@ from smtpbench.study.progress import COMPLETED, ReportProgress, RunObserver, Stu
 from smtpbench.study.resume import (
     common_settings,
     completed_run,
-    interrupted_study,
+    continue_from,
     load_settings,
     remove_earlier_result,
-    require_same_settings,
     target_settings,
 )
 from smtpbench.study.search import (
@@ -385,13 +384,14 @@ def resumed(request: CapacityRequest, *, keep_seed: bool) -> CapacityRequest:
     Raises:
         UsageError: The search in the folder is complete, has other settings, or is none.
     """
-    found = interrupted_study(request.folder, CAPACITY)
-    if found is None:
-        return request
-    if not keep_seed and isinstance(found["settings"].get("seed"), int):
-        request = replace(request, plan=replace(request.plan, seed=found["settings"]["seed"]))
-    require_same_settings(found, settings_of(request))
-    return replace(request, interrupted=found)
+
+    def with_seed(seed: int) -> CapacityRequest:
+        return replace(request, plan=replace(request.plan, seed=seed))
+
+    found, seed = continue_from(
+        request.folder, CAPACITY, request.plan.seed, lambda seed: settings_of(with_seed(seed)), keep_seed=keep_seed
+    )
+    return replace(with_seed(seed), interrupted=found)
 
 
 def settings_of(request: CapacityRequest) -> dict[str, Any]:

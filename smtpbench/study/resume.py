@@ -12,7 +12,7 @@ was not complete is removed and measured again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
@@ -57,6 +57,30 @@ def interrupted_study(folder: Path, kind: str) -> dict[str, Any] | None:
     if not isinstance(saved.result.get("settings"), dict):
         raise UsageError(f"{_named(folder)}: the result does not hold the settings of the {name}, so it cannot be resumed")
     return saved.result
+
+
+def continue_from(
+    folder: Path, kind: str, seed: int, settings_with: Callable[[int], Mapping[str, Any]], *, keep_seed: bool
+) -> tuple[dict[str, Any] | None, int]:
+    """Return what `interrupted_study` does, and the seed to continue with.
+
+    Args:
+        folder: Folder of the study.
+        kind: COMPARISON or CAPACITY.
+        seed: Seed of the command.
+        settings_with: Returns the settings of the command with a seed.
+        keep_seed: Whether the user gave the seed; without that it is the one of the interrupted study.
+
+    Raises:
+        UsageError: The study is complete, has other settings, or is of another kind.
+    """
+    found = interrupted_study(folder, kind)
+    if found is None:
+        return None, seed
+    if not keep_seed and isinstance(found["settings"].get("seed"), int):
+        seed = found["settings"]["seed"]
+    require_same_settings(found, settings_with(seed))
+    return found, seed
 
 
 def common_settings(file: ScenarioFile) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import servers
 import trio
+from fakes import FakeSession
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
@@ -74,48 +75,29 @@ def test_reading_that_was_interrupted_is_not_taken_for_a_step() -> None:
     assert (clock.offset_ns, clock.steps) == (offset_ns, 0)
 
 
-class TimedSession:
-    """A session that writes nothing, and notes the times of what it receives."""
+class TimedSession(FakeSession):
+    """A session that notes when it received octets."""
 
     def __init__(self, action: int = api.NOTHING) -> None:
-        self.first_action = action
-        self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
-        self.sent_ns = self.received_ns = self.read_ns = 0
-        self.connect_ns = 0
-        self.ready, self.done = trio.Event(), trio.Event()
+        super().__init__(b"", action)
+        self.read_ns = 0
+        self.ready, self.answered = trio.Event(), trio.Event()
 
     def connected(self, now_ns: int) -> api.Out:
         assert self.sent_ns <= self.received_ns <= now_ns
-        self.connect_ns = self.received_ns - self.sent_ns
-        self.pending_action = self.first_action
         if not self.first_action:
             self.ready.set()
-        return b""
+        return super().connected(now_ns)
 
     def tls_started(self, now_ns: int) -> api.Out:
         assert self.received_ns <= now_ns
         self.ready.set()
-        return b""
+        return super().tls_started(now_ns)
 
     def receive(self, data: bytes, now_ns: int) -> api.Out:
         self.read_ns = now_ns
-        self.done.set()
+        self.answered.set()
         return b"next"
-
-    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
-        pass
-
-    def octets_acknowledged(self, now_ns: int) -> None:
-        pass
-
-    def wake(self, now_ns: int) -> api.Out:
-        return b""
-
-    def eof_received(self, now_ns: int) -> api.Out:
-        return b""
-
-    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
-        pass
 
 
 async def receive_late(
@@ -138,7 +120,7 @@ async def receive_late(
             server.sendall(b"250 ok\r\n")
             assert select.select([connection.fd], [], [], 30)[0]
             there_ns = time.monotonic_ns()
-            await session.done.wait()
+            await session.answered.wait()
             (delay_ns,) = shard.take_read_delays() or [-1]
             server.close()
             nursery.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 import servers
 import trio
+from fakes import FakeSession
 
 from smtpbench.engine import api, quickack
 from smtpbench.engine.connection import Connection, Route
@@ -17,47 +18,6 @@ from smtpbench.engine.shard import Shard
 from smtpbench.load.job import Job, route_of
 from smtpbench.load.plan import LoadPlan
 from smtpbench.session.script import Script
-
-
-class FakeSession:
-    """A session that writes an output once it is connected, and closes once it has received what it expects."""
-
-    def __init__(self, output: bytes = b"", expect: int = 0) -> None:
-        self.output, self.expect = output, expect
-        self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
-        self.sent_ns = self.received_ns = 0
-        self.received = b""
-        self.reason = ""
-        self.done = trio.Event()
-
-    def connected(self, now_ns: int) -> api.Out:
-        return self.output
-
-    def tls_started(self, now_ns: int) -> api.Out:
-        return b""
-
-    def receive(self, data: bytes, now_ns: int) -> api.Out:
-        self.received += data
-        if len(self.received) >= self.expect:
-            self.pending_action = api.CLOSE
-        return b""
-
-    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
-        pass
-
-    def octets_acknowledged(self, now_ns: int) -> None:
-        pass
-
-    def wake(self, now_ns: int) -> api.Out:
-        return b""
-
-    def eof_received(self, now_ns: int) -> api.Out:
-        self.pending_action = api.CLOSE
-        return b""
-
-    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
-        self.reason = reason
-        self.done.set()
 
 
 @pytest.fixture

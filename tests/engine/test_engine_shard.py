@@ -14,64 +14,11 @@ from contextlib import asynccontextmanager
 import pytest
 import servers
 import trio
+from fakes import FakeSession
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import UNSENT_BYTES, Route, connect_error_kind
 from smtpbench.engine.shard import Shard
-
-
-class FakeSession:
-    """A session that writes a given output, requests a given action and records the engine's calls."""
-
-    def __init__(self, output: api.Out = b"", pending_action: int = api.NOTHING, expect: int = 0) -> None:
-        self.output, self.first_action, self.expect = output, pending_action, expect
-        self.pending_action, self.wake_ns, self.deadline_ns = api.NOTHING, 0, api.NEVER
-        self.sent_ns = self.received_ns = 0
-        self.timeout_ns = 0  # for each progress of a write, if there is a limit
-        self.received = b""
-        self.events: list[str] = []
-        self.reason = ""
-        self.done = trio.Event()
-
-    def connected(self, now_ns: int) -> api.Out:
-        self.events.append("connected")
-        self.pending_action = self.first_action
-        if self.pending_action == api.SLEEP:
-            self.wake_ns = now_ns + 5_000_000
-        return self.output
-
-    def tls_started(self, now_ns: int) -> api.Out:
-        self.events.append("tls_started")
-        return self.output
-
-    def receive(self, data: bytes, now_ns: int) -> api.Out:
-        self.received += data
-        if self.expect and len(self.received) >= self.expect:
-            self.pending_action = api.CLOSE
-        return b""
-
-    def write_progressed(self, now_ns: int, left_bytes: int) -> None:
-        self.events.append("write progressed" if left_bytes else "write finished")
-        if self.timeout_ns:
-            self.deadline_ns = now_ns + self.timeout_ns
-
-    def octets_acknowledged(self, now_ns: int) -> None:
-        self.events.append("octets acknowledged")
-        self.deadline_ns = now_ns + self.timeout_ns
-
-    def wake(self, now_ns: int) -> api.Out:
-        self.events.append("wake")
-        return b"awake"
-
-    def eof_received(self, now_ns: int) -> api.Out:
-        self.events.append("eof_received")
-        self.pending_action = api.CLOSE
-        return b""
-
-    def connection_lost(self, reason: str, detail: str, now_ns: int) -> None:
-        self.events.append("connection_lost")
-        self.reason = reason
-        self.done.set()
 
 
 @asynccontextmanager
