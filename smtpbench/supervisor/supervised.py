@@ -61,4 +61,4 @@ async def supervised(options: ServerOptions, access: Access, log: Path | None = 
         CannotRun: Another server answers already, or the server is not ready in time, or `watch` names no process.
     """
     raise NotImplementedError
-    yield
+    yield  # type: ignore[unreachable]  # a generator, until it is implemented
