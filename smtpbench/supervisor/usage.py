@@ -28,6 +28,7 @@ Sources: `wait_task_zombie` in the kernel's `exit.c`; proc(5); cgroups(7).
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import suppress
@@ -100,6 +101,15 @@ class UsageSampler:
     def pids(self) -> list[int]:
         """The processes of the server in the last sample that had not ended."""
         return [one.pid for one in self._members.values() if not one.ended]
+
+    @property
+    def cores(self) -> frozenset[int]:
+        """The cores that the processes of the last sample may run on; empty if that is not known."""
+        found: set[int] = set()
+        for pid in self.pids:
+            with suppress(OSError):
+                found |= os.sched_getaffinity(pid)
+        return frozenset(found)
 
     def measure(self) -> UsageSample | None:
         """Return a sample of this moment, without the proportional set size; None if the server was never seen."""
