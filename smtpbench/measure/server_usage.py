@@ -244,9 +244,9 @@ def samples_of(server_rows: Iterable[Mapping[str, float | None]], from_s: float 
         server_rows: Rows in order, None for a cell that is empty or not a number.
         from_s: Start of the window; the last sample before it is the first that is returned.
     """
-    samples = [UsageSample(round(from_s * NS_PER_S), 0.0, 0.0)]
     totals = dict.fromkeys(("cpu_user", "cpu_system", *_COUNTED), 0.0)
     missing: set[str] = set()
+    samples = [_sample_of({"end_s": from_s}, totals, missing)]
     for row in server_rows:
         end_s = row.get("end_s")
         if end_s is None:
