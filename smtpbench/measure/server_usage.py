@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from smtpbench.measure.files import csv_line
 from smtpbench.measure.trend import Trend, linear_trend
+from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
 
 
@@ -199,7 +200,7 @@ def usage_section(
         return None
     return {
         "started_by": server.started_by,
-        "name": server.name,
+        "name": visible(server.name),
         "source": server.source,
         "memory": server.memory,
         **window.figures(messages, cores or os.cpu_count() or 1, growth=growth),
@@ -244,9 +245,9 @@ def samples_of(server_rows: Iterable[Mapping[str, float | None]], from_s: float 
         server_rows: Rows in order, None for a cell that is empty or not a number.
         from_s: Start of the window; the last sample before it is the first that is returned.
     """
-    samples = [UsageSample(round(from_s * NS_PER_S), 0.0, 0.0)]
     totals = dict.fromkeys(("cpu_user", "cpu_system", *_COUNTED), 0.0)
     missing: set[str] = set()
+    samples = [_sample_of({"end_s": from_s}, totals, missing)]
     for row in server_rows:
         end_s = row.get("end_s")
         if end_s is None:
