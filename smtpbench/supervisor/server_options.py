@@ -16,7 +16,9 @@ from smtpbench.units import NS_PER_S
 ERROR_PATTERN: Final = r"(?i)panic|assert|fatal|Traceback|error:"
 _READY_KINDS: Final = ("greets", "port")
 _READY_VALUES: Final = {"text": "text:TEXT", "file": "file:PATH"}
-_WATCH_KINDS: Final = {"pid": "pid:N", "cgroup": "cgroup:PATH", "unit": "unit:NAME"}
+_WATCH_EXAMPLES: Final = (
+    "use pid:N, cgroup:PATH or unit:NAME, like pid:1234, cgroup:/system.slice/postfix.service or unit:postfix"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,9 @@ def parse_pattern(text: str) -> str:
 
 def parse_watch(text: str) -> Watch:
     """Parse which processes are the server: `pid:N`, `cgroup:PATH` or `unit:NAME`. Raises UsageError."""
-    kind, _, value = text.partition(":")
-    if kind in _WATCH_KINDS and value and (kind != "pid" or (value.isascii() and value.isdecimal())):
-        return Watch(kind, value)
-    raise UsageError(f"{visible(text)!r} names no processes; allowed are {', '.join(_WATCH_KINDS.values())}")
+    kind, separator, value = text.partition(":")
+    if kind not in ("pid", "cgroup", "unit") or not separator or not value:
+        raise UsageError(f"{visible(text)!r} names no process; {_WATCH_EXAMPLES}")
+    if kind == "pid" and not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise UsageError(f"{visible(value)!r} is not a process identifier; {_WATCH_EXAMPLES}")
+    return Watch(kind, value)

@@ -95,8 +95,8 @@ def check_values(command: str, values: dict[str, Any]) -> None:
 #: What the value of an option may be called; a text in lower case lists the values themselves.
 PLACEHOLDERS = {
     "ADDRESS", "COUNT", "DIR", "DURATION", "EXPRESSION", "FILE", "METRIC", "NAME", "NUMBER", "PORT", "RATE", "RULE", "SHARE",
-    "SIZE", "URL", "COMMAND", "REGEX", "FAMILY,...", "DURATION..DURATION", "NAME=COMMAND", "NAME=OPTIONS", "NAME=URL", "VERB=DURATION",
-    "VERB=SHARE",
+    "SIZE", "URL", "FAMILY,...", "DURATION..DURATION", "NAME=COMMAND", "NAME=OPTIONS", "NAME=URL", "VERB=DURATION",
+    "VERB=SHARE", "COMMAND", "REGEX",
 }  # fmt: skip
 
 
