@@ -35,6 +35,7 @@ from smtpbench.scenario.model import FindingMetadata
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
 
 #: Rules that a server violates by dying.
@@ -97,6 +98,7 @@ async def replay(
     access: Access,
     peer: Access | None = None,
     report_progress: Callable[[int, Path], None] = lambda done, path: None,
+    server: SupervisedServer | None = None,
 ) -> list[ReplayResult]:
     """Repeat findings on a target, one after the other.
 
@@ -105,6 +107,7 @@ async def replay(
         access: How to reach the target.
         peer: How to reach the second target, for divergences.
         report_progress: Called before each finding, with the number of those that are done and its file.
+        server: The server under test, started or watched; None if nothing is known of its processes.
 
     Raises:
         CannotRun: The target cannot be reached.

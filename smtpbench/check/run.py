@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -23,6 +23,7 @@ from smtpbench.rules.finding import Finding, circumstances, rule_data, target_da
 from smtpbench.rules.register import RULES
 from smtpbench.rules.rule import Rule
 from smtpbench.session.runner import interruptible, session_runner
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
 
 #: First phase of a check: find out what the target offers.
@@ -60,6 +61,7 @@ class CheckRequest:
         sender: Envelope sender; empty for the default.
         strict: Whether rules of severity `advice` are checked.
         options: Options as typed, for the command that repeats a check.
+        server: The server under test, started or watched; None if nothing is known of its processes.
     """
 
     access: Access
@@ -68,6 +70,7 @@ class CheckRequest:
     sender: str = ""
     strict: bool = False
     options: Sequence[str] = ()
+    server: SupervisedServer | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

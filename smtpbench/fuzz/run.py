@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import cycle
@@ -40,6 +40,7 @@ from smtpbench.session.script import Script
 from smtpbench.session.transcript import CLIENT
 from smtpbench.smtp.reply import Reply
 from smtpbench.smtp.state import BANNER
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
 from smtpbench.text import visible
 
@@ -66,6 +67,7 @@ class FuzzRequest:
         known: Findings that are not new.
         peer: Second target that every case runs with as well, to find where the two differ.
         folder: Folder for the files of findings; it is part of the command that replays a finding.
+        server: The server under test, started or watched; None if nothing is known of its processes.
     """
 
     file: ScenarioFile
@@ -76,6 +78,7 @@ class FuzzRequest:
     known: frozenset[KnownFinding] = frozenset()
     peer: Access | None = None
     folder: Path = Path("findings")
+    server: SupervisedServer | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

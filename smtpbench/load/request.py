@@ -12,6 +12,7 @@ from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
 from smtpbench.scenario.load import ScenarioFile
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Target, Trust
 
 
@@ -30,6 +31,7 @@ class RunRequest:
         message_bytes: Size of each message, octets; None for the size in the scenario.
         hostile: Share of the sessions that are mutated, from 0 to 1.
         monitor: Thresholds.
+        server: The server under test, started or watched; None if nothing is known of its processes.
     """
 
     file: ScenarioFile
@@ -42,6 +44,7 @@ class RunRequest:
     message_bytes: int | None = None
     hostile: float = 0.0
     monitor: ThresholdMonitor = field(default_factory=ThresholdMonitor)
+    server: SupervisedServer | None = field(default=None, compare=False)
 
 
 class Observer(Protocol):
