@@ -88,6 +88,13 @@ def make_tls(folder: Path) -> Tls:
     return tls
 
 
+def make_reachable(folder: Path) -> None:
+    """Let all users enter a folder: a server's own users have their files there."""
+    for part in [folder, *folder.parents]:
+        with contextlib.suppress(OSError):
+            part.chmod(part.stat().st_mode | 0o055)
+
+
 def free_port() -> int:
     """A port that nobody listens on."""
     with socket.socket() as sock:
@@ -159,9 +166,7 @@ def postfix(folder: Path, tls: Tls) -> Iterator[Server]:
     conf, log = folder / "conf", folder / "mail.log"
     for name in ("conf", "spool", "data"):
         (folder / name).mkdir()
-    for part in [folder, *folder.parents]:  # Postfix's own users must reach their folders
-        with contextlib.suppress(OSError):
-            part.chmod(part.stat().st_mode | 0o055)
+    make_reachable(folder)
     shutil.chown(folder / "data", "postfix")
     (conf / "main.cf").write_text(
         f"""compatibility_level = 3.6
@@ -230,9 +235,7 @@ def dovecot_lmtp(folder: Path) -> Iterator[Server]:
     port, sock = free_port(), folder / "lmtp.sock"
     (folder / "mail").mkdir()
     shutil.chown(folder / "mail", "mail", "mail")
-    for part in [folder, *folder.parents]:
-        with contextlib.suppress(OSError):
-            part.chmod(part.stat().st_mode | 0o055)
+    make_reachable(folder)
     uid, gid = pwd.getpwnam("mail").pw_uid, pwd.getpwnam("mail").pw_gid
     conf = folder / "dovecot.conf"
     conf.write_text(

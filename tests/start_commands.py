@@ -5,7 +5,6 @@ They are for `--start`: unlike the servers of `tests/servers.py`, smtpbench itse
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from servers import HOST, PATH, REQUIRED, need
+from servers import HOST, PATH, REQUIRED, make_reachable, need
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Exim conflicts with Postfix as a package. `.ci/run` unpacks it here.
@@ -110,9 +109,7 @@ def postfix(folder: Path, port: int) -> str:
     need("postfix", "script", root=True)
     for name in ("conf", "spool", "data"):
         (folder / name).mkdir(parents=True)
-    for part in [folder, *folder.parents]:  # Postfix's own users must reach their folders
-        with contextlib.suppress(OSError):
-            part.chmod(part.stat().st_mode | 0o055)
+    make_reachable(folder)
     shutil.chown(folder / "data", "postfix")
     (folder / "conf" / "main.cf").write_text(_POSTFIX_MAIN.format(folder=folder, host=HOST))
     (folder / "conf" / "master.cf").write_text(_POSTFIX_MASTER.format(host=HOST, port=port))
@@ -131,6 +128,7 @@ def exim(folder: Path, port: int) -> str:
             pytest.fail(reason)
         pytest.skip(reason)
     folder.mkdir(parents=True, exist_ok=True)
+    make_reachable(folder)
     user = "Debian-exim:x:64901:64901::/nonexistent:/bin/false\n"
     (folder / "passwd").write_text(Path("/etc/passwd").read_text() + user)
     (folder / "group").write_text(Path("/etc/group").read_text() + "Debian-exim:x:64901:\n")
