@@ -144,7 +144,7 @@ async def fuzz_target(
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {url}: {error}") from None
         script = _scenario_script(request, target_info)
-        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter, limit)
+        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter, limit, request.server)
 
         def on_signal(count: int, scope: trio.CancelScope) -> None:
             campaign.stop.set()  # the first signal ends the cases, the second one the confirmation too
@@ -272,6 +272,8 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool
         hits=suspect.hits,
         cause=suspect.violation.cause,
         about=about,
+        death=None if suspect.death is None else suspect.death.to_data(),
+        log_lines=suspect.log_lines,
     )
 
 
