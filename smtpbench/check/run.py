@@ -123,7 +123,7 @@ async def run_check(
             target_info, banner = await discover(runner, Fixture.of(access, request.recipient, request.sender))
         except CannotRun as error:
             raise CannotRun(f"cannot check {url}: {error}") from None
-        checker = Checker(runner, target_info, report_rule)
+        checker = Checker(runner, target_info, report_rule, request.server)
         about = circumstances(url, target_info, banner, started) | {"versions": versions()}
         stopped = False
 
@@ -180,6 +180,7 @@ def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding
         dialogue_index=verdict.dialogue_index,
         reproducibility=rule_result.reproducibility,
         about=about,
+        death=None if rule_result.death is None else rule_result.death.to_data(),
     )
 
 

@@ -15,7 +15,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import trio
+
 from smtpbench.rules.crash import run_watched, sanitizer_reported
+from smtpbench.rules.discover import RESTART_TIMEOUT_S, is_greeting, outage, wait_until_back
+from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
@@ -77,6 +81,40 @@ async def run_alone(
     if not how and sanitizer_reported(session_result.transcript):
         how = "its reply is the report of a sanitizer"  # of a process for this connection only
     return LoneResult(session_result, how, death, from_ns, time.monotonic_ns())
+
+
+async def bring_back(
+    server: SupervisedServer | None, runner: SessionRunner, target_info: TargetInfo, *, hung: bool = False
+) -> bool:
+    """Wait for a server that died to greet again, or start one that hangs again. Return False if it does not greet in time.
+
+    Args:
+        server: The server under test; None if nothing is known of its processes.
+        runner: Runs sessions with the server.
+        target_info: What is known of the target.
+        hung: Whether it did not die and greets nobody.
+    """
+    if server is not None and server.can_restart:
+        if not hung and await server.wait_until_ready() and await is_greeting(runner, target_info):
+            return True
+        return await server.restart() and await is_greeting(runner, target_info)
+    if server is not None and server.known and not hung:
+        with trio.move_on_after(RESTART_TIMEOUT_S):
+            await server.wait_until_ready()
+    return await wait_until_back(runner, target_info)
+
+
+async def find_outage(server: SupervisedServer | None, runner: SessionRunner, target_info: TargetInfo) -> str:
+    """Return what happened to a server that no longer greets after a session: CRASH or HANG. Empty if it greets.
+
+    Args:
+        server: The server under test; None if nothing is known of its processes.
+        runner: Runs sessions with the server.
+        target_info: What is known of the target.
+    """
+    if server is not None and server.known and await is_greeting(runner, target_info):
+        return ""  # nobody has to wait for the end of a process that is watched
+    return await outage(runner, target_info)
 
 
 def quoted_lines(lines: list[LogLine]) -> list[str]:

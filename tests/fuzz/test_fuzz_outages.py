@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
-from dying_server import WatchedDyingServer, running
+from dying_server import DyingServer, WatchedDyingServer, running
 
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
@@ -126,5 +126,5 @@ def test_hang_is_one_finding_and_the_campaign_goes_on() -> None:
 
 def test_server_that_closes_connections_and_lives_did_not_die() -> None:
     server = WatchedDyingServer(starts_with(b"VRFY"))
-    server.process._alone = True
+    server.process = DyingServer(starts_with(b"VRFY"), alone=True)
     assert {finding.rule for finding in fuzz(server).findings} == {"close-without-421"}
