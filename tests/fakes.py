@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from smtpbench.engine import api
-from smtpbench.measure.server_usage import UsageSample
+from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.session import script as s
 from smtpbench.session.client import ClientSession
 from smtpbench.session.context import LATE_SHIFT, START, STOP, UNSCHEDULED, SessionContext, UnansweredSample
@@ -312,6 +312,7 @@ class FakeServer:
         self.can_restart = can_restart
         self.deaths: list[Death] = []
         self.samples: list[UsageSample] = []
+        self.measured = MeasuredServer()
         self.restarts = 0
         self.lines: list[LogLine] = []
         self._died = trio.Event()
