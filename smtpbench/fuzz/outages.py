@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from smtpbench.engine import api
 from smtpbench.fuzz.losses import CutOffCase, likelihood
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult
@@ -123,7 +124,7 @@ class Outages:
         self._open = [outage for outage in self._open if outage.to_ns >= now_ns]
         for outage in done:
             outage.open = len(outage.cases)
-            outage.cases.sort(key=lambda case: likelihood(case.session_result, self._script), reverse=True)
+            outage.cases.sort(key=self._likelihood, reverse=True)
             del outage.cases[MAX_CASES:]
         self.settled += done
         return done
@@ -132,6 +133,15 @@ class Outages:
         """Return whether sessions that were cut off at the same moment were so by an outage."""
         self.update()
         return any(outage.from_ns <= case.end_ns <= outage.to_ns for case in cases for outage in self._windows)
+
+    def _likelihood(self, case: CutOffCase) -> tuple[bool, bool, bool, bool, int]:
+        """Return how likely a case is the cause, as a value to sort by.
+
+        A group of commands may have had some of its replies, so what matters most is that one was due.
+        """
+        unanswered, due, not_scenario, order = likelihood(case.session_result, self._script)
+        is_open = Dialogue.of(case.session_result.transcript).end_reason != api.ENDED
+        return due and is_open, not_scenario, unanswered, is_open, order
 
     def _begin(self, outage: Outage) -> None:
         self._windows.append(outage)
