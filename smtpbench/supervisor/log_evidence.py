@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import Final
 
 import trio
@@ -63,7 +64,7 @@ def severity_of_lines(lines: Iterable[LogLine]) -> str:
 def telling_lines(lines: Sequence[LogLine]) -> list[LogLine]:
     """Return the lines without those that only announce the next one, such as the first line of a traceback."""
     telling = []
-    for line, following in zip(lines, [*lines[1:], None], strict=True):
+    for line, following in zip_longest(lines, lines[1:]):
         if following is not None and _announces(line, following):
             continue
         telling.append(line)
