@@ -33,6 +33,7 @@ from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.helper_process import Event, HelperProcess
 from smtpbench.supervisor.observed import LONGEST_POLL_S, POLL_S, ObservedServer, last_lines
 from smtpbench.supervisor.server_options import ServerOptions
+from smtpbench.supervisor.usage import UsageSampler
 from smtpbench.target import Access
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
@@ -53,12 +54,11 @@ class StartedServer(ObservedServer):
     """A server that smtpbench starts; see the module."""
 
     can_restart = True
+    started_by = "smtpbench"
 
     def __init__(self, options: ServerOptions, access: Access, log: Path | None, nursery: trio.Nursery) -> None:
-        super().__init__(access)
-        self._options = options
+        super().__init__(options, access, nursery)
         self._log = log
-        self._nursery = nursery
         self._helper: HelperProcess
         self._state = DOWN
         self._elsewhere = False
@@ -78,7 +78,9 @@ class StartedServer(ObservedServer):
         url = self._access.target.url
         if await self.greets():
             raise CannotRun(f"another server already answers at {url}; stop it first")
+        self.follow_logs()
         if await self._start_once():
+            self.count_usage(UsageSampler(reaper=helper.pid, cgroup=helper.cgroup, restarts=lambda: self.restarts))
             return
         await self._stop()
         if helper.lost:
@@ -144,7 +146,7 @@ class StartedServer(ObservedServer):
             case "ended" if self._state == STARTING:
                 self._failure = event
             case "ended" if self._state == READY and not event["code"] and not event["left"]:
-                self._nursery.start_soon(self._end_unless_elsewhere, event)
+                self.nursery.start_soon(self._end_unless_elsewhere, event)
             case "ended" if self._state == READY:
                 self._end(event)
         self._notify()
@@ -248,7 +250,7 @@ class StartedServer(ObservedServer):
         self._state = STARTING if self._options.restart else DOWN
         index = self._add_death(self._death_of(event))
         if self._options.restart:
-            self._nursery.start_soon(self._start_again, index)
+            self.nursery.start_soon(self._start_again, index)
 
     async def _start_again(self, index: int) -> None:
         async with self._lock:
@@ -270,8 +272,8 @@ class StartedServer(ObservedServer):
             pid=event["pid"],
             exit_status=code if code >= 0 else None,
             signal_number=-code if code < 0 else None,
-            report=find_crash_report(lines),
-            last_output=last_lines(lines),
+            report=find_crash_report(lines) or find_crash_report(self.last_log_lines()),
+            last_output=last_lines(lines or self.last_log_lines()),
             core_file=core_file,
         )
 
