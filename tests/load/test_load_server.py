@@ -18,8 +18,9 @@ from smtpbench.measure.saved import load
 from smtpbench.measure.schema import schema_text
 
 
-def sink_command(port: int) -> str:
-    return "exec " + shlex.join([sys.executable, "-m", "smtpbench.cli.main", "sink", "--listen", f"127.0.0.1:{port}"])
+def sink_command(port: int, *options: str) -> str:
+    sink = [sys.executable, "-m", "smtpbench.cli.main", "sink", "--listen", f"127.0.0.1:{port}", *options]
+    return "exec " + shlex.join(sink)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +65,24 @@ def test_threshold_on_a_growth_that_is_not_known_fails(tmp_path: Path) -> None:
         finish(server)
     assert done.code == 99
     assert "server.rss_growth < 1GiB/h has no data" in done.out + done.err
+
+
+@pytest.mark.parametrize(("restart", "restarted_by"), [("always", "smtpbench"), ("never", "")])
+def test_death_of_the_server_is_noted(tmp_path: Path, restart: str, restarted_by: str) -> None:
+    port = free_port()
+    done = run(
+        "relay", f"smtp://127.0.0.1:{port}", tmp_path, "-c", "2", "-r", "20/s", "-d", "3s", "--restart", restart,
+        "--start", sink_command(port, "--duration", "1s"),
+    )  # fmt: skip
+    server = done.result["server"]
+    first = server["deaths"][0]
+    assert (first["how"], first["signal"], first["restarted_by"]) == ("exit status 0", None, restarted_by)
+    assert 0 < first["at_s"] < 4
+    assert bool(server["restarts"]) is bool(restarted_by)
+    note = next(note for note in done.result["notes"] if note.startswith("The server died"))
+    assert note.startswith(f"The server died (exit status 0) after {first['at_s']:.1f} s")
+    assert ("was started again" in note) is bool(restarted_by)
+    assert server["cpu_s"] > 0
 
 
 def test_failed_threshold_on_the_server_ends_the_run(tmp_path: Path) -> None:
