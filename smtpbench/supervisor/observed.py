@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from typing import Final
 
 import trio
 
-from smtpbench.measure.server_usage import UsageSample
+from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.rules.discover import RESTART_TIMEOUT_S, is_greeting
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.runner import session_runner
 from smtpbench.supervisor.death import Death, LogLine
+from smtpbench.supervisor.log_tail import LogTail
+from smtpbench.supervisor.server_options import ServerOptions
+from smtpbench.supervisor.usage import UsageSampler
 from smtpbench.target import Access
 
 #: Time in which a process that has closed its connections ends, seconds.
 EXIT_S: Final = 0.3
 #: Seconds between two attempts to connect to a server that starts or stops: the first, and the longest.
 POLL_S, LONGEST_POLL_S = 0.01, 0.1
+#: Seconds between two looks for the process that others start after a death.
+SEARCH_S: Final = 0.02
 #: Lines that match the pattern for errors and are kept.
 _MAX_LOG_LINES: Final = 10_000
 _LAST_LINES: Final = 20
@@ -32,16 +37,24 @@ class ObservedServer:
         deaths: Deaths so far, in order.
         samples: Resources used, once a second, in order.
         restarts: How often the server was started again.
+        nursery: Runs what follows the logs and takes samples.
     """
 
     can_restart = False
+    #: Who started the server: `smtpbench` or `others`.
+    started_by = "others"
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, options: ServerOptions, access: Access, nursery: trio.Nursery) -> None:
         self.known = False
         self.deaths: list[Death] = []
         self.samples: list[UsageSample] = []
         self.restarts = 0
+        self.nursery = nursery
+        self._options = options
         self._access = access
+        self._searching = False
+        self._sampler: UsageSampler | None = None
+        self._logs: LogTail | None = None
         self._lines: list[LogLine] = []
         self._changed = trio.Event()
 
@@ -51,10 +64,47 @@ class ObservedServer:
             while not (found := self._death_after(at_ns)) and self._may_end():
                 await self._changed.wait()
             return found
+        with trio.move_on_after(EXIT_S):  # it has ended, and how is not known yet
+            while not (found := self._death_after(at_ns)) and self._is_ending():
+                await self._changed.wait()
+            return found
         return None
+
+    @property
+    def measured(self) -> MeasuredServer:
+        """Whose resources they are, and how they are counted."""
+        sampler = self._sampler
+        if sampler is None:
+            return MeasuredServer(self.started_by)
+        return MeasuredServer(self.started_by, sampler.name, sampler.source, sampler.memory, sampler.cores)
+
+    def follow_logs(self) -> None:
+        """Follow the log files. Raises UsageError for one that cannot be read."""
+        if self._options.logs:
+            logs = [self._options.folder / log for log in self._options.logs]
+            self._logs = LogTail(logs, self._options.log_pattern, on_match=self.add_line)
+            self.nursery.start_soon(self._logs.follow)
+
+    def last_log_lines(self) -> list[str]:
+        """Return the last lines of the log files since the last death, what was written just now included."""
+        if self._logs is None:
+            return []
+        self._logs.poll_now(final=True)
+        return self._logs.last_lines(from_ns=self.deaths[-1].at_ns if self.deaths else 0)
+
+    def count_usage(self, sampler: UsageSampler) -> None:
+        """Sample once a second what the processes of the server use."""
+        self._sampler = sampler
+        self.nursery.start_soon(sampler.run, self._add_sample)
+
+    def _add_sample(self, sample: UsageSample) -> None:
+        if self.known:
+            self.samples.append(sample)
 
     def log_lines(self, from_ns: int, to_ns: int) -> list[LogLine]:
         """Return the lines that match the pattern for errors and were read between two moments."""
+        if self._logs is not None:
+            self._logs.poll_now()
         first = bisect_left(self._lines, from_ns, key=lambda line: line.at_ns)
         last = bisect_left(self._lines, to_ns + 1, key=lambda line: line.at_ns)
         return self._lines[first:last]
@@ -62,10 +112,10 @@ class ObservedServer:
     async def wait_until_ready(self) -> bool:
         """Wait until the server greets, as others may start it again. Return False if it does not in time."""
         with trio.move_on_after(RESTART_TIMEOUT_S):
-            while not await self.greets():  # noqa: ASYNC110  (no event tells of another process)
-                await trio.sleep(LONGEST_POLL_S)
+            while self._searching or not await self.greets():  # noqa: ASYNC110  (no event tells of another process)
+                await trio.sleep(SEARCH_S)
             return True
-        return False
+        return await self.greets()
 
     async def restart(self) -> bool:
         """Return False: only who started a server can start it again."""
@@ -73,13 +123,13 @@ class ObservedServer:
 
     def measure(self) -> UsageSample | None:
         """Return a sample of this moment; None if it cannot be read."""
-        return None
+        return self._sampler.measure() if self._sampler is not None and self.known else None
 
     def add_line(self, line: LogLine) -> None:
-        """Add a line that matches the pattern for errors. Lines come in the order of their times."""
+        """Add a line that matches the pattern for errors."""
         if len(self._lines) >= _MAX_LOG_LINES:
             del self._lines[: _MAX_LOG_LINES // 10]
-        self._lines.append(line)
+        insort(self._lines, line, key=lambda one: one.at_ns)
         self._notify()
 
     async def greets(self) -> bool:
@@ -109,6 +159,10 @@ class ObservedServer:
     def _may_end(self) -> bool:
         """Return whether there is a process whose end would be noticed."""
         return self.known
+
+    def _is_ending(self) -> bool:
+        """Return whether a process has ended of which it is not known yet how."""
+        return False
 
     def _notify(self) -> None:
         """Wake up all that wait for a change."""

@@ -10,12 +10,12 @@ from typing import Protocol
 import trio
 
 from smtpbench.errors import CannotRun
-from smtpbench.measure.server_usage import UsageSample
+from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.helper_process import helper_running
-from smtpbench.supervisor.observed import ObservedServer
 from smtpbench.supervisor.server_options import ServerOptions
 from smtpbench.supervisor.started import StartedServer
+from smtpbench.supervisor.watched import WatchedServer
 from smtpbench.target import Access
 
 
@@ -27,12 +27,16 @@ class SupervisedServer(Protocol):
         can_restart: Whether `restart` starts the server again.
         deaths: Deaths so far, in order; those that smtpbench asked for are none.
         samples: Resources used, once a second, in order.
+        measured: Whose resources they are, and how they are counted.
     """
 
     known: bool
     can_restart: bool
     deaths: list[Death]
     samples: list[UsageSample]
+
+    @property
+    def measured(self) -> MeasuredServer: ...
 
     async def death_since(self, at_ns: int) -> Death | None:
         """Return the first death after a moment. Wait for a process that is just ending, at most 0.3 s.
@@ -73,7 +77,8 @@ async def supervised(options: ServerOptions, access: Access, log: Path | None = 
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
-            async with _started(options, access, log, nursery) if options.start else _watched(options, access) as server:
+            running = _started(options, access, log, nursery) if options.start else _watched(options, access, nursery)
+            async with running as server:
                 yield server
         except (Exception, KeyboardInterrupt) as error:
             failure = error
@@ -104,5 +109,7 @@ async def _started(
 
 
 @asynccontextmanager
-async def _watched(options: ServerOptions, access: Access) -> AsyncIterator[SupervisedServer]:
-    yield ObservedServer(access)
+async def _watched(options: ServerOptions, access: Access, nursery: trio.Nursery) -> AsyncIterator[SupervisedServer]:
+    server = WatchedServer(options, access, nursery)
+    await server.start()
+    yield server
