@@ -299,7 +299,7 @@ class StartedServer(ObservedServer):
             self._listener_ended = False
             if not self._is_running(start):  # the main process ended too, or smtpbench asked for it
                 return
-            lines = await self._helper.take_lines() or self.last_log_lines()
+            lines = [*self.take_log_lines(), *await self._helper.take_lines()]
             death = Death(
                 at_ns=at_ns,
                 pid=process.pid,
@@ -328,7 +328,7 @@ class StartedServer(ObservedServer):
         return process if process is not None and process.pid in descendants(self._helper.pid) else None
 
     def _death_of(self, event: Event) -> Death:
-        code, lines = event["code"], event["lines"]
+        code, lines = event["code"], [*self.take_log_lines(), *event["lines"]]
         if event["name"] in _SHELLS and code - 128 in signal.valid_signals():
             code = 128 - code
         core_file = (
@@ -339,8 +339,8 @@ class StartedServer(ObservedServer):
             pid=event["pid"],
             exit_status=code if code >= 0 else None,
             signal_number=-code if code < 0 else None,
-            report=find_crash_report(lines) or find_crash_report(self.last_log_lines()),
-            last_output=last_lines(lines or self.last_log_lines()),
+            report=find_crash_report(lines),
+            last_output=last_lines(lines),
             core_file=core_file,
         )
 
@@ -351,11 +351,11 @@ def as_main_process(command: str) -> str:
     Some shells wait for their only program, and others become it. What is watched should be the program.
     """
     try:
-        words = list(shlex.shlex(command, posix=False, punctuation_chars=True))
+        tokens = list(shlex.shlex(command, posix=False, punctuation_chars=True))
     except ValueError:  # the shell reports it
         return command
-    operators = any(set(word) <= set("();<>|&") for word in words)
-    is_program = bool(words) and shutil.which(command.split()[0]) is not None
+    operators = any(set(word) <= set("();<>|&") for word in tokens)
+    is_program = bool(tokens) and shutil.which(command.split()[0]) is not None
     return f"exec {command}" if is_program and not operators and "\n" not in command.strip() else command
 
 
