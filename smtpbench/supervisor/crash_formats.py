@@ -134,7 +134,7 @@ FORMATS: Final = (
     ),
     CrashFormat(
         "UndefinedBehaviorSanitizer",
-        re.compile(r"\S+:\d+:\d+: runtime error: (?P<what>.+)"),
+        re.compile(r"(?<!\S)\S+:\d+:\d+: runtime error: (?P<what>.+)"),
         anywhere=True,
         frame=_NUMBERED_FRAME,
         effect=Effect.MAY_END,
@@ -227,7 +227,7 @@ FORMATS: Final = (
     CrashFormat(
         "assertion",
         _lines(
-            r"(?:[^:\s]+: )?\S+?:\d+: (?P<function>.*?): (?P<what>Assertion [`'].*' failed)",
+            r"(?<!\S)(?:[^:\s]+: )?\S+?:\d+: (?P<function>.*?): (?P<what>Assertion [`'].*' failed)",
             r"(?P<what2>Assertion failed: .*?),? \((?:[^:()]*: )(?P<function2>[\w:~]+): \d+\)",
             r"(?P<what3>Assertion failed: .*?), function (?P<function3>[\w:~]+), file .*",
             r"ERROR:[^:]+:\d+:(?P<function4>[\w:~]+): (?P<what4>assertion failed.*)",
@@ -279,7 +279,7 @@ FORMATS: Final = (
     ),
     CrashFormat(
         "Ruby exception",
-        re.compile(r"\S+:\d+:in [`'](?P<function>.*?)': (?P<what>.+)"),
+        re.compile(r"(?<!\S)\S+:\d+:in [`'](?P<function>.*?)': (?P<what>.+)"),
         anywhere=True,
         frame=re.compile(r"\s+(?:\d+: )?from \S+:\d+:in [`'](?P<function>.*)'"),
         effect=Effect.MAY_EXIT,

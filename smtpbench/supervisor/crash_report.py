@@ -167,7 +167,7 @@ class _Reader:
         if head is None or not self._confirmed():
             return None
         what, function = _joined(_group(head, "what"), _group(head, "message")), _group(head, "function")
-        quoted = [head.string]
+        quoted = [self._lines[self._number]]
         frames: list[tuple[str, str]] = [(function, "")] if function else []
         has_detail = False
         started = crash_format.stack is None
@@ -213,10 +213,11 @@ class _Reader:
         prefix = _LOG_PREFIX.match(line)
         start = prefix.end() if prefix else 0
         pattern = self._format.head
-        head = pattern.search(line, start) if self._format.anywhere else pattern.match(line, start)
-        if head is not None and head.start():
+        text = line[start:]
+        head = pattern.search(text) if self._format.anywhere else pattern.match(text)
+        if head is not None and start + head.start():
             # numbers of the prefix vary, and an exception group draws a tree
-            shape = re.sub(r"\d+", r"\\d+", re.escape(line[: head.start()])).replace(r"\+", "[+|]")
+            shape = re.sub(r"\d+", r"\\d+", re.escape(line[: start + head.start()])).replace(r"\+", "[+|]")
             self._shape = re.compile(shape)
         return head
 

@@ -20,6 +20,7 @@ import fcntl
 import os
 import select
 import struct
+import time
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -77,10 +78,15 @@ class ProcessEnd:
     Args:
         process: The process. One that has ended already, or whose identifier belongs to another process by now, is an end
             of which nothing is known.
+
+    Attributes:
+        process: The process.
+        ended_ns: When the end was noticed, of `time.monotonic_ns`; None before that.
     """
 
     def __init__(self, process: psutil.Process) -> None:
         self.process = process
+        self.ended_ns: int | None = None
         self._pidfd: int | None = None
         self._start_time = b""
         self._how = NOT_KNOWN
@@ -88,7 +94,8 @@ class ProcessEnd:
             self._pidfd = os.pidfd_open(process.pid)
         with suppress(OSError):
             self._start_time = _stat(process.pid)[_START_TIME]
-        self._ended = not process.is_running()
+        if not process.is_running():
+            self.ended_ns = time.monotonic_ns()
 
     def __enter__(self) -> Self:
         return self
@@ -107,9 +114,9 @@ class ProcessEnd:
     @property
     def ended(self) -> bool:
         """Return whether the process has ended, without waiting."""
-        if not self._ended:
-            self._ended = bool(_readable(self._pidfd)) if self._pidfd is not None else not _alive(self.process)
-        return self._ended
+        if self.ended_ns is None and (_readable(self._pidfd) if self._pidfd is not None else not _alive(self.process)):
+            self.ended_ns = time.monotonic_ns()
+        return self.ended_ns is not None
 
     async def wait(self) -> HowEnded:
         """Wait for the end, and at most 0.3 s longer for the status; return how the process ended."""

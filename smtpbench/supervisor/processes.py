@@ -2,7 +2,8 @@
 
 `listener_of` finds the process behind a loopback target: the inode of the listening socket in `/proc/net`, and then the
 processes that hold it in `/proc/*/fd`. (`psutil.net_connections` names one holder of a socket, not all of them, so these
-two are read here.) `resolve_watch` finds the processes that `--watch` names. What this user may not read is not known.
+two are read here.) Who may not read the latter is told the cgroup of the socket. `resolve_watch` finds the processes that
+`--watch` names. What this user may not read is not known.
 
 smtpbench never watches a process that it is part of itself: what it spends would be counted as the server's.
 """
@@ -25,6 +26,7 @@ import psutil
 from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.supervisor.server_options import Watch, parse_watch
+from smtpbench.supervisor.socket_cgroup import cgroup_of
 from smtpbench.text import visible
 
 _SYSTEMCTL_S: Final = 10
@@ -89,15 +91,21 @@ def listener_of(routes: Iterable[Route]) -> psutil.Process | None:
     nearest common ancestor is returned, or the oldest of them if they have none of their own.
 
     A service manager that holds the socket is not the server, and neither is a program that forwards connections. A process
-    that smtpbench is part of is not returned.
+    that smtpbench is part of is not returned. Where this user may not read who holds the socket, the first process of its
+    cgroup is returned, if that is the cgroup of a service or a container.
 
     Args:
         routes: Routes to the target, in order of preference; the first with a listener counts.
     """
     for route in routes:
         inodes = _listening_sockets(route)
-        if inodes and (holders := _holders(inodes)):
-            return _first_process(holders)
+        if not inodes:
+            continue
+        holders = _holders(inodes)
+        servers = [process for process in holders if _name(process) not in _MANAGERS | _FORWARDERS]
+        if servers:
+            return _first_process(servers)
+        return None if holders else _first_process(_service_of(inodes))
     return None
 
 
@@ -158,15 +166,27 @@ def _lines_of(file: str) -> list[str]:
 
 
 def _holders(inodes: set[str]) -> list[psutil.Process]:
-    """Return the servers that hold a descriptor of a socket, as far as this user may read that."""
+    """Return the processes that hold a descriptor of a socket, as far as this user may read that."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
     holders = []
     for process in psutil.process_iter():
         with suppress(OSError, psutil.NoSuchProcess), os.scandir(f"/proc/{process.pid}/fd") as descriptors:
-            holds = any(_link(descriptor) in wanted for descriptor in descriptors)
-            if holds and process.name() not in _MANAGERS | _FORWARDERS:
+            if any(_link(descriptor) in wanted for descriptor in descriptors):
                 holders.append(process)
     return holders
+
+
+def _service_of(inodes: set[str]) -> list[psutil.Process]:
+    """Return the processes of the service whose sockets these are, if nothing else runs in its cgroup."""
+    folder = cgroup_of(inodes)
+    processes = [] if folder is None else _processes_in(folder)
+    return [] if any(_name(process) in _MANAGERS | _FORWARDERS for process in processes) else processes
+
+
+def _name(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return process.name()
+    return ""
 
 
 def _link(entry: os.DirEntry[str]) -> str:
@@ -259,12 +279,18 @@ def _preference(kind: str, options: Sequence[str]) -> int:
     return next((rank for rank, name in enumerate(_CONTROLLERS, 1) if name in options), len(_CONTROLLERS) + 1)
 
 
-def _cgroup_processes(folder: Path, option: str) -> WatchedProcesses:
+def _processes_in(folder: Path) -> list[psutil.Process]:
+    """Return the processes of a cgroup and of those below it, as far as they can be seen."""
     found = []
     for file in sorted(folder.rglob("cgroup.procs")):
         for line in _lines_of(str(file)):
             with suppress(psutil.NoSuchProcess, ValueError):
                 found.append(psutil.Process(int(line)))
+    return found
+
+
+def _cgroup_processes(folder: Path, option: str) -> WatchedProcesses:
+    found = _processes_in(folder)
     if not found:
         raise CannotRun(f"{option}: the cgroup has no process that can be seen here; start the server first")
     if os.getpid() in {process.pid for process in found}:

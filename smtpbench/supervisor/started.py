@@ -300,7 +300,7 @@ class StartedServer(ObservedServer):
             with ProcessEnd(process) as end:
                 self._listener_end = end
                 how = await end.wait()
-                at_ns = time.monotonic_ns()
+                at_ns = end.ended_ns or time.monotonic_ns()
                 with trio.move_on_after(_CONSEQUENCE_S):
                     while self._is_running(start):
                         await self._changed.wait()
@@ -314,7 +314,7 @@ class StartedServer(ObservedServer):
                 pid=process.pid,
                 exit_status=how.exit_status,
                 signal_number=how.signal_number,
-                report=find_crash_report(lines),
+                report=find_crash_report(lines, how.signal_number),
                 last_output=last_lines(lines),
             )
             index = self._add_death(death)
@@ -346,6 +346,7 @@ class StartedServer(ObservedServer):
             code = how.exit_status if how.exit_status is not None else -(how.signal_number or 0)
         elif event["name"] in _SHELLS and code - 128 in signal.valid_signals():
             code = 128 - code
+        signal_number = -code if code < 0 else None
         core_file = (
             find_core_file(event["pid"], event["name"], self._options.folder, self._started_s) if event["core"] else ""
         )
@@ -353,8 +354,8 @@ class StartedServer(ObservedServer):
             at_ns=event["at_ns"],
             pid=pid if how.known else event["pid"],
             exit_status=code if code >= 0 else None,
-            signal_number=-code if code < 0 else None,
-            report=find_crash_report(lines),
+            signal_number=signal_number,
+            report=find_crash_report(lines, signal_number),
             last_output=last_lines(lines),
             core_file=core_file,
         )

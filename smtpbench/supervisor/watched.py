@@ -82,14 +82,13 @@ class WatchedServer(ObservedServer):
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 how = await self._end.wait()
-                at_ns = time.monotonic_ns()
                 lines = self.take_log_lines()
                 death = Death(
-                    at_ns=at_ns,
+                    at_ns=self._end.ended_ns or time.monotonic_ns(),
                     pid=process.pid,
                     exit_status=how.exit_status,
                     signal_number=how.signal_number,
-                    report=find_crash_report(lines),
+                    report=find_crash_report(lines, how.signal_number),
                     last_output=last_lines(lines),
                 )
                 index = self._add_death(death)

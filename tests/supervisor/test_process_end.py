@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import psutil
@@ -73,8 +74,11 @@ async def test_end_of_a_process_of_others_is_noticed_with_its_status(
     with ProcessEnd(process) as end:
         assert not end.ended
         assert not end.how().known
+        before_ns = time.monotonic_ns()
         go_on(parent)
         found = await end.wait()
+        assert end.ended_ns is not None
+        assert before_ns < end.ended_ns < time.monotonic_ns()
     assert found == how or (found == NOT_KNOWN and not tells_exit_status())
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun, UsageError
+from smtpbench.supervisor import processes
 from smtpbench.supervisor.processes import WatchedProcesses, listener_of, resolve_watch
 from smtpbench.supervisor.server_options import Watch, parse_watch
 
@@ -159,6 +160,27 @@ def test_own_process_is_not_the_server() -> None:
 def test_address_of_another_machine_has_no_process() -> None:
     with python(LISTENS, "0.0.0.0", "0") as (_, port):
         assert listener_of([route("192.0.2.1", port)]) is None
+
+
+def test_for_who_may_not_read_who_holds_the_socket_the_first_process_of_its_service_is_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with python(FORKS) as (process, port):
+        (child,) = psutil.Process(process.pid).children()
+        group = cgroup_of(tmp_path / "mail.service", child.pid, process.pid)
+        monkeypatch.setattr(processes, "_holders", lambda inodes: [])
+        monkeypatch.setattr(processes, "cgroup_of", lambda inodes: group)
+        assert pid_of(listener_of([route("127.0.0.1", port)])) == process.pid
+        monkeypatch.setattr(processes, "_FORWARDERS", frozenset({psutil.Process(process.pid).name()}))
+        assert listener_of([route("127.0.0.1", port)]) is None
+        monkeypatch.setattr(processes, "cgroup_of", lambda inodes: None)
+        assert listener_of([route("127.0.0.1", port)]) is None
+
+
+def test_program_that_forwards_connections_is_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with python(LISTENS, "127.0.0.1", "0") as (process, port):
+        monkeypatch.setattr(processes, "_FORWARDERS", frozenset({psutil.Process(process.pid).name()}))
+        assert listener_of([route("127.0.0.1", port)]) is None
 
 
 @pytest.mark.parametrize("text", ["", "pid", "pid:", "pid:x", "pid:-1", "pid:0", "pid:²", "process:1", "unit:"])

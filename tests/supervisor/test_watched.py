@@ -97,3 +97,30 @@ async def test_log_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder or a device"):
         async with supervised(ServerOptions(logs=(tmp_path,)), access(1)):
             pytest.fail("the log is a folder")
+
+
+async def test_report_of_one_death_is_not_that_of_the_next(tmp_path: Path) -> None:
+    port = servers.free_port()
+    with running(tmp_path, "while :; do {server}; done", port):
+        async with supervised(ServerOptions(logs=(tmp_path / "errors",)), access(port)) as server:
+            report = "==1==ERROR: AddressSanitizer: heap-buffer-overflow in parse_rcpt"
+            await death_of(server, port, f"sys.stderr.write('{report}\\n'); sys.stderr.flush(); os.abort()")
+            assert await server.wait_until_ready()
+            await death_of(server, port, "os.kill(os.getpid(), 9)")
+            assert await server.wait_until_ready()
+            first, second = server.deaths
+    assert first.cause == "AddressSanitizer: heap-buffer-overflow in parse_rcpt"
+    assert second.report is None
+    assert first.at_ns < second.at_ns
+
+
+async def test_exception_that_was_logged_is_no_cause_of_a_signal(tmp_path: Path) -> None:
+    port = servers.free_port()
+    with running(tmp_path, "while :; do {server}; done", port):
+        async with supervised(ServerOptions(logs=(tmp_path / "errors",)), access(port)) as server:
+            code = "import traceback; exec('try: 1 / 0\\nexcept ArithmeticError: traceback.print_exc()')"
+            how = await death_of(server, port, f"{code}; os.kill(os.getpid(), 9)")
+            (death,) = server.deaths
+    assert "ZeroDivisionError: division by zero" in death.last_output
+    if how == "signal 9 (SIGKILL)":  # the kernel tells
+        assert death.report is None
