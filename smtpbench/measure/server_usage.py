@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Final
 
 from smtpbench.measure.files import csv_line
@@ -275,43 +274,6 @@ def _sample_of(row: Mapping[str, float | None], totals: Mapping[str, float], mis
         cpu_system_s=totals["cpu_system"],
         **{**held, **counted, "processes": held["processes"] or 0, "restarts": counted["restarts"] or 0},
     )
-
-
-def part_sections(
-    section: Mapping[str, Any],
-    server_rows: Iterable[Mapping[str, float | None]],
-    edges_s: Sequence[float],
-    messages: Sequence[int],
-) -> list[dict[str, float | None]]:
-    """Return for each part of a run what `server` of a result says of CPU time; empty without a row in its time.
-
-    Args:
-        section: `server` of the whole run.
-        server_rows: Rows of `server.csv`.
-        edges_s: Ends of the parts, seconds after the start of the run, and before them the start of the first.
-        messages: Messages that were accepted in each part.
-    """
-    samples = samples_of(server_rows, edges_s[0])
-    if len(samples) < 2 or not section.get("cpu_s") or not section.get("cores_share"):
-        return [{} for _ in messages]
-    cores = section["cpu_s"] / section["window_s"] / section["cores_share"]
-    used_s = [_cpu_until(samples, edge_s) for edge_s in edges_s]
-    found: list[dict[str, float | None]] = []
-    for (begin_s, end_s), (before_s, after_s), count in zip(pairwise(edges_s), pairwise(used_s), messages, strict=True):
-        cpu_s = after_s - before_s
-        cost_ms = 1000 * cpu_s / count if count else None
-        found.append({"cpu_s": cpu_s, "cores_share": cpu_s / (end_s - begin_s) / cores, "cpu_ms_per_message": cost_ms})
-    return found
-
-
-def _cpu_until(samples: Sequence[UsageSample], at_s: float) -> float:
-    """Return the CPU time up to a moment, in proportion to the time between the two samples around it."""
-    for before, after in pairwise(samples):
-        begin_s, end_s = before.at_ns / NS_PER_S, after.at_ns / NS_PER_S
-        if at_s <= end_s:
-            share = max(0.0, (at_s - begin_s) / (end_s - begin_s)) if end_s > begin_s else 0.0
-            return before.cpu_s + share * (after.cpu_s - before.cpu_s)
-    return samples[-1].cpu_s
 
 
 def rebuilt_section(

@@ -22,7 +22,6 @@ from smtpbench.measure.health import machine
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
-from smtpbench.measure.server_usage import part_sections
 from smtpbench.measure.thresholds import Figures, value_of
 from smtpbench.rules.rule import SEVERITIES, VIOLATED
 from smtpbench.study.compare import (
@@ -323,14 +322,8 @@ def part_values(saved: Saved, metric: Metric, parts: int) -> list[float | None]:
             if begin_s <= second.start_s < end_s:
                 latencies = intervals[part_of(second.start_s)].latencies
                 latencies.setdefault((metric.latency_name, True), Latency.empty()).service.add(second.histogram)
-    elif metric.path[0] in ("replies", "recipients", "errors", "generator"):
+    elif metric.path[0] in ("replies", "recipients", "errors", "generator", "server"):
         return [None] * parts
-    servers: Sequence[Mapping[str, Any] | None] = [None] * parts
-    if metric.path[0] == "server":
-        edges_s = [begin_s + at * length_s for at in range(parts + 1)]
-        accepted = [interval.messages["accepted"] for interval in intervals]
-        servers = part_sections(saved.result.get("server", {}), saved.server_rows(), edges_s, accepted)
     return [
-        value_of(metric, Figures(interval, lasted_s, {}, server=server))
-        for interval, lasted_s, server in zip(intervals, lengths_s, servers, strict=True)
+        value_of(metric, Figures(interval, lasted_s, {})) for interval, lasted_s in zip(intervals, lengths_s, strict=True)
     ]

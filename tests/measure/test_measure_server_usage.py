@@ -17,7 +17,6 @@ from smtpbench.measure.server_usage import (
     MeasuredServer,
     UsageSample,
     UsageWindow,
-    part_sections,
     rebuilt_section,
     samples_of,
     server_line,
@@ -172,14 +171,3 @@ def test_rows_of_a_run_that_was_killed_in_its_warm_up_give_no_figures() -> None:
     rebuilt = rebuilt_section(whole, rows_of([sample(at, at) for at in range(3)]), from_s=10, messages=0)
     assert rebuilt is not None
     assert (rebuilt["cpu_s"], rebuilt["window_s"]) == (None, 0.0)
-
-
-def test_parts_of_a_run_have_what_was_used_in_them() -> None:
-    samples = [sample(at, at * 0.5 if at <= 10 else 5 + (at - 10) * 1.5) for at in range(21)]
-    whole = section_of(*samples)
-    first, second = part_sections(whole, rows_of(samples), [0.5, 10.5, 20.0], [100, 0])
-    assert first == pytest.approx({"cpu_s": 5.5, "cores_share": 0.275, "cpu_ms_per_message": 55.0})
-    assert second["cpu_s"] == pytest.approx(14.25)
-    assert second["cpu_ms_per_message"] is None
-    assert part_sections({}, rows_of(samples), [0.0, 5.0], [1]) == [{}]
-    assert part_sections(whole, [], [0.0, 5.0], [1]) == [{}]
