@@ -41,6 +41,7 @@ from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.result import to_text
 from smtpbench.measure.saved import RUN, Saved
 from smtpbench.report.reading.exit_code import nothing_accepted
+from smtpbench.report.reading.server import deaths_of
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.run_progress import RunProgress
 from smtpbench.report.terminal.screen import screen_of, wants_color
@@ -203,7 +204,7 @@ def command(
             raise typer.Exit(THRESHOLD_FAILED)
         if nothing_accepted(Saved(RUN, outcome.result, request.out)):
             raise typer.Exit(INCOMPLETE)
-        if outcome.findings:
+        if outcome.findings or deaths_of(Saved(RUN, outcome.result, request.out)):
             raise typer.Exit(FINDINGS)
 
 

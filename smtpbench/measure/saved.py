@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from smtpbench.errors import UsageError
-from smtpbench.measure.files import HLOG, TIMELINE, tag
+from smtpbench.measure.files import HLOG, SERVER_TIMELINE, TIMELINE, tag
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.partial import KILLED, PARTIAL, REASONS, RUNNING, is_locked, rebuilt_run
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
@@ -83,15 +83,11 @@ class Saved:
 
     def timeline(self) -> Timeline:
         """Return the rows of `timeline.csv`, one for each second; None for a value that is empty or not a number."""
-        try:
-            with (self.folder / TIMELINE).open(encoding="utf-8", errors="replace", newline="") as lines:
-                reader = csv.DictReader(lines)
-                timeline = Timeline(reader.fieldnames or ())
-                for row in reader:
-                    timeline.append(_parse_timeline_row(row))
-                return timeline
-        except (OSError, csv.Error):
-            return Timeline(())
+        return _read_timeline(self.folder / TIMELINE)
+
+    def server_timeline(self) -> Timeline:
+        """Return the rows of `server.csv`, one for each second, likewise."""
+        return _read_timeline(self.folder / SERVER_TIMELINE)
 
     def seconds(self, metric: str, time: str = "response", *, ok: bool = True) -> Iterator[Second]:
         """Yield the histograms of one metric from `histograms.hlog`, in order.
@@ -153,6 +149,18 @@ def _read_histogram(times: Mapping[str, Any]) -> Histogram:
 def _read_bounds(times: Mapping[str, Any]) -> Histogram:
     """Return the lower bounds among the samples of a latency."""
     return Histogram.decode(times["censored_histogram"]) if times.get("censored") else Histogram()
+
+
+def _read_timeline(path: Path) -> Timeline:
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+            reader = csv.DictReader(lines)
+            timeline = Timeline(reader.fieldnames or ())
+            for row in reader:
+                timeline.append(_parse_timeline_row(row))
+            return timeline
+    except (OSError, csv.Error):
+        return Timeline(())
 
 
 def _parse_timeline_row(row: Mapping[Any, Any]) -> TimelineRow:

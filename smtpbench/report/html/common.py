@@ -145,7 +145,23 @@ def _dialogue(finding: SavedFinding) -> DialogueBlock:
         details=[(name, value) for name, value in details if value],
         lines=lines,
         repeat=short(finding.repeat, _MAX_COMMAND),
+        evidence=_evidence(finding),
+        output=[
+            short(line, _MAX_DIALOGUE_LINE)
+            for line in [
+                *(finding.death.output if finding.death is not None else ()),
+                *(line.quoted for line in finding.log_lines),
+            ][:_MAX_DIALOGUE_LINES]
+        ],
     )
+
+
+def _evidence(finding: SavedFinding) -> list[tuple[str, str]]:
+    """How the server died of a finding, and where lines of its log are from."""
+    death, logs = finding.death, list(dict.fromkeys(line.source for line in finding.log_lines if line.source))
+    pairs = [] if death is None else [("death", death.text), *death.details]
+    pairs += [("lines of the log", ", ".join(logs))] if logs else []
+    return [(name, short(value)) for name, value in pairs]
 
 
 def scenario_texts(several: Sequence[Saved]) -> list[Block]:
