@@ -47,7 +47,7 @@ from smtpbench.report.reading.metrics import (
     metric_order,
     thresholds_of,
 )
-from smtpbench.report.reading.server import SavedDeath, format_cpu_ms, server_of, summary_of_server
+from smtpbench.report.reading.server import deaths_by_cause, format_cpu_ms, server_of, summary_of_server
 from smtpbench.report.reading.verdict import further_notes_of, verdict_of
 from smtpbench.rules.rule import CRASH, HANG, INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
 from smtpbench.text import plural
@@ -297,23 +297,24 @@ def _deaths(saved: Saved) -> Iterator[str]:
     server = server_of(saved)
     if server is None:
         return
-    for death in server.deaths[:MAX_DIALOGUES]:
-        yield "\n".join([f"**Server died**: {code(death.text)}", *_death_details(death)])
-    more = len(server.deaths) - MAX_DIALOGUES
+    groups = deaths_by_cause(server.deaths)
+    for deaths in groups[:MAX_DIALOGUES]:
+        headline = f"**Server died**{deaths.when}: {code(deaths.first.text)}"
+        yield "\n".join([headline, *_death_details(deaths.details, deaths.first.output)])
+    more = len(groups) - MAX_DIALOGUES
     if more > 0:
-        yield f"and {plural(more, 'more death')}."
+        yield f"and {plural(more, 'more cause')} of death."
     if server.log_lines:
         count = len(server.log_lines) + server.log_lines_dropped
         summary = f"<details><summary>{plural(count, 'line')} on errors in the server's log</summary>"
         yield "\n".join([summary, "", *fenced([line.quoted for line in server.log_lines]), "", "</details>"])
 
 
-def _death_details(death: SavedDeath) -> list[str]:
+def _death_details(details: Sequence[tuple[str, str]], output: Sequence[str]) -> list[str]:
     """What is known of a death, as the lines below its headline."""
-    details = [f"- {name}: {code(value)}" for name, value in death.details]
-    lines = ["", *details] if details else []
-    if death.output:
-        lines += ["", "<details><summary>Output of the server</summary>", "", *fenced(death.output), "", "</details>"]
+    lines = ["", *(f"- {name}: {code(value)}" for name, value in details)] if details else []
+    if output:
+        lines += ["", "<details><summary>Output of the server</summary>", "", *fenced(output), "", "</details>"]
     return lines
 
 
@@ -430,7 +431,7 @@ def _finding(finding: SavedFinding, *, with_dialogue: bool) -> list[str]:
     details += [f"- Replay: {code(finding.repeat)}"] if finding.repeat else []
     lines += ["", *details] if details else []
     if finding.death is not None:
-        lines += ["", f"Death: {code(finding.death.text)}", *_death_details(finding.death)]
+        lines += ["", f"Death: {code(finding.death.text)}", *_death_details(finding.death.details, finding.death.output)]
     if finding.log_lines:
         lines += ["", "Log of the server:", "", *fenced([line.quoted for line in finding.log_lines])]
     if finding.dialogue:

@@ -21,8 +21,8 @@ from smtpbench.report.reading.formatting import MISSING, format_count, format_ra
 from smtpbench.report.reading.head import label_of
 from smtpbench.report.reading.lenient import greatest
 from smtpbench.report.reading.server import (
-    SavedDeath,
     ServerUsage,
+    deaths_by_cause,
     format_cpu_ms,
     format_size,
     server_of,
@@ -31,7 +31,7 @@ from smtpbench.report.reading.server import (
 from smtpbench.text import plural
 
 _MIB: Final = 2**20
-_MAX_DEATHS = 30
+_MAX_CAUSES = 30
 _MAX_LINE = 600
 #: Rows of the table for readers without JavaScript.
 _MAX_PARTS = 20
@@ -190,18 +190,16 @@ def _seconds_table(usage: Timeline) -> Block:
 
 
 def _deaths(server: ServerUsage, prefix: str) -> Iterator[Block]:
-    for death in server.deaths[:_MAX_DEATHS]:
-        yield Notice(f"{prefix}server died: {short(death.text)}", _death_lines(death), "bad")
-        if death.output:
+    groups = deaths_by_cause(server.deaths)
+    for deaths in groups[:_MAX_CAUSES]:
+        details = [f"{name}: {short(value)}" for name, value in deaths.details]
+        yield Notice(f"{prefix}{short(deaths.headline)}", details, "bad")
+        if deaths.first.output:
             title = f"{prefix}output of the server before it died"
-            yield Listing(title, "\n".join(short(line, _MAX_LINE) for line in death.output))
-    more = len(server.deaths) - _MAX_DEATHS
+            yield Listing(title, "\n".join(short(line, _MAX_LINE) for line in deaths.first.output))
+    more = len(groups) - _MAX_CAUSES
     if more > 0:
-        yield Notice(f"{prefix}and {plural(more, 'more death')}: see result.json", (), "bad")
-
-
-def _death_lines(death: SavedDeath) -> list[str]:
-    return [f"{name}: {short(value)}" for name, value in death.details]
+        yield Notice(f"{prefix}and {plural(more, 'more cause')} of death: see result.json", (), "bad")
 
 
 def _log(server: ServerUsage, prefix: str) -> Iterator[Block]:
@@ -216,7 +214,6 @@ def _log(server: ServerUsage, prefix: str) -> Iterator[Block]:
         for line in server.log_lines[:MAX_SHOWN]
     ]
     more = len(server.log_lines) - len(table_rows) + server.log_lines_dropped
-    about = f"and {plural(more, 'more line')}" if more else ""
     heads = ["after", "source", "line"]
-    caption = f"{prefix}Lines on errors in the server's log"
-    yield table(heads, table_rows, caption=caption, about=about, numbers=ALL_TEXT, as_cards=True)
+    caption = f"{prefix}Lines on errors in the server's log" + (f", and {plural(more, 'more line')}" if more else "")
+    yield table(heads, table_rows, caption=caption, numbers=ALL_TEXT, as_cards=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Heatmap, Plot, Section
-from smtpbench.report.html.common import short
 from smtpbench.report.html.curves import Chart, Mark, Timeline, mean, over_time, overlaid_time, phases, rates
 from smtpbench.report.html.drawing import chart_svg, heatmap_svg
 from smtpbench.report.html.heatmap import heatmap
@@ -55,11 +54,8 @@ def health_charts(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> Itera
 
 def death_marks(run: Saved) -> tuple[Mark, ...]:
     """Return a mark for each death of the server whose time is known; the first ones have a label."""
-    deaths = [death for death in deaths_of(run)[:_MAX_MARKS] if death.at_s is not None]
-    return tuple(
-        Mark(death.at_s or 0.0, f"server died: {short(death.how, 40)}" if at < _MAX_LABELS else "", tone="bad")
-        for at, death in enumerate(deaths)
-    )
+    times_s = [death.at_s for death in deaths_of(run)[:_MAX_MARKS] if death.at_s is not None]
+    return tuple(Mark(at_s, "server died" if at < _MAX_LABELS else "", tone="bad") for at, at_s in enumerate(times_s))
 
 
 def _single(timeline: Timeline, deaths: tuple[Mark, ...] = ()) -> list[Chart | None]:

@@ -73,6 +73,35 @@ class SavedDeath(NamedTuple):
         return self.report_lines or self.last_output
 
 
+class DeathsOfOneCause(NamedTuple):
+    """Deaths that read alike.
+
+    Attributes:
+        first: The first of them.
+        number: How many there are.
+    """
+
+    first: SavedDeath
+    number: int
+
+    @property
+    def headline(self) -> str:
+        """How often the server died, when first, and how."""
+        return f"server died{self.when}: {self.first.text}"
+
+    @property
+    def when(self) -> str:
+        """` 3 times, first after 2.1 s`; begins with a space, and is empty where there is nothing to say."""
+        at_s = self.first.at_s
+        times = f" {plural(self.number, 'time')}" if self.number > 1 else ""
+        return times if at_s is None else f"{times}{', first' if times else ''} after {format_seconds(at_s)}"
+
+    @property
+    def details(self) -> list[tuple[str, str]]:
+        """What else is known of the first one, without what the headline says."""
+        return [(name, value) for name, value in self.first.details if name != "noticed"]
+
+
 class SavedLogLine(NamedTuple):
     """A line of the server's output or of its log that speaks of an error.
 
@@ -209,6 +238,15 @@ def deaths_of(saved: Saved) -> Sequence[SavedDeath]:
     return server.deaths if server is not None else ()
 
 
+def deaths_by_cause(deaths: Sequence[SavedDeath]) -> list[DeathsOfOneCause]:
+    """Return the deaths that read alike together, in the order of the first ones."""
+    first: dict[str, SavedDeath] = {}
+    for death in deaths:
+        first.setdefault(death.text, death)
+    counts = Counter(death.text for death in deaths)
+    return [DeathsOfOneCause(death, counts[text]) for text, death in first.items()]
+
+
 def read_death(entry: Mapping[str, Any]) -> SavedDeath:
     """Return a death, as a result or a finding holds it."""
     report = mapping(entry, "report")
@@ -286,12 +324,13 @@ def format_size(value: float | None) -> str:
     return MISSING if value is None else f"{'-' if value < 0 else ''}{format_bytes(abs(value))}"
 
 
-def format_growth(value: float | None, interval: tuple[float, float] | None = None) -> str:
-    """Return a growth for an hour with its interval: `+3.10 MiB/h [+2.00 MiB … +4.20 MiB]`."""
-    if value is None:
-        return MISSING
-    shown = f"{_signed_size(value)}/h"
-    return shown if interval is None else f"{shown} [{_signed_size(interval[0])} … {_signed_size(interval[1])}]"
+def format_growth(value: float | None) -> str:
+    """Return a growth for an hour: `+3.10 MiB/h`."""
+    return MISSING if value is None else f"{_signed_size(value)}/h"
+
+
+def _format_interval(interval: tuple[float, float] | None) -> str:
+    return MISSING if interval is None else f"{_signed_size(interval[0])} … {_signed_size(interval[1])}"
 
 
 def _signed_size(value: float) -> str:
@@ -315,7 +354,8 @@ def totals_of_server(server: ServerUsage) -> list[tuple[str, str]]:
         ("CPU time, user + system", f"{user} + {system}"),
         ("share of the machine's cores", format_share(server.cores_share)),
         (f"{memory}, max", format_size(server.rss_max_bytes)),
-        ("growth of the memory", format_growth(server.rss_growth_bytes_per_hour, server.rss_growth_interval)),
+        ("growth of the memory", format_growth(server.rss_growth_bytes_per_hour)),
+        ("interval of the growth", _format_interval(server.rss_growth_interval)),
         ("open descriptors, max", format_count(server.fds_max)),
         ("threads, max", format_count(server.threads_max)),
         ("processes, max", format_count(server.processes_max)),

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
-from smtpbench.measure.notes import BOTTLENECK, NOTHING_ACCEPTED, STOPPED_ANSWERING, TOO_FEW
+from smtpbench.measure.notes import BOTTLENECK, DIED_AGAIN, NOTHING_ACCEPTED, SERVER_DIED, STOPPED_ANSWERING, TOO_FEW
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Saved
 from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_of, server_at_the_knee
 from smtpbench.report.reading.comparison import ComparedMetric, candidates_of, compared_metrics_of, compared_rules_of
@@ -185,6 +185,8 @@ def _is_in_verdict(saved: Saved, note: str) -> bool:
     if saved.kind == COMPARISON:
         limited = [side.name for side in candidates_of(saved) if side.limited_runs]
         return TOO_FEW in note or any(note.startswith(f"{name}: {BOTTLENECK}") for name in limited)
+    if note.startswith((SERVER_DIED, DIED_AGAIN)):
+        return bool(deaths_of(saved))
     if note.startswith(STOPPED_ANSWERING):
         return bool(_silences(saved))
     return note.startswith(NOTHING_ACCEPTED) and nothing_accepted(saved)

@@ -11,7 +11,7 @@ from typing import Final
 
 from smtpbench.measure.saved import Saved
 from smtpbench.report.reading.findings import recorded_findings_of
-from smtpbench.report.reading.server import SavedDeath, ServerUsage, server_of, summary_of_server
+from smtpbench.report.reading.server import DeathsOfOneCause, ServerUsage, deaths_by_cause, server_of, summary_of_server
 from smtpbench.report.terminal.screen import Screen, cut
 from smtpbench.text import plural
 
@@ -38,17 +38,17 @@ def server_lines(saved: Saved, screen: Screen | None = None, room: int = 5) -> l
         return []
     if screen is not None:
         figures = _figures(server, screen.width, min(_FIGURE_LINES, room))
-        events = [line for group in _by_text(server.deaths) for line in _brief(group)] + _log(server, 0)
+        events = [line for group in deaths_by_cause(server.deaths) for line in _brief(group)]
         return [*figures, *(cut(line, screen.width) for line in _first(events, room - len(figures)))]
     phrases = summary_of_server(server)
     lines = [_LABEL + "; ".join(phrases)] if phrases else []
     explained = {finding.death.text for finding in recorded_findings_of(saved) if finding.death is not None}
-    groups = _by_text(server.deaths)
+    groups = deaths_by_cause(server.deaths)
     for group in groups[:_MAX_CAUSES]:
-        lines += _death(group, with_details=group[0].text not in explained)
+        lines += _death(group, with_details=group.first.text not in explained)
     more = len(groups) - _MAX_CAUSES
     lines += [f"  and {plural(more, 'more cause')}; see result.json"] if more > 0 else []
-    return [*lines, *_log(server, _LOG_LINES)]
+    return [*lines, *_log(server)]
 
 
 def _figures(server: ServerUsage, width: int, room: int) -> list[str]:
@@ -69,35 +69,19 @@ def _first(lines: list[str], room: int) -> list[str]:
     return [*lines[: room - 1], f"  and {plural(len(lines) - room + 1, 'more line')}; see result.json"] if room > 0 else []
 
 
-def _by_text(deaths: Sequence[SavedDeath]) -> list[list[SavedDeath]]:
-    """Return the deaths in groups of one cause, in the order of their first ones."""
-    groups: dict[str, list[SavedDeath]] = {}
-    for death in deaths:
-        groups.setdefault(death.text, []).append(death)
-    return list(groups.values())
-
-
-def _brief(deaths: Sequence[SavedDeath]) -> list[str]:
+def _brief(deaths: DeathsOfOneCause) -> list[str]:
     """Return what the verdict, which is on the same screen, does not say of a death."""
-    death, when = deaths[0], _when(deaths)
+    death = deaths.first
     if death.frames:
-        return [f"server died{when}, in {' < '.join(death.frames)}"]
-    return [f"server died{when}, last output: {death.output[-1]}"] if death.output else []
+        return [f"server died{deaths.when}, in {' < '.join(death.frames)}"]
+    return [f"server died{deaths.when}, last output: {death.output[-1]}"] if death.output else []
 
 
-def _when(deaths: Sequence[SavedDeath]) -> str:
-    first = deaths[0].at_s
-    times = f" {plural(len(deaths), 'time')}" if len(deaths) > 1 else ""
-    return times if first is None else f"{times}{', first' if times else ''} after {first:.1f} s"
-
-
-def _death(deaths: Sequence[SavedDeath], *, with_details: bool) -> list[str]:
-    death = deaths[0]
-    lines = [f"server died{_when(deaths)}: {death.text}"]
-    if with_details:
-        lines += [f"  {name}: {value}" for name, value in death.details if name != "noticed"]
-        lines += quoted_output(death.output)
-    return lines
+def _death(deaths: DeathsOfOneCause, *, with_details: bool) -> list[str]:
+    if not with_details:
+        return [deaths.headline]
+    details = [f"  {name}: {value}" for name, value in deaths.details]
+    return [deaths.headline, *details, *quoted_output(deaths.first.output)]
 
 
 def quoted_output(lines: Sequence[str], indent: str = "  ") -> list[str]:
@@ -105,12 +89,12 @@ def quoted_output(lines: Sequence[str], indent: str = "  ") -> list[str]:
     return [f"{indent}| {line}" for line in lines[-_OUTPUT_LINES:]]
 
 
-def _log(server: ServerUsage, most: int) -> list[str]:
+def _log(server: ServerUsage) -> list[str]:
     """Return how many lines of the log speak of errors, and the first ones."""
     count = len(server.log_lines) + server.log_lines_dropped
     if not count:
         return []
-    quoted = [f"  | {line.quoted}" for line in server.log_lines[:most]]
+    quoted = [f"  | {line.quoted}" for line in server.log_lines[:_LOG_LINES]]
     more = count - len(quoted)
-    rest = [f"  and {plural(more, 'more line')}; see result.json"] if more and most else []
+    rest = [f"  and {plural(more, 'more line')}; see result.json"] if more else []
     return [f"server log: {plural(count, 'line')} on errors", *quoted, *rest]
