@@ -62,6 +62,7 @@ def test_step_is_overloaded_if_much_of_the_arrivals_joins_the_backlog_each_secon
 def evaluate(
     found: list[StepSecond], *, busy: float = 0.2, starved: float = 0.0, limited: bool = False, service_ms: float = 30.0,
     value: float | None = 50.0, abort_reason: str = "", failed: float = 0.0, errors: tuple[str, ...] = (),
+    server: dict[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     threshold = "message.p99 < 100ms"
     passed = value is not None and value < 100
@@ -80,6 +81,8 @@ def evaluate(
         "throughput": {"messages_per_s": 99.0},
     }  # fmt: skip
     measurement = StepMeasurement(400.0, LoadPlan(connections=10), (), found, abort_reason)
+    if server is not None:
+        result["server"] = server
     return evaluate_step(measurement, NEAR, result, UnloadedTarget(0.05, 10.0))
 
 
@@ -124,6 +127,14 @@ def test_step_that_passed() -> None:
     assert entry["objectives"][-1] == {
         "text": "the backlog does not grow", "unit": "share", "value": 0.0, "passed": True, "margin": 1.0,
     }  # fmt: skip
+
+
+def test_step_has_what_the_server_used_where_it_is_known() -> None:
+    seconds = seconds_of(4, 5, 4, 5)
+    _, entry = evaluate(seconds, server={"cores_share": 0.97, "cpu_ms_per_message": None, "deaths": []})
+    assert (entry["server_cores_share"], entry["server_cpu_ms_per_message"]) == (0.97, None)
+    _, entry = evaluate(seconds)
+    assert not any(name.startswith("server") for name in entry)
 
 
 def test_growing_backlog_is_conclusive_and_shows_the_service_rate() -> None:

@@ -245,7 +245,9 @@ def _saturated(saved: Saved) -> Iterator[Cause]:
     if load.is_open and (not behind or behind < _BEHIND_SHARE * messages["attempted"]):
         return
     used_s = [value for value in (generator.cpu_user_s, generator.cpu_system_s) if value is not None]
-    text = saturation_text(server, sum(used_s) if used_s else None, machine_of(saved).cores)
+    # a closed model takes all that is left: that server and generator share the cores says nothing
+    beside_s = sum(used_s) if used_s and load.is_open else None
+    text = saturation_text(server, beside_s, machine_of(saved).cores)
     if text:
         rate = throughput_of(saved)
         at = "" if rate is None else f"at {format_rate(rate)} messages/s "
