@@ -19,6 +19,7 @@ STANDARD_LIBRARY_ONLY = {"smtp", "errors", "units", "text", "threshold"}
 OWNERS = {
     "typer": {"cli"}, "rich": {"report"}, "yaml": {"scenario"}, "pydantic": {"scenario"}, "hdrh": {"measure"},
     "hypothesis": {"fuzz"}, "markupsafe": {"report"}, "prometheus_client": {"report"}, "pytest": {"pytest_plugin"},
+    "psutil": {"supervisor"},
 }  # fmt: skip
 
 
