@@ -27,7 +27,6 @@ from smtpbench.units import NS_PER_MS
 
 PHASES = ("warmup", "steady", "drain")
 TIMELINE = "timeline.csv"
-SERVER_TIMELINE = "server.csv"
 HLOG = "histograms.hlog"
 
 TIMELINE_COLUMNS = (

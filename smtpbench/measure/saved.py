@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from smtpbench.errors import UsageError
-from smtpbench.measure.files import HLOG, SERVER_TIMELINE, TIMELINE, tag
+from smtpbench.measure.files import HLOG, TIMELINE, tag
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.partial import KILLED, PARTIAL, REASONS, RUNNING, is_locked, rebuilt_run
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
+from smtpbench.measure.server_usage import SERVER_CSV
 from smtpbench.measure.timeline import Timeline, TimelineRow
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS
@@ -87,7 +88,7 @@ class Saved:
 
     def server_timeline(self) -> Timeline:
         """Return the rows of `server.csv`, one for each second, likewise."""
-        return _read_timeline(self.folder / SERVER_TIMELINE)
+        return _read_timeline(self.folder / SERVER_CSV)
 
     def seconds(self, metric: str, time: str = "response", *, ok: bool = True) -> Iterator[Second]:
         """Yield the histograms of one metric from `histograms.hlog`, in order.

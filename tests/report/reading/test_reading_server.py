@@ -10,6 +10,7 @@ import saved_results
 from figures import busy_recorder, result_of
 
 from smtpbench.measure.health import Health
+from smtpbench.measure.notes import DIED_AGAIN, SERVER_DIED
 from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
 from smtpbench.report.reading.capacity import capacity_steps_of, has_server_figures, server_at_the_knee
 from smtpbench.report.reading.exit_code import FINDINGS, exit_code
@@ -27,7 +28,7 @@ from smtpbench.report.reading.server import (
     summary_of_server,
     totals_of_server,
 )
-from smtpbench.report.reading.verdict import BAD, GOOD, WARNING, Cause, verdict_of
+from smtpbench.report.reading.verdict import BAD, GOOD, WARNING, Cause, further_notes_of, verdict_of
 
 SIGSEGV = {"how": "signal 11 (SIGSEGV)", "signal": 11, "report": None, "last_output": ["bye"], "core_file": ""}
 
@@ -115,6 +116,12 @@ def test_server_that_died_is_the_first_verdict_on_a_run() -> None:
     assert exit_code([done]) == FINDINGS
     assert exit_code([run_of(saved_results.server())]) == exit_code([run_of()]) == 0
     assert not causes_of(run_of(saved_results.server()), "SERVER DIED")
+
+
+def test_notes_on_deaths_are_in_the_verdict() -> None:
+    notes = [f"{SERVER_DIED}exit status 1) after 2.0 s.", f"{DIED_AGAIN}3 more times.", "1 line of the server's log …"]
+    assert further_notes_of(run_of(saved_results.server(deaths=[SIGSEGV]), notes=notes)) == notes[2:]
+    assert further_notes_of(run_of(notes=notes)) == notes
 
 
 def test_death_in_a_campaign_fails_it_by_its_finding() -> None:
