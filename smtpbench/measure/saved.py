@@ -87,7 +87,7 @@ class Saved:
         return _read_timeline(self.folder / TIMELINE)
 
     def server_timeline(self) -> Timeline:
-        """Return the rows of `server.csv`, one for each second, likewise."""
+        """Return the rows of `server.csv`, likewise."""
         return _read_timeline(self.folder / SERVER_CSV)
 
     def seconds(self, metric: str, time: str = "response", *, ok: bool = True) -> Iterator[Second]:
@@ -164,6 +164,11 @@ def _read_timeline(path: Path) -> Timeline:
         return Timeline(())
 
 
+def _numbers_only(timeline: Timeline) -> Iterator[dict[str, float | None]]:
+    for row in timeline:
+        yield {name: value if isinstance(value, float) else None for name, value in row.items()}
+
+
 def _parse_timeline_row(row: Mapping[Any, Any]) -> TimelineRow:
     named = {name: value for name, value in row.items() if name is not None}
     return {name: value if name == "phase" else _parse_number(value) for name, value in named.items()}
@@ -200,7 +205,9 @@ def _completed(saved: Saved) -> Saved:
     result = saved.result
     if saved.kind == RUN:
         with suppress(KeyError, TypeError, ValueError, AttributeError):
-            result = rebuilt_run(result, saved.timeline(), _all_histograms(saved.folder))
+            result = rebuilt_run(
+                result, saved.timeline(), _all_histograms(saved.folder), _numbers_only(saved.server_timeline())
+            )
     status = RUNNING if is_locked(saved.folder) else KILLED
     outcome = {"status": status, "reason": REASONS[status]} if isinstance(result.get("outcome"), dict) else status
     return Saved(saved.kind, {**result, "outcome": outcome}, saved.path)
