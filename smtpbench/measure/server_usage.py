@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from smtpbench.measure.files import csv_line
 from smtpbench.measure.trend import Trend, linear_trend
+from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
 
 
@@ -199,7 +200,7 @@ def usage_section(
         return None
     return {
         "started_by": server.started_by,
-        "name": server.name,
+        "name": visible(server.name),
         "source": server.source,
         "memory": server.memory,
         **window.figures(messages, cores or os.cpu_count() or 1, growth=growth),
