@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +42,7 @@ from smtpbench.measure.saved import RUN, Saved
 from smtpbench.report.reading.exit_code import nothing_accepted
 from smtpbench.report.reading.server import deaths_of
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.report.terminal.run_progress import RunProgress
+from smtpbench.report.terminal.run_progress import RunProgress, Watcher
 from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.report.terminal.tables import final_table
 from smtpbench.supervisor.supervised import SupervisedServer
@@ -193,11 +192,16 @@ def command(
 
             async def work(supervised: SupervisedServer) -> RunResult:
                 watched = replace(request, server=supervised)
+
+                async def run_watched(watcher: Watcher) -> RunResult:
+                    watcher.watch(supervised)
+                    return await run(watched, watcher)
+
                 if metrics is None:
-                    return await run(watched, observer)
+                    return await run_watched(observer)
                 from smtpbench.report.formats.prometheus import about, serving  # needs a package that only this option needs
 
-                return await serving(metrics, hold_ns, about(watched), observer, partial(run, watched))
+                return await serving(metrics, hold_ns, about(watched), observer, run_watched)
 
             reached = Access(parsed, access.trust, request.password, authorized=access.authorized)
             outcome = run_supervised(server_options, reached, folder / SERVER_LOG, work)

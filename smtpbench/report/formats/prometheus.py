@@ -21,7 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import accumulate
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -31,7 +31,7 @@ from smtpbench.load.run import RunRequest
 from smtpbench.measure.files import PHASES, Tick
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
 from smtpbench.report.formats.buckets import EDGES_TEXT, Buckets
-from smtpbench.report.terminal.run_progress import WatchedServer
+from smtpbench.report.terminal.run_progress import LiveServer, Watcher
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
@@ -58,15 +58,6 @@ _REQUEST_BYTES = 8192
 #: Limit for a scraper to send its request and to read the answer.
 _TIMEOUT_S = 10.0
 _BACKLOG = 16
-
-
-class Watcher(Protocol):
-    """What else watches the run: the progress display."""
-
-    def preparing(self, done: int, total: int) -> None: ...
-    def tick(self, tick: Tick, totals: Interval) -> None: ...
-    def notify(self, text: str) -> None: ...
-    def watch(self, server: WatchedServer) -> None: ...
 
 
 def about(request: RunRequest) -> dict[str, str]:
@@ -113,10 +104,10 @@ class Metrics:
         self._lock = trio.Lock()
         self._yielder = _Yielder()
         self._scraped = trio.Event()
-        self._server: WatchedServer | None = None
+        self._server: LiveServer | None = None
         self.over = False
 
-    def watch(self, server: WatchedServer) -> None:
+    def watch(self, server: LiveServer) -> None:
         """Serve what the server uses, from now on."""
         self._server = server
 
@@ -294,7 +285,7 @@ class _WatcherAndMetrics:
         self._metrics.tick(tick)
         self._watcher.tick(tick, totals)
 
-    def watch(self, server: WatchedServer) -> None:
+    def watch(self, server: LiveServer) -> None:
         self._metrics.watch(server)
         self._watcher.watch(server)
 

@@ -27,6 +27,7 @@ MIN_MS: Final = 0.001
 _SHORT_TICK_S = 0.25
 PERCENT: Final = "percent"
 MIB: Final = "MiB"
+KIB: Final = "KiB"
 NINES, TIME, RATE, LINEAR, LOG = "nines", "time", "rate", "linear", "log"
 _QUANTILES = ((0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"), (0.99999, "99.999"),
               (0.999999, "99.9999"), (0.9999999, "99.99999"))  # fmt: skip
@@ -42,7 +43,7 @@ class Axis:
 
     Attributes:
         kind: NINES, TIME, RATE, LINEAR or LOG.
-        unit: `ms`, `s`, `per_s`, `count`, `percent`, `MiB` or empty.
+        unit: `ms`, `s`, `per_s`, `count`, `percent`, `MiB`, `KiB` or empty.
         low: Value at its start.
         high: Value at its end.
         ticks: (value, text).
@@ -142,7 +143,7 @@ def format_tick(unit: str, value: float) -> str:
         return "0" if value <= 0 else _round_duration(value)
     if unit == "s":
         return f"{value:g} s" if value < 120 or value % 60 else f"{value / 60:g} min"
-    if unit in (PERCENT, MIB):
+    if unit in (PERCENT, MIB, KIB):
         return f"{value:g} {'%' if unit == PERCENT else unit}"
     return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:g}"
 

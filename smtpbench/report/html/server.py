@@ -14,7 +14,7 @@ from smtpbench.measure.saved import Saved
 from smtpbench.measure.timeline import Timeline as SavedTimeline
 from smtpbench.report.html.blocks import Block, Card, Listing, Notice, Plot, Section
 from smtpbench.report.html.common import ALL_TEXT, MAX_SHOWN, short, table
-from smtpbench.report.html.curves import MIB, Chart, Timeline, mean, overlaid_time, phases
+from smtpbench.report.html.curves import KIB, MIB, Chart, Timeline, mean, overlaid_time, phases
 from smtpbench.report.html.drawing import chart_svg
 from smtpbench.report.html.timeline import death_marks
 from smtpbench.report.reading.formatting import MISSING, format_count, format_rate, format_seconds
@@ -132,16 +132,33 @@ def _charts(
         bands = phases(timelines[0]) if timelines else ()
         for run, usage in zip(known, usages, strict=True):
             for title, unit, columns, join in _CHARTS:
+                shown, (scaled,) = _scaled(unit, [usage], [column for column, *_ in columns])
                 yield overlaid_time(
-                    title, unit, [(usage, columns)], join=join, bands=bands, marks=death_marks(run), least_end_s=end_s
+                    title, shown, [(scaled, columns)], join=join, bands=bands, marks=death_marks(run), least_end_s=end_s
                 )
         return
     at_of = {id(run): at for at, run in enumerate(runs)}
     for title, unit, column, join in _OVERLAID:
+        shown, scaled_usages = _scaled(unit, usages, [column])
         columns_of = [
-            (usage, [(column, label_of(run), at_of[id(run)], "line")]) for run, usage in zip(known, usages, strict=True)
+            (usage, [(column, label_of(run), at_of[id(run)], "line")])
+            for run, usage in zip(known, scaled_usages, strict=True)
         ]
-        yield overlaid_time(title, unit, columns_of, join=join, least_end_s=end_s)
+        yield overlaid_time(title, shown, columns_of, join=join, least_end_s=end_s)
+
+
+def _scaled(unit: str, usages: Sequence[Timeline], columns: Sequence[str]) -> tuple[str, Sequence[Timeline]]:
+    """Return sizes in KiB where all of them are below a MiB, with the unit; anything else as it is."""
+    most = greatest([second.get(column) for usage in usages for second in usage for column in columns])
+    if unit != MIB or not 0 < most < 1:
+        return unit, usages
+    return KIB, [
+        [
+            {**second, **{column: 1024 * second[column] for column in columns if second.get(column) is not None}}
+            for second in usage
+        ]
+        for usage in usages
+    ]
 
 
 def _totals(runs: Sequence[Saved], known: Sequence[tuple[Saved, ServerUsage]]) -> Block:

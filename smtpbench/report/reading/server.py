@@ -373,7 +373,9 @@ def totals_of_server(server: ServerUsage) -> list[tuple[str, str]]:
 
 def summary_of_server(server: ServerUsage) -> list[str]:
     """Return the figures of the server as a few phrases, the most important first; unknown figures are left out."""
-    growth = server.rss_growth_bytes_per_hour
+    growth, interval = server.rss_growth_bytes_per_hour, server.rss_growth_interval
+    if interval is not None and interval[0] <= 0 <= interval[1]:
+        growth = None  # it may be none
     memory = "" if server.rss_max_bytes is None else f"memory at most {format_size(server.rss_max_bytes)}"
     if memory and growth is not None:
         memory += f" ({format_growth(growth)})"

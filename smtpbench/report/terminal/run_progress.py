@@ -21,7 +21,7 @@ _HISTORY = 60
 _PREPARING_INTERVAL_S = 0.2
 
 
-class WatchedServer(Protocol):
+class LiveServer(Protocol):
     """The server under test, as far as progress shows it."""
 
     @property
@@ -31,6 +31,15 @@ class WatchedServer(Protocol):
     @property
     def deaths(self) -> Sized:
         """Its deaths so far."""
+
+
+class Watcher(Protocol):
+    """What watches a run: the progress display, and what serves its figures."""
+
+    def preparing(self, done: int, total: int) -> None: ...
+    def tick(self, tick: Tick, totals: Interval) -> None: ...
+    def notify(self, text: str) -> None: ...
+    def watch(self, server: LiveServer) -> None: ...
 
 
 class RunProgress:
@@ -46,12 +55,12 @@ class RunProgress:
         self._display = display
         self._length_s = length_s
         self._messages = messages
-        self._server: WatchedServer | None = None
+        self._server: LiveServer | None = None
         self._preparing_since_s = self._shown_s = 0.0
         self._rates: deque[float] = deque(maxlen=_HISTORY)
         self._p99_ms: deque[float] = deque(maxlen=_HISTORY)
 
-    def watch(self, server: WatchedServer) -> None:
+    def watch(self, server: LiveServer) -> None:
         """Show what the server uses, from now on."""
         self._server = server
 
@@ -116,7 +125,7 @@ def status_line(tick: Tick, totals: Interval) -> str:
     return "  ".join(parts)
 
 
-def server_text(server: WatchedServer | None) -> str:
+def server_text(server: LiveServer | None) -> str:
     """Return what the server used between its last two samples, as one line; empty where nothing is known."""
     if server is None:
         return ""

@@ -28,8 +28,8 @@ from smtpbench.measure.histogram import Histogram, index_of
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.measure.server_usage import UsageSample
 from smtpbench.report.formats.buckets import EDGES_MS, Buckets
-from smtpbench.report.formats.prometheus import PATH, Metrics, Watcher, respond, serving
-from smtpbench.report.terminal.run_progress import WatchedServer
+from smtpbench.report.formats.prometheus import PATH, Metrics, respond, serving
+from smtpbench.report.terminal.run_progress import LiveServer, Watcher
 
 OPEN = "application/openmetrics-text;version=1.0.0"
 
@@ -204,7 +204,7 @@ class RecordingWatcher:
         self.ticks = 0
 
     def preparing(self, done: int, total: int) -> None: ...
-    def watch(self, server: WatchedServer) -> None: ...
+    def watch(self, server: LiveServer) -> None: ...
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         self.ticks += 1

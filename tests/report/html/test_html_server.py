@@ -77,6 +77,15 @@ def test_second_of_another_length_has_its_rate(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_small_sizes_are_in_kib(tmp_path: Path) -> None:
+    folder = saved_results.run_folder(tmp_path / "a", seconds=5, samples=5, server=saved_results.server()).parent
+    (folder / "server.csv").write_text("end_s,memory_bytes,write_bytes\n1,2097152,1024\n2,2097152,2048\n")
+    charts = {plot.chart.title: plot.chart for plot in blocks_of(Plot, section_of(run_sections([load(folder)]), "Server"))}
+    memory, disk = charts["Memory of the server"], charts["Disk of the server, per second"]
+    assert (memory.y.unit, memory.series[0].points[0]) == ("MiB", 2.0)
+    assert (disk.y.unit, disk.series[0].points[:2], disk.y.ticks[-1][1]) == ("KiB", (1.0, 2.0), "2 KiB")
+
+
 def test_deaths_come_first_with_their_output(run: Saved) -> None:
     section = section_of(run_sections([run]), "Server")
     (notice,) = blocks_of(Notice, section)

@@ -60,6 +60,9 @@ def test_figures_that_are_not_known_are_none_and_are_left_out() -> None:
         "1.42 ms of CPU a message", "36 % of the machine's cores", "memory at most 84.0 MiB", "12 threads, 9 processes",
         "disk 12.0 KiB read, 46.0 MiB written",
     ]  # fmt: skip
+    noise = server_of(run_of(saved_results.server(rss_growth_interval_bytes_per_hour=[-1.0, 5e9])))
+    assert noise is not None
+    assert summary_of_server(noise)[2] == "memory at most 84.0 MiB"  # no growth is shown by such an interval
     nothing = server_of(run_of({}))
     assert nothing is not None
     assert summary_of_server(nothing) == []
