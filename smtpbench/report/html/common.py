@@ -158,9 +158,10 @@ def _dialogue(finding: SavedFinding) -> DialogueBlock:
 
 def _evidence(finding: SavedFinding) -> list[tuple[str, str]]:
     """How the server died of a finding, and where lines of its log are from."""
-    death, logs = finding.death, list(dict.fromkeys(line.source for line in finding.log_lines if line.source))
+    death, sources = finding.death, list(dict.fromkeys(line.source for line in finding.log_lines if line.source))
     pairs = [] if death is None else [("death", death.text), *death.details]
-    pairs += [("lines of the log", ", ".join(logs))] if logs else []
+    if finding.log_lines:
+        pairs.append(("log", ", ".join(sources) or plural(len(finding.log_lines), "line")))
     return [(name, short(value)) for name, value in pairs]
 
 

@@ -107,7 +107,7 @@ class SavedLogLine(NamedTuple):
 
     Attributes:
         at_s: When it was read, seconds after the start; None where it is unknown.
-        source: `output`, or the path of the log file.
+        source: `output`, or the path of the log file; empty where it is unknown.
         text: The line.
     """
 
@@ -263,10 +263,13 @@ def read_death(entry: Mapping[str, Any]) -> SavedDeath:
 
 
 def read_log_lines(value: object) -> list[SavedLogLine]:
-    """Return lines of the server's log, as a result or a finding holds them."""
+    """Return lines of the server's log: a result holds them with time and source, a finding as text."""
     return [
         SavedLogLine(duration_s(entry.get("at_s")), text(entry.get("source")), text(entry.get("text")))
-        for entry in records(value, _MAX_LINES)
+        if isinstance(entry, Mapping)
+        else SavedLogLine(None, "", text(entry))
+        for entry in entries(value, _MAX_LINES)
+        if isinstance(entry, Mapping | str)
     ]
 
 

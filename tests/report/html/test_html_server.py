@@ -134,7 +134,7 @@ def test_page_of_rules_has_the_server_and_the_evidence_of_findings(kind: str) ->
     sections = rules_sections([saved_results.rules_result(kind, findings=[entry], server=server)])
     (dialogue,) = blocks_of(DialogueBlock, section_of(sections, "Findings"))
     assert dialogue.evidence[0] == ("death", DEATH)
-    assert dialogue.evidence[-1] == ("lines of the log", "/var/log/mail.err")
+    assert dialogue.evidence[-1] == ("log", "/var/log/mail.err")
     assert dialogue.output[-1] == "/var/log/mail.err: fatal: queue file write error"
     assert blocks_of(Table, section_of(sections, "Server"))
     assert "Server" not in [section.title for section in rules_sections([saved_results.rules_result(kind)])]

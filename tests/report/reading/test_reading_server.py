@@ -23,6 +23,7 @@ from smtpbench.report.reading.server import (
     format_growth,
     format_size,
     read_death,
+    read_log_lines,
     saturation_text,
     server_of,
     summary_of_server,
@@ -153,6 +154,11 @@ def test_finding_has_the_death_and_the_lines_of_the_log() -> None:
         "output:     #1 handle_line",
         "log: /var/log/mail.err: fatal: queue file write error",
     ]
+
+
+def test_lines_of_the_log_may_be_text_alone() -> None:
+    lines = read_log_lines(["fatal: \x1b[2J", {"source": "mail.err", "text": "panic"}, 7, None])
+    assert [line.quoted for line in lines] == ["fatal: \\x1b[2J", "mail.err: panic"]
 
 
 @pytest.mark.parametrize(
