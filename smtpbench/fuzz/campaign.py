@@ -17,7 +17,8 @@ A target that dies cuts off all its sessions. What the rules say of their ends w
 (`fuzz.losses`). After the last case, the cases that were cut off at the same moment run again, to find the one that kills
 the target (`fuzz.crash_search`). One crash is one finding, and nothing else is reported of the sessions that it cut off. If
 the target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first
-(`fuzz.crashes`).
+(`fuzz.crashes`). Where the server's processes are known, its deaths are facts with a moment (`fuzz.outages`), and the
+cases of that moment run again alone, each on a fresh server (`fuzz.outage_search`).
 
 Then the other suspects are repeated, one after the other, and those that showed each time are shrunk (`fuzz.confirmation`).
 Those whose session took the least time come first, so that many are confirmed before the time is up (`fuzz.time_limit`).
@@ -44,6 +45,8 @@ from smtpbench.fuzz.crashes import MAX_CANDIDATES, CrashFindings
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
 from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
+from smtpbench.fuzz.outage_search import OutageSearch
+from smtpbench.fuzz.outages import Outages
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect, SuspectKey
 from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, TargetHealth
@@ -57,6 +60,7 @@ from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import NO_GREETING, Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
 #: A reply is slow if it takes this many times the longest wait of the baseline, and at least `_MIN_SLOW_NS`.
@@ -140,6 +144,7 @@ class Campaign:
         peer: Runs every case with a second target as well, to find where the two differ.
         limiter: Decides when cases may begin; None for as soon as a connection is free.
         time_limit: When the campaign ends; None to start its time with `run`.
+        server: The server under test; None if nothing is known of its processes.
 
     Attributes:
         stats: Progress and suspects so far.
@@ -156,6 +161,7 @@ class Campaign:
         peer: SessionRunner | None = None,
         limiter: CaseLimiter | None = None,
         time_limit: TimeLimit | None = None,
+        server: SupervisedServer | None = None,
     ) -> None:
         self._runner = runner
         self._peer = peer
@@ -165,8 +171,12 @@ class Campaign:
         self._addresses = Addresses.of(script.steps, plan.aliases, plan.unknown)
         self._oracle = Oracle(target_info, strict=plan.strict)
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
-        self._losses = Losses(script)
-        self._health = TargetHealth(baseline, self._with_end(script.steps), self._losses.refuse, self._is_serving)
+        known = server if server is not None and server.known else None
+        self._outages = None if known is None else Outages(known, script)
+        self._losses = Losses(script, None if self._outages is None else self._outages.explain)
+        self._health = TargetHealth(
+            baseline, self._with_end(script.steps), self._losses.refuse, self._is_serving, server, self._outages
+        )
         self._slow_ns = _MIN_SLOW_NS
         self._latest: deque[CutOffCase] = deque(maxlen=max(MAX_CANDIDATES, plan.connections))
         #: number of a case → its runner and session; None while that session begins
@@ -180,6 +190,11 @@ class Campaign:
         self.stats = CampaignStats(plan.cases, None if plan.duration_ns is None else plan.duration_s)
         search = CrashSearch(baseline, self._health, script)
         self._crashes = CrashFindings(self.stats, script, search, self._health, self._losses, self._latest, plan.shrink_s)
+        self._outage_search = None
+        if known is not None and self._outages is not None:
+            self._outage_search = OutageSearch(
+                self.stats, baseline, known, self._health, self._outages, script, plan.shrink_s
+            )
         self.stop = trio.Event()
 
     async def run(self, report_progress: Callable[[CampaignStats], None] = lambda stats: None) -> CampaignStats:
@@ -202,7 +217,10 @@ class Campaign:
             await self._end_cases(limit)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
-        await self._crashes.find(self._slow_ns, limit)
+        if self._outage_search is not None:
+            await self._outage_search.find(self._slow_ns, limit)
+        recorded = self._outages is not None and bool(self._outages.settled)
+        await self._crashes.find(self._slow_ns, limit, recorded=recorded)
         await self._confirm_suspects(limit, report_progress)
         return self.stats
 
@@ -270,7 +288,10 @@ class Campaign:
             self._estimated = len(suspects)
             sessions_s = sum(map(_session_ns, suspects.values())) / NS_PER_S
             self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_s
-        return limit.cases_end_s(self._estimate_s + self._crashes.search_s)
+        search_s = self._crashes.search_s
+        if self._outage_search is not None:
+            search_s = max(search_s, self._outage_search.search_s)
+        return limit.cases_end_s(self._estimate_s + search_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""
@@ -328,6 +349,8 @@ class Campaign:
         end_violations = [violation for violation in violations if violation.rule in END_RULES]
         ended = CutOffCase(case.number, session_result, end_violations)
         self._latest.append(ended._replace(violations=()))
+        if self._outages is not None:
+            self._outages.add(ended._replace(violations=()))
         if is_cut_off(dialogue):  # what is wrong with its end depends on whether the target died
             violations = [violation for violation in violations if violation.rule not in END_RULES]
             self._losses.add(ended)
@@ -391,6 +414,8 @@ class Campaign:
             report_progress(self.stats)
             await self._health.check()
             self._crashes.settle(time.monotonic_ns())
+            if self._outage_search is not None:
+                self._outage_search.settle(time.monotonic_ns())
 
     # -- confirmation ----------------------------------------------------------------------------------------------
 

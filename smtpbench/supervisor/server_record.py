@@ -165,6 +165,21 @@ class ServerRecord:
         return (at_ns - self.start_ns) / NS_PER_S
 
 
+def server_data(record: ServerRecord | None, *, ended: bool) -> dict[str, Any]:
+    """Return the part of a result with the key `server`; empty if nothing is known of the server.
+
+    Args:
+        record: The record; None without a server.
+        ended: Whether the command is over, so that the window ends now.
+    """
+    if record is None:
+        return {}
+    if ended:
+        record.end()
+    section = record.section(growth=ended)
+    return {} if section is None else {"server": section}
+
+
 def _death_note(death: Death, at_s: float) -> str:
     again = {"smtpbench": " and was started again", "others": " and was started again by others"}
     return f"{SERVER_DIED}{death.text}) after {at_s:.1f} s{again.get(death.restarted_by, '')}."
