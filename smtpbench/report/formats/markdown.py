@@ -47,7 +47,7 @@ from smtpbench.report.reading.metrics import (
     metric_order,
     thresholds_of,
 )
-from smtpbench.report.reading.server import deaths_by_cause, format_cpu_ms, server_of, summary_of_server
+from smtpbench.report.reading.server import deaths_by_cause, log_lines_by_text, server_of, summary_of_server
 from smtpbench.report.reading.verdict import further_notes_of, verdict_of
 from smtpbench.rules.rule import CRASH, HANG, INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
 from smtpbench.text import plural
@@ -306,8 +306,10 @@ def _deaths(saved: Saved) -> Iterator[str]:
         yield f"and {plural(more, 'more cause')} of death."
     if server.log_lines:
         count = len(server.log_lines) + server.log_lines_dropped
+        by_text = log_lines_by_text(server.log_lines)
+        lines = [line.quoted + (f"  ({number:,} ×)" if number > 1 else "") for line, number in by_text]
         summary = f"<details><summary>{plural(count, 'line')} on errors in the server's log</summary>"
-        yield "\n".join([summary, "", *fenced([line.quoted for line in server.log_lines]), "", "</details>"])
+        yield "\n".join([summary, "", *fenced(lines), "", "</details>"])
 
 
 def _death_details(details: Sequence[tuple[str, str]], output: Sequence[str]) -> list[str]:
@@ -390,7 +392,7 @@ def _capacity(saved: Saved) -> Iterator[str]:
     for step in sorted(steps, key=lambda step: step.rate_per_s or 0):
         failed = [objective.sentence for objective in step.objectives if not objective.passed]
         outcome = "passed" if step.held else "inconclusive" if step.limited_by in OWN_LIMITS else "**FAILED**"
-        used = (format_share(step.server_cores_share, 0), format_cpu_ms(step.server_cpu_ms_per_message))
+        used = (format_share(step.server_cores_share, 0), format_ms(step.server_cpu_ms_per_message))
         table_rows.append((
             _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), outcome,
             format_ms(step.p50_ms), format_ms(step.p99_ms), format_ms(step.max_ms), *(used if with_server else ()),

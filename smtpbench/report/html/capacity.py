@@ -32,7 +32,6 @@ from smtpbench.report.reading.capacity import (
 )
 from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_rate, format_seconds, format_share
 from smtpbench.report.reading.head import generator_of, head_of
-from smtpbench.report.reading.server import format_cpu_ms
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import format_bytes
 
@@ -165,7 +164,7 @@ def _steps(steps: Sequence[CapacityStep]) -> Block:
             Cell(_per_second(step.rate_per_s)), Cell(short(step.purpose, 20)),
             _outcome(step),
             format_rate(step.throughput_per_s), *map(format_ms, (step.p50_ms, step.p99_ms, step.max_ms)),
-            *((format_share(step.server_cores_share, 0), format_cpu_ms(step.server_cpu_ms_per_message))
+            *((format_share(step.server_cores_share, 0), format_ms(step.server_cpu_ms_per_message))
               if with_server else ()),
             *(f"{count:,}" for count in step.counts.values()), format_seconds(step.measured_s), Cell(reason),
         ])  # fmt: skip

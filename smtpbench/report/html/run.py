@@ -45,7 +45,7 @@ from smtpbench.report.reading.metrics import (
     thresholds_of,
     throughput_of,
 )
-from smtpbench.report.reading.server import format_cpu_ms, server_of
+from smtpbench.report.reading.server import server_of
 from smtpbench.report.reading.verdict import further_notes_of
 from smtpbench.units import format_bytes
 
@@ -188,7 +188,7 @@ def _server_rows(runs: Sequence[Saved]) -> list[Sequence[Cell | str]]:
     if all(server is None for server in servers):
         return []
     times = (None if server is None else server.cpu_ms_per_message for server in servers)
-    return [["CPU of the server, for a message", *map(format_cpu_ms, times)]]
+    return [["CPU of the server, for a message", *map(format_ms, times)]]
 
 
 def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:

@@ -17,14 +17,14 @@ from smtpbench.report.html.common import ALL_TEXT, MAX_SHOWN, short, table
 from smtpbench.report.html.curves import KIB, MIB, Chart, Timeline, mean, overlaid_time, phases
 from smtpbench.report.html.drawing import chart_svg
 from smtpbench.report.html.timeline import death_marks
-from smtpbench.report.reading.formatting import MISSING, format_count, format_rate, format_seconds
+from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_rate, format_seconds
 from smtpbench.report.reading.head import label_of
 from smtpbench.report.reading.lenient import greatest
 from smtpbench.report.reading.server import (
     ServerUsage,
     deaths_by_cause,
-    format_cpu_ms,
     format_size,
+    log_lines_by_text,
     server_of,
     totals_of_server,
 )
@@ -92,7 +92,7 @@ def server_cards(saved: Saved) -> list[Card]:
         return []
     cards = []
     if server.cpu_ms_per_message is not None:
-        cards.append(Card("server", format_cpu_ms(server.cpu_ms_per_message), "of CPU for an accepted message"))
+        cards.append(Card("server", format_ms(server.cpu_ms_per_message), "of CPU for an accepted message"))
     elif server.cpu_s is not None:
         cards.append(Card("server", f"{format_rate(server.cpu_s)} s", "of CPU"))
     if server.deaths:
@@ -222,15 +222,17 @@ def _deaths(server: ServerUsage, prefix: str) -> Iterator[Block]:
 def _log(server: ServerUsage, prefix: str) -> Iterator[Block]:
     if not server.log_lines:
         return
+    groups = log_lines_by_text(server.log_lines)
     table_rows = [
         [
             MISSING if line.at_s is None else format_seconds(line.at_s),
             short(line.source),
+            f"{number:,}",
             short(line.text, _MAX_LINE),
         ]
-        for line in server.log_lines[:MAX_SHOWN]
+        for line, number in groups[:MAX_SHOWN]
     ]
-    more = len(server.log_lines) - len(table_rows) + server.log_lines_dropped
-    heads = ["after", "source", "line"]
+    more = sum(number for _, number in groups[MAX_SHOWN:]) + server.log_lines_dropped
+    heads = ["first after", "source", "count", "line"]
     caption = f"{prefix}Lines on errors in the server's log" + (f", and {plural(more, 'more line')}" if more else "")
     yield table(heads, table_rows, caption=caption, numbers=ALL_TEXT, as_cards=True)

@@ -103,7 +103,7 @@ class SavedFinding:
         counts: Whether it makes the command fail.
         key: What the same finding of another day has in common with it: rule and cause, but no time, port or random data.
         death: How the server died of it; None if it did not, or if nothing is known.
-        log_lines: Lines that appeared in the server's log meanwhile.
+        log_lines: Lines that appeared in the server's log meanwhile, without those that the death quotes.
     """
 
     id: str
@@ -365,6 +365,8 @@ def _finding(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, SavedVe
     name, severity, known = text(entry.get("rule")) or "?", read_severity(entry.get("severity")), entry.get("known") is True
     verdict, registered = rules.get(name), BY_NAME.get(name)
     cause, reproducibility = text(entry.get("cause")), text(entry.get("reproducibility"))
+    death = read_death(entry["death"]) if isinstance(entry.get("death"), Mapping) else None
+    quoted = set(death.output) if death is not None else set()
     return SavedFinding(
         id=text(entry.get("id")) or name,
         rule=name,
@@ -381,8 +383,8 @@ def _finding(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, SavedVe
         known=known,
         counts=fails_command(severity, strict=strict, reproducibility=reproducibility, known=known),
         key=f"{name}\n{cause}" if cause else name,
-        death=read_death(entry["death"]) if isinstance(entry.get("death"), Mapping) else None,
-        log_lines=read_log_lines(entry.get("log_lines")),
+        death=death,
+        log_lines=[line for line in read_log_lines(entry.get("log_lines")) if line.text not in quoted],
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from smtpbench.measure.saved import Saved
-from smtpbench.report.reading.formatting import MISSING, format_count, format_rate, format_seconds, format_share
+from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_rate, format_seconds, format_share
 from smtpbench.report.reading.lenient import duration_s, entries, mapping, natural, number, records, text, texts
 from smtpbench.text import plural
 from smtpbench.units import format_bytes
@@ -273,6 +273,15 @@ def read_log_lines(value: object) -> list[SavedLogLine]:
     ]
 
 
+def log_lines_by_text(lines: Sequence[SavedLogLine]) -> list[tuple[SavedLogLine, int]]:
+    """Return the first of the lines that read alike, and how many there are, in the order of the first ones."""
+    first: dict[str, SavedLogLine] = {}
+    for line in lines:
+        first.setdefault(line.quoted, line)
+    counts = Counter(line.quoted for line in lines)
+    return [(line, counts[quoted]) for quoted, line in first.items()]
+
+
 def deaths_text(deaths: Sequence[SavedDeath]) -> str:
     """Return how often the server died and how, as one phrase: `2 times: signal 6 (SIGABRT)`."""
     counts = Counter(death.text for death in deaths)
@@ -315,13 +324,6 @@ def _cores_text(cores: int) -> str:
     return "the only core" if cores == 1 else f"the {cores:,} cores" if cores else "the machine's cores"
 
 
-def format_cpu_ms(value: float | None) -> str:
-    """Return CPU time for a message, in milliseconds."""
-    if value is None:
-        return MISSING
-    return f"{value:.3g} ms" if value < 1000 else f"{value:,.0f} ms"
-
-
 def format_size(value: float | None) -> str:
     """Return a size; a placeholder where it is unknown."""
     return MISSING if value is None else f"{'-' if value < 0 else ''}{format_bytes(abs(value))}"
@@ -352,7 +354,7 @@ def totals_of_server(server: ServerUsage) -> list[tuple[str, str]]:
         ("command", server.name or MISSING),
         ("started by", server.started_by or MISSING),
         ("measured for", format_seconds(server.window_s)),
-        ("CPU time for an accepted message", format_cpu_ms(server.cpu_ms_per_message)),
+        ("CPU time for an accepted message", format_ms(server.cpu_ms_per_message)),
         ("CPU time", _format_cpu_s(server.cpu_s)),
         ("CPU time, user + system", f"{user} + {system}"),
         ("share of the machine's cores", format_share(server.cores_share)),
@@ -393,7 +395,7 @@ def summary_of_server(server: ServerUsage) -> list[str]:
     return [
         phrase
         for phrase in (
-            "" if cpu_ms is None else f"{format_cpu_ms(cpu_ms)} of CPU a message",
+            "" if cpu_ms is None else f"{format_ms(cpu_ms)} of CPU a message",
             f"{_format_cpu_s(server.cpu_s)} of CPU" if cpu_ms is None and server.cpu_s is not None else "",
             "" if share is None else f"{format_share(share, 0)} of the machine's cores",
             memory,

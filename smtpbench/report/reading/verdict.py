@@ -382,7 +382,8 @@ def _capacity(saved: Saved) -> Iterator[Cause]:
         return
     rate = f"{format_rate(found.rate_per_s)}/s"
     if found.limited_by != OBJECTIVE:
-        text = f"the capacity is {_sentence(f'at least {rate}', found.reason)}"
+        sentence = f"the capacity is {_sentence(f'at least {rate}', found.reason)}"
+        text = "; ".join(filter(None, (sentence, server_at_the_knee(saved))))
         yield Cause(LIMITED, text, WARNING) if own else Cause(PASSED, text, GOOD)
         return
     text = f"the capacity is {rate}"

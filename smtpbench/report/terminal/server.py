@@ -11,7 +11,14 @@ from typing import Final
 
 from smtpbench.measure.saved import Saved
 from smtpbench.report.reading.findings import recorded_findings_of
-from smtpbench.report.reading.server import DeathsOfOneCause, ServerUsage, deaths_by_cause, server_of, summary_of_server
+from smtpbench.report.reading.server import (
+    DeathsOfOneCause,
+    ServerUsage,
+    deaths_by_cause,
+    log_lines_by_text,
+    server_of,
+    summary_of_server,
+)
 from smtpbench.report.terminal.screen import Screen, cut
 from smtpbench.text import plural
 
@@ -94,7 +101,8 @@ def _log(server: ServerUsage) -> list[str]:
     count = len(server.log_lines) + server.log_lines_dropped
     if not count:
         return []
-    quoted = [f"  | {line.quoted}" for line in server.log_lines[:_LOG_LINES]]
-    more = count - len(quoted)
+    groups = log_lines_by_text(server.log_lines)[:_LOG_LINES]
+    quoted = [f"  | {line.quoted}" + (f"  ({number:,} ×)" if number > 1 else "") for line, number in groups]
+    more = count - sum(number for _, number in groups)
     rest = [f"  and {plural(more, 'more line')}; see result.json"] if more else []
     return [f"server log: {plural(count, 'line')} on errors", *quoted, *rest]

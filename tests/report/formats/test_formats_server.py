@@ -121,7 +121,7 @@ def test_markdown_has_columns_of_the_server_for_steps() -> None:
     result["steps"][1] |= {"server_cores_share": 0.97, "server_cpu_ms_per_message": 1.5}
     lines = markdown([saved(result)]).splitlines()
     assert any("| server, cores | CPU a message |" in line for line in lines)
-    assert any("| 97 % | 1.5 ms |" in line for line in lines)
+    assert any("| 97 % | 1.50 ms |" in line for line in lines)
     assert "server, cores" not in markdown([saved(capacity_result())])
 
 

@@ -156,6 +156,13 @@ def test_finding_has_the_death_and_the_lines_of_the_log() -> None:
     ]
 
 
+def test_line_of_the_log_that_the_death_quotes_is_not_quoted_again() -> None:
+    death = saved_results.death(report=None, last_output=["panic: no memory"])
+    entry = saved_results.finding(death=death, log_lines=["panic: no memory", "fatal: gone"])
+    (finding, *_) = recorded_findings_of(saved_results.rules_result(findings=[entry]))
+    assert [line.text for line in finding.log_lines] == ["fatal: gone"]
+
+
 def test_lines_of_the_log_may_be_text_alone() -> None:
     lines = read_log_lines(["fatal: \x1b[2J", {"source": "mail.err", "text": "panic"}, 7, None])
     assert [line.quoted for line in lines] == ["fatal: \\x1b[2J", "mail.err: panic"]

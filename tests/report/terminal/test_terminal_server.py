@@ -56,6 +56,16 @@ def test_death_has_its_cause_and_its_last_output() -> None:
     ]  # fmt: skip
 
 
+def test_lines_of_the_log_that_read_alike_are_one() -> None:
+    entries = [saved_results.log_line()] * 3 + [saved_results.log_line(text="panic")]
+    assert server_lines(run_of(log_lines=entries, log_lines_dropped=5))[1:] == [
+        "server log: 9 lines on errors",
+        "  | /var/log/mail.err: fatal: queue file write error  (3 ×)",
+        "  | /var/log/mail.err: panic",
+        "  and 5 more lines; see result.json",
+    ]
+
+
 @pytest.mark.parametrize("room", range(1, 6))
 @pytest.mark.parametrize("count", [0, 1, 30])
 def test_block_takes_no_more_than_its_room(room: int, count: int) -> None:
