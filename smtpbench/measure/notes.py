@@ -13,6 +13,8 @@ NOTHING_ACCEPTED: Final = "Nothing was accepted, 0 of "
 #: Beginnings of the notes on deaths of the server (`server.deaths` of the result).
 SERVER_DIED: Final = "The server died ("
 DIED_AGAIN: Final = "It died "
+#: Beginning of the note where the server used the cores that the generator waited for.
+SHARED_CORES: Final = "Server and generator share "
 #: Part of the note of a comparison on a generator that was the bottleneck (`limited_runs` of a candidate).
 BOTTLENECK: Final = "the generator was the bottleneck in "
 #: End of the note of a comparison on too few rounds, before the number that is needed.

@@ -189,13 +189,13 @@ class Helper:
 
     def _spawn(self, command: str, output: int, cgroup: str) -> int:
         """Run a shell command in a session of its own; return its process."""
-        gate, opener = os.pipe()
+        held, release = os.pipe()
         pid = os.fork()
         if not pid:
             try:
                 os.setsid()
-                os.close(opener)
-                os.read(gate, 1)  # until it is in its control group
+                os.close(release)
+                os.read(held, 1)  # until it is in its control group
                 for number in (*_IGNORED, signal.SIGCHLD, signal.SIGXFSZ):
                     signal.signal(number, signal.SIG_DFL)
                 os.chdir(self._request["folder"])
@@ -214,8 +214,8 @@ class Helper:
                 with contextlib.suppress(OSError):
                     os.rmdir(cgroup)
                 self._cgroup = ""
-        os.close(gate)
-        os.close(opener)
+        os.close(held)
+        os.close(release)
         return pid
 
     def _close_output(self) -> list[str]:
