@@ -187,7 +187,9 @@ def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding
         "check",
         dialogue_index=verdict.dialogue_index,
         reproducibility=rule_result.reproducibility,
+        cause=rule_result.cause,
         about=about,
+        log_lines=rule_result.log_lines,
         death=None if rule_result.death is None else rule_result.death.to_data(),
     )
 
