@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 
@@ -26,8 +25,14 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
 threading.stack_size(128 * 1024)
 
 def spin():
-    while True:
-        pass
+    if not kept:  # several such threads would keep each other from the interpreter's lock
+        kept.append(True)
+        while True:
+            pass
+
+def end_with_parent():
+    sys.stdin.read()
+    os._exit(0)
 
 def serve(connection):
     send = lambda text: connection.sendall(text + b"\r\n")
@@ -52,9 +57,11 @@ def serve(connection):
                 send(b"503 no")
                 continue
             send(b"354 go")
+            last = b"\r\n"
             for text in file:
-                if text == b".\r\n":
+                if text == b".\r\n" and last.endswith(b"\r\n"):
                     break
+                last = text
             else:
                 return
             envelope = b""
@@ -89,6 +96,7 @@ def run(connection):
         connection.close()
 
 listener = socket.create_server(("127.0.0.1", int(sys.argv[2])), backlog=200)
+threading.Thread(target=end_with_parent, daemon=True).start()
 print(listener.getsockname()[1], flush=True)
 while True:
     connection, _ = listener.accept()
@@ -118,7 +126,9 @@ class LeakingServer:
 
     def _start(self) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, self._fault, str(self.port)], stdout=subprocess.PIPE, cwd=Path("/")
+            [sys.executable, "-c", _PROGRAM, self._fault, str(self.port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
         )
         assert self._server.stdout is not None
         self.port = int(self._server.stdout.readline())

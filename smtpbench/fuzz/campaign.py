@@ -19,6 +19,9 @@ the target (`fuzz.crash_search`). One crash is one finding, and nothing else is 
 the target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first
 (`fuzz.crashes`).
 
+Where the server's processes are known, it is measured while cases run. What makes it grow, or use a core for nothing, is
+found afterwards (`fuzz.growth`).
+
 Then the other suspects are repeated, one after the other, and those that showed each time are shrunk (`fuzz.confirmation`).
 Those whose session took the least time come first, so that many are confirmed before the time is up (`fuzz.time_limit`).
 """
@@ -41,6 +44,7 @@ from smtpbench.fuzz.admission import Admission, Case
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
 from smtpbench.fuzz.crash_search import CrashSearch
 from smtpbench.fuzz.crashes import MAX_CANDIDATES, CrashFindings
+from smtpbench.fuzz.growth import CampaignGrowth
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
 from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
@@ -57,6 +61,7 @@ from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import NO_GREETING, Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
 #: A reply is slow if it takes this many times the longest wait of the baseline, and at least `_MIN_SLOW_NS`.
@@ -140,6 +145,7 @@ class Campaign:
         peer: Runs every case with a second target as well, to find where the two differ.
         limiter: Decides when cases may begin; None for as soon as a connection is free.
         time_limit: When the campaign ends; None to start its time with `run`.
+        server: The server under test; None if nothing is known of its processes.
 
     Attributes:
         stats: Progress and suspects so far.
@@ -156,6 +162,7 @@ class Campaign:
         peer: SessionRunner | None = None,
         limiter: CaseLimiter | None = None,
         time_limit: TimeLimit | None = None,
+        server: SupervisedServer | None = None,
     ) -> None:
         self._runner = runner
         self._peer = peer
@@ -180,6 +187,8 @@ class Campaign:
         self.stats = CampaignStats(plan.cases, None if plan.duration_ns is None else plan.duration_s)
         search = CrashSearch(baseline, self._health, script)
         self._crashes = CrashFindings(self.stats, script, search, self._health, self._losses, self._latest, plan.shrink_s)
+        known = server if server is not None and server.known else None
+        self._growth = None if known is None else CampaignGrowth(self.stats, baseline, known, target_info, script)
         self.stop = trio.Event()
 
     async def run(self, report_progress: Callable[[CampaignStats], None] = lambda stats: None) -> CampaignStats:
@@ -198,11 +207,17 @@ class Campaign:
         self.stats.phase = CASES
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_health_checks, trio.current_time(), report_progress)
+            if self._growth is not None:
+                await nursery.start(self._growth.watch)
             await self._run_cases(nursery, limit)
             await self._end_cases(limit)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
+        if self._growth is not None:
+            await self._growth.find_busy_loop(limit)
         await self._crashes.find(self._slow_ns, limit)
+        if self._growth is not None and not self._health.gone:
+            await self._growth.find_growth(limit)
         await self._confirm_suspects(limit, report_progress)
         return self.stats
 
@@ -270,7 +285,8 @@ class Campaign:
             self._estimated = len(suspects)
             sessions_s = sum(map(_session_ns, suspects.values())) / NS_PER_S
             self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_s
-        return limit.cases_end_s(self._estimate_s + self._crashes.search_s)
+        growth_s = 0.0 if self._growth is None else self._growth.reserved_s(self._plan.duration_s)
+        return limit.cases_end_s(self._estimate_s + self._crashes.search_s + growth_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""
@@ -328,6 +344,8 @@ class Campaign:
         end_violations = [violation for violation in violations if violation.rule in END_RULES]
         ended = CutOffCase(case.number, session_result, end_violations)
         self._latest.append(ended._replace(violations=()))
+        if self._growth is not None:
+            self._growth.add(case, session_result, dialogue)
         if is_cut_off(dialogue):  # what is wrong with its end depends on whether the target died
             violations = [violation for violation in violations if violation.rule not in END_RULES]
             self._losses.add(ended)

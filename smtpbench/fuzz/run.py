@@ -144,7 +144,7 @@ async def fuzz_target(
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {url}: {error}") from None
         script = _scenario_script(request, target_info)
-        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter, limit)
+        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter, limit, request.server)
 
         def on_signal(count: int, scope: trio.CancelScope) -> None:
             campaign.stop.set()  # the first signal ends the cases, the second one the confirmation too
@@ -271,7 +271,7 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool
         reproducibility=suspect.reproducibility if repeated else _NOT_REPEATED,
         hits=suspect.hits,
         cause=suspect.violation.cause,
-        about=about,
+        about={**about, **suspect.about},
     )
 
 

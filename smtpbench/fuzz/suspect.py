@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.session.runner import SessionResult
@@ -36,6 +36,7 @@ class Suspect:
         tried: Repetitions.
         time_up: Whether the time was up before it was repeated as often as it should be, and shrunk.
         unproved: The target died, and no repetition shows that this case is the cause.
+        about: Further keys for the file of the finding.
     """
 
     number: int
@@ -46,6 +47,7 @@ class Suspect:
     tried: int = 0
     time_up: bool = False
     unproved: bool = False
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_deterministic(self) -> bool:

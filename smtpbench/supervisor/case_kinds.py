@@ -35,11 +35,13 @@ class CaseKind:
         name: What one case is, after "for each": `RSET`, `connection without a command`.
         scripts: Sessions that send it, to be run in turn.
         per_session: Cases in one session.
+        parallel: Sessions at the same time.
     """
 
     name: str
     scripts: tuple[Script, ...]
     per_session: int = 1
+    parallel: int = 1
 
     @property
     def cost(self) -> float:

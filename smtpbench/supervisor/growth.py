@@ -88,7 +88,11 @@ def _size(value: float) -> str:
     return f"-{format_bytes(-value)}" if value < 0 else format_bytes(value)
 
 
-MEMORY: Final = Resource("memory", "grows", 256 * 1024, lambda sample: sample.memory_bytes, _size)
+def _memory(sample: UsageSample) -> float | None:
+    return sample.memory_bytes if sample.rss_bytes is None else sample.rss_bytes
+
+
+MEMORY: Final = Resource("memory", "grows", 256 * 1024, _memory, _size)
 DESCRIPTORS: Final = Resource("descriptors", "grow", 5, lambda sample: sample.fds, _amount)
 THREADS: Final = Resource("threads", "grow", 5, lambda sample: sample.threads, _amount)
 #: The resources; one of them that grows often makes those after it grow.

@@ -21,6 +21,7 @@ A server that was started again during a measurement begins anew, and such a mea
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -29,6 +30,8 @@ from typing import Final
 import trio
 
 from smtpbench.measure.server_usage import UsageSample
+from smtpbench.rules.crash import is_cut_off
+from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.supervisor.case_kinds import CaseKind
@@ -144,7 +147,7 @@ class Growth:
         return {
             "resource": self.resource.name,
             "per-session": self.kind.per_session,
-            "growth": round(self.slopes[self.resource].each, 3),
+            "each": round(self.slopes[self.resource].each, 3),
         }
 
 
@@ -262,16 +265,30 @@ class GrowthSearch:
         """
         deaths, end_s = len(self._server.deaths), self._end_s if end_s is None else min(end_s, self._end_s)
         measurement = KindMeasurement(kind)
-        done, fruitless, sessions = 0, 0, count()
+        started_ns, done, fruitless, sessions = time.monotonic_ns(), 0, 0, count()
+
+        async def run_session() -> None:
+            nonlocal done, fruitless
+            script = kind.scripts[next(sessions) % len(kind.scripts)]
+            session_result = await self._runner.run(script, TrackedSession, _TIMEOUT_NS)
+            dialogue = Dialogue.of(session_result.transcript)
+            if is_cut_off(dialogue):
+                await self._server.death_since(started_ns)  # that is known a moment later
+            cases_done = kind.done_in(script, dialogue)
+            fruitless = 0 if cases_done else fruitless + 1
+            measurement.session_result = session_result if cases_done else measurement.session_result
+            done += cases_done
+
         for batch in range(batches + 1):
             while done < cases * batch // batches and fruitless < _MAX_FRUITLESS and trio.current_time() < end_s:
-                script = kind.scripts[next(sessions) % len(kind.scripts)]
-                measurement.session_result = await self._runner.run(script, timeout_ns=_TIMEOUT_NS)
-                cases_done = kind.done_in(script, Dialogue.of(measurement.session_result.transcript))
-                fruitless = 0 if cases_done else fruitless + 1
-                done += cases_done
+                async with trio.open_nursery() as nursery:
+                    for _ in range(kind.parallel):
+                        nursery.start_soon(run_session)
+                if len(self._server.deaths) > deaths:
+                    await self._server.wait_until_ready()
+                    return None
             sample = await self._settle()
-            if sample is None or len(self._server.deaths) > deaths:
+            if sample is None:
                 return None
             measurement.usages.append(Usage(done, sample))
             if fruitless == _MAX_FRUITLESS or trio.current_time() >= end_s:
