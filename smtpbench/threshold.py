@@ -1,4 +1,5 @@
-"""Thresholds as users write them: `message.p99 < 200ms`, `failed < 0.1%`, `throughput > 450/s`.
+"""Thresholds as users write them: `message.p99 < 200ms`, `failed < 0.1%`, `throughput > 450/s`,
+`server.rss_growth < 10MiB/h`.
 
 This module parses thresholds and compares values with them; `measure.thresholds` looks up what was measured. A metric is one
 of these:
@@ -7,8 +8,9 @@ of these:
 - an outcome of messages, or a count of replies, recipients or errors
 - the throughput
 - a figure of the generator itself
+- what the server under test used
 
-All but the last may be limited to one recipient domain: `message.p99@gmail.example < 500ms`.
+All but the last two may be limited to one recipient domain: `message.p99@gmail.example < 500ms`.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ from typing import Final, NamedTuple
 from smtpbench.errors import UsageError
 from smtpbench.smtp.domain import canonical
 from smtpbench.text import did_you_mean
-from smtpbench.units import NS_PER_MS, parse_duration_ns, parse_rate_per_s
+from smtpbench.units import NS_PER_MS, format_bytes, parse_duration_ns, parse_rate_per_s, parse_size_bytes
 
-#: Kinds of value: milliseconds, a share from 0 to 1, events a second, a count.
-TIME, SHARE, RATE, COUNT = "ms", "share", "per_s", "count"
+#: Kinds of value: milliseconds, a share from 0 to 1, events a second, a count, octets, octets an hour.
+TIME, SHARE, RATE, COUNT, SIZE, SIZE_RATE = "ms", "share", "per_s", "count", "bytes", "bytes_per_h"
 OUTCOMES: Final = ("attempted", "accepted", "rejected", "failed", "dropped", "interrupted")
 #: Metric of the generator → its kind, and its key in the result's `generator`.
 GENERATOR_METRICS: Final[Mapping[str, tuple[str, str]]] = {
@@ -37,6 +39,21 @@ GENERATOR_METRICS: Final[Mapping[str, tuple[str, str]]] = {
     "cpu": (SHARE, "busiest_worker_share"),
     "limited": (COUNT, "limited"),
 }
+#: Metric of the server under test → its kind, its key in the result's `server`, and the factor to the unit of the kind.
+SERVER_METRICS: Final[Mapping[str, tuple[str, str, float]]] = {
+    "cpu_ms_per_message": (TIME, "cpu_ms_per_message", 1.0),
+    "cpu_s": (TIME, "cpu_s", 1000.0),
+    "cpu": (SHARE, "cores_share", 1.0),
+    "rss_max": (SIZE, "rss_max_bytes", 1.0),
+    "rss_growth": (SIZE_RATE, "rss_growth_bytes_per_hour", 1.0),
+    "fds_max": (COUNT, "fds_max", 1.0),
+    "threads_max": (COUNT, "threads_max", 1.0),
+    "read_bytes": (SIZE, "read_bytes", 1.0),
+    "write_bytes": (SIZE, "write_bytes", 1.0),
+    "restarts": (COUNT, "restarts", 1.0),
+}
+#: Metrics of the server that only rise while a run goes on.
+_RISING: Final = frozenset({"cpu_s", "rss_max", "read_bytes", "write_bytes"})
 
 
 class MetricFamily(NamedTuple):
@@ -124,6 +141,26 @@ METRICS: Final = (
         "generator.limited", "1 if smtpbench itself was the bottleneck, or may have been; otherwise 0.",
         ("generator.limited",),
     ),
+    MetricFamily(
+        "server.cpu_ms_per_message", "CPU time of the server under test for each accepted message of the measured window. "
+        "For this and the following, its processes must be known: started by `--start`, named by `--watch`, or on this "
+        "machine.", ("server.cpu_ms_per_message",),
+    ),
+    MetricFamily("server.cpu_s", "CPU time of all its processes in the measured window.", ("server.cpu_s",)),
+    MetricFamily("server.cpu", "The same, as a share of all cores of the machine.", ("server.cpu",)),
+    MetricFamily(
+        "server.rss_max", "Most memory in use at once: the proportional set size, or the resident set size where the first "
+        "cannot be read.", ("server.rss_max",),
+    ),
+    MetricFamily(
+        "server.rss_growth", "How fast memory grew: the slope over the measured window, which must have 10 s or more. In "
+        "thresholds at the end only.", ("server.rss_growth",),
+    ),
+    MetricFamily("server.fds_max", "Most descriptors open at once.", ("server.fds_max",)),
+    MetricFamily("server.threads_max", "Most threads at once.", ("server.threads_max",)),
+    MetricFamily("server.read_bytes", "Octets that it read from disks in the measured window.", ("server.read_bytes",)),
+    MetricFamily("server.write_bytes", "Octets that it wrote to disks in the measured window.", ("server.write_bytes",)),
+    MetricFamily("server.restarts", "How often it was started again in the measured window.", ("server.restarts",)),
 )  # fmt: skip
 #: Names that most runs have; latencies may have names of a scenario's own, and any percentile may be asked for.
 METRIC_NAMES: Final = tuple(name for family in METRICS for name in family.examples)
@@ -132,6 +169,7 @@ _OPERATORS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }  # fmt: skip
 _THRESHOLD = re.compile(r"\s*(?P<metric>[^\s<>=]+)\s*(?P<operator><=|>=|==|<|>)\s*(?P<limit>\S.*?)\s*")
 _LATENCY_PATH_LENGTH = 3
+_S_PER_HOUR = 3600
 _PERCENTILE = re.compile(r"p(?P<percent>\d{1,2}(?:\.\d{1,4})?|100)")
 _CODE = re.compile(r"[2-5](?:xx|[0-9]{2})")
 _EXAMPLES = "message.p99 < 200ms, failed < 0.1%, throughput > 450/s, replies.RCPT.4xx < 5 or generator.late_p99 < 10ms"
@@ -171,7 +209,7 @@ class Threshold:
         path: Parts of the metric in full; of a latency (name, `response` or `service`, statistic).
         operator: One of < <= > >= ==.
         limit: The limit, in the unit of its kind.
-        kind: Kind of the limit: TIME, SHARE, RATE or COUNT.
+        kind: Kind of the limit: TIME, SHARE, RATE, COUNT, SIZE or SIZE_RATE.
         domain: Recipient domain, as `smtp.domain.canonical` spells it; empty for the whole run.
     """
 
@@ -198,8 +236,9 @@ class Threshold:
 
     @property
     def only_at_the_end(self) -> bool:
-        """Whether it is evaluated at the end only: a count may still reach a lower limit."""
-        return self.kind == COUNT and self.operator not in ("<", "<=")
+        """Whether it is evaluated at the end only: a count may still reach a lower limit, and memory grows at the start."""
+        rises = self.kind == COUNT or (self.path[0] == "server" and self.path[1] in _RISING)
+        return self.kind == SIZE_RATE or (rises and self.operator not in ("<", "<="))
 
     def margin(self, value: float) -> float | None:
         """Return the distance of a value from the limit, as a share of the limit; negative if the condition is not met."""
@@ -229,8 +268,8 @@ def parse_threshold(text: str) -> Threshold:
 
 
 def _parse_domain(domain_text: str, path: tuple[str, ...], text: str) -> str:
-    if path[0] == "generator":
-        raise UsageError(f"threshold {text!r}: metrics of the generator exist for the whole run only; omit @{domain_text}")
+    if path[0] in ("generator", "server"):
+        raise UsageError(f"threshold {text!r}: metrics of the {path[0]} exist for the whole run only; omit @{domain_text}")
     domain = canonical(domain_text.encode("utf-8", "surrogateescape"))
     if domain is None:
         raise UsageError(f"threshold {text!r}: {domain_text!r} is not a domain; write one like gmail.example or [192.0.2.1]")
@@ -248,6 +287,7 @@ def parse_metric(text: str) -> Metric:
 #: Kind of value → how a limit of that kind is written.
 LIMITS: Final[Mapping[str, str]] = {
     TIME: "a time, like 200ms", SHARE: "a percentage, like 0.1%", RATE: "a rate, like 450/s", COUNT: "a number",
+    SIZE: "a size, like 500MiB", SIZE_RATE: "a size per time, like 10MiB/h",
 }  # fmt: skip
 
 
@@ -274,6 +314,8 @@ def _parse_path(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
             return (head, verb, code) if code else (head, verb), (COUNT, SHARE) if code else (COUNT,)
     if head == "generator" and tail in GENERATOR_METRICS:
         return (head, tail), (GENERATOR_METRICS[tail][0],)
+    if head == "server" and tail in SERVER_METRICS:
+        return (head, tail), (SERVER_METRICS[tail][0],)
     return _parse_latency(text)
 
 
@@ -303,17 +345,25 @@ def _parse_limit(text: str) -> tuple[str, float]:
             return SHARE, float(text[:-1]) / 100
         except ValueError:
             raise UsageError(f"{text!r} is not a percentage; write one like 0.1%") from None
-    if "/" in text:
+    size, slash, unit = text.partition("/")
+    if slash and re.search("[A-Za-z]", size):
+        return SIZE_RATE, parse_size_bytes(size) * parse_rate_per_s(f"1/{unit.strip()}") * _S_PER_HOUR
+    if slash:
         return RATE, parse_rate_per_s(text)
+    if text.endswith("B"):
+        return SIZE, float(parse_size_bytes(text))
     if re.fullmatch(r"\d{1,15}", text):
         return COUNT, float(text)
     return TIME, parse_duration_ns(text) / NS_PER_MS
 
 
 def format_value(kind: str, value: float) -> str:
-    """Return a value as text: `12.3 ms`, `0.12 %`, `450.1/s`, `17`."""
+    """Return a value as text: `12.3 ms`, `0.12 %`, `450.1/s`, `17`, `64.0 KiB`, `1.25 MiB/h`."""
     if kind == TIME:
         return f"{value:.4g} ms" if value < 10_000 else f"{value / 1000:.4g} s"
     if kind == SHARE:
         return f"{100 * value:.4g} %"
+    if kind in (SIZE, SIZE_RATE):
+        sign = "-" if value < 0 else ""
+        return sign + format_bytes(abs(value)) + ("/h" if kind == SIZE_RATE else "")
     return f"{value:,.1f}/s" if kind == RATE else f"{value:,.0f}"

@@ -22,10 +22,11 @@ from smtpbench.errors import CannotRun, UsageError
 from smtpbench.measure.files import HLOG, TIMELINE
 from smtpbench.measure.partial import PARTIAL
 from smtpbench.measure.saved import CAPACITY, COMPARISON, RESULT
+from smtpbench.measure.server_usage import SERVER_CSV
 from smtpbench.text import visible
 
 _REPORT: Final = "report.html"
-_FILES: Final = (RESULT, PARTIAL, _REPORT, TIMELINE, HLOG)
+_FILES: Final = (RESULT, PARTIAL, _REPORT, TIMELINE, HLOG, SERVER_CSV)
 _FINDING_FOLDERS: Final = ("findings", "candidates")
 _STEP_FOLDER: Final = re.compile(r"baseline|recovery|step-\d+-.*")
 

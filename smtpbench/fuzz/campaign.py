@@ -17,7 +17,8 @@ A target that dies cuts off all its sessions. What the rules say of their ends w
 (`fuzz.losses`). After the last case, the cases that were cut off at the same moment run again, to find the one that kills
 the target (`fuzz.crash_search`). One crash is one finding, and nothing else is reported of the sessions that it cut off. If
 the target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first
-(`fuzz.crashes`).
+(`fuzz.crashes`). Where the server's processes are known, its deaths are facts with a moment (`fuzz.outages`), and the
+cases of that moment run again alone, each on a fresh server (`fuzz.outage_search`).
 
 Where the server's processes are known, it is measured while cases run. What makes it grow, or use a core for nothing, is
 found afterwards (`fuzz.growth`).
@@ -48,6 +49,8 @@ from smtpbench.fuzz.growth import CampaignGrowth
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
 from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
+from smtpbench.fuzz.outage_search import OutageSearch
+from smtpbench.fuzz.outages import Outages
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect, SuspectKey
 from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, TargetHealth
@@ -172,8 +175,12 @@ class Campaign:
         self._addresses = Addresses.of(script.steps, plan.aliases, plan.unknown)
         self._oracle = Oracle(target_info, strict=plan.strict)
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
-        self._losses = Losses(script)
-        self._health = TargetHealth(baseline, self._with_end(script.steps), self._losses.refuse, self._is_serving)
+        known = server if server is not None and server.known else None
+        self._outages = None if known is None else Outages(known, script)
+        self._losses = Losses(script, None if self._outages is None else self._outages.explain)
+        self._health = TargetHealth(
+            baseline, self._with_end(script.steps), self._losses.refuse, self._is_serving, server, self._outages
+        )
         self._slow_ns = _MIN_SLOW_NS
         self._latest: deque[CutOffCase] = deque(maxlen=max(MAX_CANDIDATES, plan.connections))
         #: number of a case → its runner and session; None while that session begins
@@ -187,7 +194,11 @@ class Campaign:
         self.stats = CampaignStats(plan.cases, None if plan.duration_ns is None else plan.duration_s)
         search = CrashSearch(baseline, self._health, script)
         self._crashes = CrashFindings(self.stats, script, search, self._health, self._losses, self._latest, plan.shrink_s)
-        known = server if server is not None and server.known else None
+        self._outage_search = None
+        if known is not None and self._outages is not None:
+            self._outage_search = OutageSearch(
+                self.stats, baseline, known, self._health, self._outages, script, plan.shrink_s
+            )
         self._growth = None if known is None else CampaignGrowth(self.stats, baseline, known, target_info, script)
         self.stop = trio.Event()
 
@@ -215,7 +226,10 @@ class Campaign:
         self.stats.phase = CONFIRMATION
         if self._growth is not None:
             await self._growth.find_busy_loop(limit)
-        await self._crashes.find(self._slow_ns, limit)
+        if self._outage_search is not None:
+            await self._outage_search.find(self._slow_ns, limit)
+        recorded = self._outages is not None and bool(self._outages.settled)
+        await self._crashes.find(self._slow_ns, limit, recorded=recorded)
         if self._growth is not None and not self._health.gone:
             await self._growth.find_growth(limit)
         await self._confirm_suspects(limit, report_progress)
@@ -285,8 +299,11 @@ class Campaign:
             self._estimated = len(suspects)
             sessions_s = sum(map(_session_ns, suspects.values())) / NS_PER_S
             self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_s
+        search_s = self._crashes.search_s
+        if self._outage_search is not None:
+            search_s = max(search_s, self._outage_search.search_s)
         growth_s = 0.0 if self._growth is None else self._growth.reserved_s(self._plan.duration_s)
-        return limit.cases_end_s(self._estimate_s + self._crashes.search_s + growth_s)
+        return limit.cases_end_s(self._estimate_s + search_s + growth_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""
@@ -344,6 +361,8 @@ class Campaign:
         end_violations = [violation for violation in violations if violation.rule in END_RULES]
         ended = CutOffCase(case.number, session_result, end_violations)
         self._latest.append(ended._replace(violations=()))
+        if self._outages is not None:
+            self._outages.add(ended._replace(violations=()))
         if self._growth is not None:
             self._growth.add(case, session_result, dialogue)
         if is_cut_off(dialogue):  # what is wrong with its end depends on whether the target died
@@ -409,6 +428,8 @@ class Campaign:
             report_progress(self.stats)
             await self._health.check()
             self._crashes.settle(time.monotonic_ns())
+            if self._outage_search is not None:
+                self._outage_search.settle(time.monotonic_ns())
 
     # -- confirmation ----------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from smtpbench.session.script import Script
 from smtpbench.session.transcript import CLIENT
 from smtpbench.smtp.reply import Reply
 from smtpbench.smtp.state import BANNER
+from smtpbench.supervisor.server_record import ServerRecord, server_data
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
 from smtpbench.text import visible
@@ -126,6 +127,9 @@ async def fuzz_target(
     limit = TimeLimit(trio.current_time(), request.plan.duration_s)
     route = await reach(access)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
+    server_record = None if request.server is None else ServerRecord(request.server)
+    if server_record is not None:
+        server_record.begin()
     recorder, baseline_recorder = Recorder(), Recorder()
     totals, baseline_totals = Interval(), Interval()
     environment = {"machine": machine(), "versions": versions()}
@@ -151,7 +155,7 @@ async def fuzz_target(
             if count > 1:
                 scope.cancel()
 
-        stats, stopped = campaign.stats, False
+        stats, stopped, ended = campaign.stats, False, False
         about = circumstances(url, target_info, banner, started) | {"seed": request.plan.seed, "versions": versions()}
         if request.peer is not None:
             about["peer"] = visible(request.peer.target.url)
@@ -159,6 +163,8 @@ async def fuzz_target(
         def drain_recorders() -> None:
             totals.add(recorder.drain())
             baseline_totals.add(baseline_recorder.drain())
+            if server_record is not None:
+                server_record.flush()
 
         def make_result() -> FuzzResult:
             drain_recorders()
@@ -179,6 +185,7 @@ async def fuzz_target(
                 **environment,
                 **common_sections(totals, began, runner.connections_peak),
                 "latency_canary": latency_section(baseline_totals, ok=True),
+                **server_data(server_record, ended=ended),
             }
             new = sum(_fails_build(request, finding) for finding in findings)
             return FuzzResult(result, findings, candidates, new, stopped)
@@ -200,6 +207,7 @@ async def fuzz_target(
             silence = "the server replied to the baseline, and to no command of a case"
         if silence:
             raise CannotRun(f"cannot fuzz {url}: no session gets past EHLO: {silence}")
+        ended = True
         return make_result()
 
 
@@ -272,6 +280,8 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool
         hits=suspect.hits,
         cause=suspect.violation.cause,
         about={**about, **suspect.about},
+        death=None if suspect.death is None else suspect.death.to_data(),
+        log_lines=suspect.log_lines,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.session.runner import SessionResult
+from smtpbench.supervisor.death import Death
 
 #: Repetitions of a suspect.
 CONFIRMATIONS: Final = 3
@@ -36,6 +37,8 @@ class Suspect:
         tried: Repetitions.
         time_up: Whether the time was up before it was repeated as often as it should be, and shrunk.
         unproved: The target died, and no repetition shows that this case is the cause.
+        death: How the server's process ended; None if it did not, or if that is not known.
+        log_lines: Error lines in the server's log while the session ran alone, escaped.
         about: Further keys for the file of the finding.
     """
 
@@ -47,6 +50,8 @@ class Suspect:
     tried: int = 0
     time_up: bool = False
     unproved: bool = False
+    death: Death | None = None
+    log_lines: Sequence[str] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,7 @@ from smtpbench.engine.api import NEVER
 from smtpbench.load.execute import COULD_NOT_RUN, RunRecord
 from smtpbench.load.plan import LoadPlan
 from smtpbench.measure import result as results
-from smtpbench.measure.health import Health
+from smtpbench.measure.health import Health, shared_cores_note
 from smtpbench.measure.notes import nothing_accepted_note, silence_note
 from smtpbench.measure.recorder import Interval
 from smtpbench.smtp.reply import ReplyReader
@@ -29,6 +30,8 @@ def build(record: RunRecord) -> dict[str, Any]:
     window_s = measured_ns / NS_PER_S
     sending_s = _sending_ns(record, measured_ns) / NS_PER_S
     silences = collector.silences()
+    health = record.health
+    server = record.server.section(collector.totals.messages["accepted"]) if record.server is not None else None
     examples = {visible(kind): visible(text) for kind, text in collector.totals.examples.items()}
     result = results.build(
         run_id=record.prepared.job.run_id,
@@ -40,20 +43,24 @@ def build(record: RunRecord) -> dict[str, Any]:
         outcome={"status": record.status, "reason": visible(record.reason)},
         totals=replace(collector.totals, examples=examples),
         warmup=collector.warmup,
-        health=collector.health,
+        health=health,
         window_s=window_s,
         sending_s=sending_s,
         notes=[
             *(silence_note(*silence) for silence in silences),
             *_nothing_accepted(collector.totals),
             *_separate_queues(plan, collector.health),
+            *(record.server.notes() if record.server is not None else ()),
+            *filter(None, [shared_cores_note(health, len(os.sched_getaffinity(0)))]),
             *_notes(record),
             *record.notes,
         ],
     )
     if silences:
         result["silences"] = [{"from_s": begin_s, "to_s": end_s} for begin_s, end_s in silences]
-    result["thresholds"] = request.monitor.results(collector, plan, window_s, sending_s)
+    if server is not None:
+        result["server"] = server
+    result["thresholds"] = request.monitor.results(collector, plan, window_s, sending_s, health, server)
     if record.lost_workers:
         result["lost_workers"] = [worker.to_data(planned) for worker, planned in record.lost_workers]
     if record.hostile is not None:

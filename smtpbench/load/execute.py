@@ -10,7 +10,8 @@ Theory of operation
    added to the totals, appended to the files, shown to the observer and compared with the thresholds.
 4. The run ends when the workers have ended. If one is lost, the others go on, and the run is incomplete. A failed
    threshold, or the first SIGINT or SIGTERM, stops new arrivals; those in progress have the drain time to finish. A second
-   signal closes all connections at once.
+   signal closes all connections at once. What the server under test uses is measured from the end of the warm-up to the
+   end of the last worker.
 5. The hostile sessions repeat what they found, now that the target is otherwise idle.
 
 Whatever ends the run, the record holds what was measured until then.
@@ -22,6 +23,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,13 @@ from smtpbench.load.meter import Collector, Meter, run_in_steps
 from smtpbench.load.preflight import PreflightResult, preflight
 from smtpbench.load.prepare import PreparedRun
 from smtpbench.load.request import Observer
+from smtpbench.load.threshold_monitor import health_beside
 from smtpbench.load.worker import START_DELAY_NS, Controls, Worker, make_worker
 from smtpbench.load.worker_processes import WorkerProcesses
 from smtpbench.measure.files import RunFiles
+from smtpbench.measure.health import Health
+from smtpbench.measure.server_usage import SERVER_CSV
+from smtpbench.supervisor.server_record import SERVER_CSV_HEADER, ServerRecord
 from smtpbench.target import resolve
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
@@ -45,6 +51,8 @@ from smtpbench.units import NS_PER_S
 COMPLETED, INTERRUPTED, ABORTED, COULD_NOT_RUN = "completed", "interrupted", "aborted", "could-not-run"
 #: A worker was lost; what it had reported is in the result.
 INCOMPLETE = "incomplete"
+#: How long before the measured window the sample of the server is taken that begins it: about what it takes.
+_SAMPLE_NS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +72,7 @@ class RunRecord:
         write_errors: Why files of the run are incomplete or elsewhere; empty if they are not.
         sending_end_ns: When new arrivals were stopped early, of `time.monotonic_ns`; None if they were not.
         lost_workers: Workers that were lost, each with the messages of its share; None if that is a length of time.
+        server: What the server under test used; None if nothing is known of it.
     """
 
     prepared: PreparedRun
@@ -78,6 +87,12 @@ class RunRecord:
     write_errors: str
     sending_end_ns: int | None = None
     lost_workers: tuple[tuple[LostWorker, int | None], ...] = ()
+    server: ServerRecord | None = None
+
+    @property
+    def health(self) -> Health:
+        """What the generator used, and who used its cores besides."""
+        return health_beside(self.collector.health, self.server, self.prepared.request.plan)
 
 
 async def execute(
@@ -118,13 +133,14 @@ class _Execution:
         self._notes: list[str] = []
         self._sending_end_ns: int | None = None
         self._lost: list[tuple[LostWorker, int | None]] = []
+        self._server: ServerRecord | None = None
 
     async def run(self) -> RunRecord:
         try:
             job = await self._open_first_session()
         except CannotRun as error:
             return self._record(COULD_NOT_RUN, str(error))
-        self._files = RunFiles(self._prepared.request.out, self._prepared.started)
+        self._open_files()
         self._on_start(self._record(INTERRUPTED, ""))
         status, reason = await self._run_all(job)
         await self._flush()
@@ -152,7 +168,16 @@ class _Execution:
             write_errors=files.errors if files else "",
             sending_end_ns=self._sending_end_ns,
             lost_workers=tuple(self._lost),
+            server=self._server,
         )
+
+    def _open_files(self) -> None:
+        request, server = self._prepared.request, self._prepared.request.server
+        if server is None:
+            self._files = RunFiles(request.out, self._prepared.started)
+        else:
+            files = self._files = RunFiles(request.out, self._prepared.started, SERVER_CSV_HEADER)
+            self._server = ServerRecord(server, partial(files.append, SERVER_CSV))
 
     async def _open_first_session(self) -> Job:
         """Return the job with the address that answered. Raises CannotRun and UsageError."""
@@ -214,20 +239,41 @@ class _Execution:
         meter = Meter(0)
 
         async def on_tick(worker: Worker, now_ns: int, lag_ns: int) -> None:
+            if worker.end_ns:
+                self._end_server_window()
             report = await meter.read(worker, now_ns, lag_ns)
             await trio.lowlevel.checkpoint()
             await run_in_steps(self._collector.add_steps(report))
             await self._flush()
 
-        self._collector.restart(time.monotonic_ns() + START_DELAY_NS)
-        await worker.run(self._collector.start_ns, self._controls, on_tick)
+        async with trio.open_nursery() as nursery:
+            self._restart(time.monotonic_ns() + START_DELAY_NS, nursery)
+            await worker.run(self._collector.start_ns, self._controls, on_tick)
+            nursery.cancel_scope.cancel()
         self._end_ns = worker.end_ns
+
+    def _restart(self, start_ns: int, nursery: trio.Nursery) -> None:
+        """Set the time at which the workers begin, and begin the measured window of the server with that of the workers."""
+        self._collector.restart(start_ns)
+        if self._server is not None:
+            self._server.start_ns = start_ns
+            nursery.start_soon(self._begin_server_window, self._server, start_ns + self._plan.warmup_ns)
+
+    @staticmethod
+    async def _begin_server_window(server: ServerRecord, at_ns: int) -> None:
+        await trio.sleep(max(0.0, (at_ns - _SAMPLE_NS - time.monotonic_ns()) / NS_PER_S))
+        server.begin()
+
+    def _end_server_window(self) -> None:
+        if self._server is not None and self._server.begun:
+            self._server.end()
 
     async def _run_in_processes(self, job: Job) -> None:
         processes = WorkerProcesses(job, self._controls, self._collector.add)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._flush_every_second)
-            await processes.run(self._collector.restart)
+            await processes.run(partial(self._restart, nursery=nursery))
+            self._end_server_window()
             nursery.cancel_scope.cancel()
         if not processes.started:  # raised here, because a nursery would wrap it
             raise CannotRun("every worker process failed: " + "; ".join(one.cause for one in processes.lost))
@@ -249,6 +295,8 @@ class _Execution:
         tick = self._collector.flush()
         if tick is None:
             return
+        if self._server is not None:
+            self._server.flush()
         if self._files is not None:
             await run_in_steps(self._files.add_steps(tick))
         self._observer.tick(tick, self._collector.totals)
@@ -258,7 +306,7 @@ class _Execution:
             await self._hostile.set_allowance(self._collector.with_hostile)
 
     def _check_thresholds(self, end_s: float) -> None:
-        self._abort_reason = self._prepared.request.monitor.abort_reason(self._collector, self._plan, end_s)
+        self._abort_reason = self._prepared.request.monitor.abort_reason(self._collector, self._plan, end_s, self._server)
         if self._abort_reason:
             self._observer.notify(f"stopping: {visible(self._abort_reason)}")
             self._stop_arrivals()

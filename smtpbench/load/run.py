@@ -22,6 +22,7 @@ from smtpbench.load.request import Observer, RunRequest, RunResult
 from smtpbench.measure.files import HLOG, TIMELINE
 from smtpbench.measure.partial import remove_partial, save_partial
 from smtpbench.measure.result import save, save_findings
+from smtpbench.measure.server_usage import SERVER_CSV
 from smtpbench.text import visible
 
 __all__ = ["Observer", "RunRequest", "RunResult", "run"]
@@ -74,7 +75,7 @@ def _save(result: dict[str, Any], record: RunRecord, observer: Observer) -> Path
 
 def _copy_files(folder: Path, other: Path) -> None:
     """Copy the files that the run has appended to; the report of the result reads them beside it."""
-    for name in (TIMELINE, HLOG):
+    for name in (TIMELINE, HLOG, SERVER_CSV):
         with suppress(OSError):
             shutil.copyfile(folder / name, other / name)
 

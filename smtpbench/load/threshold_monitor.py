@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from smtpbench.engine.api import NEVER
 from smtpbench.errors import UsageError
 from smtpbench.load.meter import Collector
 from smtpbench.load.plan import LoadPlan
+from smtpbench.measure.health import Health
 from smtpbench.measure.result import generator_section
 from smtpbench.measure.thresholds import Figures, describe, evaluate, failed_during_run
 from smtpbench.session.script import MESSAGE, Script
 from smtpbench.session.transfer import METRIC as TRANSFER
+from smtpbench.supervisor.server_record import ServerRecord
 from smtpbench.text import did_you_mean
 from smtpbench.threshold import Threshold
 from smtpbench.units import NS_PER_S
@@ -73,24 +75,36 @@ class ThresholdMonitor:
                     + (f"the recipient domains are {named}" if named else "the scenario names no recipient")
                 )
 
-    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
+    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float, server: ServerRecord | None = None) -> str:
         """Return why a run in progress must end now; empty if it may go on.
 
         Args:
             collector: Totals so far.
             plan: Load of the run.
             end_s: Age of the run, seconds.
+            server: What the server under test has used; None if nothing is known of it.
         """
         window_s = end_s - plan.warmup_ns / NS_PER_S
         sending_s = window_s if plan.sending_ns == NEVER else min(window_s, plan.sending_ns / NS_PER_S)
         if self.grace_ns is None or not self.thresholds or window_s < self.grace_ns / NS_PER_S:
             return ""
-        return "; ".join(
-            describe(one.to_data())
-            for one in failed_during_run(self.thresholds, _figures(collector, plan, window_s, sending_s, in_progress=True))
-        )
+        so_far: Mapping[str, Any] | None = None
+        if server is not None and server.begun and any(one.path[0] == "server" for one in self.thresholds):
+            so_far = server.section(collector.totals.messages["accepted"], growth=False)
+        health = health_beside(collector.health, server, plan)
+        figures = _figures(collector, plan, window_s, sending_s, health, so_far)
+        figures = replace(figures, totals=collector.with_pending())
+        return "; ".join(describe(one.to_data()) for one in failed_during_run(self.thresholds, figures))
 
-    def results(self, collector: Collector, plan: LoadPlan, window_s: float, sending_s: float) -> list[dict[str, Any]]:
+    def results(
+        self,
+        collector: Collector,
+        plan: LoadPlan,
+        window_s: float,
+        sending_s: float,
+        health: Health | None = None,
+        server: Mapping[str, Any] | None = None,
+    ) -> list[dict[str, Any]]:
         """Return `thresholds` of the result.
 
         Args:
@@ -98,15 +112,36 @@ class ThresholdMonitor:
             plan: Load of the run.
             window_s: Length of the measured window, seconds.
             sending_s: Length of the sending window, seconds.
+            health: What the generator used, with what others used; None for what the collector knows.
+            server: `server` of the result; None without it.
         """
-        return [one.to_data() for one in evaluate(self.thresholds, _figures(collector, plan, window_s, sending_s))]
+        figures = _figures(collector, plan, window_s, sending_s, health or collector.health, server)
+        return [one.to_data() for one in evaluate(self.thresholds, figures)]
+
+
+def health_beside(health: Health, server: ServerRecord | None, plan: LoadPlan) -> Health:
+    """Return what the generator used, with what the server and others used in the same time."""
+    if server is None:
+        return health
+    server_cores, other_cores = server.core_use(health.cpu_user_s + health.cpu_system_s, plan.workers)
+    return replace(health, server_cores=server_cores, other_cores=other_cores)
 
 
 def _figures(
-    collector: Collector, plan: LoadPlan, window_s: float, sending_s: float, *, in_progress: bool = False
+    collector: Collector,
+    plan: LoadPlan,
+    window_s: float,
+    sending_s: float,
+    health: Health,
+    server: Mapping[str, Any] | None,
 ) -> Figures:
-    """Return the figures of a run; of one in progress, with what is known of the arrivals that are not answered yet."""
-    generator = generator_section(collector.health, collector.totals, window_s, closed_model=not plan.open_model)
-    totals = collector.with_pending() if in_progress else collector.totals
     closed_model = not plan.open_model
-    return Figures(totals, window_s, generator, collector.domains, closed_model=closed_model, sending_s=sending_s)
+    return Figures(
+        collector.totals,
+        window_s,
+        generator_section(health, collector.totals, window_s, closed_model=closed_model),
+        collector.domains,
+        closed_model=closed_model,
+        sending_s=sending_s,
+        server=server,
+    )

@@ -1,6 +1,6 @@
-"""The files that a run writes while it goes on: `histograms.hlog` and `timeline.csv`.
+"""The files that a run writes while it goes on: `histograms.hlog` and `timeline.csv`, and `server.csv` where it is known.
 
-Both are appended to once a second, so that a crash loses at most a second. If the disk is full, the run does not end: the
+All are appended to once a second, so that a crash loses at most a second. If the disk is full, the run does not end: the
 files continue in a temporary folder, and the user is informed.
 
 `histograms.hlog` holds the latencies of the result: the sum of the lines of one tag is the histogram of that metric in
@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,48 +68,38 @@ class Tick:
     warmup: Interval | None = None
 
 
-class RunFiles:
-    """The two files that a run appends to: in its folder or, once that cannot be written, in a temporary folder.
+class AppendedFiles:
+    """Files that a command appends to: in its folder or, once that cannot be written, in a temporary folder.
 
     Args:
-        folder: Folder of the run.
-        started: Start of the run.
+        folder: Folder of the files.
+        headers: Name of each file → its first lines.
 
     Attributes:
         folder: Folder that holds the files.
         errors: What could not be written and where the files continue, as a sentence; else empty.
     """
 
-    def __init__(self, folder: Path, started: datetime) -> None:
+    def __init__(self, folder: Path, headers: Mapping[str, str]) -> None:
         self.folder = folder
         self.errors = ""
-        self._headers = {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started)}
-        self._sizes_bytes = dict.fromkeys(self._headers, 0)
+        self._headers = headers
+        self._sizes_bytes = dict.fromkeys(headers, 0)
         self._disabled = False
         try:
             self._create()
         except OSError as error:
             self._switch_folder(error)
 
-    def add_steps(self, tick: Tick) -> Iterator[None]:
-        """Append a second to both files in small steps, so that an event loop can run between them."""
-        if not self._disabled:
-            self._append(TIMELINE, "".join(timeline_lines(tick)))
-            yield
-            lines = []
-            for line in hlog_lines(tick):
-                lines.append(line)
-                yield
-            self._append(HLOG, "".join(lines))
-
-    def _append(self, name: str, text: str) -> None:
+    def append(self, name: str, text: str) -> None:
+        """Append lines to a file."""
         if self._disabled:
             return
         try:
             self._write(name, text)
         except OSError as error:
             if self._switch_folder(error):
-                self._append(name, text)
+                self.append(name, text)
 
     def _create(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +134,9 @@ class RunFiles:
         except OSError as another:
             self.errors += "; " + _error_text(another, self.folder)
             return False
-        self.errors += f"; {TIMELINE} and {HLOG} continue in {self.folder}"
+        *names, last = self._headers
+        verb = "continue" if names else "continues"
+        self.errors += f"; {', '.join(names)}{' and ' if names else ''}{last} {verb} in {self.folder}"
         self._disabled = False
         return True
 
@@ -153,6 +145,30 @@ class RunFiles:
             shutil.copyfile(before, self.folder / name)
             os.truncate(self.folder / name, size_bytes)
             self._sizes_bytes[name] = size_bytes
+
+
+class RunFiles(AppendedFiles):
+    """The files that a run appends to.
+
+    Args:
+        folder: Folder of the run.
+        started: Start of the run.
+        others: Name of each further file → its first lines.
+    """
+
+    def __init__(self, folder: Path, started: datetime, others: Mapping[str, str] | None = None) -> None:
+        super().__init__(folder, {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started), **(others or {})})
+
+    def add_steps(self, tick: Tick) -> Iterator[None]:
+        """Append a second to both files in small steps, so that an event loop can run between them."""
+        if not self._disabled:
+            self.append(TIMELINE, "".join(timeline_lines(tick)))
+            yield
+            lines = []
+            for line in hlog_lines(tick):
+                lines.append(line)
+                yield
+            self.append(HLOG, "".join(lines))
 
 
 def _error_text(error: OSError, folder: Path) -> str:

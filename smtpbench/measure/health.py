@@ -8,6 +8,12 @@ If the generator is too slow, the latencies describe the generator and not the s
 - how long after the kernel had received a reply it read it (service times do not include that: they end in the kernel);
 - the lag of the event loop;
 - errors that are caused by the limits of this machine.
+
+On shared cores, the generator waits for a core while the server or others use it. That the server needs the cores is a
+property of the server, and no reason to doubt the result. The time of waiting is therefore divided among those that used the
+cores, in proportion to the CPU time of each: the server, and the others, which are other processes and other workers.
+Arrivals that begin late for this reason are no limit of the generator either. Where it is not known what the server used,
+all the time of waiting counts as the others'.
 """
 
 from __future__ import annotations
@@ -48,6 +54,8 @@ class Health:
         cpu_system_s: System CPU time of all workers in the measured window.
         busiest_share: CPU time of the busiest worker, as a share of one core.
         starved_share: Share of the time in which the worker that waited longest had to wait for a core.
+        server_cores: How many cores the server used in the measured window; 0 if that is not known.
+        other_cores: How many cores other processes, and for each worker the other workers, used in the measured window.
         late: How late arrivals began that had a free connection.
         read_delay: How long after the kernel had received replies they were read: a sample of the reads, and the longest of
             each second.
@@ -63,6 +71,8 @@ class Health:
     cpu_system_s: float = 0.0
     busiest_share: float = 0.0
     starved_share: float = 0.0
+    server_cores: float = 0.0
+    other_cores: float = 0.0
     late: Histogram = field(default_factory=Histogram)
     read_delay: Histogram = field(default_factory=Histogram)
     clock_steps: int = 0
@@ -71,6 +81,17 @@ class Health:
     waited_by_worker: Counter[int] = field(default_factory=Counter)
     connections_peak: int = 0
     peak_rss_bytes: int = 0
+
+    @property
+    def starved_by_others_share(self) -> float:
+        """The part of `starved_share` in which others than the server used the cores."""
+        used = self.server_cores + self.other_cores
+        return self.starved_share * (self.other_cores / used if self.server_cores and used else 1.0)
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether the generator waited for a core notably long because the server used it, and for no other reason."""
+        return self.starved_share > STARVED_SHARE >= self.starved_by_others_share and self.busiest_share <= BUSY_SHARE
 
 
 def cpu_times_s() -> tuple[float, float]:
@@ -89,6 +110,19 @@ def cpu_wait_s() -> float:
             return int(stat.read().split()[1]) / NS_PER_S
     except (OSError, ValueError, IndexError):
         return 0.0
+
+
+def machine_busy_s() -> float:
+    """Return how long processes have used the cores of this machine since it was started, seconds; 0 if that is not known.
+
+    Time that a hypervisor took away is included, interrupts are not. Source: proc_stat(5).
+    """
+    try:
+        with open("/proc/stat", encoding="ascii") as stat:
+            user, nice, system, _, _, _, _, steal = (int(field) for field in stat.readline().split()[1:9])
+    except (OSError, ValueError):
+        return 0.0
+    return (user + nice + system + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_rss_bytes() -> int:
@@ -115,13 +149,27 @@ def limit_reasons(health: Health, errors: Counter[str], *, closed_model: bool) -
     reasons = []
     if health.busiest_share > BUSY_SHARE:
         reasons.append(f"the busiest worker used {health.busiest_share:.0%} of its core")
-    if health.starved_share > STARVED_SHARE:
-        reasons.append(f"a worker that was ready to run waited {health.starved_share:.0%} of the time for a core")
+    if health.starved_by_others_share > STARVED_SHARE:
+        used = f", of which others used {health.other_cores:.1f} and the server {health.server_cores:.1f}"
+        reasons.append(
+            f"a worker that was ready to run waited {health.starved_share:.0%} of the time for a core"
+            + (used if health.server_cores else "")
+        )
     late_p99_ms = health.late.percentiles_ms([99])[99]
-    if not closed_model and late_p99_ms > LATE_P99_MS:
+    if not closed_model and late_p99_ms > LATE_P99_MS and not health.shares_cores:
         reasons.append(f"arrivals began {late_p99_ms:.1f} ms late (p99)")
     reasons += [f"{text} ({plural(errors[kind], 'time')})" for kind, text in _LOCAL_ERRORS.items() if errors[kind]]
     return reasons
+
+
+def shared_cores_note(health: Health, cores: int) -> str:
+    """Return the sentence for a run whose generator waited for cores that the server used; empty for others."""
+    if not health.shares_cores:
+        return ""
+    return (
+        f"Server and generator share {plural(cores, 'core')}; the server used {health.server_cores:.1f} of them, so that a "
+        f"worker that was ready to run waited {health.starved_share:.0%} of the time for a core."
+    )
 
 
 def moved_percentiles(read_delay: Histogram, totals: Interval) -> list[dict[str, Any]]:

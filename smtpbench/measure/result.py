@@ -131,6 +131,7 @@ def generator_section(health: Health, totals: Interval, window_s: float, *, clos
         "cpu_share_of_window": (health.cpu_user_s + health.cpu_system_s) / window_s if window_s else 0.0,
         "busiest_worker_share": health.busiest_share,
         "starved_worker_share": health.starved_share,
+        "starved_by_others_share": health.starved_by_others_share,
         "limited": bool(reasons),
         "limited_reasons": reasons,
         "late_p50_ms": late[50],

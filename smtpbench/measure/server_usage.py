@@ -1,8 +1,15 @@
-"""Resources that the server under test used, as samples of its whole process tree."""
+"""Resources that the server under test used: samples of its whole process tree, `server` of a result, and `server.csv`."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
+
+from smtpbench.measure.files import csv_line
+from smtpbench.measure.trend import Trend, linear_trend
+from smtpbench.units import NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +58,216 @@ class UsageSample:
     def cpu_s(self) -> float:
         """User and system CPU time, seconds."""
         return self.cpu_user_s + self.cpu_system_s
+
+
+#: A page of memory: memory changes in such steps.
+_PAGE_BYTES: Final = 4096
+_S_PER_HOUR: Final = 3600.0
+#: Lines of the log that a result holds, at most.
+MAX_LOG_LINES: Final = 100
+
+#: Name of the file in the folder of a result.
+SERVER_CSV: Final = "server.csv"
+SERVER_COLUMNS: Final = (
+    "end_s", "cpu_user_share", "cpu_system_share", "memory_bytes", "processes", "threads", "fds", "read_bytes",
+    "write_bytes", "minor_faults", "major_faults", "voluntary_switches", "involuntary_switches", "restarts",
+)  # fmt: skip
+_HELD: Final = ("memory_bytes", "processes", "threads", "fds")
+_COUNTED: Final = (
+    "read_bytes", "write_bytes", "minor_faults", "major_faults", "voluntary_switches", "involuntary_switches", "restarts",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredServer:
+    """What a reader must know of the server whose resources were measured.
+
+    Attributes:
+        started_by: `smtpbench`, or `others`.
+        name: Command of its first process; empty if it is not known.
+        source: How CPU time was counted: `cgroup` or `processes`.
+        memory: Which memory was read: `pss` or `rss`; empty if none was.
+        cores: Cores that its processes may run on; empty if that is not known.
+    """
+
+    started_by: str = "others"
+    name: str = ""
+    source: str = "processes"
+    memory: str = "rss"
+    cores: frozenset[int] = frozenset()
+
+
+class UsageWindow:
+    """What a server used between the first and the last of its samples.
+
+    Attributes:
+        first: First sample; None before it.
+        last: Last sample; None before it.
+    """
+
+    def __init__(self) -> None:
+        self.first: UsageSample | None = None
+        self.last: UsageSample | None = None
+        self._most: dict[str, int] = {}
+        self._stretches: list[list[tuple[float, float]]] = [[]]
+
+    def add(self, sample: UsageSample) -> None:
+        """Add a sample; samples come in the order of their times."""
+        if self.last is not None and sample.restarts != self.last.restarts:
+            self._stretches.append([])
+        for name in _HELD:
+            value = getattr(sample, name)
+            if value is not None:
+                self._most[name] = max(value, self._most.get(name, 0))
+        if sample.memory_bytes is not None:
+            self._stretches[-1].append((sample.at_ns / NS_PER_S, float(sample.memory_bytes)))
+        self.first, self.last = self.first or sample, sample
+
+    @property
+    def length_s(self) -> float:
+        """Time from the first sample to the last, seconds."""
+        return (self.last.at_ns - self.first.at_ns) / NS_PER_S if self.first and self.last else 0.0
+
+    @property
+    def cpu_s(self) -> float | None:
+        """CPU time, seconds; None without two samples."""
+        return self.last.cpu_s - self.first.cpu_s if self.length_s and self.first and self.last else None
+
+    def memory_growth(self) -> Trend | None:
+        """Return how much memory grew, octets a second; None if the time was too short for a figure.
+
+        A server that was started again begins with little memory: the longest time without a restart is what counts.
+        """
+        longest = max(self._stretches, key=lambda points: points[-1][0] - points[0][0] if points else 0.0)
+        return linear_trend(longest, resolution=_PAGE_BYTES)
+
+    def figures(self, messages: int | None, cores: int, *, growth: bool = True) -> dict[str, Any]:
+        """Return the figures of `server` of a result; None for those that are not known.
+
+        Args:
+            messages: Messages that were accepted in this time; None if a message is not what was tested.
+            cores: Cores of the machine.
+            growth: Whether the growth of memory is calculated, which takes as long as there are samples.
+        """
+        length_s, cpu_s = self.length_s, self.cpu_s
+        trend = self.memory_growth() if growth else None
+        cpu_ms = 1000 * cpu_s / messages if cpu_s is not None and messages else None
+        interval = None if trend is None else [trend.low * _S_PER_HOUR, trend.high * _S_PER_HOUR]
+        return {
+            "window_s": length_s,
+            "cpu_s": cpu_s,
+            "cpu_user_s": self._used("cpu_user_s"),
+            "cpu_system_s": self._used("cpu_system_s"),
+            "cpu_ms_per_message": cpu_ms,
+            "cores_share": None if cpu_s is None else cpu_s / length_s / cores,
+            "rss_max_bytes": self._most.get("memory_bytes"),
+            "rss_growth_bytes_per_hour": None if trend is None else trend.slope * _S_PER_HOUR,
+            "rss_growth_interval_bytes_per_hour": interval,
+            "fds_max": self._most.get("fds"),
+            "threads_max": self._most.get("threads"),
+            "processes_max": self._most.get("processes"),
+            **{name: self._used(name) for name in (*_COUNTED[2:4], *_COUNTED[:2], "fsyncs", *_COUNTED[4:6])},
+            "restarts": self._used("restarts") or 0,
+        }
+
+    def _used(self, name: str) -> Any:
+        return growth_between(self.first, self.last, name) if self.first and self.last and self.length_s else None
+
+
+def usage_section(
+    server: MeasuredServer,
+    window: UsageWindow,
+    *,
+    messages: int | None = None,
+    deaths: Sequence[Mapping[str, Any]] = (),
+    log_lines: Sequence[Mapping[str, Any]] = (),
+    cores: int | None = None,
+    growth: bool = True,
+) -> dict[str, Any] | None:
+    """Return `server` of a result; None if nothing is known of the server.
+
+    Args:
+        server: Whose resources they are.
+        window: What it used in the measured window.
+        messages: Messages that were accepted in the window; None if a message is not what was tested.
+        deaths: Elements of `server.deaths`.
+        log_lines: Elements of `server.log_lines`; those that are too many are counted.
+        cores: Cores of the machine; None for those of this one.
+        growth: Whether the growth of memory is calculated.
+    """
+    if window.first is None and not deaths and not log_lines:
+        return None
+    return {
+        "started_by": server.started_by,
+        "name": server.name,
+        "source": server.source,
+        "memory": server.memory,
+        **window.figures(messages, cores or os.cpu_count() or 1, growth=growth),
+        "deaths": list(deaths),
+        "log_lines": list(log_lines[:MAX_LOG_LINES]),
+        "log_lines_dropped": max(0, len(log_lines) - MAX_LOG_LINES),
+    }
+
+
+def growth_between(first: UsageSample, last: UsageSample, name: str) -> Any:
+    """Return how much a counter has grown from one sample to another; None if it is not known in one of them."""
+    before, after = getattr(first, name), getattr(last, name)
+    return None if before is None or after is None else max(type(after)(0), after - before)
+
+
+def server_line(before: UsageSample, now: UsageSample, start_ns: int) -> str:
+    """Return a line of `server.csv`: what the server used between two samples, and what it held at the second.
+
+    Args:
+        before: The sample before.
+        now: The sample.
+        start_ns: Start of the run, of `time.monotonic_ns`.
+    """
+    length_s = (now.at_ns - before.at_ns) / NS_PER_S
+    user_s, system_s = now.cpu_user_s - before.cpu_user_s, now.cpu_system_s - before.cpu_system_s
+    return csv_line((
+        f"{(now.at_ns - start_ns) / NS_PER_S:.3f}",
+        *(f"{used_s / length_s:.4f}" if length_s > 0 else "" for used_s in (user_s, system_s)),
+        *(_cell(getattr(now, name)) for name in _HELD),
+        *(_cell(growth_between(before, now, name)) for name in _COUNTED),
+    ))  # fmt: skip
+
+
+def _cell(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def samples_of(rows: Iterable[Mapping[str, float | None]]) -> list[UsageSample]:
+    """Return the samples that the rows of `server.csv` were made of, with counters that begin at the first row.
+
+    Args:
+        rows: Rows in order, None for a cell that is empty or not a number. The first is what came before the window.
+    """
+    samples: list[UsageSample] = []
+    totals: dict[str, float] = {}
+    missing: set[str] = set()
+    for row in rows:
+        end_s = row.get("end_s")
+        if end_s is None:
+            continue
+        at_ns = round(end_s * NS_PER_S)
+        if samples:
+            length_s = (at_ns - samples[-1].at_ns) / NS_PER_S
+            for name in ("cpu_user", "cpu_system"):
+                totals[name] = totals.get(name, 0.0) + (row.get(f"{name}_share") or 0.0) * length_s
+            for name in _COUNTED:
+                value = row.get(name)
+                missing |= {name} if value is None else set()
+                totals[name] = totals.get(name, 0.0) + (value or 0.0)
+        samples.append(
+            UsageSample(
+                at_ns,
+                totals.get("cpu_user", 0.0),
+                totals.get("cpu_system", 0.0),
+                **{name: None if row.get(name) is None else int(row[name] or 0) for name in _HELD if name != "processes"},
+                processes=int(row.get("processes") or 0),
+                **{name: None if name in missing else int(totals.get(name, 0)) for name in _COUNTED[:-1]},
+                restarts=int(totals.get("restarts", 0)),
+            )
+        )
+    return samples

@@ -14,7 +14,7 @@ from typing import Any
 from smtpbench.measure.censoring import highest_possible_ms, is_lower_bound, withheld
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import Interval, Latency
-from smtpbench.threshold import COUNT, GENERATOR_METRICS, SHARE, Metric, Threshold, format_value, percent_of
+from smtpbench.threshold import COUNT, GENERATOR_METRICS, SERVER_METRICS, SHARE, Metric, Threshold, format_value, percent_of
 
 #: Operators of a condition that a higher value can break.
 _UPPER_LIMITS = ("<", "<=", "==")
@@ -31,6 +31,7 @@ class Figures:
         domains: Recipient domain → its part of the totals.
         closed_model: Whether a connection that waits for a reply begins no arrivals.
         sending_s: Length of the sending window, seconds; None if it is the measured window.
+        server: `server` of the result; None if nothing is known of the server.
     """
 
     totals: Interval
@@ -39,6 +40,7 @@ class Figures:
     domains: Mapping[str, Interval] = field(default_factory=dict)
     closed_model: bool = False
     sending_s: float | None = None
+    server: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,10 @@ def value_of(metric: Threshold | Metric, figures: Figures) -> float | None:
         return totals.accepted_while_sending / sending_s if sending_s else None
     if head == "generator":
         return float(figures.generator[GENERATOR_METRICS[rest[0]][1]])
+    if head == "server":
+        _, key, factor = SERVER_METRICS[rest[0]]
+        found = (figures.server or {}).get(key)
+        return None if found is None else float(found) * factor
     if head == "recipients":
         accepted, rejected = totals.recipients()
         return _share_or_count(metric.kind, accepted if rest == ["accepted"] else rejected, accepted + rejected)

@@ -122,7 +122,7 @@ class Measured:
         load = self.result["load"]
         figures = Figures(
             totals_of(self.result), load["window_s"], self.result["generator"], sending_s=load.get("sending_s"),
-            closed_model=load.get("model") == "closed",
+            closed_model=load.get("model") == "closed", server=self.result.get("server"),
         )  # fmt: skip
         return value_of(parse_metric(metric), figures)
 

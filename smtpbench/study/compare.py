@@ -307,7 +307,13 @@ def lateness_ms(metric: Metric, run: Mapping[str, Any]) -> float | None:
 def metric_value(metric: Metric, result: Mapping[str, Any]) -> float | None:
     """Return the value of a metric in a result; None if the run did not measure it."""
     load = result["load"]
-    figures = Figures(totals_of(result), load["window_s"], result["generator"], sending_s=load.get("sending_s"))
+    figures = Figures(
+        totals_of(result),
+        load["window_s"],
+        result["generator"],
+        sending_s=load.get("sending_s"),
+        server=result.get("server"),
+    )
     return value_of(metric, figures)
 
 

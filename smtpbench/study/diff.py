@@ -322,7 +322,7 @@ def part_values(saved: Saved, metric: Metric, parts: int) -> list[float | None]:
             if begin_s <= second.start_s < end_s:
                 latencies = intervals[part_of(second.start_s)].latencies
                 latencies.setdefault((metric.latency_name, True), Latency.empty()).service.add(second.histogram)
-    elif metric.path[0] in ("replies", "recipients", "errors", "generator"):
+    elif metric.path[0] in ("replies", "recipients", "errors", "generator", "server"):
         return [None] * parts
     return [
         value_of(metric, Figures(interval, lasted_s, {})) for interval, lasted_s in zip(intervals, lengths_s, strict=True)

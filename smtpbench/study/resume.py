@@ -25,6 +25,7 @@ from smtpbench.measure.files import HLOG, TIMELINE
 from smtpbench.measure.health import machine
 from smtpbench.measure.partial import PARTIAL
 from smtpbench.measure.saved import CAPACITY, COMPARISON, RESULT, RUN, load
+from smtpbench.measure.server_usage import SERVER_CSV
 from smtpbench.scenario.load import ScenarioFile
 from smtpbench.study.progress import COMPLETED
 from smtpbench.target import Access
@@ -144,7 +145,7 @@ def completed_run(folder: Path) -> dict[str, Any] | None:
 
 def remove_run(folder: Path) -> None:
     """Remove what a run has left in its folder, so that it cannot be taken for that of a later run."""
-    for name in (RESULT, PARTIAL, TIMELINE, HLOG):
+    for name in (RESULT, PARTIAL, TIMELINE, HLOG, SERVER_CSV):
         with suppress(OSError):
             (folder / name).unlink(missing_ok=True)
 

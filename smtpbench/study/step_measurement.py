@@ -36,6 +36,7 @@ from smtpbench.measure.health import BUSY_SHARE
 from smtpbench.measure.recorder import Interval
 from smtpbench.measure.thresholds import Figures, describe, evaluate
 from smtpbench.study.search import CONNECTIONS, GENERATOR, SearchStep
+from smtpbench.supervisor.server_record import ServerRecord
 from smtpbench.text import plural
 from smtpbench.threshold import TIME, Threshold
 from smtpbench.units import NS_PER_S
@@ -121,7 +122,7 @@ class StepMonitor(ThresholdMonitor):
 
     measurement: StepMeasurement | None = None
 
-    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
+    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float, server: ServerRecord | None = None) -> str:
         """Return why the step should end early; an empty string if it should not."""
         return self.measurement.abort_reason if self.measurement else ""
 
@@ -254,7 +255,9 @@ def _limiting_factor(
 ) -> str:
     """Return what a failure may come from other than the server; an empty string if it was the server."""
     generator = result["generator"]
-    spare_share = 1 - generator["busiest_worker_share"] - generator["starved_worker_share"]
+    # a core that the server used instead is the limit of the server
+    starved_share = generator.get("starved_by_others_share", generator["starved_worker_share"])
+    spare_share = 1 - generator["busiest_worker_share"] - starved_share
     only_latency = all(one["unit"] == TIME for one in failed)
     no_resources = any(result["errors"].get(kind) for kind in _GENERATOR_ERRORS)
     if spare_share < _SPARE_SHARE if steady_growth else generator["limited"] and (only_latency or no_resources):

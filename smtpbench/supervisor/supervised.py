@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
-from smtpbench.measure.server_usage import UsageSample
+from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.server_options import ServerOptions
 from smtpbench.target import Access
@@ -21,12 +21,16 @@ class SupervisedServer(Protocol):
         can_restart: Whether `restart` starts the server again.
         deaths: Deaths so far, in order; those that smtpbench asked for are none.
         samples: Resources used, once a second, in order.
+        measured: Whose resources they are, and how they are counted.
     """
 
     known: bool
     can_restart: bool
     deaths: list[Death]
     samples: list[UsageSample]
+
+    @property
+    def measured(self) -> MeasuredServer: ...
 
     async def death_since(self, at_ns: int) -> Death | None:
         """Return the first death after a moment. Wait for a process that is just ending, at most 0.3 s.

@@ -28,6 +28,7 @@ from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
 from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.supervisor.server_record import ServerRecord
 from smtpbench.target import parse_target
 from smtpbench.units import NS_PER_S
 
@@ -166,7 +167,7 @@ class AbortOnRequest(ThresholdMonitor):
 
     requested: trio.Event = field(default_factory=trio.Event)
 
-    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float) -> str:
+    def abort_reason(self, collector: Collector, plan: LoadPlan, end_s: float, server: ServerRecord | None = None) -> str:
         return "the test requested it" if self.requested.is_set() else ""
 
 
