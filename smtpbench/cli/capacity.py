@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, one_of, option_value
@@ -31,12 +30,14 @@ from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
 from smtpbench.cli.saving import print_nothing_to_resume, raise_unless_completed, save_result
 from smtpbench.cli.scenario_file import open_scenario
+from smtpbench.cli.server_control import SERVER_LOG, ServerControlOptions, run_supervised
 from smtpbench.errors import UsageError
 from smtpbench.load.settings import DEFAULT_CONNECTIONS, Overrides, make_plan
 from smtpbench.report.terminal.capacity import capacity_table
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.study.capacity import CapacityRequest, capacity, resumed
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_rate_per_s, parse_share, parse_size_bytes
@@ -108,6 +109,7 @@ def command(
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
+    server: ServerControlOptions = ServerControlOptions(),
 ) -> None:
     """Find the highest arrival rate that meets your objectives.
 
@@ -122,6 +124,8 @@ def command(
       smtpbench capacity relay -t smtp://127.0.0.1:2525 --slo 'message.p99<50ms' --slo 'RCPT.p95<9ms'
     Between two rates, with more connections:
       smtpbench capacity relay -t smtp://127.0.0.1:2525 --from 100/s --max-rate 5000/s -c 500
+    A server that is started before the search and stopped after it:
+      smtpbench capacity relay -t smtp://127.0.0.1:2525 --start './server --port 2525'
     The rest of a search that was interrupted, with the same options:
       smtpbench capacity relay -t smtp://127.0.0.1:2525 --out results/limit --resume
     """
@@ -152,6 +156,7 @@ def command(
         max_rate_per_s=None if max_rate is None else _rate_per_s("--max-rate", max_rate),
         message_bytes=None if size is None else option_value("--size", parse_size_bytes, size),
     )
+    server_options = server.options(restart=False)
     with result_folder(out, overwrite, f"capacity-{file.path.stem}", resume=resume) as folder:
         request = replace(request, folder=folder)
         if resume:
@@ -159,7 +164,12 @@ def command(
             if request.interrupted is None:
                 print_nothing_to_resume(folder)
         with display_for(progress, scenario, target) as display:
-            result = trio.run(capacity, request, ElapsedProgress(display).study)
+            shown = ElapsedProgress(display)
+
+            async def work(supervised: SupervisedServer) -> dict[str, Any]:
+                return await capacity(replace(request, server=supervised), shown.study)
+
+            result = run_supervised(server_options, request.access, folder / SERVER_LOG, work)
         typer.echo(capacity_table(result, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))
         save_result(result, folder, html)
         raise_unless_completed(result, folder)

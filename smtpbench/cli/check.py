@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import trio
 import typer
 
 from smtpbench.check.run import CheckProgress, CheckRequest, CheckResult, run_check
@@ -28,6 +28,7 @@ from smtpbench.cli.options import (
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
 from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result
+from smtpbench.cli.server_control import SERVER_LOG, ServerControlOptions, run_supervised
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import CHECK, Saved
 from smtpbench.report.reading.findings import counts_against
@@ -36,6 +37,7 @@ from smtpbench.report.terminal.saved import matrix_verdicts
 from smtpbench.report.terminal.scorecard import matrix, scorecard
 from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.rules.register import find
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.text import plural
 
 
@@ -65,6 +67,7 @@ def command(
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
+    server: ServerControlOptions = ServerControlOptions(),
 ) -> None:
     """Check a server against the protocol rules, and show what it breaks.
 
@@ -77,12 +80,17 @@ def command(
       smtpbench check --target smtp://127.0.0.1:2525 --recipient b@server.test eod-lf-lf eod-lf-crlf
     A submission server, recommendations included:
       SMTPBENCH_PASSWORD=… smtpbench check --target smtp://me@localhost:587 --ca ca.pem --strict
+    A server that is started, and started again where a rule kills it:
+      smtpbench check --target smtp://127.0.0.1:2525 --start './server --port 2525'
     Two servers side by side:
       smtpbench check --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
     """
     options = TargetOptions(target or [], access, timeout, recipient, sender).completed(fixture, allow_files=allow_files)
     if out is not None and len(options.urls) > 1:
         raise UsageError(f"--out takes the result of one target, and {len(options.urls)} are given")
+    server_options = server.options(restart=True)
+    if (server.start or server.watch) and len(options.urls) > 1:
+        raise UsageError(f"--start and --watch are about the server of one target, and {len(options.urls)} are given")
     selected = find(rules or ())
     repeat_options = [f"--recipient={options.recipient}"] if options.recipient else []
     repeat_options += [f"--sender={options.sender}"] if options.sender else []
@@ -104,7 +112,11 @@ def command(
                 request = CheckRequest(
                     one, selected, options.recipient, options.sender, strict or bool(rules), repeat_options
                 )
-                checked.append(trio.run(run_check, request, report_progress, in_progress.update))
+
+                async def work(supervised: SupervisedServer, request: CheckRequest = request) -> CheckResult:
+                    return await run_check(replace(request, server=supervised), report_progress, in_progress.update)
+
+                checked.append(run_supervised(server_options, one, None if out is None else out / SERVER_LOG, work))
                 if checked[-1].stopped:
                     break
         results = [one.result for one in checked]

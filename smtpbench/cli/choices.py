@@ -11,6 +11,7 @@ from smtpbench.text import did_you_mean
 PROGRESS = ("auto", "live", "plain", "none")
 ARRIVALS = ("uniform", "poisson")
 WHEN_BUSY = ("wait", "drop")
+RESTART = ("always", "never")
 TIMES = ("response", "service")
 
 T = TypeVar("T")

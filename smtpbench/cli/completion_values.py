@@ -12,7 +12,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from smtpbench.cli.choices import ARRIVALS, PROGRESS, TIMES, WHEN_BUSY
+from smtpbench.cli.choices import ARRIVALS, PROGRESS, RESTART, TIMES, WHEN_BUSY
 from smtpbench.cli.declared_options import DeclaredOption, declared_options
 
 
@@ -204,6 +204,25 @@ def _named_targets(incomplete: str) -> Iterable[CompletionValue]:
     return [one._replace(text=f"{name}={one.text}") for one in urls] if equals else urls
 
 
+def _ready(incomplete: str) -> Iterable[CompletionValue] | None:
+    if incomplete.startswith("file:"):
+        return [one._replace(text=f"file:{one.text}") for one in _files(incomplete.removeprefix("file:"), ("",))]
+    return (
+        CompletionValue("greets", "It greets a connection."),
+        CompletionValue("port", "It accepts a connection."),
+        CompletionValue("text:", "Its output contains a text.", finished=False),
+        CompletionValue("file:", "A file exists.", finished=False),
+    )
+
+
+def _watch(incomplete: str) -> Iterable[CompletionValue]:
+    return (
+        CompletionValue("pid:", "A process and its descendants.", finished=False),
+        CompletionValue("cgroup:", "The processes of a control group.", finished=False),
+        CompletionValue("unit:", "The processes of a systemd unit.", finished=False),
+    )
+
+
 def _any_of(values: Iterable[str]) -> Callable[[str], Iterable[CompletionValue]]:
     return lambda _: map(CompletionValue, values)
 
@@ -229,4 +248,7 @@ _VALUES: Final[Mapping[str, Callable[[str], Iterable[CompletionValue] | None]]] 
     "when_busy": _any_of(WHEN_BUSY),
     "profile": _profiles,
     "report time": _any_of(TIMES),
+    "ready": _ready,
+    "restart": _any_of(RESTART),
+    "watch": _watch,
 }

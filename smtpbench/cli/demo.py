@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import shlex
+import socket
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
 from smtpbench.cli import run
 from smtpbench.cli.options import Overwrite, Progress, ResultFolder, ScenarioName
-from smtpbench.errors import CannotRun
+from smtpbench.cli.server_control import ServerControlOptions
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.supervisor.process_group import ending_with_this_process
 from smtpbench.text import plural
 
 
@@ -37,35 +39,27 @@ def command(
     Another scenario, faster:
       smtpbench demo pipelined -r 2000/s -d 5s
     """
-    sink = subprocess.Popen(
-        [sys.executable, "-m", "smtpbench.cli.main", "sink", "--listen", "127.0.0.1:0", "--ready-json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-    assert sink.stdout is not None
-    with ending_with_this_process(sink.pid):
+    with TemporaryDirectory(prefix="smtpbench-demo-") as folder:
+        address, counts = f"127.0.0.1:{_free_port()}", Path(folder, "counts.json")
+        sink = [sys.executable, "-m", "smtpbench.cli.main", "sink", "--listen", address, "--ready-json"]
         try:
-            line = sink.stdout.readline()
-            if not line:
-                raise CannotRun("the built-in sink did not start; `smtpbench sink` shows the reason")
-            address = json.loads(line)["listening"][0]
-            try:
-                run.command(
-                    scenario,
-                    f"smtp://{address}",
-                    rate=rate,
-                    duration=duration,
-                    out=out,
-                    overwrite=overwrite,
-                    progress=progress,
-                )
-            finally:
-                sink.terminate()
-                counts = json.loads(sink.stdout.read() or "{}")
-            if counts:
-                typer.echo(f"the sink accepted {plural(counts['messages']['accepted'], 'message')}")
+            run.command(
+                scenario,
+                f"smtp://{address}",
+                rate=rate,
+                duration=duration,
+                out=out,
+                overwrite=overwrite,
+                progress=progress,
+                server=ServerControlOptions(start=f"exec {shlex.join(sink)} > {shlex.quote(str(counts))}"),
+            )
         finally:
-            sink.kill()
-            sink.wait()
+            lines = counts.read_text(encoding="utf-8").splitlines() if counts.exists() else []
+            if len(lines) > 1:  # the first one names the address
+                typer.echo(f"the sink accepted {plural(json.loads(lines[-1])['messages']['accepted'], 'message')}")
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -15,8 +15,10 @@ from smtpbench.cli.choices import option_value
 from smtpbench.cli.exit_codes import FINDINGS, INTERRUPTED
 from smtpbench.cli.options import ConnectionOptions, Progress, ReplyTimeout
 from smtpbench.cli.progress import ElapsedProgress, display_for
+from smtpbench.cli.server_control import ServerControlOptions, run_supervised
 from smtpbench.doctor.diagnosis import BAD
 from smtpbench.doctor.examine import DoctorRequest, examine
+from smtpbench.errors import UsageError
 from smtpbench.report.terminal.doctor import examination
 from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.screen import screen_of, wants_color
@@ -43,6 +45,7 @@ def command(
     timeout: ReplyTimeout = "10s",
     progress: Progress = AUTO,
     access: ConnectionOptions = ConnectionOptions(),
+    server: ServerControlOptions = ServerControlOptions(),
 ) -> None:
     """Examine this machine before a run: what could become the bottleneck, and at which load.
 
@@ -62,10 +65,20 @@ def command(
     """
     option_value("--timeout", parse_duration_ns, timeout)  # a mistake in it is an error without a target too
     request = DoctorRequest(out, access.access_to(target, timeout) if target else None)
+    server_options = server.options(restart=False)
+    if (server.start or server.watch) and request.access is None:
+        raise UsageError("--start and --watch are about the server of --target; add --target URL")
     steps, done = _MACHINE_STEPS + bool(target), count()
     with display_for(progress, "this machine", target or "") as display:
         shown = ElapsedProgress(display)
-        report = trio.run(examine, request, lambda text: shown.update(text, next(done) / steps))
+
+        def notify(text: str) -> None:
+            shown.update(text, next(done) / steps)
+
+        if request.access is not None and server.start:
+            report = run_supervised(server_options, request.access, None, lambda _: examine(request, notify))
+        else:
+            report = trio.run(examine, request, notify)
     if report is None:
         raise typer.Exit(INTERRUPTED)
     if as_json:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import trio
 import typer
 
 from smtpbench.cli.choices import one_of, option_value
@@ -31,17 +30,19 @@ from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
 from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result
 from smtpbench.cli.scenario_file import open_scenario
+from smtpbench.cli.server_control import SERVER_LOG, ServerControlOptions, run_supervised
 from smtpbench.errors import UsageError
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
 from smtpbench.fuzz.profiles import PROFILES, FuzzProfile
-from smtpbench.fuzz.run import FuzzRequest, KnownFinding, fuzz_target
+from smtpbench.fuzz.run import FuzzRequest, FuzzResult, KnownFinding, fuzz_target
 from smtpbench.fuzz.strategies import select_families
 from smtpbench.fuzz.suspect import CASES, CampaignStats
 from smtpbench.report.terminal.progress import AUTO, duration_text
 from smtpbench.report.terminal.scorecard import findings_card
 from smtpbench.report.terminal.screen import wants_color
 from smtpbench.scenario.load import load_finding
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S, parse_duration_ns
 
@@ -119,6 +120,7 @@ def command(
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
+    server: ServerControlOptions = ServerControlOptions(),
 ) -> None:
     """Send mutated sessions of a scenario to a server, and report what breaks it, as short as possible.
 
@@ -129,6 +131,8 @@ def command(
       smtpbench fuzz relay --target smtp://127.0.0.1:2525
     In a build, where only new findings fail:
       smtpbench fuzz relay -t smtp://127.0.0.1:2525 --profile ci --seed 7 --baseline known-findings
+    A server that is started, and started again where a case kills it:
+      smtpbench fuzz relay --target smtp://127.0.0.1:2525 --start './server --port 2525'
     Two servers, to find where they behave differently:
       smtpbench fuzz relay --target smtp://127.0.0.1:2525 --target smtp://127.0.0.1:2526
     Some families of mutations only:
@@ -142,6 +146,7 @@ def command(
         target or [], access, timeout, first_recipient, sender, tuple(aliases), unknown_recipient
     ).completed(fixture, allow_files=allow_files)
     first, *peers = options.accesses(most=2)
+    server_options = server.options(restart=True)
     plan = CampaignPlan(
         cases=cases or limits.cases,
         duration_ns=option_value("--duration", parse_duration_ns, duration) if duration else limits.duration_s * NS_PER_S,
@@ -176,7 +181,11 @@ def command(
                     f"{stats.phase}: {counts}", stats.share_done if stats.phase == CASES else None, equal_parts=True
                 )
 
-            fuzzed = trio.run(fuzz_target, request, report_progress, None, ResultInProgress(folder).update)
+            async def work(supervised: SupervisedServer) -> FuzzResult:
+                watched = replace(request, server=supervised)
+                return await fuzz_target(watched, report_progress, None, ResultInProgress(folder).update)
+
+            fuzzed = run_supervised(server_options, first, folder / SERVER_LOG, work)
         typer.echo(findings_card(fuzzed.result, color=wants_color(sys.stdout)))
         save_result(fuzzed.result, folder, html, findings=fuzzed.findings, candidates=fuzzed.candidates)
         print_verdict(fuzzed.result, folder)

@@ -6,7 +6,8 @@ that its declaration names, such as `DURATION`, and all remarks stand in one bra
     -c, --connections COUNT   Connections open at the same time.  [default: 10; at least 1]
 
 A default that is not the parameter's own stands at the end of its help text, after two spaces: `…  [default: 5s]`. Bounds of
-a value that typer reads as text stand there too: `…  [0.5%..100%]`.
+a value that typer reads as text stand there too: `…  [0.5%..100%]`. Options with a `rich_help_panel` stand in a table of
+that name, after the others.
 """
 
 from __future__ import annotations
@@ -103,12 +104,15 @@ class Command(TyperCommand):
         """Write arguments, options and the sections after them."""
         shown = [one for one in self.get_params(ctx) if not getattr(one, "hidden", False)]
         arguments = [entry_of(one) for one in shown if one.param_type_name == "argument"]
-        options = [entry_of(one) for one in shown if one.param_type_name == "option"]
+        options: dict[str, list[HelpEntry]] = {"Options": []}
+        for one in shown:
+            if one.param_type_name == "option":
+                options.setdefault(getattr(one, "rich_help_panel", None) or "Options", []).append(entry_of(one))
         tables = [
-            HelpSection("Arguments", [(one.heading, one.description) for one in arguments]),
-            HelpSection("Options", [(one.heading, one.description) for one in options]),
-            *self.sections,
+            HelpSection(title, [(one.heading, one.description) for one in entries])
+            for title, entries in {"Arguments": arguments, **options}.items()
         ]
+        tables += self.sections
         write_sections(formatter, tables)
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from smtpbench.cli.server_control import SERVER_LOG
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.measure.files import HLOG, TIMELINE
 from smtpbench.measure.partial import PARTIAL
@@ -26,7 +27,7 @@ from smtpbench.measure.server_usage import SERVER_CSV
 from smtpbench.text import visible
 
 _REPORT: Final = "report.html"
-_FILES: Final = (RESULT, PARTIAL, _REPORT, TIMELINE, HLOG, SERVER_CSV)
+_FILES: Final = (RESULT, PARTIAL, _REPORT, TIMELINE, HLOG, SERVER_CSV, SERVER_LOG)
 _FINDING_FOLDERS: Final = ("findings", "candidates")
 _STEP_FOLDER: Final = re.compile(r"baseline|recovery|step-\d+-.*")
 

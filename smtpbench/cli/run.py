@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import trio
 import typer
 
 from smtpbench.cli.choices import ARRIVALS, WHEN_BUSY, one_of, option_value
@@ -34,8 +33,9 @@ from smtpbench.cli.progress import display_for
 from smtpbench.cli.result_folder import result_folder
 from smtpbench.cli.saving import saved_files
 from smtpbench.cli.scenario_file import open_scenario
+from smtpbench.cli.server_control import SERVER_LOG, ServerControlOptions, run_supervised
 from smtpbench.load.plan import UNBOUNDED_NS, LoadPlan
-from smtpbench.load.run import RunRequest, run
+from smtpbench.load.run import RunRequest, RunResult, run
 from smtpbench.load.settings import Overrides, hostile_share, make_plan
 from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.result import to_text
@@ -45,7 +45,8 @@ from smtpbench.report.terminal.progress import AUTO
 from smtpbench.report.terminal.run_progress import RunProgress
 from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.report.terminal.tables import final_table
-from smtpbench.target import parse_target
+from smtpbench.supervisor.supervised import SupervisedServer
+from smtpbench.target import Access, parse_target
 from smtpbench.threshold import parse_threshold
 from smtpbench.units import NS_PER_S, parse_duration_ns, parse_size_bytes
 
@@ -139,6 +140,7 @@ def command(
     allow_files: AllowFiles = False,
     progress: Progress = AUTO,
     access: LoginOptions = LoginOptions(),
+    server: ServerControlOptions = ServerControlOptions(),
 ) -> None:
     """Load a mail server with a scenario and measure it.
 
@@ -153,6 +155,8 @@ def command(
       smtpbench run relay -t smtp://127.0.0.1:2525 -r 200/s --threshold 'message.p99<50ms'
     Observed by Prometheus, which scrapes http://127.0.0.1:9464/metrics every 15 s:
       smtpbench run relay -t smtp://127.0.0.1:2525 -r 200/s -d 10m --metrics 9464 --metrics-hold 20s
+    A server of its own, started before and stopped after, whatever happens:
+      smtpbench run relay -t smtp://127.0.0.1:2525 --start './server --port 2525'
     With mutated sessions beside the others: their effect on latency, and findings (exit code 1):
       smtpbench run relay --target smtp://127.0.0.1:2525 -r 200/s -d 60s --hostile 5%
     """
@@ -179,17 +183,23 @@ def command(
             option_value("--abort-grace", parse_duration_ns, abort_grace) if abort_on_fail else None,
         ),
     )
+    server_options = server.options(restart=False)
     hold_ns = option_value("--metrics-hold", parse_duration_ns, metrics_hold)
     with result_folder(out, overwrite, file.path.stem) as folder:
         request = replace(request, out=folder)
         with display:
             observer = RunProgress(display, _length_s(request.plan), request.plan.arrivals)
-            if metrics is None:
-                outcome = trio.run(run, request, observer)
-            else:
+
+            async def work(supervised: SupervisedServer) -> RunResult:
+                watched = replace(request, server=supervised)
+                if metrics is None:
+                    return await run(watched, observer)
                 from smtpbench.report.formats.prometheus import about, serving  # needs a package that only this option needs
 
-                outcome = trio.run(serving, metrics, hold_ns, about(request), observer, partial(run, request))
+                return await serving(metrics, hold_ns, about(watched), observer, partial(run, watched))
+
+            reached = Access(parsed, access.trust, request.password, authorized=access.authorized)
+            outcome = run_supervised(server_options, reached, folder / SERVER_LOG, work)
         unsaved = "not saved, because no disk could be written; the result follows"
         saved = unsaved if outcome.saved is None else saved_files(outcome.saved, html)
         typer.echo(final_table(outcome.result, saved, color=wants_color(sys.stdout), screen=screen_of(sys.stdout)))

@@ -96,7 +96,7 @@ class RunRecord:
 
 
 async def execute(
-    prepared: PreparedRun, observer: Observer, on_start: Callable[[RunRecord], None] = lambda record: None
+    prepared: PreparedRun, observer: Observer, on_record: Callable[[RunRecord], None] = lambda record: None
 ) -> RunRecord:
     """Run the load and return what was measured.
 
@@ -105,19 +105,19 @@ async def execute(
     Args:
         prepared: What to run.
         observer: Is told of the progress.
-        on_start: Called once the files of the run exist, before the load begins.
+        on_record: Called once the files of the run exist, before the load begins, and again after a death of the server.
 
     Raises:
         UsageError: The target is another machine, and the user did not say that it may be tested.
     """
-    return await _Execution(prepared, observer, on_start).run()
+    return await _Execution(prepared, observer, on_record).run()
 
 
 class _Execution:
     """State of a run in progress."""
 
-    def __init__(self, prepared: PreparedRun, observer: Observer, on_start: Callable[[RunRecord], None]) -> None:
-        self._on_start = on_start
+    def __init__(self, prepared: PreparedRun, observer: Observer, on_record: Callable[[RunRecord], None]) -> None:
+        self._on_record = on_record
         request = prepared.request
         self._prepared = prepared
         self._plan = request.plan
@@ -141,7 +141,7 @@ class _Execution:
         except CannotRun as error:
             return self._record(COULD_NOT_RUN, str(error))
         self._open_files()
-        self._on_start(self._record(INTERRUPTED, ""))
+        self._on_record(self._record(INTERRUPTED, ""))
         status, reason = await self._run_all(job)
         await self._flush()
         lost = "; ".join(worker.describe(planned) for worker, planned in self._lost)
@@ -297,6 +297,8 @@ class _Execution:
             return
         if self._server is not None:
             self._server.flush()
+            if self._server.has_new_deaths():
+                self._on_record(self._record(INTERRUPTED, ""))
         if self._files is not None:
             await run_in_steps(self._files.add_steps(tick))
         self._observer.tick(tick, self._collector.totals)

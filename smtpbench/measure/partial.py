@@ -1,8 +1,8 @@
 """What a command has found so far: `result.partial.json`, which a command that is killed leaves and a result replaces.
 
 `check`, `fuzz`, `compare` and `capacity` write the result that they would have if they ended now, as they find something.
-`run` writes its file once, before the load begins; what it measures is in `timeline.csv` and `histograms.hlog`, of which
-`rebuilt_run` makes the rest of the result.
+`run` writes its file before the load begins, and after a death of the server; what it measures is in `timeline.csv`,
+`histograms.hlog` and `server.csv`, of which `rebuilt_run` makes the rest of the result.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from smtpbench.errors import UsageError
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import latency_section, messages_section, throughput_section
+from smtpbench.measure.server_usage import rebuilt_section
 from smtpbench.measure.thresholds import Figures, evaluate
 from smtpbench.threshold import OUTCOMES, Threshold, parse_threshold
 
@@ -81,6 +82,7 @@ def rebuilt_run(
     result: Mapping[str, Any],
     timeline: Iterable[Mapping[str, float | str | None]],
     histograms: Iterable[tuple[str, str, bool, Histogram]],
+    server_rows: Iterable[Mapping[str, float | None]] = (),
 ) -> dict[str, Any]:
     """Return the result of a run that was killed.
 
@@ -88,6 +90,7 @@ def rebuilt_run(
         result: What was written before the load began.
         timeline: Rows of `timeline.csv`.
         histograms: Metric, time, whether the replies were expected, and histogram of each line of `histograms.hlog`.
+        server_rows: Rows of `server.csv`.
     """
     totals, warmup, end_s, open_peak, lag_ms = Interval(), Counter[str](), 0.0, 0, 0.0
     warmup_s, planned_s = float(result["load"]["warmup_s"]), _planned_sending_s(result["load"])
@@ -110,7 +113,10 @@ def rebuilt_run(
     window_s = max(0.0, end_s - warmup_s)
     sending_s = min(window_s, planned_s)
     generator = {**result["generator"], "connections_peak": open_peak, "loop_lag_max_ms": lag_ms}
-    figures = Figures(totals, window_s, generator, sending_s=sending_s)
+    server = result.get("server")
+    if isinstance(server, Mapping):
+        server = rebuilt_section(server, server_rows, from_s=warmup_s, messages=totals.messages["accepted"])
+    figures = Figures(totals, window_s, generator, sending_s=sending_s, server=server)
     return {
         **result,
         "load": {
@@ -125,6 +131,7 @@ def rebuilt_run(
         "latency_failed": latency_section(totals, ok=False),
         "errors": dict(totals.errors),
         "generator": generator,
+        **({"server": server} if server is not None else {}),
         "warmup": {"messages": messages_section(Interval(warmup))},
         "thresholds": [_evaluated(one, figures) for one in result.get("thresholds", [])],
         "notes": [*result.get("notes", []), RUN_NOTE],
@@ -141,7 +148,7 @@ def _evaluated(entry: Mapping[str, Any], figures: Figures) -> Mapping[str, Any]:
     """Return the entry of a threshold with its value; one on what was not written fails, as any without data does."""
     with suppress(UsageError):
         threshold: Threshold = parse_threshold(str(entry.get("threshold")))
-        known = threshold.latency_name or threshold.path[0] in ("throughput", *OUTCOMES)
+        known = threshold.latency_name or threshold.path[0] in ("throughput", "server", *OUTCOMES)
         if known and not threshold.domain:
             (evaluated,) = evaluate([threshold], figures)
             return evaluated.to_data()

@@ -22,6 +22,7 @@ from smtpbench.measure.files import HLOG, TIMELINE, tag
 from smtpbench.measure.histogram import Histogram
 from smtpbench.measure.partial import KILLED, PARTIAL, REASONS, RUNNING, is_locked, rebuilt_run
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
+from smtpbench.measure.server_usage import SERVER_CSV
 from smtpbench.measure.timeline import Timeline, TimelineRow
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS
@@ -83,15 +84,11 @@ class Saved:
 
     def timeline(self) -> Timeline:
         """Return the rows of `timeline.csv`, one for each second; None for a value that is empty or not a number."""
-        try:
-            with (self.folder / TIMELINE).open(encoding="utf-8", errors="replace", newline="") as lines:
-                reader = csv.DictReader(lines)
-                timeline = Timeline(reader.fieldnames or ())
-                for row in reader:
-                    timeline.append(_parse_timeline_row(row))
-                return timeline
-        except (OSError, csv.Error):
-            return Timeline(())
+        return _read_timeline(self.folder / TIMELINE)
+
+    def server_timeline(self) -> Timeline:
+        """Return the rows of `server.csv`, likewise."""
+        return _read_timeline(self.folder / SERVER_CSV)
 
     def seconds(self, metric: str, time: str = "response", *, ok: bool = True) -> Iterator[Second]:
         """Yield the histograms of one metric from `histograms.hlog`, in order.
@@ -155,6 +152,23 @@ def _read_bounds(times: Mapping[str, Any]) -> Histogram:
     return Histogram.decode(times["censored_histogram"]) if times.get("censored") else Histogram()
 
 
+def _read_timeline(path: Path) -> Timeline:
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as lines:
+            reader = csv.DictReader(lines)
+            timeline = Timeline(reader.fieldnames or ())
+            for row in reader:
+                timeline.append(_parse_timeline_row(row))
+            return timeline
+    except (OSError, csv.Error):
+        return Timeline(())
+
+
+def _numbers_only(timeline: Timeline) -> Iterator[dict[str, float | None]]:
+    for row in timeline:
+        yield {name: value if isinstance(value, float) else None for name, value in row.items()}
+
+
 def _parse_timeline_row(row: Mapping[Any, Any]) -> TimelineRow:
     named = {name: value for name, value in row.items() if name is not None}
     return {name: value if name == "phase" else _parse_number(value) for name, value in named.items()}
@@ -191,7 +205,9 @@ def _completed(saved: Saved) -> Saved:
     result = saved.result
     if saved.kind == RUN:
         with suppress(KeyError, TypeError, ValueError, AttributeError):
-            result = rebuilt_run(result, saved.timeline(), _all_histograms(saved.folder))
+            result = rebuilt_run(
+                result, saved.timeline(), _all_histograms(saved.folder), _numbers_only(saved.server_timeline())
+            )
     status = RUNNING if is_locked(saved.folder) else KILLED
     outcome = {"status": status, "reason": REASONS[status]} if isinstance(result.get("outcome"), dict) else status
     return Saved(saved.kind, {**result, "outcome": outcome}, saved.path)

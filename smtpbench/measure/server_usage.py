@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
 from smtpbench.measure.files import csv_line
 from smtpbench.measure.trend import Trend, linear_trend
+from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
 
 
@@ -63,6 +64,8 @@ class UsageSample:
 #: A page of memory: memory changes in such steps.
 _PAGE_BYTES: Final = 4096
 _S_PER_HOUR: Final = 3600.0
+#: A row whose end is at most so long after the start of the window ends with it.
+_ROW_TOLERANCE_S: Final = 0.05
 #: Lines of the log that a result holds, at most.
 MAX_LOG_LINES: Final = 100
 
@@ -199,7 +202,7 @@ def usage_section(
         return None
     return {
         "started_by": server.started_by,
-        "name": server.name,
+        "name": visible(server.name),
         "source": server.source,
         "memory": server.memory,
         **window.figures(messages, cores or os.cpu_count() or 1, growth=growth),
@@ -237,37 +240,64 @@ def _cell(value: int | None) -> str:
     return "" if value is None else str(value)
 
 
-def samples_of(rows: Iterable[Mapping[str, float | None]]) -> list[UsageSample]:
-    """Return the samples that the rows of `server.csv` were made of, with counters that begin at the first row.
+def samples_of(server_rows: Iterable[Mapping[str, float | None]], from_s: float = 0.0) -> list[UsageSample]:
+    """Return the samples that the rows of `server.csv` were made of, with counters that begin at 0.
 
     Args:
-        rows: Rows in order, None for a cell that is empty or not a number. The first is what came before the window.
+        server_rows: Rows in order, None for a cell that is empty or not a number.
+        from_s: Start of the window; the last sample before it is the first that is returned.
     """
-    samples: list[UsageSample] = []
-    totals: dict[str, float] = {}
+    totals = dict.fromkeys(("cpu_user", "cpu_system", *_COUNTED), 0.0)
     missing: set[str] = set()
-    for row in rows:
+    samples = [_sample_of({"end_s": from_s}, totals, missing)]
+    for row in server_rows:
         end_s = row.get("end_s")
         if end_s is None:
             continue
-        at_ns = round(end_s * NS_PER_S)
-        if samples:
-            length_s = (at_ns - samples[-1].at_ns) / NS_PER_S
-            for name in ("cpu_user", "cpu_system"):
-                totals[name] = totals.get(name, 0.0) + (row.get(f"{name}_share") or 0.0) * length_s
-            for name in _COUNTED:
-                value = row.get(name)
-                missing |= {name} if value is None else set()
-                totals[name] = totals.get(name, 0.0) + (value or 0.0)
-        samples.append(
-            UsageSample(
-                at_ns,
-                totals.get("cpu_user", 0.0),
-                totals.get("cpu_system", 0.0),
-                **{name: None if row.get(name) is None else int(row[name] or 0) for name in _HELD if name != "processes"},
-                processes=int(row.get("processes") or 0),
-                **{name: None if name in missing else int(totals.get(name, 0)) for name in _COUNTED[:-1]},
-                restarts=int(totals.get("restarts", 0)),
-            )
-        )
+        if end_s <= from_s + _ROW_TOLERANCE_S:  # what it counted was before
+            samples = [_sample_of(row, dict.fromkeys(totals, 0.0), set())]
+            continue
+        length_s = end_s - samples[-1].at_ns / NS_PER_S
+        for name in ("cpu_user", "cpu_system"):
+            totals[name] += (row.get(f"{name}_share") or 0.0) * length_s
+        for name in _COUNTED:
+            missing |= {name} if row.get(name) is None else set()
+            totals[name] += row.get(name) or 0.0
+        samples.append(_sample_of(row, totals, missing))
     return samples
+
+
+def _sample_of(row: Mapping[str, float | None], totals: Mapping[str, float], missing: Set[str]) -> UsageSample:
+    held: dict[str, Any] = {name: None if (value := row.get(name)) is None else int(value) for name in _HELD}
+    counted: dict[str, Any] = {name: None if name in missing else int(totals[name]) for name in _COUNTED}
+    return UsageSample(
+        at_ns=round((row.get("end_s") or 0.0) * NS_PER_S),
+        cpu_user_s=totals["cpu_user"],
+        cpu_system_s=totals["cpu_system"],
+        **{**held, **counted, "processes": held["processes"] or 0, "restarts": counted["restarts"] or 0},
+    )
+
+
+def rebuilt_section(
+    section: Mapping[str, Any],
+    server_rows: Iterable[Mapping[str, float | None]],
+    *,
+    from_s: float,
+    messages: int,
+) -> dict[str, Any] | None:
+    """Return `server` of the result of a run that was killed, from what was written last and from `server.csv`.
+
+    Args:
+        section: `server` as it was written last.
+        server_rows: Rows of `server.csv`.
+        from_s: Start of the measured window, seconds after the start of the run.
+        messages: Messages that were accepted in the window.
+    """
+    window = UsageWindow()
+    for sample in samples_of(server_rows, from_s):
+        window.add(sample)
+    server = MeasuredServer(**{name: section[name] for name in ("started_by", "name", "source", "memory")})
+    rebuilt = usage_section(
+        server, window, messages=messages, deaths=section.get("deaths", ()), log_lines=section.get("log_lines", ())
+    )
+    return rebuilt and {**rebuilt, "log_lines_dropped": section.get("log_lines_dropped", 0)}

@@ -48,6 +48,23 @@ class CandidateSpec(FixtureFile):
     ready: DurationNs = Field(
         30 * 10**9, description="Time within which the server must greet.", json_schema_extra={"default": "30s"}
     )
+    ready_when: str = Field(
+        "greets",
+        alias="ready-when",
+        description="What makes it ready: `greets`, `port` (it accepts connections), `text:TEXT` (in its output) or "
+        "`file:PATH` (exists).",
+    )
+    server_log: list[str] = Field(
+        default_factory=list, alias="server-log", description="Log files of the server to watch, relative to this file."
+    )
+    log_pattern: str = Field(
+        "", alias="log-pattern", description="Regular expression for lines of its output and logs that speak of an error."
+    )
+    watch: str = Field(
+        "",
+        description="Processes of a server that runs already: `pid:N`, `cgroup:PATH` or `unit:NAME`; without it, the "
+        "process that listens on a loopback target.",
+    )
     load: Load = Field(default_factory=Load, description="What differs from the load of the comparison.")  # type: ignore[arg-type]  # pydantic fills in the defaults
     size: SizeBytes | None = Field(None, description="Message size, instead of that of the comparison.")
 

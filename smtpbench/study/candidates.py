@@ -22,7 +22,7 @@ from smtpbench.study.resume import (
     load_settings,
     target_settings,
 )
-from smtpbench.supervisor.server import Commands
+from smtpbench.supervisor.server_options import ServerOptions, make_server_options
 from smtpbench.target import Access, Trust, parse_target, read_password
 from smtpbench.text import did_you_mean
 from smtpbench.threshold import Metric
@@ -42,7 +42,7 @@ class Candidate:
         access: Its target and how to reach it.
         plan: Load of each run.
         message_bytes: Message size, instead of that of the scenario; None to keep it.
-        commands: How its server is started and stopped.
+        server: How its server is started, watched and stopped.
         recipient: Recipient for checks of the protocol rules.
         sender: Envelope sender for checks of the protocol rules.
         about: One sentence on what is different about it.
@@ -53,7 +53,7 @@ class Candidate:
     access: Access
     plan: LoadPlan
     message_bytes: int | None
-    commands: Commands
+    server: ServerOptions
     recipient: str = ""
     sender: str = ""
     about: str = ""
@@ -164,8 +164,8 @@ def settings_of(request: CompareRequest) -> dict[str, Any]:
             one.name: {
                 **target_settings(one.access, one.message_bytes),
                 **load_settings(one.plan),
-                "start": one.commands.start,
-                "stop": one.commands.stop,
+                "start": one.server.start,
+                "stop": one.server.stop,
                 "recipient": one.recipient,
                 "sender": one.sender,
             }
@@ -185,8 +185,6 @@ def _candidate(
 ) -> Candidate:
     if spec.target is None:
         raise UsageError(f"candidate {name!r} has no target; add one, like target: smtp://127.0.0.1:2525")
-    if spec.stop and not spec.start:
-        raise UsageError(f"candidate {name!r} has a stop command without a start command; add `start`")
     target = parse_target(spec.target)
     trust = access_options.trust
     trust = replace(trust, ca=Path(spec.ca) if spec.ca else trust.ca, insecure=spec.insecure or trust.insecure)
@@ -194,6 +192,16 @@ def _candidate(
     password = read_password(password_file) if target.user else None
     try:
         plan = make_plan(_load(load, comparison.load, spec.load), Overrides(seed=seed))
+        server = make_server_options(
+            start=spec.start,
+            stop=spec.stop,
+            ready=spec.ready_when,
+            ready_ns=spec.ready,
+            logs=[base_folder / log for log in spec.server_log],
+            log_pattern=spec.log_pattern,
+            watch=spec.watch,
+            folder=base_folder,
+        )
     except UsageError as error:
         raise UsageError(f"candidate {name!r}: {error}") from None
     return Candidate(
@@ -201,7 +209,7 @@ def _candidate(
         access=Access(target, trust, password, access_options.timeout_ns, access_options.authorized),
         plan=plan,
         message_bytes=comparison.size if spec.size is None else spec.size,
-        commands=Commands(spec.start, spec.stop, spec.ready, base_folder),
+        server=server,
         recipient=spec.recipient,
         sender=spec.sender,
         about=spec.about,

@@ -67,6 +67,7 @@ from smtpbench.study.step_measurement import (
     median_service_ms,
     search_step_of,
 )
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
 from smtpbench.text import plural
 from smtpbench.threshold import Threshold, format_value, parse_threshold
@@ -105,6 +106,7 @@ class CapacityRequest:
         max_rate_per_s: Highest rate to try; None for no limit.
         message_bytes: Message size, instead of that of the scenario; None to keep it.
         interrupted: Result of the interrupted search to continue; None to start from the beginning.
+        server: The server under test, started or watched; None if nothing is known of its processes.
 
     Raises:
         UsageError: An objective is about the rate itself, or the first rate is above the highest.
@@ -121,6 +123,7 @@ class CapacityRequest:
     max_rate_per_s: float | None = None
     message_bytes: int | None = None
     interrupted: Mapping[str, Any] | None = None
+    server: SupervisedServer | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         for one in self.objectives:
@@ -311,7 +314,7 @@ class CapacitySearch(StudyProgress):
         access = request.access
         return loading.RunRequest(
             request.file, access.target, plan, request.folder / name, access.trust, access.password, access.authorized,
-            request.message_bytes, monitor=monitor,
+            request.message_bytes, monitor=monitor, server=request.server,
         )  # fmt: skip
 
     def _note_interruption(self, done: loading.RunResult) -> bool:

@@ -19,6 +19,7 @@ numbers, so they are those that the interrupted comparison would have had.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -38,7 +39,7 @@ from smtpbench.rules.register import RULES
 from smtpbench.study.candidates import Candidate, CompareRequest, settings_of
 from smtpbench.study.progress import ReportProgress, RunObserver, StudyProgress, StudyUpdate
 from smtpbench.study.resume import completed_run, remove_earlier_result, remove_run
-from smtpbench.supervisor.server import server_running
+from smtpbench.supervisor.supervised import SupervisedServer, supervised
 from smtpbench.text import plural
 from smtpbench.threshold import COUNT, SHARE, TIME, Metric, format_value, percent_of
 from smtpbench.units import NS_PER_S
@@ -79,13 +80,13 @@ class ComparisonStudy(StudyProgress):
         self._notify(extent_text(request, kept))
         for number in range(kept, request.comparison.repeats):
             for candidate in round_order(request.candidates, number):
-                async with self._server(candidate):
-                    if not await self._run(candidate, number):
+                async with self._server(candidate) as server:
+                    if not await self._run(candidate, number, server):
                         return
         for candidate in request.candidates if request.comparison.check else ():
             if candidate.name not in self.verdicts:
-                async with self._server(candidate):
-                    await self._check(candidate)
+                async with self._server(candidate) as server:
+                    await self._check(candidate, server)
 
     def _restore(self, interrupted: Mapping[str, Any]) -> int:
         """Take over the complete rounds of the interrupted comparison and its checks; return the number of rounds."""
@@ -109,10 +110,10 @@ class ComparisonStudy(StudyProgress):
         self._note_resumption(kept)
         return kept
 
-    def _server(self, candidate: Candidate) -> Any:
-        return server_running(candidate.commands, candidate.access, self._request.folder / f"{candidate.name}.log")
+    def _server(self, candidate: Candidate) -> AbstractAsyncContextManager[SupervisedServer]:
+        return supervised(candidate.server, candidate.access, self._request.folder / f"{candidate.name}.log")
 
-    async def _run(self, candidate: Candidate, number: int) -> bool:
+    async def _run(self, candidate: Candidate, number: int, server: SupervisedServer) -> bool:
         """Run a candidate once; return whether the comparison goes on."""
         request = self._request
         plan = replace(candidate.plan, seed=request.seed + number)
@@ -127,6 +128,7 @@ class ComparisonStudy(StudyProgress):
                 password=candidate.access.password,
                 authorized=candidate.access.authorized,
                 message_bytes=candidate.message_bytes,
+                server=server,
             ),
             RunObserver(plan, self._notify, lambda _, share: self._report(now, share)),
         )
@@ -141,7 +143,7 @@ class ComparisonStudy(StudyProgress):
         self._report(f"{now}: {', '.join(values)}", milestone=True)
         return True
 
-    async def _check(self, candidate: Candidate) -> None:
+    async def _check(self, candidate: Candidate, server: SupervisedServer) -> None:
         now = f"checking {candidate.name} against the protocol rules"
         self._report(now, milestone=True)
 
@@ -150,7 +152,8 @@ class ComparisonStudy(StudyProgress):
 
         rules = [rule for rule in RULES if rule.severity != r.ADVICE]
         done = await check_run.run_check(
-            check_run.CheckRequest(candidate.access, rules, candidate.recipient, candidate.sender), report_rule
+            check_run.CheckRequest(candidate.access, rules, candidate.recipient, candidate.sender, server=server),
+            report_rule,
         )
         if done.stopped:
             self._mark_interrupted()
@@ -211,8 +214,8 @@ class ComparisonStudy(StudyProgress):
             "target": target,
             "options": candidate.options,
             "load": dict(runs[0]["load"]) if runs else None,
-            "start": candidate.commands.start,
-            "stop": candidate.commands.stop,
+            "start": candidate.server.start,
+            "stop": candidate.server.stop,
             "runs": [run_name(candidate.name, number) for number in range(len(runs))],
             "limited_runs": sum(run["generator"]["limited"] for run in runs),
             **silences([(run_name(candidate.name, number), run) for number, run in enumerate(runs)]),
@@ -237,7 +240,7 @@ def extent_text(request: CompareRequest, kept: int = 0) -> str:
     if left and max(run_ns) < UNBOUNDED_NS:
         at_most = "at most " if any(one.plan.arrivals for one in candidates) else "about "
         text += f", {at_most}{_minutes_text(left * sum(run_ns) / NS_PER_S)}"
-        if any(one.commands.start for one in candidates):
+        if any(one.server.start for one in candidates):
             text += " without the starts and stops of the servers"
     return "; ".join([text, *(note.removesuffix(".") for note in too_few_rounds(repeats))])
 

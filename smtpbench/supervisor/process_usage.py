@@ -98,6 +98,13 @@ def processes() -> set[int]:
     return {int(name) for name in os.listdir(_PROC) if name.isdigit()}
 
 
+def read_name(pid: int) -> str:
+    """Return the command of a process, at most 15 characters; empty if it has ended."""
+    with suppress(OSError):
+        return _read(f"{_PROC}/{pid}/comm").decode("utf-8", "replace").rstrip("\n")
+    return ""
+
+
 def read_parent(pid: int) -> int | None:
     """Return the parent of a process; None if it has ended."""
     fields = _stat_fields(pid)

@@ -24,10 +24,9 @@ import psutil
 
 from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun, UsageError
-from smtpbench.supervisor.server_options import Watch
+from smtpbench.supervisor.server_options import Watch, parse_watch
 from smtpbench.text import visible
 
-_EXAMPLES: Final = "use pid:N, cgroup:PATH or unit:NAME, like pid:1234, cgroup:/system.slice/postfix.service or unit:postfix"
 _SYSTEMCTL_S: Final = 10
 #: proc_net_tcp: state of a socket that listens; unix(7): flag of one.
 _TCP_LISTEN: Final = "0A"
@@ -54,16 +53,6 @@ class WatchedProcesses:
 
     main: psutil.Process
     cgroup: Path | None = None
-
-
-def parse_watch(text: str) -> Watch:
-    """Parse the value of `--watch`. Raises UsageError."""
-    kind, separator, value = text.partition(":")
-    if kind not in ("pid", "cgroup", "unit") or not separator or not value:
-        raise UsageError(f"--watch {text!r} names no process; {_EXAMPLES}")
-    if kind == "pid" and not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise UsageError(f"--watch {text!r}: {value!r} is not a process identifier; {_EXAMPLES}")
-    return Watch(kind, value)
 
 
 def resolve_watch(watch: Watch) -> WatchedProcesses:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from smtpbench.errors import UsageError
+from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
 
 #: Words in a line of the server's log that speak of an error in the server.
-ERROR_PATTERN: Final = r"panic|assert|fatal|Traceback|error:"
+ERROR_PATTERN: Final = r"(?i)panic|assert|fatal|Traceback|error:"
+_READY_KINDS: Final = ("greets", "port")
+_READY_VALUES: Final = {"text": "text:TEXT", "file": "file:PATH"}
+_WATCH_EXAMPLES: Final = (
+    "use pid:N, cgroup:PATH or unit:NAME, like pid:1234, cgroup:/system.slice/postfix.service or unit:postfix"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +72,62 @@ class ServerOptions:
     log_pattern: str = ERROR_PATTERN
     watch: Watch = Watch()
     folder: Path = Path()
+
+
+def make_server_options(
+    *,
+    start: str,
+    stop: str,
+    ready: str,
+    restart: bool = False,
+    ready_ns: int = 30 * NS_PER_S,
+    logs: Iterable[Path] = (),
+    log_pattern: str = "",
+    watch: str = "",
+    folder: Path = Path(),
+) -> ServerOptions:
+    """Return options from texts that a user wrote; empty ones are not given. Raises UsageError."""
+    if watch and start:
+        raise UsageError("a server that is started (start) and one that runs already (watch) exclude each other; use one")
+    for name, text in (("stop", stop), ("ready", ready)):
+        if text and text != "greets" and not start:
+            raise UsageError(f"`{name}` is given without a start command; add `start`")
+    return ServerOptions(
+        start=start,
+        stop=stop,
+        ready=parse_ready(ready or "greets"),
+        ready_ns=ready_ns,
+        restart=restart and bool(start),
+        logs=tuple(logs),
+        log_pattern=parse_pattern(log_pattern) if log_pattern else ERROR_PATTERN,
+        watch=parse_watch(watch) if watch else Watch(),
+        folder=folder,
+    )
+
+
+def parse_ready(text: str) -> Ready:
+    """Parse when a server is ready: `greets`, `port`, `text:TEXT` or `file:PATH`. Raises UsageError."""
+    kind, _, value = text.partition(":")
+    if text in _READY_KINDS or (kind in _READY_VALUES and value):
+        return Ready(kind, value)
+    allowed = ", ".join((*_READY_KINDS, *_READY_VALUES.values()))
+    raise UsageError(f"{visible(text)!r} does not say when a server is ready; allowed are {allowed}")
+
+
+def parse_pattern(text: str) -> str:
+    """Return a regular expression. Raises UsageError if it is none."""
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise UsageError(f"{visible(text)!r} is not a regular expression: {error}") from None
+    return text
+
+
+def parse_watch(text: str) -> Watch:
+    """Parse which processes are the server: `pid:N`, `cgroup:PATH` or `unit:NAME`. Raises UsageError."""
+    kind, separator, value = text.partition(":")
+    if kind not in ("pid", "cgroup", "unit") or not separator or not value:
+        raise UsageError(f"{visible(text)!r} names no process; {_WATCH_EXAMPLES}")
+    if kind == "pid" and not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise UsageError(f"{visible(value)!r} is not a process identifier; {_WATCH_EXAMPLES}")
+    return Watch(kind, value)

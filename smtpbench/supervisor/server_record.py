@@ -60,6 +60,7 @@ class ServerRecord:
         self._latest: UsageSample | None = self._written
         self._machine = (0.0, 0.0)
         self._ended = False
+        self._deaths_seen = 0
         self.start_ns = time.monotonic_ns()
 
     @property
@@ -98,6 +99,11 @@ class ServerRecord:
         elif self._written is not None:
             self._append(server_line(self._written, sample, self.start_ns))
             self._written = sample
+
+    def has_new_deaths(self) -> bool:
+        """Return whether the server has died since the last call."""
+        seen, self._deaths_seen = self._deaths_seen, len(self._deaths())
+        return self._deaths_seen > seen
 
     def section(self, messages: int | None = None, *, growth: bool = True) -> dict[str, Any] | None:
         """Return `server` of the result; None if nothing is known of the server.

@@ -7,9 +7,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 
+import trio
+
+from smtpbench.errors import CannotRun
 from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.supervisor.death import Death, LogLine
+from smtpbench.supervisor.helper_process import helper_running
 from smtpbench.supervisor.server_options import ServerOptions
+from smtpbench.supervisor.started import StartedServer
+from smtpbench.supervisor.watched import WatchedServer
 from smtpbench.target import Access
 
 
@@ -56,13 +62,59 @@ class SupervisedServer(Protocol):
 async def supervised(options: ServerOptions, access: Access, log: Path | None = None) -> AsyncIterator[SupervisedServer]:
     """Start the server if there is a command for that, watch it while the context lasts, and stop it at the end.
 
+    The server does not outlive this process, whatever ends it. What the context raises leaves it as it is, not inside an
+    exception group.
+
     Args:
         options: How it is started and watched.
         access: How it is reached.
         log: File that its output is appended to; None to keep only the last lines.
 
     Raises:
-        CannotRun: Another server answers already, or the server is not ready in time, or `watch` names no process.
+        CannotRun: Another server answers already, or the server is not ready in time, or `watch` names no process, or the
+            server still runs at the end.
     """
-    raise NotImplementedError
-    yield  # type: ignore[unreachable]  # a generator, until it is implemented
+    failure: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        try:
+            async with (
+                _started(options, access, log, nursery) if options.start else _watched(options, access, nursery) as server
+            ):
+                yield server
+        except (Exception, KeyboardInterrupt) as error:
+            failure = error
+        nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def _started(
+    options: ServerOptions, access: Access, log: Path | None, nursery: trio.Nursery
+) -> AsyncIterator[SupervisedServer]:
+    server = StartedServer(options, access, log, nursery)
+    async with helper_running(server.on_event) as helper:
+        nursery.start_soon(helper.receive)
+        failed = True
+        try:
+            await server.start(helper)
+            yield server
+            failed = False
+        finally:
+            with trio.CancelScope(shield=True):
+                try:
+                    await server.stop()
+                except CannotRun:
+                    if not failed:  # the first error is the one to report
+                        raise
+
+
+@asynccontextmanager
+async def _watched(options: ServerOptions, access: Access, nursery: trio.Nursery) -> AsyncIterator[SupervisedServer]:
+    server = WatchedServer(options, access, nursery)
+    try:
+        await server.start()
+        yield server
+    finally:
+        nursery.cancel_scope.cancel()
+        await server.stop()

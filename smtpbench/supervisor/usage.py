@@ -54,6 +54,7 @@ _MAX_SHARE: Final = 1 / 200
 _MAX_PSS_SHARE: Final = 1 / 500
 #: Processes that are read before the event loop runs again.
 _PROCESSES_PER_STEP: Final = 8
+_SHELLS: Final = frozenset({"sh", "dash", "bash", "ash", "busybox"})
 #: Below this, the times of children that /proc rounds to hundredths of a second say nothing.
 _ROUNDING_NS: Final = 40_000_000
 
@@ -93,6 +94,7 @@ class UsageSampler:
         self._kept_switches = [0, 0]
         self._last: UsageSample | None = None
         self._samples = 0
+        self._name = ""
         self.source = CGROUP if cgroup is not None and cgroup_cpu_ns(cgroup) is not None else PROCESSES
         self.memory = ""
         self.cost_ns = 0
@@ -101,6 +103,14 @@ class UsageSampler:
     def pids(self) -> list[int]:
         """The processes of the server in the last sample that had not ended."""
         return [one.pid for one in self._members.values() if not one.ended]
+
+    @property
+    def name(self) -> str:
+        """Command of the first process, a shell that started another one left out; empty if none was seen."""
+        if not self._name:
+            names = [name for pid in self._by_age(self.pids) if (name := process_usage.read_name(pid))]
+            self._name = next((name for name in names if name not in _SHELLS), "".join(names[:1]))
+        return self._name
 
     @property
     def cores(self) -> frozenset[int]:

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from smtpbench.cli import exit_codes
-from smtpbench.cli.choices import ARRIVALS, PROGRESS, TIMES, WHEN_BUSY
+from smtpbench.cli.choices import ARRIVALS, PROGRESS, RESTART, TIMES, WHEN_BUSY
 from smtpbench.cli.help import Command, HelpEntry, entry_of
 from smtpbench.cli.main import COMMANDS, call, load
 from smtpbench.cli.option_groups import with_separate_options
@@ -96,7 +96,7 @@ def check_values(command: str, values: dict[str, Any]) -> None:
 PLACEHOLDERS = {
     "ADDRESS", "COUNT", "DIR", "DURATION", "EXPRESSION", "FILE", "METRIC", "NAME", "NUMBER", "PORT", "RATE", "RULE", "SHARE",
     "SIZE", "URL", "FAMILY,...", "DURATION..DURATION", "NAME=COMMAND", "NAME=OPTIONS", "NAME=URL", "VERB=DURATION",
-    "VERB=SHARE",
+    "VERB=SHARE", "COMMAND", "REGEX",
 }  # fmt: skip
 
 
@@ -108,10 +108,12 @@ def test_every_option_is_described_in_one_style(command: str) -> None:
         if parameter.param_type_name == "argument":
             assert entry.names[0].removesuffix("...").isupper(), entry
         elif entry.placeholder:
-            assert entry.placeholder in PLACEHOLDERS or re.fullmatch(r"[a-z]+(\|[a-z]+)+", entry.placeholder), entry
+            assert entry.placeholder in PLACEHOLDERS or CHOICES.fullmatch(entry.placeholder), entry
             assert entry.default or entry.required or entry.repeatable or entry.names[-1] in WITHOUT_DEFAULT, entry
 
 
+#: Values as a placeholder shows them; what follows a colon is the user's.
+CHOICES = re.compile(r"[a-z]+(:[A-Z]+)?(\|[a-z]+(:[A-Z]+)?)+")
 #: Options that change nothing when they are not given, and whose text says so.
 WITHOUT_DEFAULT = {
     "--messages", "--metrics", "--cert", "--fixture", "--html", "--junit", "--sarif", "--markdown", "--csv", "--jsonl",
@@ -122,7 +124,7 @@ WITHOUT_DEFAULT = {
 def test_choices_of_an_option_are_its_placeholder() -> None:
     for command, option, values in (
         ("run", "--arrivals", ARRIVALS), ("run", "--when-busy", WHEN_BUSY), ("run", "--progress", PROGRESS),
-        ("report", "--time", TIMES), ("fuzz", "--profile", PROFILES),
+        ("report", "--time", TIMES), ("run", "--restart", RESTART), ("fuzz", "--profile", PROFILES),
     ):  # fmt: skip
         placeholders = {entry.names[-1]: entry.placeholder for entry in map(entry_of, load(command).params)}
         assert placeholders[option] == "|".join(values)

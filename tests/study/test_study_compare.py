@@ -28,7 +28,7 @@ from smtpbench.study.candidates import AccessOptions, Candidate, CompareRequest,
 from smtpbench.study.compare import ComparisonStudy, compare, extent_text, round_order, rule_differences
 from smtpbench.study.options import document_of
 from smtpbench.study.progress import StudyUpdate
-from smtpbench.supervisor.server import Commands
+from smtpbench.supervisor.server_options import ServerOptions
 
 SCHEMA = json.loads(schema_text("compared"))
 
@@ -82,7 +82,7 @@ def test_comparison_says_how_long_it_takes(tmp_path: Path, repeats: int, load: d
 
 def test_length_of_a_comparison_leaves_out_its_servers_and_says_so(tmp_path: Path) -> None:
     request = request_for(tmp_path, 1, 2, repeats=5, load={"duration": "2s", "warmup": "0s"})
-    started = [replace(one, commands=Commands(start="exec true")) for one in request.candidates]
+    started = [replace(one, server=ServerOptions(start="exec true")) for one in request.candidates]
     text = "2 candidates take turns in 5 rounds: 10 runs, about 20 s"
     assert extent_text(request) == text
     assert extent_text(replace(request, candidates=started)) == f"{text} without the starts and stops of the servers"

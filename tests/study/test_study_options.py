@@ -49,8 +49,8 @@ def test_one_target_is_compared_with_two_sets_of_options() -> None:
 
 def test_commands_apply_to_the_candidate_they_name() -> None:
     one, other = request_of(target=[f"a={A}", f"b={A}"], start=["a=x --y=z", "b=q"], stop=["b=w"]).candidates
-    assert (one.commands.start, one.commands.stop) == ("x --y=z", "")
-    assert (other.commands.start, other.commands.stop) == ("q", "w")
+    assert (one.server.start, one.server.stop) == ("x --y=z", "")
+    assert (other.server.start, other.server.stop) == ("q", "w")
 
 
 def test_options_override_a_comparison_file(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_options_override_a_comparison_file(tmp_path: Path) -> None:
     assert (request.comparison.repeats, request.file.path) == (9, tmp_path / "mine.yaml")
     one, other = request.candidates
     assert one.access.trust.ca == tmp_path / "ca.pem"
-    assert one.commands.folder == tmp_path
+    assert one.server.folder == tmp_path
     # the ten messages of the scenario do not limit the runs of a comparison
     assert (one.plan.connections, one.plan.arrivals, one.plan.duration_ns) == (8, None, 5 * NS_PER_S)
     assert (other.plan.arrivals, other.plan.duration_ns) == (7, None)

@@ -15,8 +15,8 @@ import pytest
 
 from smtpbench.engine.connection import Route
 from smtpbench.errors import CannotRun, UsageError
-from smtpbench.supervisor.processes import WatchedProcesses, listener_of, parse_watch, resolve_watch
-from smtpbench.supervisor.server_options import Watch
+from smtpbench.supervisor.processes import WatchedProcesses, listener_of, resolve_watch
+from smtpbench.supervisor.server_options import Watch, parse_watch
 
 #: Listens on the address in argv, says the port, and ends with its input.
 LISTENS = """

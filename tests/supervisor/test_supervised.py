@@ -1,0 +1,359 @@
+"""The server under test: started, ready, dead, started again, and ended with all its processes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import servers
+import trio
+
+from smtpbench.errors import CannotRun
+from smtpbench.supervisor import helper_process
+from smtpbench.supervisor.server_options import Ready, ServerOptions
+from smtpbench.supervisor.supervised import SupervisedServer, supervised
+from smtpbench.target import Access, parse_target
+from smtpbench.units import NS_PER_S
+
+#: A server that greets, and does what a line says: a command of Python.
+SERVER = """\
+import os, signal, socket, sys, time
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+if len(sys.argv) > 2:
+    exec(sys.argv[2])
+while True:
+    connection, _ = listener.accept()
+    try:
+        connection.sendall(b"220 small.example ESMTP\\r\\n")
+        for line in connection.makefile("rb"):
+            if line[:4] not in (b"EHLO", b"QUIT"):
+                exec(line)
+            connection.sendall(b"250 small.example\\r\\n")
+    except OSError:
+        pass
+    connection.close()
+"""
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    path = tmp_path / "server.py"
+    path.write_text(SERVER)
+    return path
+
+
+def access(port: int) -> Access:
+    return Access(parse_target(f"smtp://127.0.0.1:{port}"), timeout_ns=2 * NS_PER_S)
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return not sock.connect_ex(("127.0.0.1", port))
+
+
+async def do(port: int, code: str) -> None:
+    """Let the server run a line of Python, and wait until it has closed the connection."""
+    stream = await trio.open_tcp_stream("127.0.0.1", port)
+    async with stream:
+        await stream.send_all(code.encode() + b"\r\nQUIT\r\n")
+        await stream.send_eof()
+        try:
+            while await stream.receive_some():
+                pass
+        except trio.BrokenResourceError:
+            pass
+
+
+async def death_of(server: SupervisedServer, port: int, code: str) -> str:
+    """Return how the server ended that ran a line of Python."""
+    before_ns = time.monotonic_ns()
+    await do(port, code)
+    death = await server.death_since(before_ns)
+    return death.how if death is not None else "no death"
+
+
+@contextmanager
+def process_with(program: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a Python program in a process of its own until the context ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    "command", ["exec {}", "{} & wait", "cd / && {}", "{} &", "setsid {} &", "setsid setsid {} & exit 0"]
+)
+async def test_server_runs_while_the_context_lasts(tmp_path: Path, program: Path, command: str) -> None:
+    port = servers.free_port()
+    start = command.format(f"{sys.executable} {program} {port} 'print(\"up\", flush=True)'")
+    async with supervised(ServerOptions(start, folder=tmp_path), access(port), tmp_path / "log") as server:
+        assert server.known
+        assert listens(port)
+    assert not listens(port)
+    assert server.deaths == []
+    assert "up" in (tmp_path / "log").read_text()
+
+
+async def test_stop_command_stops_a_server_that_runs_elsewhere(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    read, write = os.pipe()
+    with process_with(f"import sys; sys.argv[1:] = ['{port}']; sys.stdin.readline()\n" + SERVER) as elsewhere:
+        assert elsewhere.stdin is not None
+        os.close(read)
+        os.close(write)
+        fifo = tmp_path / "fifo"
+        os.mkfifo(fifo)
+        options = ServerOptions(f"echo > {fifo}", f"kill {elsewhere.pid}", folder=tmp_path)
+
+        def start() -> None:
+            fifo.read_text()
+            assert elsewhere.stdin is not None
+            elsewhere.stdin.write("\n")
+            elsewhere.stdin.flush()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, start)
+            async with supervised(options, access(port)) as server:
+                assert not server.known
+                assert listens(port)
+        assert not listens(port)
+
+
+@pytest.mark.parametrize(
+    ("command", "text"),
+    [
+        ("echo 'no \033[31m licence'; exit 3", r"ended with status 3; its last output: no \\x1b\[31m licence"),
+        ("echo oops; kill -SEGV $$", r"ended with signal 11 \(SIGSEGV\); its last output: oops"),
+        ("printf 'not yet'; sleep 60", r"did not greet within 0.3 s; its last output: not yet"),
+    ],
+)
+async def test_server_that_does_not_start_is_reported_with_its_output(tmp_path: Path, command: str, text: str) -> None:
+    ready_ns = NS_PER_S * 3 // 10 if "sleep" in command else 20 * NS_PER_S
+    with pytest.raises(CannotRun, match=text):
+        async with supervised(ServerOptions(command, ready_ns=ready_ns, folder=tmp_path), access(servers.free_port())):
+            pytest.fail("it never greeted")
+
+
+async def test_other_server_on_the_port_is_reported(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port)):
+        with pytest.raises(CannotRun, match="another server already answers"):
+            async with supervised(ServerOptions("true"), access(port)):
+                pytest.fail("the other server was taken for this one")
+
+
+async def test_server_is_started_although_its_log_cannot_be_written(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    log = tmp_path / "missing" / "log"
+    async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port), log):
+        assert listens(port)
+    assert not log.exists()
+
+
+@pytest.mark.parametrize(
+    ("ready", "code"),
+    [
+        (Ready("port"), ""),
+        (Ready("text", "at your service"), "sys.stdout.write('at your service'); sys.stdout.flush()"),
+        (Ready("file", "ready"), "open('ready', 'w').close()"),
+    ],
+)
+async def test_server_is_ready_when_the_user_says_so(tmp_path: Path, program: Path, ready: Ready, code: str) -> None:
+    port = servers.free_port()
+    start = f'{sys.executable} {program} {port} "{code}"'
+    async with supervised(ServerOptions(start, ready=ready, folder=tmp_path), access(port)) as server:
+        assert await server.wait_until_ready()
+
+
+async def test_file_of_an_earlier_start_does_not_mean_ready(tmp_path: Path) -> None:
+    (tmp_path / "ready").touch()
+    options = ServerOptions("sleep 60", ready=Ready("file", "ready"), ready_ns=NS_PER_S // 5, folder=tmp_path)
+    with pytest.raises(CannotRun, match=r"did not make the file ready within 0\.2 s"):
+        async with supervised(options, access(servers.free_port())):
+            pytest.fail("the file is old")
+
+
+@pytest.mark.parametrize("command", ["exec {}", "{}; exit $?", "{} & exit 0"])
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("os.kill(os.getpid(), 11)", "signal 11 (SIGSEGV)"),
+        ("os._exit(3)", "exit status 3"),
+        ("os._exit(0)", "exit status 0"),
+    ],
+)
+async def test_death_has_its_cause(tmp_path: Path, program: Path, command: str, code: str, how: str) -> None:
+    port = servers.free_port()
+    start = command.format(f"{sys.executable} {program} {port}")
+    async with supervised(ServerOptions(start, folder=tmp_path), access(port)) as server:
+        assert await death_of(server, port, code) == how
+        assert len(server.deaths) == 1
+        assert server.deaths[0].restarted_by == ""
+        assert not await server.wait_until_ready()
+
+
+async def test_last_output_comes_with_the_death(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port)) as server:
+        await death_of(server, port, "print('first'); sys.stderr.write('Fatal: last'); sys.stdout.flush(); os._exit(1)")
+        assert server.deaths[0].last_output == ("first", "Fatal: last")
+        assert [line.text for line in server.log_lines(0, time.monotonic_ns())] == ["Fatal: last"]
+        assert server.log_lines(0, server.log_lines(0, time.monotonic_ns())[0].at_ns - 1) == []
+
+
+async def test_server_that_dies_is_started_again(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    async with supervised(ServerOptions(f"{sys.executable} {program} {port}", restart=True), access(port)) as server:
+        for number in (1, 2, 3):
+            assert await death_of(server, port, "os.abort()") == "signal 6 (SIGABRT)"
+            assert await server.wait_until_ready()
+            assert [death.restarted_by for death in server.deaths] == ["smtpbench"] * number
+    assert len(server.deaths) == 3
+
+
+async def test_start_that_fails_after_a_death_is_tried_again(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    start = f"echo >> starts; [ $(wc -l < starts) != 2 ] || exit 1; exec {sys.executable} {program} {port}"
+    async with supervised(ServerOptions(start, restart=True, folder=tmp_path), access(port)) as server:
+        await death_of(server, port, "os.abort()")
+        assert await server.wait_until_ready()
+        assert len(server.deaths) == 1
+    assert (tmp_path / "starts").read_text() == "\n" * 3
+
+
+async def test_server_that_never_starts_again_is_given_up(
+    tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smtpbench.supervisor.started.RESTART_S", 0.5)
+    port = servers.free_port()
+    start = f"[ ! -e started ] || exit 1; touch started; exec {sys.executable} {program} {port}"
+    async with supervised(ServerOptions(start, restart=True, folder=tmp_path), access(port)) as server:
+        await death_of(server, port, "os.abort()")
+        assert not await server.wait_until_ready()
+        assert [death.restarted_by for death in server.deaths] == [""]
+
+
+async def test_restart_is_no_death_and_gives_a_new_process(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    start = f"{sys.executable} {program} {port} 'print(\"start\", flush=True)'"
+    async with supervised(ServerOptions(start), access(port), tmp_path / "log") as server:
+        assert await server.restart()
+        assert server.deaths == []
+        assert (tmp_path / "log").read_text() == "start\nstart\n"
+
+
+async def test_restart_starts_a_server_that_died(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port)) as server:
+        await death_of(server, port, "os.abort()")
+        assert await server.restart()
+        assert [death.restarted_by for death in server.deaths] == ["smtpbench"]
+
+
+# Nothing is left running ------------------------------------------------------------------------------------------------
+
+#: Commands whose processes are hard to end: each makes a file for each process, with its number.
+STUBBORN = {
+    "double fork": "(setsid sh -c 'setsid sh -c \"echo \\$\\$ > a; exec sleep 1000\" & exit 0' &); exec {server}",
+    "ignores SIGTERM": "sh -c 'trap \"\" TERM; echo $$ > a; while :; do sleep 1000; done' & exec {server}",
+    "stopped": "sh -c 'echo $$ > a; kill -STOP $$' & exec {server}",
+    "loop": "sh -c 'trap \"\" TERM; echo $$ > a; while :; do sleep 0.01; done' & while :; do {server}; done",
+}
+
+
+def pidfd_in(file: Path) -> int:
+    """Return a descriptor of a process, once the file holds its number."""
+    assert servers.wait_until(lambda: file.exists() and file.read_text().strip() != "")
+    return os.pidfd_open(int(file.read_text()))
+
+
+def ended(pidfds: list[int]) -> bool:
+    """Return whether all processes end within a minute; close their descriptors."""
+    done = all(select.select([pidfd], [], [], 60)[0] for pidfd in pidfds)
+    for pidfd in pidfds:
+        os.close(pidfd)
+    return done
+
+
+@pytest.mark.parametrize("case", STUBBORN)
+async def test_all_processes_end_with_the_context(
+    tmp_path: Path, program: Path, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper_process, "GRACE_S", 0.2)
+    port = servers.free_port()
+    start = STUBBORN[case].format(server=f'{sys.executable} {program} {port} \'open("b", "w").write(str(os.getpid()))\'')
+    async with supervised(ServerOptions(start, folder=tmp_path), access(port)):
+        pidfds = [pidfd_in(tmp_path / name) for name in ("a", "b")]
+    assert all(select.select([pidfd], [], [], 0)[0] for pidfd in pidfds)
+    assert ended(pidfds)
+
+
+@pytest.mark.parametrize("case", STUBBORN)
+def test_all_processes_end_when_smtpbench_is_killed(tmp_path: Path, program: Path, case: str) -> None:
+    port = servers.free_port()
+    start = STUBBORN[case].format(server=f'{sys.executable} {program} {port} \'open("b", "w").write(str(os.getpid()))\'')
+    code = f"""
+import trio
+from pathlib import Path
+from smtpbench.supervisor import helper_process
+from smtpbench.supervisor.server_options import ServerOptions
+from smtpbench.supervisor.supervised import supervised
+from smtpbench.target import Access, parse_target
+helper_process.GRACE_S = 0.2
+async def main():
+    options = ServerOptions({start!r}, "echo stopped >> stopped", folder=Path({str(tmp_path)!r}))
+    async with supervised(options, Access(parse_target("smtp://127.0.0.1:{port}"))) as server:
+        print(server._helper.pid, flush=True)
+        await trio.sleep_forever()
+trio.run(main)
+"""
+    with process_with(code) as process:
+        assert process.stdout is not None
+        pidfds = [os.pidfd_open(int(process.stdout.readline()))]
+        pidfds += [pidfd_in(tmp_path / name) for name in ("a", "b")]
+        os.kill(process.pid, signal.SIGKILL)
+    assert ended(pidfds)
+    assert (tmp_path / "stopped").read_text() == "stopped\n"
+
+
+async def test_stop_command_that_hangs_is_ended(tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper_process, "STOP_S", 0.2)
+    port = servers.free_port()
+    options = ServerOptions(
+        f"{sys.executable} {program} {port}", "echo $$ >> a; trap '' TERM; while :; do sleep 1000; done", folder=tmp_path
+    )
+    async with supervised(options, access(port)):
+        pass
+    assert not listens(port)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "a").read_text()), 0)
+
+
+async def test_cancelled_context_stops_the_server(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    with trio.CancelScope() as scope:
+        async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port)):
+            scope.cancel()
+            await trio.sleep_forever()
+    assert not listens(port)
+
+
+async def test_error_of_the_context_leaves_it_as_it_is(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    with pytest.raises(KeyError):
+        async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port)):
+            raise KeyError
+    assert not listens(port)
