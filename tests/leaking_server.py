@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from smtpbench.measure.server_usage import UsageSample
+from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.supervisor.death import Death, LogLine
 
 CLEAN, MEMORY, DESCRIPTORS, THREADS, SPIN, SILENT_SPIN = "clean", "memory", "descriptors", "threads", "spin", "silent-spin"
@@ -119,6 +119,7 @@ class LeakingServer:
         self.can_restart = can_restart
         self.deaths: list[Death] = []
         self.samples: list[UsageSample] = []
+        self.measured = MeasuredServer()
         self.restarts = 0
         self._cpu_before_s = 0.0
         self.port = 0

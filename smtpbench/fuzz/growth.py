@@ -33,7 +33,7 @@ from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script
 from smtpbench.supervisor.busy_loop import busy_share, busy_text, find_busy_case
-from smtpbench.supervisor.case_kinds import CaseKind, control_kind, example_line, kinds_of
+from smtpbench.supervisor.case_kinds import CaseKind, add_line, control_kind, kinds_of
 from smtpbench.supervisor.growth import Resource, Usage, may_grow
 from smtpbench.supervisor.growth_search import CONFIRMATIONS, Growth, GrowthSearch
 from smtpbench.supervisor.supervised import SupervisedServer
@@ -50,6 +50,8 @@ _MOST_S: Final = 60.0
 #: Cases to keep of each family, and of those that may be the cause of a busy loop.
 _PER_FAMILY: Final = 16
 _MAX_SUSPECTS: Final = 32
+#: Writes to remember, so that each is looked at once.
+_MAX_SENT: Final = 10_000
 #: Sessions of cases at the same time.
 _PARALLEL: Final = 8
 _RULE: Final = "health"
@@ -121,14 +123,10 @@ class CampaignGrowth:
     def _add_lines(self, script: Script) -> None:
         """Keep one line of each verb: the first that is plain text, which is that of the scenario if it has one."""
         for step in script.steps:
-            wire = step.wire
-            if not wire or wire in self._sent or step.metric == "message":
-                continue
-            if len(self._sent) < 10_000:
-                self._sent.add(wire)
-            verb, text = example_line(wire)
-            if text.isascii() and text.decode("ascii").isprintable():
-                self._lines.setdefault(verb, text)
+            if step.wire not in self._sent:
+                if len(self._sent) < _MAX_SENT:
+                    self._sent.add(step.wire)
+                add_line(self._lines, step)
 
     def reserved_s(self, duration_s: float) -> float:
         """Return what the search is likely to take, seconds. `duration_s`: time for the whole campaign."""

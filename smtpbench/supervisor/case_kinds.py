@@ -75,6 +75,23 @@ def example_line(octets: bytes) -> tuple[str, bytes]:
     return verb if verb in EXPECTED else "", first
 
 
+def lines_of(scripts: Iterable[Script]) -> dict[str, bytes]:
+    """Return a line of each verb in these scripts, without its end: the first of plain text. See `kinds_of`."""
+    lines: dict[str, bytes] = {}
+    for script in scripts:
+        for step in script.steps:
+            add_line(lines, step)
+    return lines
+
+
+def add_line(lines: dict[str, bytes], step: Step) -> None:
+    """Add the line of a step, unless there is one of its verb, or it is no plain text."""
+    if step.wire and step.metric != "message":
+        verb, text = example_line(step.wire)
+        if text.isascii() and text.decode("ascii").isprintable():
+            lines.setdefault(verb, text)
+
+
 def control_kind(target_info: TargetInfo) -> CaseKind:
     """Return the kind that must not grow: NOOP."""
     return _repeated(target_info, "NOOP", NOOP)

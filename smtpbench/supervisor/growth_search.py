@@ -21,6 +21,7 @@ A server that was started again during a measurement begins anew, and such a mea
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -167,7 +168,11 @@ class GrowthSearch:
         self._measured: dict[str, KindMeasurement | None] = {}
 
     async def find(
-        self, kinds: Sequence[CaseKind], control: CaseKind, resources: Sequence[Resource] = RESOURCES
+        self,
+        kinds: Sequence[CaseKind],
+        control: CaseKind,
+        resources: Sequence[Resource] = RESOURCES,
+        look_s: float = math.inf,
     ) -> list[Growth]:
         """Return what makes the server grow: one element for each cause.
 
@@ -175,14 +180,16 @@ class GrowthSearch:
             kinds: The kinds to send.
             control: The kind that must not grow.
             resources: What may grow.
+            look_s: Time for the first look at all kinds, seconds; half of the search at most.
         """
         looks = []
+        now_s = trio.current_time()
+        looks_end_s = now_s + min(look_s, (self._end_s - now_s) / 2)
         for index, kind in enumerate(kinds):
-            left_s = self._end_s - trio.current_time()
+            left_s = looks_end_s - trio.current_time()
             if left_s <= 0:
                 break
-            # half of the time is for the suspects
-            share_s = left_s / 2 / (len(kinds) - index)
+            share_s = left_s / (len(kinds) - index)
             look = await self.measure(kind, _FIRST_CASES, _FIRST_BATCHES, trio.current_time() + share_s)
             if look is not None and look.done:
                 looks.append(look)
