@@ -115,6 +115,8 @@ class Helper:
                     elif request["op"] == "ready":
                         self._ready = True
                         self._leaders |= self._children()
+                    elif request["op"] == "lines":
+                        self._emit("lines", lines=self._take_lines())
                     else:
                         self._stop(request)
                         self._request = {}  # its stop command has done its work
@@ -187,13 +189,13 @@ class Helper:
 
     def _spawn(self, command: str, output: int, cgroup: str) -> int:
         """Run a shell command in a session of its own; return its process."""
-        gate, opener = os.pipe()
+        held, release = os.pipe()
         pid = os.fork()
         if not pid:
             try:
                 os.setsid()
-                os.close(opener)
-                os.read(gate, 1)  # until it is in its control group
+                os.close(release)
+                os.read(held, 1)  # until it is in its control group
                 for number in (*_IGNORED, signal.SIGCHLD, signal.SIGXFSZ):
                     signal.signal(number, signal.SIG_DFL)
                 os.chdir(self._request["folder"])
@@ -212,21 +214,26 @@ class Helper:
                 with contextlib.suppress(OSError):
                     os.rmdir(cgroup)
                 self._cgroup = ""
-        os.close(gate)
-        os.close(opener)
+        os.close(held)
+        os.close(release)
         return pid
 
     def _close_output(self) -> list[str]:
         """Read what is left of the output, close it and return its last lines."""
-        lines: list[str] = []
+        lines = self._take_lines()
         if self._output is not None:
-            self._output.finish()
-            lines = self._output.last_lines()
             with contextlib.suppress(KeyError):
                 self._poll.unregister(self._output.reader)
             self._output.close()
             self._output = None
         return lines
+
+    def _take_lines(self) -> list[str]:
+        """Return the last lines of the output that were not returned before."""
+        if self._output is None:
+            return []
+        self._output.finish()
+        return self._output.take_last_lines()
 
     # Ends of processes --------------------------------------------------------------------------------------------------
 
@@ -269,13 +276,9 @@ class Helper:
         dead = main or (self._background and (not self._leaders or (was_leader and code < 0)))
         if dead:
             self._background = False
-            lines = []
-            if self._output is not None:
-                self._output.finish()
-                lines = self._output.last_lines()
             self._emit(
                 "ended", pid=pid, main=main, code=code, core=os.WCOREDUMP(status), name=self._name, left=len(children),
-                at_ns=time.monotonic_ns(), user_s=usage.ru_utime, system_s=usage.ru_stime, lines=lines,
+                at_ns=time.monotonic_ns(), user_s=usage.ru_utime, system_s=usage.ru_stime, lines=self._take_lines(),
             )  # fmt: skip
             self._leaders = set()
             self._main = 0

@@ -39,7 +39,7 @@ class HelperProcess:
     def __init__(self, pid: int, channel: trio.SocketStream, on_event: Callable[[Event], None]) -> None:
         self._channel = channel
         self._on_event = on_event
-        self._started = self._stopped = trio.Event()
+        self._started = self._stopped = self._lines_came = trio.Event()
         self._left: list[int] = []
         self.pid = pid
         self.main = 0
@@ -57,6 +57,13 @@ class HelperProcess:
         """Tell the helper that the server is ready; see there what that decides."""
         await self._send("ready", {})
 
+    async def take_lines(self) -> list[str]:
+        """Return the last lines of the output that came with no event before."""
+        self._lines_came = trio.Event()
+        await self._send("lines", {})
+        await self._lines_came.wait()
+        return self.last_output
+
     async def stop(self, command: str) -> list[int]:
         """Run the stop command, if there is one, and end all processes. Return those that could not be ended."""
         self._stopped = trio.Event()
@@ -69,8 +76,7 @@ class HelperProcess:
         with suppress(trio.BrokenResourceError):  # `receive` notices it
             await self._channel.send_all(json.dumps({"op": operation, **values}).encode() + b"\n")
         if self.lost:
-            self._started.set()
-            self._stopped.set()
+            self._release()
 
     async def receive(self) -> None:
         """Receive events until the helper ends or is no longer needed. This is not cancelled: stopping needs it."""
@@ -85,8 +91,12 @@ class HelperProcess:
                 return
         self.lost = True
         self._on_event({"event": "lost"})
-        self._started.set()
-        self._stopped.set()
+        self._release()
+
+    def _release(self) -> None:
+        """Wake up all that wait for an answer, as none will come."""
+        for event in (self._started, self._stopped, self._lines_came):
+            event.set()
 
     def _handle(self, event: Event) -> None:
         match event["event"]:
@@ -94,6 +104,9 @@ class HelperProcess:
                 self.main = event["pid"]
                 self.cgroup = Path(event["cgroup"]) if event["cgroup"] else None
                 self._started.set()
+            case "lines":
+                self.last_output = event["lines"]
+                self._lines_came.set()
             case "stopped":
                 self._left = event["left"]
                 self.last_output = event["lines"]

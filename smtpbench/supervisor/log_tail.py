@@ -156,11 +156,12 @@ class LogTail:
         first = bisect_left(self._matches, from_ns, key=lambda line: line.at_ns)
         return [line for line in list(self._matches)[first:] if to_ns is None or line.at_ns <= to_ns]
 
-    def last_lines(self, file: Path | None = None) -> list[str]:
-        """Return the last lines of a file, or of all files in the order in which they were read."""
+    def last_lines(self, file: Path | None = None, from_ns: int = 0) -> list[str]:
+        """Return the last lines of a file, or of all files in the order in which they were read, since a moment."""
         if file is not None:
-            return [line.text for line in self._last.get(str(file), ())]
-        lines = sorted((line for kept in self._last.values() for line in kept), key=lambda line: line.at_ns)
+            return [line.text for line in self._last.get(str(file), ()) if line.at_ns >= from_ns]
+        kept = (line for lines in self._last.values() for line in lines if line.at_ns >= from_ns)
+        lines = sorted(kept, key=lambda line: line.at_ns)
         return [line.text for line in lines[-_LAST_LINES:]]
 
     def _add(self, octets: bytes, source: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left, insort
 from typing import Final
 
@@ -21,6 +22,8 @@ from smtpbench.target import Access
 EXIT_S: Final = 0.3
 #: Seconds between two attempts to connect to a server that starts or stops: the first, and the longest.
 POLL_S, LONGEST_POLL_S = 0.01, 0.1
+#: Seconds between two looks for the process that others start after a death.
+SEARCH_S: Final = 0.02
 #: Lines that match the pattern for errors and are kept.
 _MAX_LOG_LINES: Final = 10_000
 _LAST_LINES: Final = 20
@@ -50,8 +53,10 @@ class ObservedServer:
         self.nursery = nursery
         self._options = options
         self._access = access
+        self._searching = False
         self._sampler: UsageSampler | None = None
         self._logs: LogTail | None = None
+        self._lines_taken_ns = 0
         self._lines: list[LogLine] = []
         self._changed = trio.Event()
 
@@ -82,12 +87,13 @@ class ObservedServer:
             self._logs = LogTail(logs, self._options.log_pattern, on_match=self.add_line)
             self.nursery.start_soon(self._logs.follow)
 
-    def last_log_lines(self) -> list[str]:
-        """Return the last lines of the log files, what was written just now included."""
+    def take_log_lines(self) -> list[str]:
+        """Return the last lines of the log files since the last call, what was written just now included."""
         if self._logs is None:
             return []
         self._logs.poll_now(final=True)
-        return self._logs.last_lines()
+        from_ns, self._lines_taken_ns = self._lines_taken_ns, time.monotonic_ns()
+        return self._logs.last_lines(from_ns=from_ns)
 
     def count_usage(self, sampler: UsageSampler) -> None:
         """Sample once a second what the processes of the server use."""
@@ -109,10 +115,10 @@ class ObservedServer:
     async def wait_until_ready(self) -> bool:
         """Wait until the server greets, as others may start it again. Return False if it does not in time."""
         with trio.move_on_after(RESTART_TIMEOUT_S):
-            while not await self.greets():  # noqa: ASYNC110  (no event tells of another process)
-                await trio.sleep(LONGEST_POLL_S)
+            while self._searching or not await self.greets():  # noqa: ASYNC110  (no event tells of another process)
+                await trio.sleep(SEARCH_S)
             return True
-        return False
+        return await self.greets()
 
     async def restart(self) -> bool:
         """Return False: only who started a server can start it again."""

@@ -81,14 +81,15 @@ class ServerOutput:
         os.close(self.reader)
         os.close(self._log)
 
-    def last_lines(self) -> list[str]:
-        """Return the last lines, the oldest first."""
+    def take_last_lines(self) -> list[str]:
+        """Return the last lines, the oldest first, and forget them."""
         found, characters = deque[str](), 0
         for line in reversed(self._tail):
             characters += len(line)
             if characters > _TAIL_CHARACTERS:
                 break
             found.appendleft(line)
+        self._tail.clear()
         return list(found)
 
     def _keep(self, line: bytes) -> None:

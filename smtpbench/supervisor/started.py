@@ -18,11 +18,14 @@ A shell whose command was ended by a signal exits with 128 and the number of the
 from __future__ import annotations
 
 import math
+import shlex
+import shutil
 import signal
 import time
 from pathlib import Path
 from typing import Any, Final
 
+import psutil
 import trio
 
 from smtpbench.errors import CannotRun
@@ -31,7 +34,10 @@ from smtpbench.supervisor.core_file import find_core_file
 from smtpbench.supervisor.crash_report import find_crash_report
 from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.helper_process import Event, HelperProcess
-from smtpbench.supervisor.observed import LONGEST_POLL_S, POLL_S, ObservedServer, last_lines
+from smtpbench.supervisor.observed import LONGEST_POLL_S, POLL_S, SEARCH_S, ObservedServer, last_lines
+from smtpbench.supervisor.process_end import ProcessEnd
+from smtpbench.supervisor.process_tree import descendants
+from smtpbench.supervisor.processes import listener_of
 from smtpbench.supervisor.server_options import ServerOptions
 from smtpbench.supervisor.usage import UsageSampler
 from smtpbench.target import Access
@@ -46,6 +52,8 @@ RESTART_S: Final = 75.0
 _BACK_OFF_S, _LONGEST_BACK_OFF_S = 0.1, 5.0
 #: Time in which a server that runs must answer, seconds.
 _ANSWER_S: Final = 5.0
+#: Time in which the main process ends of the end of the process that listens, seconds.
+_CONSEQUENCE_S: Final = 0.1
 _SHELLS: Final = frozenset({"sh", "dash", "bash", "ash", "busybox"})
 _LAST_LINES: Final = 5
 
@@ -66,6 +74,9 @@ class StartedServer(ObservedServer):
         self._failure: Event | None = None
         self._started_s = 0.0
         self._lock = trio.Lock()
+        self._starts = 0
+        self._listener_differs = True
+        self._listener_ended = False
 
     @property
     def runs_elsewhere(self) -> bool:
@@ -113,7 +124,7 @@ class StartedServer(ObservedServer):
             await self._changed.wait()
         with trio.move_on_after(_ANSWER_S):
             while self._state == READY:
-                if await self._answers():
+                if not self._searching and await self._answers():
                     return True
                 with trio.move_on_after(LONGEST_POLL_S):
                     await self._changed.wait()
@@ -171,7 +182,7 @@ class StartedServer(ObservedServer):
         self._started_s = math.floor(time.time())  # file systems may round times down
         old_file = _identity(Path(options.folder, options.ready.value))
         request: dict[str, Any] = {
-            "command": options.start,
+            "command": as_main_process(options.start),
             "stop": options.stop,
             "stop_s": helper_process.STOP_S,
             "grace_s": helper_process.GRACE_S,
@@ -192,6 +203,11 @@ class StartedServer(ObservedServer):
             if self._failed():  # another server answers
                 return False
             await self._helper.server_is_ready()
+            self._starts += 1
+            if self._listener_differs:
+                await self._watch_listener()
+            if self._failed():
+                return False
             self._state = READY
             self.known = not self._elsewhere
             self._notify()
@@ -260,8 +276,59 @@ class StartedServer(ObservedServer):
                 if await self._start_repeatedly():
                     self._restarted(index, "smtpbench")
 
+    def _is_ending(self) -> bool:
+        return self._listener_ended
+
+    async def _watch_listener(self) -> None:
+        """Watch the process that listens, where it is not the main process: a loop in the start command restarts it."""
+        process = await self._listener()
+        self._listener_differs = process is not None and process.pid != self._helper.main
+        if process is not None and self._listener_differs:
+            self.nursery.start_soon(self._watch_listeners, process, self._starts)
+
+    async def _watch_listeners(self, first: psutil.Process, start: int) -> None:
+        process: psutil.Process | None = first
+        while process is not None:
+            with ProcessEnd(process) as end:
+                how = await end.wait()
+            at_ns = time.monotonic_ns()
+            self._listener_ended = True
+            with trio.move_on_after(_CONSEQUENCE_S):
+                while self._is_running(start):
+                    await self._changed.wait()
+            self._listener_ended = False
+            if not self._is_running(start):  # the main process ended too, or smtpbench asked for it
+                return
+            lines = [*self.take_log_lines(), *await self._helper.take_lines()]
+            death = Death(
+                at_ns=at_ns,
+                pid=process.pid,
+                exit_status=how.exit_status,
+                signal_number=how.signal_number,
+                report=find_crash_report(lines),
+                last_output=last_lines(lines),
+            )
+            index = self._add_death(death)
+            self._searching = True
+            process = None
+            while process is None and self._is_running(start):
+                await trio.sleep(SEARCH_S)
+                process = await self._listener()
+            self._searching = False
+            if process is not None:
+                self._restarted(index, "others")
+
+    def _is_running(self, start: int) -> bool:
+        """Return whether a start of the server is not over, as far as the helper tells."""
+        return self._starts == start and not self._failed() and self._state in (STARTING, READY)
+
+    async def _listener(self) -> psutil.Process | None:
+        """Return the process of the server that listens."""
+        process = await trio.to_thread.run_sync(listener_of, self._access.routes())
+        return process if process is not None and process.pid in descendants(self._helper.pid) else None
+
     def _death_of(self, event: Event) -> Death:
-        code, lines = event["code"], event["lines"]
+        code, lines = event["code"], [*self.take_log_lines(), *event["lines"]]
         if event["name"] in _SHELLS and code - 128 in signal.valid_signals():
             code = 128 - code
         core_file = (
@@ -272,10 +339,24 @@ class StartedServer(ObservedServer):
             pid=event["pid"],
             exit_status=code if code >= 0 else None,
             signal_number=-code if code < 0 else None,
-            report=find_crash_report(lines) or find_crash_report(self.last_log_lines()),
-            last_output=last_lines(lines or self.last_log_lines()),
+            report=find_crash_report(lines),
+            last_output=last_lines(lines),
             core_file=core_file,
         )
+
+
+def as_main_process(command: str) -> str:
+    """Return a shell command that does the same, with `exec` where it runs a single program.
+
+    Some shells wait for their only program, and others become it. What is watched should be the program.
+    """
+    try:
+        tokens = list(shlex.shlex(command, posix=False, punctuation_chars=True))
+    except ValueError:  # the shell reports it
+        return command
+    operators = any(set(word) <= set("();<>|&") for word in tokens)
+    is_program = bool(tokens) and shutil.which(command.split()[0]) is not None
+    return f"exec {command}" if is_program and not operators and "\n" not in command.strip() else command
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

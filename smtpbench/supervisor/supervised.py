@@ -77,9 +77,8 @@ async def supervised(options: ServerOptions, access: Access, log: Path | None = 
     failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         try:
-            async with (
-                _started(options, access, log, nursery) if options.start else _watched(options, access, nursery) as server
-            ):
+            running = _started(options, access, log, nursery) if options.start else _watched(options, access, nursery)
+            async with running as server:
                 yield server
         except (Exception, KeyboardInterrupt) as error:
             failure = error
@@ -112,9 +111,5 @@ async def _started(
 @asynccontextmanager
 async def _watched(options: ServerOptions, access: Access, nursery: trio.Nursery) -> AsyncIterator[SupervisedServer]:
     server = WatchedServer(options, access, nursery)
-    try:
-        await server.start()
-        yield server
-    finally:
-        nursery.cancel_scope.cancel()
-        await server.stop()
+    await server.start()
+    yield server

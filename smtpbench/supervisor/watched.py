@@ -20,15 +20,15 @@ import trio
 from smtpbench.errors import SmtpbenchError
 from smtpbench.supervisor.crash_report import find_crash_report
 from smtpbench.supervisor.death import Death
-from smtpbench.supervisor.observed import ObservedServer, last_lines
+from smtpbench.supervisor.observed import SEARCH_S, ObservedServer, last_lines
 from smtpbench.supervisor.process_end import ProcessEnd
 from smtpbench.supervisor.processes import WatchedProcesses, listener_of, resolve_watch
 from smtpbench.supervisor.server_options import ServerOptions
 from smtpbench.supervisor.usage import UsageSampler
 from smtpbench.target import Access
 
-#: Time for which the next process is looked for often, seconds, and the time between two looks, then and later.
-_OFTEN_S, _OFTEN_POLL_S, _SELDOM_POLL_S = 5.0, 0.05, 0.5
+#: Time for which the next process is looked for often, and the time between two looks later; seconds.
+_OFTEN_S, _SELDOM_POLL_S = 5.0, 0.5
 
 
 class WatchedServer(ObservedServer):
@@ -46,9 +46,22 @@ class WatchedServer(ObservedServer):
         else:
             found = await self._find_listener()
         if found is None:
-            return
+            self.nursery.start_soon(self._watch_later)
+        else:
+            await self._begin(found)
+
+    async def _begin(self, found: WatchedProcesses) -> None:
         await self.nursery.start(self._watch_all, found.main)
         self.count_usage(UsageSampler(self._roots, cgroup=found.cgroup, restarts=lambda: self.restarts))
+
+    async def _watch_later(self) -> None:
+        """Look again for a while: the server may be about to start."""
+        for _ in range(round(_OFTEN_S / _SELDOM_POLL_S)):
+            await trio.sleep(_SELDOM_POLL_S)
+            found = await self._find_listener()
+            if found is not None:
+                await self._begin(found)
+                return
 
     def _roots(self) -> list[int]:
         return [self._end.process.pid] if self._end is not None and not self._end.ended else []
@@ -71,7 +84,7 @@ class WatchedServer(ObservedServer):
                 task_status = trio.TASK_STATUS_IGNORED
                 how = await self._end.wait()
                 at_ns = time.monotonic_ns()
-                lines = self.last_log_lines()
+                lines = self.take_log_lines()
                 death = Death(
                     at_ns=at_ns,
                     pid=process.pid,
@@ -81,7 +94,9 @@ class WatchedServer(ObservedServer):
                     last_output=last_lines(lines),
                 )
                 index = self._add_death(death)
+                self._searching = True
                 process = await self._find_next()
+            self._searching = False
             self._restarted(index, "others")
 
     async def _find_next(self) -> psutil.Process:
@@ -95,7 +110,7 @@ class WatchedServer(ObservedServer):
                 with suppress(SmtpbenchError):
                     named = await trio.to_thread.run_sync(resolve_watch, self._options.watch)
                     return named.main
-            await trio.sleep(_OFTEN_POLL_S if often else _SELDOM_POLL_S)
+            await trio.sleep(SEARCH_S if often else _SELDOM_POLL_S)
 
     async def _find_listener(self) -> WatchedProcesses | None:
         with suppress(SmtpbenchError):  # the command itself reports a target that cannot be reached

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,32 +15,14 @@ from pathlib import Path
 import pytest
 import servers
 import trio
+from small_server import SERVER, access, death_of, listens
 
 from smtpbench.errors import CannotRun
 from smtpbench.supervisor import helper_process
 from smtpbench.supervisor.server_options import Ready, ServerOptions
-from smtpbench.supervisor.supervised import SupervisedServer, supervised
-from smtpbench.target import Access, parse_target
+from smtpbench.supervisor.started import as_main_process
+from smtpbench.supervisor.supervised import supervised
 from smtpbench.units import NS_PER_S
-
-#: A server that greets, and does what a line says: a command of Python.
-SERVER = """\
-import os, signal, socket, sys, time
-listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
-if len(sys.argv) > 2:
-    exec(sys.argv[2])
-while True:
-    connection, _ = listener.accept()
-    try:
-        connection.sendall(b"220 small.example ESMTP\\r\\n")
-        for line in connection.makefile("rb"):
-            if line[:4] not in (b"EHLO", b"QUIT"):
-                exec(line)
-            connection.sendall(b"250 small.example\\r\\n")
-    except OSError:
-        pass
-    connection.close()
-"""
 
 
 @pytest.fixture
@@ -49,36 +30,6 @@ def program(tmp_path: Path) -> Path:
     path = tmp_path / "server.py"
     path.write_text(SERVER)
     return path
-
-
-def access(port: int) -> Access:
-    return Access(parse_target(f"smtp://127.0.0.1:{port}"), timeout_ns=2 * NS_PER_S)
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as sock:
-        return not sock.connect_ex(("127.0.0.1", port))
-
-
-async def do(port: int, code: str) -> None:
-    """Let the server run a line of Python, and wait until it has closed the connection."""
-    stream = await trio.open_tcp_stream("127.0.0.1", port)
-    async with stream:
-        await stream.send_all(code.encode() + b"\r\nQUIT\r\n")
-        await stream.send_eof()
-        try:
-            while await stream.receive_some():
-                pass
-        except trio.BrokenResourceError:
-            pass
-
-
-async def death_of(server: SupervisedServer, port: int, code: str) -> str:
-    """Return how the server ended that ran a line of Python."""
-    before_ns = time.monotonic_ns()
-    await do(port, code)
-    death = await server.death_since(before_ns)
-    return death.how if death is not None else "no death"
 
 
 @contextmanager
@@ -263,6 +214,35 @@ async def test_restart_starts_a_server_that_died(tmp_path: Path, program: Path) 
         assert [death.restarted_by for death in server.deaths] == ["smtpbench"]
 
 
+@pytest.mark.parametrize(
+    ("command", "runs"),
+    [
+        ("python3 server.py 2525", "exec python3 server.py 2525"),
+        ("python3 -c 'import x; run()'", "exec python3 -c 'import x; run()'"),
+        ("cd /; sh", "cd /; sh"),
+        ("while :; do sh; done", "while :; do sh; done"),
+        ("NAME=value sh", "NAME=value sh"),
+        ("sh > /dev/null", "sh > /dev/null"),
+        ("exec sh", "exec sh"),
+        ("sh 'not closed", "sh 'not closed"),
+        ("", ""),
+    ],
+)
+def test_single_program_is_the_main_process(command: str, runs: str) -> None:
+    assert as_main_process(command) == runs
+
+
+async def test_loop_in_the_start_command_restarts_the_server(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    start = f"while :; do {sys.executable} {program} {port}; done"
+    async with supervised(ServerOptions(start, restart=True), access(port)) as server:
+        for number in (1, 2):
+            await death_of(server, port, "sys.stderr.write('fatal: bug\\n'); os.abort()")
+            assert await server.wait_until_ready()
+            assert [death.restarted_by for death in server.deaths] == ["others"] * number
+    assert server.deaths[0].last_output[0] == "fatal: bug"
+
+
 # Nothing is left running ------------------------------------------------------------------------------------------------
 
 #: Commands whose processes are hard to end: each makes a file for each process, with its number.
@@ -270,7 +250,7 @@ STUBBORN = {
     "double fork": "(setsid sh -c 'setsid sh -c \"echo \\$\\$ > a; exec sleep 1000\" & exit 0' &); exec {server}",
     "ignores SIGTERM": "sh -c 'trap \"\" TERM; echo $$ > a; while :; do sleep 1000; done' & exec {server}",
     "stopped": "sh -c 'echo $$ > a; kill -STOP $$' & exec {server}",
-    "loop": "sh -c 'trap \"\" TERM; echo $$ > a; while :; do sleep 0.01; done' & while :; do {server}; done",
+    "loops": "sh -c 'trap \"\" TERM; echo $$ > a; while :; do sleep 0.01; done' & while :; do {server}; done",
 }
 
 
