@@ -1,8 +1,8 @@
 """Growth and busy loops of the server after a check, and when a finding of them is replayed.
 
 After the probes, nobody talks to the server for a moment, to see whether it uses a core meanwhile (`supervisor.busy_loop`).
-Then the verbs that the probes sent are sent alone, each a hundred times, and the server is measured. That takes a few seconds
-at most. Kinds that make it grow are sent a thousand times more (`supervisor.growth_search`).
+If it is quiet, the verbs that the probes sent are sent alone, each a hundred times, and the server is measured. That takes a
+few seconds at most. Kinds that make it grow are sent a thousand times more (`supervisor.growth_search`).
 """
 
 from __future__ import annotations
@@ -83,9 +83,11 @@ class GrowthCheck:
         scripts = [session_result.script for session_result in session_results]
         kinds = kinds_of(self._target_info, lines_of(scripts))
         busy = await self._find_busy_loop(kinds, session_results)
+        if busy:
+            return busy
         search = GrowthSearch(self._runner, self._server, trio.current_time() + _SEARCH_S)
         found = await search.find(kinds, control_kind(self._target_info), look_s=_LOOK_S)
-        return busy + [
+        return [
             GrowthResult(
                 growth.actual,
                 growth.cause,
@@ -154,6 +156,8 @@ async def replay_growth(
 
 async def _replay_busy_loop(runner: SessionRunner, server: SupervisedServer, script: Script) -> tuple[bool | None, str]:
     before = await busy_share(server, windows=1)
+    if before and server.can_restart and await server.restart():
+        before = await busy_share(server, windows=1)
     if before:
         return None, "the server uses a core before the session"
     await runner.run(script, TrackedSession)

@@ -38,9 +38,12 @@ from smtpbench.scenario.model import FindingMetadata
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
+from smtpbench.session.script import Script
+from smtpbench.supervisor.log_evidence import LOG_CAUSE, LogSearch, line_key
 from smtpbench.supervisor.lone_session import bring_back, find_outage, run_alone
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
+from smtpbench.text import visible
 
 #: Sessions in which a server that is watched must live, before a crash counts as fixed: it may depend on timing.
 _CRASH_ATTEMPTS = 3
@@ -163,6 +166,8 @@ async def _replay_finding(
         return _Status(CANNOT_TELL if still is None else STILL_THERE if still else FIXED, actual)
     # a finding of `fuzz` was found by a session that waits for exactly the replies that are due
     session_class = TrackedSession if finding.by == "fuzz" else ClientSession
+    if finding.cause.startswith(LOG_CAUSE):
+        return await _search_log(LogSearch(runner, server, session_class) if server is not None else None, script, finding)
     lone = await run_alone(runner, script, server, session_class)
     is_crash = finding.rule in _CRASH_RULES or finding.severity in (r.CRASH, r.HANG)
     judged_by_death = finding.severity == r.CRASH and server is not None and server.known
@@ -208,6 +213,19 @@ async def _replay_finding(
         return _Status(STILL_THERE, actual)
     if finding.by == "check" and rule.evaluate is not None and rule.probe is not None:
         return await _evaluate_probe(runner, target_info, rule, finding.take, dialogue)
+    return _Status(FIXED)
+
+
+async def _search_log(search: LogSearch | None, script: Script, finding: FindingMetadata) -> _Status:
+    """Return whether a session still makes a line appear in the server's log."""
+    if search is None or not search.is_log_known:
+        return _Status(CANNOT_TELL, "nothing is known of the server's log")
+    key = finding.cause.removeprefix(LOG_CAUSE)
+    for _ in range(_CRASH_ATTEMPTS):
+        _, lines = await search.run(script, key)
+        if lines:
+            text = next(line.text for line in lines if line_key(line.text) == key)
+            return _Status(STILL_THERE, f"the server's log speaks of an error: {visible(text)}")
     return _Status(FIXED)
 
 

@@ -189,6 +189,7 @@ def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding
         reproducibility=rule_result.reproducibility,
         cause=rule_result.cause,
         about={**about, **rule_result.about},
+        log_lines=rule_result.log_lines,
         death=None if rule_result.death is None else rule_result.death.to_data(),
     )
 

@@ -46,6 +46,7 @@ from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
 from smtpbench.fuzz.crash_search import CrashSearch
 from smtpbench.fuzz.crashes import MAX_CANDIDATES, CrashFindings
 from smtpbench.fuzz.growth import CampaignGrowth
+from smtpbench.fuzz.log_findings import LogFindings
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
 from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
@@ -64,6 +65,7 @@ from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import NO_GREETING, Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
+from smtpbench.supervisor.log_evidence import quoted_lines
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
@@ -200,6 +202,13 @@ class Campaign:
                 self.stats, baseline, known, self._health, self._outages, script, plan.shrink_s
             )
         self._growth = None if known is None else CampaignGrowth(self.stats, baseline, known, target_info, script)
+        self._log_findings = None
+        if known is not None and self._outages is not None:
+            control = self._with_end(script.steps)
+            self._log_findings = LogFindings(
+                self.stats, baseline, known, self._health, self._outages, script, control, plan.shrink_s
+            )
+        self._server = known
         self.stop = trio.Event()
 
     async def run(self, report_progress: Callable[[CampaignStats], None] = lambda stats: None) -> CampaignStats:
@@ -215,6 +224,8 @@ class Campaign:
             return self.stats
         if self._limiter is not None:
             await self._limiter.wait_for_start()
+        if self._log_findings is not None:
+            self._log_findings.begin()
         self.stats.phase = CASES
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_health_checks, trio.current_time(), report_progress)
@@ -232,6 +243,8 @@ class Campaign:
         await self._crashes.find(self._slow_ns, limit, recorded=recorded)
         if self._growth is not None and not self._health.gone:
             await self._growth.find_growth(limit)
+        if self._log_findings is not None:
+            await self._log_findings.find(self._slow_ns, limit)
         await self._confirm_suspects(limit, report_progress)
         return self.stats
 
@@ -430,6 +443,8 @@ class Campaign:
             self._crashes.settle(time.monotonic_ns())
             if self._outage_search is not None:
                 self._outage_search.settle(time.monotonic_ns())
+            if self._log_findings is not None:
+                self._log_findings.update(time.monotonic_ns())
 
     # -- confirmation ----------------------------------------------------------------------------------------------
 
@@ -459,7 +474,9 @@ class Campaign:
         if not self.stats.target_gone:
             for key in in_order:
                 report_progress(self.stats)
+                from_ns = time.monotonic_ns()
                 await self._within_time(limit, self._confirmation.repeat, key)
+                self._quote_log(suspects[key], from_ns)
             for key in in_order:
                 slow = key[1].startswith(SLOW)  # because of the load that the campaign itself makes
                 cut_off = key[0] in END_RULES and crashed  # because another session killed the target
@@ -472,6 +489,12 @@ class Campaign:
             self.stats.confirmed = len(suspects) - len(to_shrink) + done + 1
         self.stats.confirmed = len(suspects)
         report_progress(self.stats)
+
+    def _quote_log(self, suspect: Suspect, from_ns: int) -> None:
+        """Quote the server's log since a moment, in which only this suspect ran."""
+        if self._server is not None and self._log_findings is not None:
+            lines = self._server.log_lines(from_ns, time.monotonic_ns())
+            suspect.log_lines = quoted_lines(lines, self._log_findings.known)
 
     async def _within_time(
         self, limit: TimeLimit, work: Callable[[SuspectKey, Suspect, int], Awaitable[None]], key: SuspectKey, share: int = 1

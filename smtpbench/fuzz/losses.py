@@ -61,6 +61,10 @@ class CutOffCase(NamedTuple):
         """Return when the session ended, nanoseconds of the engine's clock."""
         return self.session_result.transcript.entries[-1].at_ns
 
+    def was_open(self, at_ns: int, late_ns: int) -> bool:
+        """Return whether the session was open at a moment, or had ended at most `late_ns` before."""
+        return self.session_result.transcript.entries[0].at_ns <= at_ns <= self.end_ns + late_ns
+
 
 @dataclass(slots=True)
 class Loss:

@@ -36,7 +36,8 @@ from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
 from smtpbench.supervisor.death import Death
-from smtpbench.supervisor.lone_session import quoted_lines, run_alone
+from smtpbench.supervisor.log_evidence import quoted_lines
+from smtpbench.supervisor.lone_session import run_alone
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.text import visible
 
@@ -209,12 +210,12 @@ class OutageSearch:
         async def kills(script: Script) -> bool:
             if self._health.gone or (whole_line and not _ends_with(script.steps, b"\r\n")):
                 return False
-            return (await self._attempt(_with_quit(script), slow_ns)).cause == cause
+            return (await self._attempt(with_quit(script), slow_ns)).cause == cause
 
         scenario_lines = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
         begin = replace_steps(self._scenario, steps)
         small = await shrink(begin, kills, shrink_s, scenario_lines, concurrency=1)
-        for script in (small, _with_quit(small)):
+        for script in (small, with_quit(small)):
             attempt = await self._attempt(script, slow_ns)
             if attempt.cause == cause:
                 _take(suspect, attempt)
@@ -234,6 +235,8 @@ class OutageSearch:
         log_lines = tuple(quoted_lines(self._server.log_lines(lone.from_ns, lone.to_ns)))
         if death is not None or hung:
             await self._health.wait_until_back(hung=hung)
+            # who started it again is known only now
+            death = next((one for one in self._server.deaths if death is not None and one.at_ns == death.at_ns), death)
         return _Attempt(lone.session_result, death, hung, log_lines)
 
     async def _any_kills(self, cases: Sequence[CutOffCase], slow_ns: int) -> bool:
@@ -302,7 +305,7 @@ def _ends_with(steps: Sequence[Step], end: bytes) -> bool:
     return b"".join(wires).endswith(end)
 
 
-def _with_quit(script: Script) -> Script:
+def with_quit(script: Script) -> Script:
     """Return a script that ends with QUIT, if that is a line of its own."""
     if not _ends_with(script.steps, b"\n"):
         return script

@@ -129,6 +129,11 @@ class Outages:
         self.settled += done
         return done
 
+    def covers(self, at_ns: int) -> bool:
+        """Return whether a moment is that of an outage."""
+        self.update()
+        return any(outage.from_ns <= at_ns <= outage.to_ns for outage in self._windows)
+
     def explain(self, cases: Iterable[CutOffCase]) -> bool:
         """Return whether sessions that were cut off at the same moment were so by an outage."""
         self.update()

@@ -24,14 +24,8 @@ from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script
-from smtpbench.supervisor.death import Death, LogLine
+from smtpbench.supervisor.death import Death
 from smtpbench.supervisor.supervised import SupervisedServer
-from smtpbench.text import visible
-
-#: Lines of the server's log that a finding quotes.
-MAX_QUOTED_LINES = 5
-#: Octets of such a line that are quoted.
-_QUOTED_OCTETS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +109,3 @@ async def find_outage(server: SupervisedServer | None, runner: SessionRunner, ta
     if server is not None and server.known and await is_greeting(runner, target_info):
         return ""  # nobody has to wait for the end of a process that is watched
     return await outage(runner, target_info)
-
-
-def quoted_lines(lines: list[LogLine]) -> list[str]:
-    """Return the first lines of the server's log as a finding quotes them."""
-    return [visible(line.text, _QUOTED_OCTETS) for line in lines[:MAX_QUOTED_LINES]]

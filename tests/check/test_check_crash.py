@@ -92,3 +92,18 @@ def test_server_that_hangs_is_started_again(monkeypatch: pytest.MonkeyPatch) -> 
     assert (finding.rule, finding.severity, finding.reproducibility) == ("health", "hang", "2 of 2")
     assert server.restarts >= 2
     assert done.result["rules"]["noop-250"]["verdict"] == r.PASS
+
+
+def test_session_that_makes_an_error_appear_in_the_log_violates_health() -> None:
+    def on_line(line: bytes) -> None:
+        if line.startswith(b"nOoP"):
+            server.log("panic: no handler 17")
+        if line.startswith(b"EHLO"):
+            server.log("error: any session causes this")
+
+    server = WatchedDyingServer(lambda line: False, on_line=on_line)
+    done = check_watched(("verb-case", "noop-250", "health"), server)
+    finding = next(finding for finding in done.findings if finding.rule == "health")
+    assert (finding.severity, finding.cause) == ("violation", "the server's log: panic: no handler …")
+    assert finding.actual == "the server's log speaks of an error: panic: no handler 17"
+    assert finding.log_lines == ["panic: no handler 17"]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import trio
 from dying_server import DyingServer, WatchedDyingServer, running
 
+from smtpbench.check.replay import CANNOT_TELL, FIXED, STILL_THERE, replay
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.finding import Finding
-from smtpbench.scenario.load import find_scenario, load_scenario
+from smtpbench.scenario.load import find_scenario, load_finding, load_scenario
 from smtpbench.session.transcript import CLIENT
 from smtpbench.supervisor.crash_report import CrashReport
 from smtpbench.supervisor.death import Death
@@ -128,3 +130,62 @@ def test_server_that_closes_connections_and_lives_did_not_die() -> None:
     server = WatchedDyingServer(starts_with(b"VRFY"))
     server.process = DyingServer(starts_with(b"VRFY"), alone=True)
     assert {finding.rule for finding in fuzz(server).findings} == {"close-without-421"}
+
+
+def logging_server(*lines: tuple[bytes, str]) -> WatchedDyingServer:
+    """A server that lives, and writes a line to its log for each command that begins with some octets."""
+    texts = iter(range(1000, 1 << 30))
+
+    def on_line(line: bytes) -> None:
+        for beginning, text in lines:
+            if line.upper().startswith(beginning):
+                server.log(text.format(number=next(texts), line=line.decode("latin-1")))
+
+    server = WatchedDyingServer(lambda line: False, on_line=on_line)
+    return server
+
+
+def test_case_that_makes_an_error_appear_in_the_log_is_a_finding() -> None:
+    server = logging_server((b"VRFY", "smtpd[{number}]: panic: no handler for '{line}'"), (b"EHLO", "error: hello {number}"))
+    (finding,) = fuzz(server).findings
+    assert (finding.rule, finding.severity, finding.reproducibility) == ("health", "violation", "3 of 3, deterministic")
+    assert finding.cause == "the server's log: smtpd[…]: panic: no handler for …"
+    assert finding.actual.startswith("the server's log speaks of an error: smtpd[")
+    assert octets_sent(finding).upper().startswith(b"VRFY")
+    assert octets_sent(finding).count(b"\r\n") == 1
+    (line,) = finding.log_lines
+    assert "panic: no handler for" in line
+
+
+def test_lines_with_different_texts_are_different_findings() -> None:
+    server = logging_server(
+        (b"VRFY", "error: VRFY {number}"), (b"EXPN", "Traceback (most recent call last):"), (b"EXPN", "KeyError: 'x'")
+    )
+    assert {(finding.severity, finding.cause) for finding in fuzz(server).findings} == {
+        ("warning", "the server's log: error: VRFY …"),
+        ("violation", "the server's log: KeyError: …"),
+    }
+
+
+def test_line_that_the_unchanged_scenario_causes_is_no_finding() -> None:
+    assert fuzz(logging_server((b"RCPT", "error: {number}"))).findings == []
+
+
+@pytest.mark.parametrize(("logs", "status"), [(True, STILL_THERE), (False, FIXED)])
+def test_replay_reads_the_log(tmp_path: Path, logs: bool, status: str) -> None:
+    path = tmp_path / "finding.yaml"
+    path.write_text(
+        "name: x\nfinding: {version: 1, rule: health, severity: violation, by: fuzz, actual: '', "
+        'cause: "the server\'s log: panic … at …"}\nsession:\n  - VRFY x\n'
+    )
+    server = logging_server((b"VRFY", "panic {number} at 0x{number}") if logs else (b"VRFY", "panic: another"))
+
+    async def main() -> tuple[str, str]:
+        async with running(server.process) as process:
+            access = Access(parse_target(f"smtp://127.0.0.1:{process.port}"))
+            watched, unwatched = [
+                (await replay([load_finding(path)], access, server=one))[0].status for one in (server, None)
+            ]
+            return watched, unwatched
+
+    assert trio.run(main) == (status, CANNOT_TELL)
