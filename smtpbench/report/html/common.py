@@ -15,7 +15,7 @@ from smtpbench.report.reading.metrics import SavedThreshold
 from smtpbench.report.reading.verdict import BAD, GOOD, WARNING, further_notes_of, verdict_of
 from smtpbench.rules.rule import VIOLATED
 from smtpbench.text import plural
-from smtpbench.threshold import format_value
+from smtpbench.threshold import COUNT, RATE, SHARE, SIZE, SIZE_RATE, TIME, format_value
 from smtpbench.units import format_bytes
 
 #: Entries of a list or mapping that a page shows at most.
@@ -39,7 +39,7 @@ _MAX_COMMAND = 1000
 _MAX_NAME = 60
 _MAX_VERSIONS = 30
 _OPEN_LISTING_LINES = 30
-_UNITS = ("ms", "share", "per_s", "count")
+_UNITS = (TIME, SHARE, RATE, COUNT, SIZE, SIZE_RATE)
 #: Tone of each level of a verdict.
 _TONES = {BAD: "bad", WARNING: "warn", GOOD: "good"}
 

@@ -308,6 +308,8 @@ def saturation_text(server: ServerUsage, generator_cpu_s: float | None, cores: i
     if share is None:
         return ""
     whose = _cores_text(cores)
+    if server.threads_max == 1 and share * cores >= USED_UP_SHARE:
+        return f"the only thread of the server used {format_share(share * cores, 0)} of a core"
     if share >= USED_UP_SHARE:
         return f"the server used {format_share(share, 0)} of {whose}"
     if generator_cpu_s is None or not server.window_s or not cores:

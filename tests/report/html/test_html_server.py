@@ -140,6 +140,15 @@ def test_page_of_rules_has_the_server_and_the_evidence_of_findings(kind: str) ->
     assert "Server" not in [section.title for section in rules_sections([saved_results.rules_result(kind)])]
 
 
+def test_threshold_on_the_server_has_its_unit() -> None:
+    size = {"threshold": "server.rss_max < 64MiB", "unit": "bytes", "limit": 2.0**26, "value": 88_080_384.0}
+    growth = {"threshold": "server.rss_growth < 10MiB/h", "unit": "bytes_per_h", "limit": 1e7, "value": -(2.0**20)}
+    thresholds = [saved_results.threshold(**one, margin_share=-0.3) for one in (size, growth)]
+    result = result_of(busy_recorder().drain()) | {"thresholds": thresholds}
+    section = section_of(run_sections([Saved(RUN, result, Path("a/result.json"))]), "Thresholds")
+    assert [row[2].text for row in blocks_of(Table, section)[0].table_rows] == ["84.0 MiB", "-1.00 MiB/h"]
+
+
 def test_old_run_has_no_section_on_a_server() -> None:
     old = Saved(RUN, result_of(busy_recorder().drain()), Path("old/result.json"))
     assert "Server" not in [section.title for section in run_sections([old])]

@@ -189,6 +189,14 @@ def test_server_is_saturated_where_the_cores_are_used_up(
     assert saturation_text(server, generator_s, cores) == text
 
 
+def test_server_of_one_thread_is_saturated_by_a_core() -> None:
+    server = server_of(run_of(saved_results.server(cores_share=0.48, threads_max=1)))
+    assert server is not None
+    assert saturation_text(server, None, 2) == "the only thread of the server used 96 % of a core"
+    assert saturation_text(server._replace(threads_max=2), None, 2) == ""
+    assert saturation_text(server, None, 1) == saturation_text(server, None, 0) == ""
+
+
 def test_saturation_is_a_warning_only_where_an_open_model_fell_behind() -> None:
     busy = saved_results.server(cores_share=0.97)
     open_behind = run_of(busy, health=Health(waited=1000))
