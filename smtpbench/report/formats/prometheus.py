@@ -218,11 +218,9 @@ class Metrics:
     def _server_families(self) -> Iterator[Metric]:
         """Yield what the server under test has used by its last sample; what cannot be read is left out."""
         server = self._server
-        if server is None:
+        if server is None or not server.samples:  # nothing is known of its processes
             return
         yield CounterMetricFamily("smtpbench_server_deaths", "Deaths of the server.", len(server.deaths))
-        if not server.samples:
-            return
         last = server.samples[-1]
         for name, label, text, values in (
             ("cpu_seconds", "mode", "CPU time of the server under test, by mode.",

@@ -129,6 +129,10 @@ async def test_server_under_test_is_served_by_its_last_sample(accept: str) -> No
     metrics = Metrics({})
     before = (await metrics.answer(accept))[1]
     assert b"smtpbench_server" not in before
+    unknown = Server()
+    unknown.samples = ()
+    metrics.watch(unknown)
+    assert b"smtpbench_server" not in (await metrics.answer(accept))[1]
     metrics.watch(Server())
     found = read((await metrics.answer(accept))[1], open_format=accept == OPEN)
     cpu_s = {one.labels["mode"]: one.value for one in found["smtpbench_server_cpu_seconds_total"]}
