@@ -17,12 +17,13 @@ from smtpbench.report.html.common import ALL_TEXT, MAX_SHOWN, short, table
 from smtpbench.report.html.curves import KIB, MIB, Chart, Timeline, mean, overlaid_time, phases
 from smtpbench.report.html.drawing import chart_svg
 from smtpbench.report.html.timeline import death_marks
-from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_rate, format_seconds
+from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_seconds
 from smtpbench.report.reading.head import label_of
 from smtpbench.report.reading.lenient import greatest
 from smtpbench.report.reading.server import (
     ServerUsage,
     deaths_by_cause,
+    format_cpu_s,
     format_size,
     log_lines_by_text,
     server_of,
@@ -94,7 +95,7 @@ def server_cards(saved: Saved) -> list[Card]:
     if server.cpu_ms_per_message is not None:
         cards.append(Card("server", format_ms(server.cpu_ms_per_message), "of CPU for an accepted message"))
     elif server.cpu_s is not None:
-        cards.append(Card("server", f"{format_rate(server.cpu_s)} s", "of CPU"))
+        cards.append(Card("server", format_cpu_s(server.cpu_s), "of CPU"))
     if server.deaths:
         cards.append(Card("server died", plural(len(server.deaths), "time"), short(server.deaths[0].how, 60), "bad"))
     return cards

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from smtpbench.measure.saved import Saved
-from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_rate, format_seconds, format_share
+from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_seconds, format_share
 from smtpbench.report.reading.lenient import duration_s, entries, mapping, natural, number, records, text, texts
 from smtpbench.text import plural
 from smtpbench.units import format_bytes
@@ -344,20 +344,21 @@ def _signed_size(value: float) -> str:
     return f"{'-' if value < 0 else '+'}{format_bytes(abs(value))}"
 
 
-def _format_cpu_s(value: float | None) -> str:
-    return MISSING if value is None else f"{format_rate(value)} s"
+def format_cpu_s(value: float | None) -> str:
+    """Return a CPU time in seconds in the unit that fits."""
+    return MISSING if value is None else format_ms(1000 * value)
 
 
 def totals_of_server(server: ServerUsage) -> list[tuple[str, str]]:
     """Return every figure of the server with its name, for a table; figures that are unknown have a placeholder."""
-    user, system = _format_cpu_s(server.cpu_user_s), _format_cpu_s(server.cpu_system_s)
+    user, system = format_cpu_s(server.cpu_user_s), format_cpu_s(server.cpu_system_s)
     memory = "memory (proportional set size)" if server.memory_is == "pss" else "memory (resident set size)"
     return [
         ("command", server.name or MISSING),
         ("started by", server.started_by or MISSING),
         ("measured for", format_seconds(server.window_s)),
         ("CPU time for an accepted message", format_ms(server.cpu_ms_per_message)),
-        ("CPU time", _format_cpu_s(server.cpu_s)),
+        ("CPU time", format_cpu_s(server.cpu_s)),
         ("CPU time, user + system", f"{user} + {system}"),
         ("share of the machine's cores", format_share(server.cores_share)),
         (f"{memory}, max", format_size(server.rss_max_bytes)),
@@ -398,7 +399,7 @@ def summary_of_server(server: ServerUsage) -> list[str]:
         phrase
         for phrase in (
             "" if cpu_ms is None else f"{format_ms(cpu_ms)} of CPU a message",
-            f"{_format_cpu_s(server.cpu_s)} of CPU" if cpu_ms is None and server.cpu_s is not None else "",
+            f"{format_cpu_s(server.cpu_s)} of CPU" if cpu_ms is None and server.cpu_s is not None else "",
             "" if share is None else f"{format_share(share, 0)} of the machine's cores",
             memory,
             most,

@@ -76,7 +76,7 @@ def test_figures_have_their_units() -> None:
     assert totals["memory (proportional set size), max"] == "84.0 MiB"
     assert totals["growth of the memory"] == "+3.10 MiB/h"
     assert totals["interval of the growth"] == "+2.00 MiB … +4.20 MiB"
-    assert totals["CPU time, user + system"] == "15 s + 6.60 s"
+    assert totals["CPU time, user + system"] == "15.0 s + 6.60 s"
     assert summary_of_server(server)[-1] == "2 restarts"
     assert (format_growth(-2048.0), format_size(-2048.0), format_size(None)) == ("-2.00 KiB/h", "-2.00 KiB", "–")
 
