@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,13 @@ import pytest
 import trio
 
 from smtpbench.engine import api
+from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.session import script as s
 from smtpbench.session.client import ClientSession
 from smtpbench.session.context import LATE_SHIFT, START, STOP, UNSCHEDULED, SessionContext, UnansweredSample
 from smtpbench.session.script import ExpectedReply, Script, Step
 from smtpbench.session.transcript import Transcript
+from smtpbench.supervisor.death import Death, LogLine
 
 
 class FakeRecorder:
@@ -293,3 +297,51 @@ class NoSpace:
             return opened
         opened.close()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+class FakeServer:
+    """A `SupervisedServer` that dies when a test says so.
+
+    Attributes:
+        restarts: How often `restart` was called.
+        lines: Lines of its log that match the pattern.
+    """
+
+    def __init__(self, *, known: bool = True, can_restart: bool = True) -> None:
+        self.known = known
+        self.can_restart = can_restart
+        self.deaths: list[Death] = []
+        self.samples: list[UsageSample] = []
+        self.measured = MeasuredServer()
+        self.restarts = 0
+        self.lines: list[LogLine] = []
+        self._died = trio.Event()
+
+    def die(self, death: Death) -> None:
+        """End the process now, as `death` says."""
+        self.deaths.append(replace(death, at_ns=time.monotonic_ns()))
+        self._died.set()
+        self._died = trio.Event()
+
+    def log(self, text: str) -> None:
+        """Write a line to its log now."""
+        self.lines.append(LogLine(time.monotonic_ns(), text))
+
+    async def death_since(self, at_ns: int) -> Death | None:
+        with trio.move_on_after(0.3):
+            while not (self.deaths and self.deaths[-1].at_ns >= at_ns):
+                await self._died.wait()
+        return next((death for death in self.deaths if death.at_ns >= at_ns), None)
+
+    async def wait_until_ready(self) -> bool:
+        return True
+
+    async def restart(self) -> bool:
+        self.restarts += 1
+        return True
+
+    def log_lines(self, from_ns: int, to_ns: int) -> list[LogLine]:
+        return [line for line in self.lines if from_ns <= line.at_ns <= to_ns]
+
+    def measure(self) -> UsageSample | None:
+        return None

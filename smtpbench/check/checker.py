@@ -7,11 +7,13 @@ Several probes run at the same time, each session on a connection of its own. A 
 rules, so the rules of which it cut off a session run again, one rule at a time. Rules that may crash the server or keep it
 busy (`Rule.exclusive`) come last, one session after the other.
 
-Each session of these rules runs beside an idle one (`rules.crash`). After an exclusive session that did not end with 221 the
-checker connects again to see whether the server still greets; it waits before that, because a process takes a moment to
-exit. A server that died or no longer greets violates `health`, and the session before is the evidence. Its rule is
-inconclusive. If something starts the server again, the session is repeated and the check goes on; otherwise the rules that
-are left are inconclusive.
+Each session of these rules runs beside an idle one (`rules.crash`). Where the server's processes are known, its death is a
+fact instead (`supervisor.lone_session`), and the rules that run again are those of which a session was open at the moment of
+a death. After an exclusive session that did not end with 221 the checker connects again to see whether the server still
+greets; it waits before that, because a process takes a moment to exit. A server that died or no longer greets violates
+`health`, and the session before is the evidence. Its rule is inconclusive. If something starts the server again, the session
+is repeated and the check goes on; otherwise the rules that are left are inconclusive. A server that hangs is started again
+where smtpbench can do that.
 
 A violation counts if a second attempt shows it again. A violation that showed in one of two attempts is inconclusive: it
 deserves a look, but no build should fail for it.
@@ -19,21 +21,26 @@ deserves a look, but no build should fail for it.
 A rule passes only if the server replied to what its probe sent (`rules.tested`). Otherwise it is inconclusive. Which write
 a reply answers is decided by the reply tracker.
 
+Where the server's processes are known, the check looks for growth and busy loops after all probes (`check.growth`). They
+violate `health`.
+
 The invariants are evaluated at the end, on the dialogues of all probes. Of a server that sends very much, the first
 `_MAX_KEPT_BYTES` are evaluated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 import trio
 
+from smtpbench.check.growth import SEVERITY, GrowthCheck, GrowthResult
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off, run_watched
-from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, TARGET_GONE, is_greeting, outage, wait_until_back
+from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, TARGET_GONE, is_greeting
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.probe_steps import no_reply_text
 from smtpbench.rules.reply_tracker import match_replies
@@ -43,12 +50,31 @@ from smtpbench.rules.tested import untested_text
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionResult, SessionRunner
 from smtpbench.session.script import Script
+from smtpbench.supervisor.death import Death, LogLine
+from smtpbench.supervisor.log_evidence import (
+    LATE_NS,
+    LOG_CAUSE,
+    LogSearch,
+    line_key,
+    quoted_lines,
+    severity_of_lines,
+    telling_lines,
+)
+from smtpbench.supervisor.lone_session import bring_back, find_outage, run_alone
+from smtpbench.supervisor.supervised import SupervisedServer
+from smtpbench.text import visible
+from smtpbench.units import NS_PER_MS
 
 #: Sessions at the same time.
 CONCURRENCY: Final = 8
 _NO_GREETING: Final = "no greeting"
 #: Memory for the server's part of the dialogues that are kept for the invariants.
 _MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
+#: Time for finding the sessions behind lines of the server's log, seconds; sessions to try for one line.
+_LOG_SEARCH_S: Final = 10.0
+_MAX_LOG_CASES: Final = 32
+#: Lines this near to a death speak of it.
+_DEATH_NS: Final = 500 * NS_PER_MS
 #: The rule that a server violates by crashing.
 HEALTH: Final = "health"
 
@@ -56,6 +82,7 @@ HEALTH: Final = "health"
 PROBES: Final = "probes"
 EXCLUSIVE_PROBES: Final = "exclusive probes"
 INVARIANTS: Final = "invariants"
+GROWTH: Final = "growth"
 
 #: Called with the phase, the number of rules that have a result, and the name of the rule that was or is next evaluated.
 ReportRule = Callable[[str, int, str], None]
@@ -70,12 +97,20 @@ class RuleResult:
         verdict: Whether the server keeps it.
         session_result: The session that shows the verdict, where there is one.
         reproducibility: In how many attempts the verdict was reached, such as `2 of 2`.
+        death: How the server's process ended in that session; None if it did not, or if that is not known.
+        log_lines: Error lines in the server's log while the session ran alone, escaped.
+        cause: What distinguishes the violation from others of the same rule; empty for most.
+        about: Further keys for the file of the finding.
     """
 
     rule: Rule
     verdict: Verdict
     session_result: SessionResult | None = None
     reproducibility: str = "1 of 1"
+    death: Death | None = None
+    log_lines: Sequence[str] = ()
+    cause: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def severity(self) -> str:
@@ -98,6 +133,7 @@ class _Outage(NamedTuple):
         session_result: The session.
         dialogue_index: Its index among the sessions of the probe.
         reproducibility: In how many attempts it happened.
+        death: How the server's process ended; None if that is not known.
     """
 
     rule: Rule
@@ -106,6 +142,23 @@ class _Outage(NamedTuple):
     session_result: SessionResult
     dialogue_index: int
     reproducibility: str
+    death: Death | None
+
+
+class _LoneSession(NamedTuple):
+    """A session that ran while no other did.
+
+    Attributes:
+        session_result: The session.
+        severity: CRASH or HANG; empty if the server still greets.
+        actual: What the server did.
+        death: How its process ended; None if that is not known.
+    """
+
+    session_result: SessionResult
+    severity: str = ""
+    actual: str = ""
+    death: Death | None = None
 
 
 class Checker:
@@ -115,6 +168,10 @@ class Checker:
         runner: Runs sessions with the target.
         target_info: What is known of the target.
         report_rule: Called when a rule has a result, and before a rule that runs alone.
+        server: The server under test; None if nothing is known of its processes.
+
+    Attributes:
+        further_results: Violations of a rule besides its result.
     """
 
     def __init__(
@@ -122,8 +179,12 @@ class Checker:
         runner: SessionRunner,
         target_info: TargetInfo,
         report_rule: ReportRule = lambda phase, done, rule: None,
+        server: SupervisedServer | None = None,
     ) -> None:
         self._runner = runner
+        self._server = server
+        self._known = server is not None and server.known
+        self._from_ns = time.monotonic_ns()
         self._target_info = target_info
         self._report_rule = report_rule
         self._results: dict[str, RuleResult] = {}
@@ -136,6 +197,7 @@ class Checker:
         self._dialogues: list[tuple[SessionResult, Dialogue]] = []
         self._kept_bytes = 0
         self._unanswered: set[str] = set()
+        self.further_results: list[RuleResult] = []
 
     async def run(self, rules: Sequence[Rule]) -> list[RuleResult]:
         """Check these rules and return their results, in the order given.
@@ -143,6 +205,10 @@ class Checker:
         If the call is cancelled, `results_so_far` returns what is known by then.
         """
         results = self._results
+        growth = None
+        if self._known and self._server is not None and any(rule.name == HEALTH for rule in rules):
+            growth = GrowthCheck(self._runner, self._server, self._target_info)
+            await growth.begin()
 
         async def check_rule(rule: Rule) -> None:
             results[rule.name] = await self._check_rule(rule)
@@ -154,7 +220,10 @@ class Checker:
                     nursery.start_soon(check_rule, rule)
         for rule in rules:
             if rule.name in results and results[rule.name].verdict.actual.startswith(_NO_GREETING):
-                await check_rule(rule)  # the sessions of the other rules were too many for the server
+                if self._known:
+                    self._cut_off.add(rule.name)  # it died before, or it dies of this rule
+                else:
+                    await check_rule(rule)  # the sessions of the other rules were too many for the server
         for rule in rules:
             if rule.name in self._cut_off:
                 results[rule.name] = await self._check_rule(rule, alone=True)
@@ -170,8 +239,73 @@ class Checker:
             fatal = self._outage
             verdict = r.violated(fatal.actual, fatal.dialogue_index, fatal.severity)
             name = HEALTH if HEALTH in results else fatal.rule.name
-            results[name] = RuleResult(results[name].rule, verdict, fatal.session_result, fatal.reproducibility)
+            results[name] = RuleResult(results[name].rule, verdict, fatal.session_result, fatal.reproducibility, fatal.death)
+        if self._server is not None:
+            await self._read_log(self._server)
+        if growth is not None and not self._target_gone:
+            self._report_rule(GROWTH, len(results), HEALTH)
+            self._add_growth(await growth.find([session_result for session_result, _ in self._dialogues]))
         return self.results_so_far(rules)
+
+    def _add_growth(self, found: Sequence[GrowthResult]) -> None:
+        """Record growth and busy loops: as the result of `health`, and what that has no place for as further results."""
+        for one in found:
+            own = self._results[HEALTH]
+            rule_result = RuleResult(
+                own.rule,
+                r.violated(one.actual, severity=SEVERITY),
+                one.session_result,
+                one.reproducibility,
+                cause=one.cause,
+                about=one.about,
+            )
+            if own.violated:
+                self.further_results.append(rule_result)
+            else:
+                self._results[HEALTH] = rule_result
+
+    async def _read_log(self, server: SupervisedServer) -> None:
+        """Quote the server's log in the results of violated rules, and find sessions that cause errors there."""
+        lines = telling_lines(server.log_lines(self._from_ns, time.monotonic_ns()))
+        if not lines or self._target_gone:
+            return
+        earlier = server.log_lines(0, self._from_ns)
+        known = {line_key(line.text) for line in earlier}  # from sessions that find out what the target offers
+        with trio.move_on_after(_LOG_SEARCH_S):
+            for name, result in list(self._results.items()):
+                if result.violated and result.session_result is not None and result.death is None:
+                    from_ns = time.monotonic_ns()
+                    await self._run_script(result.session_result.script)
+                    quoted = quoted_lines(server.log_lines(from_ns, time.monotonic_ns()), known)
+                    self._results[name] = replace(result, log_lines=quoted)
+            health = self._results.get(HEALTH)
+            if health is not None and not health.violated:
+                await self._find_log_line(server, health, lines, known)
+
+    async def _find_log_line(
+        self, server: SupervisedServer, health: RuleResult, lines: Sequence[LogLine], known: Collection[str]
+    ) -> None:
+        """Let the session that makes an error appear in the log violate `health`."""
+        search, tried = LogSearch(self._runner, server), set(known)
+        for line in lines:
+            key = line_key(line.text)
+            if key in tried or any(abs(line.at_ns - death.at_ns) < _DEATH_NS for death in server.deaths):
+                continue
+            tried.add(key)
+            scripts = [one.script for one, _ in self._dialogues if _was_open(one, line.at_ns)]
+            script = await search.find(scripts[-_MAX_LOG_CASES:], key)
+            if script is None:
+                continue
+            session_result, found = await search.run(script, key)
+            if found:
+                verdict = r.violated(
+                    f"the server's log speaks of an error: {visible(line.text)}", 0, severity_of_lines(found)
+                )
+                quoted = quoted_lines(found, known)
+                self._results[HEALTH] = RuleResult(
+                    health.rule, verdict, session_result, "2 of 2", None, quoted, f"{LOG_CAUSE}{key}"
+                )
+                return
 
     def results_so_far(self, rules: Sequence[Rule]) -> list[RuleResult]:
         """Return the results that are known, in the order given."""
@@ -195,6 +329,7 @@ class Checker:
         assert rule.probe is not None
         assert rule.evaluate is not None
         scripts = rule.probe(self._target_info)
+        from_ns = time.monotonic_ns()
         if rule.exclusive:
             session_results = await self._run_in_turn(rule, scripts)
         elif alone:
@@ -202,7 +337,8 @@ class Checker:
         else:
             session_results = await self._run_concurrently(scripts)
         dialogues = [Dialogue.of(session_result.transcript) for session_result in session_results]
-        if not alone and any(map(is_cut_off, dialogues)):
+        half_closed = [dialogue for dialogue in dialogues if dialogue.half_closed]
+        if not alone and (any(map(is_cut_off, dialogues)) or await self._died(from_ns, half_closed)):
             self._cut_off.add(rule.name)
         self._keep(session_results, dialogues, cut_off=alone)
         if session_results and self._was_fatal(session_results[-1]):
@@ -246,6 +382,17 @@ class Checker:
         """Return whether the server died or hung in a session."""
         return any(one is session_result for one in self._fatal)
 
+    async def _died(self, from_ns: int, dialogues: Sequence[Dialogue]) -> bool:
+        """Return whether the server is known to have died since a moment, before these sessions ended."""
+        server = self._server
+        if server is None or not server.known:
+            return False
+        if any(death.at_ns >= from_ns for death in server.deaths):
+            return True
+        if all(dialogue.last_code == 221 for dialogue in dialogues):
+            return False
+        return await server.death_since(from_ns) is not None
+
     async def _run_concurrently(
         self, scripts: Sequence[Script], run_one: Callable[[Script], Awaitable[SessionResult]] | None = None
     ) -> list[SessionResult]:
@@ -266,13 +413,18 @@ class Checker:
         deaths: list[str] = []
 
         async def run_script(script: Script) -> SessionResult:
+            if self._known:
+                return await self._runner.run(script)
             watched = await run_watched(self._runner, script)
             deaths.append(watched.death)
             return watched.session_result
 
+        from_ns = time.monotonic_ns()
         session_results = await self._run_concurrently(scripts, run_script)
-        if any(deaths) or not await is_greeting(self._runner, self._target_info):
-            await wait_until_back(self._runner, self._target_info)
+        dialogues = [Dialogue.of(session_result.transcript) for session_result in session_results]
+        died = any(deaths) or await self._died(from_ns, dialogues)
+        if died or not await is_greeting(self._runner, self._target_info):
+            await self._bring_back(hung=self._known and not died)
             return await self._run_in_turn(rule, scripts)
         return session_results
 
@@ -280,42 +432,46 @@ class Checker:
         """Run scripts one after the other, until the server dies or hangs in one of them."""
         session_results: list[SessionResult] = []
         for index, script in enumerate(scripts):
-            session_result, severity, actual = await self._run_alone(script)
+            lone = await self._run_alone(script)
+            session_result = lone.session_result
             session_results.append(session_result)
-            if not severity:
+            if not lone.severity:
                 continue
             self._fatal.append(session_result)
             reproducibility = "1 of 1"
-            if not await wait_until_back(self._runner, self._target_info):
+            if not await self._bring_back(hung=lone.severity == r.HANG):
                 self._target_gone = True
             elif self._outage is None:
-                again, severity_again, _ = await self._run_alone(script)
-                if severity_again:
-                    session_result, reproducibility = again, "2 of 2"
-                    self._target_gone = not await wait_until_back(self._runner, self._target_info)
+                again = await self._run_alone(script)
+                if again.severity:
+                    lone, reproducibility = again, "2 of 2"
+                    self._target_gone = not await self._bring_back(hung=again.severity == r.HANG)
                 else:
                     reproducibility = "1 of 2"
             if self._outage is None:
-                self._outage = _Outage(rule, severity, actual, session_result, index, reproducibility)
+                self._outage = _Outage(
+                    rule, lone.severity, lone.actual, lone.session_result, index, reproducibility, lone.death
+                )
             break
         return session_results
 
-    async def _run_alone(self, script: Script) -> tuple[SessionResult, str, str]:
-        """Run a script while no other runs.
+    async def _run_alone(self, script: Script) -> _LoneSession:
+        """Run a script while no other runs, and find out what happened to the server."""
+        lone = await run_alone(self._runner, script, self._server)
+        if not lone.how and not Dialogue.of(lone.session_result.transcript).greeted:
+            await self._bring_back()
+            lone = await run_alone(self._runner, script, self._server)
+        session_result = lone.session_result
+        if lone.how:
+            return _LoneSession(session_result, r.CRASH, f"the server died: {lone.how}", lone.death)
+        if Dialogue.of(session_result.transcript).last_code == 221:
+            return _LoneSession(session_result)
+        severity = await find_outage(self._server, self._runner, self._target_info, lone)
+        return _LoneSession(session_result, severity, "the server greets no client after this session")
 
-        Returns:
-            The session; the severity of what happened to the server, empty if it still greets; and what the server did.
-        """
-        watched = await run_watched(self._runner, script)
-        if not Dialogue.of(watched.session_result.transcript).greeted:
-            await wait_until_back(self._runner, self._target_info)
-            watched = await run_watched(self._runner, script)
-        if watched.death:
-            return watched.session_result, r.CRASH, f"the server died: {watched.death}"
-        if Dialogue.of(watched.session_result.transcript).last_code == 221:
-            return watched.session_result, "", ""
-        severity = await outage(self._runner, self._target_info)
-        return watched.session_result, severity, "the server greets no client after this session"
+    async def _bring_back(self, *, hung: bool = False) -> bool:
+        """Wait until the server greets again. Return False if it does not in time."""
+        return await bring_back(self._server, self._runner, self._target_info, hung=hung)
 
     async def _run_script(self, script: Script) -> SessionResult:
         """Run a script, and run it a second time, after other such scripts, if the server did not serve it."""
@@ -324,6 +480,8 @@ class Checker:
         if self._target_gone or (dialogue.greeted and not dialogue.is_busy):
             return session_result
         async with self._retry_lock:
+            if self._known and self._server is not None and self._server.can_restart:
+                await self._server.wait_until_ready()  # it may have died of another session
             if dialogue.is_busy:
                 await trio.sleep(REFUSAL_RETRY_DELAYS_S[0])
             return await self._runner.run(script)
@@ -353,6 +511,12 @@ class Checker:
         if actual_again:
             return RuleResult(rule, r.violated(actual_again), second, "2 of 2")
         return RuleResult(rule, _seen_once(actual), session_result)
+
+
+def _was_open(session_result: SessionResult, at_ns: int) -> bool:
+    """Return whether a session was open at a moment, or had just ended."""
+    entries = session_result.transcript.entries
+    return bool(entries) and entries[0].at_ns <= at_ns <= entries[-1].at_ns + LATE_NS
 
 
 def _seen_once(actual: str) -> Verdict:

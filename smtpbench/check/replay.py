@@ -5,7 +5,9 @@ evaluates all of them together. A finding of `fuzz`, and a finding of an invaria
 session that did not run to its end shows nothing.
 
 Each session runs beside an idle one, so that a server that dies is told from one that closes a connection, even if it is
-started again at once (`rules.crash`).
+started again at once (`rules.crash`). Where the server's processes are known, its death is a fact: a crash is STILL THERE if
+the server dies in one of `_CRASH_ATTEMPTS` sessions, and FIXED if it lives. Growth is judged by measuring the server
+(`check.growth`).
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from typing import NamedTuple
 
 import trio
 
+from smtpbench.check.growth import replay_growth
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
-from smtpbench.rules.crash import is_cut_off, run_watched
-from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, Fixture, discover, outage, reach, wait_until_back
+from smtpbench.rules.crash import is_cut_off
+from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, Fixture, discover, reach
 from smtpbench.rules.divergence import DIVERGENCE, find_divergence
 from smtpbench.rules.end_reason import describe_end
 from smtpbench.rules.finding import plain
@@ -35,9 +38,15 @@ from smtpbench.scenario.model import FindingMetadata
 from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
+from smtpbench.session.script import Script
+from smtpbench.supervisor.log_evidence import LOG_CAUSE, LogSearch, line_key
+from smtpbench.supervisor.lone_session import bring_back, find_outage, run_alone
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
+from smtpbench.text import visible
 
+#: Sessions in which a server that is watched must live, before a crash counts as fixed: it may depend on timing.
+_CRASH_ATTEMPTS = 3
 #: Rules that a server violates by dying.
 _CRASH_RULES = frozenset({"health", "close-without-421"})
 
@@ -133,25 +142,43 @@ async def replay(
                     raise CannotRun(f"cannot replay findings on {access.target.url}: {error}") from None
                 replay_results.append(ReplayResult(file.path, finding.rule, CANNOT_TELL, str(error)))
                 continue
-            status, actual = await _replay_finding(runner, peers[0] if peers else None, target_infos[fixture], file, finding)
+            status, actual = await _replay_finding(
+                runner, peers[0] if peers else None, target_infos[fixture], file, finding, server
+            )
             replay_results.append(ReplayResult(file.path, finding.rule, status, actual))
     return replay_results
 
 
 async def _replay_finding(
-    runner: SessionRunner, peer: SessionRunner | None, target_info: TargetInfo, file: ScenarioFile, finding: FindingMetadata
+    runner: SessionRunner,
+    peer: SessionRunner | None,
+    target_info: TargetInfo,
+    file: ScenarioFile,
+    finding: FindingMetadata,
+    server: SupervisedServer | None,
 ) -> _Status:
     options = CompileOptions(
         lmtp=target_info.lmtp, implicit_tls=target_info.implicit_tls, credentials=target_info.credentials is not None
     )
     script = plain(compile_scenario(file, options))
+    if finding.growth is not None:
+        still, actual = await replay_growth(runner, server, target_info, script, finding.growth)
+        return _Status(CANNOT_TELL if still is None else STILL_THERE if still else FIXED, actual)
     # a finding of `fuzz` was found by a session that waits for exactly the replies that are due
     session_class = TrackedSession if finding.by == "fuzz" else ClientSession
-    watched = await run_watched(runner, script, session_class)
-    session_result = watched.session_result
+    if finding.cause.startswith(LOG_CAUSE):
+        return await _search_log(LogSearch(runner, server, session_class) if server is not None else None, script, finding)
+    lone = await run_alone(runner, script, server, session_class)
+    is_crash = finding.rule in _CRASH_RULES or finding.severity in (r.CRASH, r.HANG)
+    judged_by_death = finding.severity == r.CRASH and server is not None and server.known
+    for _ in range(_CRASH_ATTEMPTS - 1 if judged_by_death else 0):
+        if lone.how:
+            break
+        lone = await run_alone(runner, script, server, session_class)
+    session_result = lone.session_result
     dialogue = Dialogue.of(session_result.transcript)
     for delay_s in REFUSAL_RETRY_DELAYS_S:
-        if not dialogue.is_busy:
+        if not dialogue.is_busy or lone.how:
             break
         await trio.sleep(delay_s)
         session_result = await runner.run(script, session_class)
@@ -162,16 +189,20 @@ async def _replay_finding(
         divergence = find_divergence(dialogue, Dialogue.of((await peer.run(script, session_class)).transcript))
         return _Status(STILL_THERE, divergence.actual) if divergence else _Status(FIXED)
     rule = BY_NAME[finding.rule]
+    if lone.how:
+        await bring_back(server, runner, target_info)  # the next finding needs it
+        return _Status(STILL_THERE if is_crash else CANNOT_TELL, f"the server died: {lone.how}")
     if dialogue.end_reason in UNREACHABLE or not dialogue.greeted:
         return _Status(CANNOT_TELL, f"no greeting ({describe_end(dialogue.end_reason)})")
     if dialogue.refusal and not rule.allows_refused_greeting:
         return _Status(CANNOT_TELL, f"the server serves no session: {dialogue.refusal}")
-    death = watched.death
-    gone = "" if death or dialogue.last_code == 221 else await outage(runner, target_info)
-    if death or gone:
-        await wait_until_back(runner, target_info)  # the next finding needs it
-        actual = "the server greets no client after this session" if gone else f"the server died: {death}"
-        return _Status(STILL_THERE if finding.rule in _CRASH_RULES else CANNOT_TELL, actual)
+    gone = "" if dialogue.last_code == 221 else await find_outage(server, runner, target_info, lone)
+    if gone:
+        await bring_back(server, runner, target_info, hung=gone == r.HANG)
+        actual = "the server greets no client after this session"
+        return _Status(STILL_THERE if is_crash else CANNOT_TELL, actual)
+    if judged_by_death:
+        return _Status(FIXED)
     if finding.severity == r.CRASH and is_cut_off(dialogue):
         return _Status(CANNOT_TELL, "the server closed the connection in place of a reply, and may have died")
     violations = find_violations(dialogue, lmtp=target_info.lmtp)
@@ -182,6 +213,19 @@ async def _replay_finding(
         return _Status(STILL_THERE, actual)
     if finding.by == "check" and rule.evaluate is not None and rule.probe is not None:
         return await _evaluate_probe(runner, target_info, rule, finding.take, dialogue)
+    return _Status(FIXED)
+
+
+async def _search_log(search: LogSearch | None, script: Script, finding: FindingMetadata) -> _Status:
+    """Return whether a session still makes a line appear in the server's log."""
+    if search is None or not search.is_log_known:
+        return _Status(CANNOT_TELL, "nothing is known of the server's log")
+    key = finding.cause.removeprefix(LOG_CAUSE)
+    for _ in range(_CRASH_ATTEMPTS):
+        _, lines = await search.run(script, key)
+        if lines:
+            text = next(line.text for line in lines if line_key(line.text) == key)
+            return _Status(STILL_THERE, f"the server's log speaks of an error: {visible(text)}")
     return _Status(FIXED)
 
 

@@ -23,6 +23,7 @@ from smtpbench.rules.finding import Finding, circumstances, rule_data, target_da
 from smtpbench.rules.register import RULES
 from smtpbench.rules.rule import Rule
 from smtpbench.session.runner import interruptible, session_runner
+from smtpbench.supervisor.server_record import ServerRecord, server_data
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
 
@@ -112,6 +113,9 @@ async def run_check(
     rules = [rule for rule in request.rules if request.strict or rule.severity != r.ADVICE]
     report_progress(CheckProgress(0, len(rules), "", url))
     route, started = await reach(access), datetime.now(UTC)
+    server_record = None if request.server is None else ServerRecord(request.server)
+    if server_record is not None:
+        server_record.begin()
     recorder, began = Recorder(), (time.monotonic(), *cpu_times_s())
     totals, environment = Interval(), {"machine": machine(), "versions": versions()}
 
@@ -123,15 +127,17 @@ async def run_check(
             target_info, banner = await discover(runner, Fixture.of(access, request.recipient, request.sender))
         except CannotRun as error:
             raise CannotRun(f"cannot check {url}: {error}") from None
-        checker = Checker(runner, target_info, report_rule)
+        checker = Checker(runner, target_info, report_rule, request.server)
         about = circumstances(url, target_info, banner, started) | {"versions": versions()}
-        stopped = False
+        stopped = ended = False
 
         def make_result() -> CheckResult:
             rule_results = checker.results_so_far(rules)
             totals.add(recorder.drain())
-            violated = [rule_result for rule_result in rule_results if rule_result.violated]
-            findings = {rule_result.rule.name: _build_finding(rule_result, about) for rule_result in violated}
+            if server_record is not None:
+                server_record.flush()
+            violated = [rule_result for rule_result in (*rule_results, *checker.further_results) if rule_result.violated]
+            findings = [_build_finding(rule_result, about) for rule_result in violated]
             by_name = {rule_result.rule.name: rule_result for rule_result in rule_results}
             result = {
                 "schema": "smtpbench-check/1",
@@ -141,11 +147,12 @@ async def run_check(
                 "target": target_data(url, target_info, banner),
                 "strict": request.strict,
                 "rules": {rule.name: _rule_data(rule, by_name.get(rule.name)) for rule in RULES},
-                "findings": [_finding_data(request, one, findings[one.rule.name]) for one in violated],
+                "findings": [_finding_data(request, *one) for one in zip(violated, findings, strict=True)],
                 **environment,
                 **common_sections(totals, began, runner.connections_peak),
+                **server_data(server_record, ended=ended),
             }
-            return CheckResult(result, [finding for finding in findings.values() if finding], stopped)
+            return CheckResult(result, [finding for finding in findings if finding], stopped)
 
         async def report_every_second() -> None:
             while True:
@@ -156,6 +163,7 @@ async def run_check(
             nursery.start_soon(report_every_second)
             stopped = await interruptible(partial(checker.run, rules), lambda count, scope: scope.cancel()) > 0
             nursery.cancel_scope.cancel()
+        ended = True
         return make_result()
 
 
@@ -179,7 +187,10 @@ def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding
         "check",
         dialogue_index=verdict.dialogue_index,
         reproducibility=rule_result.reproducibility,
-        about=about,
+        cause=rule_result.cause,
+        about={**about, **rule_result.about},
+        log_lines=rule_result.log_lines,
+        death=None if rule_result.death is None else rule_result.death.to_data(),
     )
 
 

@@ -17,7 +17,11 @@ A target that dies cuts off all its sessions. What the rules say of their ends w
 (`fuzz.losses`). After the last case, the cases that were cut off at the same moment run again, to find the one that kills
 the target (`fuzz.crash_search`). One crash is one finding, and nothing else is reported of the sessions that it cut off. If
 the target stays dead, nothing can be proved, and the cases that were cut off are candidates, the likeliest first
-(`fuzz.crashes`).
+(`fuzz.crashes`). Where the server's processes are known, its deaths are facts with a moment (`fuzz.outages`), and the
+cases of that moment run again alone, each on a fresh server (`fuzz.outage_search`).
+
+Where the server's processes are known, it is measured while cases run. What makes it grow, or use a core for nothing, is
+found afterwards (`fuzz.growth`).
 
 Then the other suspects are repeated, one after the other, and those that showed each time are shrunk (`fuzz.confirmation`).
 Those whose session took the least time come first, so that many are confirmed before the time is up (`fuzz.time_limit`).
@@ -41,9 +45,13 @@ from smtpbench.fuzz.admission import Admission, Case
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
 from smtpbench.fuzz.crash_search import CrashSearch
 from smtpbench.fuzz.crashes import MAX_CANDIDATES, CrashFindings
+from smtpbench.fuzz.growth import CampaignGrowth
+from smtpbench.fuzz.log_findings import LogFindings
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
 from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
 from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
+from smtpbench.fuzz.outage_search import OutageSearch
+from smtpbench.fuzz.outages import Outages
 from smtpbench.fuzz.strategies import cases
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect, SuspectKey
 from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, TargetHealth
@@ -57,6 +65,8 @@ from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import NO_GREETING, Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
+from smtpbench.supervisor.log_evidence import quoted_lines
+from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
 #: A reply is slow if it takes this many times the longest wait of the baseline, and at least `_MIN_SLOW_NS`.
@@ -140,6 +150,7 @@ class Campaign:
         peer: Runs every case with a second target as well, to find where the two differ.
         limiter: Decides when cases may begin; None for as soon as a connection is free.
         time_limit: When the campaign ends; None to start its time with `run`.
+        server: The server under test; None if nothing is known of its processes.
 
     Attributes:
         stats: Progress and suspects so far.
@@ -156,6 +167,7 @@ class Campaign:
         peer: SessionRunner | None = None,
         limiter: CaseLimiter | None = None,
         time_limit: TimeLimit | None = None,
+        server: SupervisedServer | None = None,
     ) -> None:
         self._runner = runner
         self._peer = peer
@@ -165,8 +177,12 @@ class Campaign:
         self._addresses = Addresses.of(script.steps, plan.aliases, plan.unknown)
         self._oracle = Oracle(target_info, strict=plan.strict)
         self._confirmation = Confirmation(baseline, peer, self._oracle, script, plan.shrink_s)
-        self._losses = Losses(script)
-        self._health = TargetHealth(baseline, self._with_end(script.steps), self._losses.refuse, self._is_serving)
+        known = server if server is not None and server.known else None
+        self._outages = None if known is None else Outages(known, script)
+        self._losses = Losses(script, None if self._outages is None else self._outages.explain)
+        self._health = TargetHealth(
+            baseline, self._with_end(script.steps), self._losses.refuse, self._is_serving, server, self._outages
+        )
         self._slow_ns = _MIN_SLOW_NS
         self._latest: deque[CutOffCase] = deque(maxlen=max(MAX_CANDIDATES, plan.connections))
         #: number of a case → its runner and session; None while that session begins
@@ -180,6 +196,19 @@ class Campaign:
         self.stats = CampaignStats(plan.cases, None if plan.duration_ns is None else plan.duration_s)
         search = CrashSearch(baseline, self._health, script)
         self._crashes = CrashFindings(self.stats, script, search, self._health, self._losses, self._latest, plan.shrink_s)
+        self._outage_search = None
+        if known is not None and self._outages is not None:
+            self._outage_search = OutageSearch(
+                self.stats, baseline, known, self._health, self._outages, script, plan.shrink_s
+            )
+        self._growth = None if known is None else CampaignGrowth(self.stats, baseline, known, target_info, script)
+        self._log_findings = None
+        if known is not None and self._outages is not None:
+            control = self._with_end(script.steps)
+            self._log_findings = LogFindings(
+                self.stats, baseline, known, self._health, self._outages, script, control, plan.shrink_s
+            )
+        self._server = known
         self.stop = trio.Event()
 
     async def run(self, report_progress: Callable[[CampaignStats], None] = lambda stats: None) -> CampaignStats:
@@ -195,14 +224,27 @@ class Campaign:
             return self.stats
         if self._limiter is not None:
             await self._limiter.wait_for_start()
+        if self._log_findings is not None:
+            self._log_findings.begin()
         self.stats.phase = CASES
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_health_checks, trio.current_time(), report_progress)
+            if self._growth is not None:
+                await nursery.start(self._growth.watch)
             await self._run_cases(nursery, limit)
             await self._end_cases(limit)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
-        await self._crashes.find(self._slow_ns, limit)
+        if self._growth is not None:
+            await self._growth.find_busy_loop(limit)
+        if self._outage_search is not None:
+            await self._outage_search.find(self._slow_ns, limit)
+        recorded = self._outages is not None and bool(self._outages.settled)
+        await self._crashes.find(self._slow_ns, limit, recorded=recorded)
+        if self._growth is not None and not self._health.gone:
+            await self._growth.find_growth(limit)
+        if self._log_findings is not None:
+            await self._log_findings.find(self._slow_ns, limit)
         await self._confirm_suspects(limit, report_progress)
         return self.stats
 
@@ -270,7 +312,11 @@ class Campaign:
             self._estimated = len(suspects)
             sessions_s = sum(map(_session_ns, suspects.values())) / NS_PER_S
             self._estimate_s = len(suspects) * self._plan.shrink_s + _REPETITIONS * sessions_s
-        return limit.cases_end_s(self._estimate_s + self._crashes.search_s)
+        search_s = self._crashes.search_s
+        if self._outage_search is not None:
+            search_s = max(search_s, self._outage_search.search_s)
+        growth_s = 0.0 if self._growth is None else self._growth.reserved_s(self._plan.duration_s)
+        return limit.cases_end_s(self._estimate_s + search_s + growth_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""
@@ -328,6 +374,10 @@ class Campaign:
         end_violations = [violation for violation in violations if violation.rule in END_RULES]
         ended = CutOffCase(case.number, session_result, end_violations)
         self._latest.append(ended._replace(violations=()))
+        if self._outages is not None:
+            self._outages.add(ended._replace(violations=()))
+        if self._growth is not None:
+            self._growth.add(case, session_result, dialogue)
         if is_cut_off(dialogue):  # what is wrong with its end depends on whether the target died
             violations = [violation for violation in violations if violation.rule not in END_RULES]
             self._losses.add(ended)
@@ -391,6 +441,10 @@ class Campaign:
             report_progress(self.stats)
             await self._health.check()
             self._crashes.settle(time.monotonic_ns())
+            if self._outage_search is not None:
+                self._outage_search.settle(time.monotonic_ns())
+            if self._log_findings is not None:
+                self._log_findings.update(time.monotonic_ns())
 
     # -- confirmation ----------------------------------------------------------------------------------------------
 
@@ -420,7 +474,9 @@ class Campaign:
         if not self.stats.target_gone:
             for key in in_order:
                 report_progress(self.stats)
+                from_ns = time.monotonic_ns()
                 await self._within_time(limit, self._confirmation.repeat, key)
+                self._quote_log(suspects[key], from_ns)
             for key in in_order:
                 slow = key[1].startswith(SLOW)  # because of the load that the campaign itself makes
                 cut_off = key[0] in END_RULES and crashed  # because another session killed the target
@@ -433,6 +489,12 @@ class Campaign:
             self.stats.confirmed = len(suspects) - len(to_shrink) + done + 1
         self.stats.confirmed = len(suspects)
         report_progress(self.stats)
+
+    def _quote_log(self, suspect: Suspect, from_ns: int) -> None:
+        """Quote the server's log since a moment, in which only this suspect ran."""
+        if self._server is not None and self._log_findings is not None:
+            lines = self._server.log_lines(from_ns, time.monotonic_ns())
+            suspect.log_lines = quoted_lines(lines, self._log_findings.known)
 
     async def _within_time(
         self, limit: TimeLimit, work: Callable[[SuspectKey, Suspect, int], Awaitable[None]], key: SuspectKey, share: int = 1

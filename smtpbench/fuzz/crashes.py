@@ -82,16 +82,17 @@ class CrashFindings:
         """What finding the cases that killed the target is likely to take, seconds."""
         return _SEARCHES * self._shrink_s if self._losses.sudden else 0.0
 
-    async def find(self, slow_ns: int, limit: TimeLimit) -> None:
+    async def find(self, slow_ns: int, limit: TimeLimit, *, recorded: bool = False) -> None:
         """Find the cases that killed the target, and record what else was cut off.
 
         Args:
             slow_ns: Limit for a reply in a search, nanoseconds.
             limit: When the campaign ends.
+            recorded: Whether the end of a target that is gone is recorded already.
         """
         self.settle(_ALL_NS)
-        self._stats.suspects.pop(("health", _DIED), None)
-        self._stats.crash_candidates = []
+        if self._stats.suspects.pop(("health", _DIED), None) is not None:
+            self._stats.crash_candidates = []
         sudden, now_s = self._losses.sudden, trio.current_time()
         latest_s = limit.share_of_the_rest_s(now_s, _SEARCH_SHARE if any(loss.refused for loss in sudden) else 0.5)
         deadline_s = min(now_s + _SEARCHES * self._shrink_s, latest_s)
@@ -113,7 +114,7 @@ class CrashFindings:
                 self._add_loss(one, known, searched=False)
         self._drop_ends_of_crashes(known)
         self._stats.target_gone = self._health.gone
-        if self._health.gone and not known:
+        if self._health.gone and not (known or recorded):
             for weak in sudden:
                 if weak is not loss and not weak.refused:
                     self._record(weak)

@@ -10,11 +10,14 @@ it. Sudden losses wait for the end of the campaign, when their cases run again o
 they seem to be: the server closed the connection.
 
 What a rule says of the end of a cut-off session holds only if the server did not die, so it waits as well.
+
+Where the server's processes are known, `fuzz.outages` records the cases that an outage cut off. Other losses are closed
+connections, unless connections were refused after them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -58,6 +61,10 @@ class CutOffCase(NamedTuple):
         """Return when the session ended, nanoseconds of the engine's clock."""
         return self.session_result.transcript.entries[-1].at_ns
 
+    def was_open(self, at_ns: int, late_ns: int) -> bool:
+        """Return whether the session was open at a moment, or had ended at most `late_ns` before."""
+        return self.session_result.transcript.entries[0].at_ns <= at_ns <= self.end_ns + late_ns
+
 
 @dataclass(slots=True)
 class Loss:
@@ -84,14 +91,17 @@ class Losses:
 
     Args:
         script: The scenario, unchanged.
+        explain: Returns whether cases are known to be cut off by a death or a hang that is recorded elsewhere; None if
+            nothing is known of the server's processes.
 
     Attributes:
         sudden: Losses that may be crashes, in the order in which they happened.
         not_kept: Losses that may be crashes and are too many to keep.
     """
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, explain: Callable[[Sequence[CutOffCase]], bool] | None = None) -> None:
         self._script = script
+        self._explain = explain
         self._open: list[Loss] = []
         self.sudden: list[Loss] = []
         self.not_kept = 0
@@ -119,6 +129,11 @@ class Losses:
         """
         while self._open and self._open[0].cases[-1].end_ns + _REFUSAL_NS < now_ns:
             loss = self._open.pop(0)
+            if self._explain is not None and self._explain(loss.cases):
+                continue
+            if self._explain is not None and not loss.refused:
+                yield from loss.cases  # the server did not die
+                continue
             alike = sum(other.refused == loss.refused for other in self.sudden)
             if loss.sudden:
                 loss.cases.sort(key=lambda case: likelihood(case.session_result, self._script), reverse=True)

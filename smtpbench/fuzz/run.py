@@ -40,6 +40,7 @@ from smtpbench.session.script import Script
 from smtpbench.session.transcript import CLIENT
 from smtpbench.smtp.reply import Reply
 from smtpbench.smtp.state import BANNER
+from smtpbench.supervisor.server_record import ServerRecord, server_data
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
 from smtpbench.text import visible
@@ -126,6 +127,9 @@ async def fuzz_target(
     limit = TimeLimit(trio.current_time(), request.plan.duration_s)
     route = await reach(access)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
+    server_record = None if request.server is None else ServerRecord(request.server)
+    if server_record is not None:
+        server_record.begin()
     recorder, baseline_recorder = Recorder(), Recorder()
     totals, baseline_totals = Interval(), Interval()
     environment = {"machine": machine(), "versions": versions()}
@@ -144,14 +148,14 @@ async def fuzz_target(
         except CannotRun as error:
             raise CannotRun(f"cannot fuzz {url}: {error}") from None
         script = _scenario_script(request, target_info)
-        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter, limit)
+        campaign = Campaign(runner, baseline, script, target_info, request.plan, peer, limiter, limit, request.server)
 
         def on_signal(count: int, scope: trio.CancelScope) -> None:
             campaign.stop.set()  # the first signal ends the cases, the second one the confirmation too
             if count > 1:
                 scope.cancel()
 
-        stats, stopped = campaign.stats, False
+        stats, stopped, ended = campaign.stats, False, False
         about = circumstances(url, target_info, banner, started) | {"seed": request.plan.seed, "versions": versions()}
         if request.peer is not None:
             about["peer"] = visible(request.peer.target.url)
@@ -159,6 +163,8 @@ async def fuzz_target(
         def drain_recorders() -> None:
             totals.add(recorder.drain())
             baseline_totals.add(baseline_recorder.drain())
+            if server_record is not None:
+                server_record.flush()
 
         def make_result() -> FuzzResult:
             drain_recorders()
@@ -179,6 +185,7 @@ async def fuzz_target(
                 **environment,
                 **common_sections(totals, began, runner.connections_peak),
                 "latency_canary": latency_section(baseline_totals, ok=True),
+                **server_data(server_record, ended=ended),
             }
             new = sum(_fails_build(request, finding) for finding in findings)
             return FuzzResult(result, findings, candidates, new, stopped)
@@ -200,6 +207,7 @@ async def fuzz_target(
             silence = "the server replied to the baseline, and to no command of a case"
         if silence:
             raise CannotRun(f"cannot fuzz {url}: no session gets past EHLO: {silence}")
+        ended = True
         return make_result()
 
 
@@ -271,7 +279,9 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool
         reproducibility=suspect.reproducibility if repeated else _NOT_REPEATED,
         hits=suspect.hits,
         cause=suspect.violation.cause,
-        about=about,
+        about={**about, **suspect.about},
+        death=None if suspect.death is None else suspect.death.to_data(),
+        log_lines=suspect.log_lines,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
@@ -51,6 +51,8 @@ class Finding:
         hits: Cases that showed it.
         cause: Tells it from other findings of the same rule.
         about: Circumstances for the file: seed, target, greeting, versions and so on.
+        death: How the server's process ended, as `server.deaths` of a result has it; None if it is not known.
+        log_lines: Error lines in the server's log while the session ran alone, escaped.
     """
 
     rule: str
@@ -64,6 +66,8 @@ class Finding:
     hits: int = 1
     cause: str = ""
     about: Mapping[str, Any] = field(default_factory=dict)
+    death: Mapping[str, Any] | None = None
+    log_lines: Sequence[str] = ()
 
     @property
     def id(self) -> str:
@@ -71,12 +75,18 @@ class Finding:
         sent = b"".join(entry.data for entry in self.transcript.entries if entry.who == CLIENT)
         return f"{self.rule}-{hashlib.sha256(sent + self.cause.encode()).hexdigest()[:8]}"
 
+    @property
+    def _evidence(self) -> dict[str, Any]:
+        """Return what the server's processes and its log say, where they say something."""
+        death = {} if self.death is None else {"death": dict(self.death)}
+        return death | ({"log_lines": list(self.log_lines)} if self.log_lines else {})
+
     def to_data(self, repeat: str) -> dict[str, Any]:
         """Return an element of `findings` in a result. `repeat` is the command that repeats the finding."""
         return {
             "id": self.id, "rule": self.rule, "severity": self.severity, "actual": self.actual, "cause": self.cause,
             "reproducibility": self.reproducibility, "hits": self.hits, "file": f"findings/{self.id}.yaml",
-            "dialogue": dialogue_lines(self.transcript), "repeat": repeat,
+            "dialogue": dialogue_lines(self.transcript), "repeat": repeat, **self._evidence,
         }  # fmt: skip
 
     def to_text(self) -> str:
@@ -84,7 +94,7 @@ class Finding:
         header = [f"name: {self.id}", f"about: {json.dumps(self.actual)}", "finding:", "  version: 1"]
         fields = {
             "rule": self.rule, "severity": self.severity, "actual": self.actual, "by": self.by, "cause": self.cause,
-            "take": self.dialogue_index, "reproducibility": self.reproducibility, **self.about,
+            "take": self.dialogue_index, "reproducibility": self.reproducibility, **self.about, **self._evidence,
         }  # fmt: skip
         header += [f"  {key}: {json.dumps(value)}" for key, value in fields.items() if value is not None]
         header += ["  dialogue:", *(f"    - {json.dumps(text)}" for text in dialogue_lines(self.transcript))]

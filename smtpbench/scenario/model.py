@@ -6,7 +6,7 @@ Each quantity is an integer or a float in the unit that its name ends with, pars
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
@@ -56,6 +56,14 @@ class Load(Model):
     seed: int | None = Field(None, ge=0, description="Random seed; the same seed repeats the run.")
 
 
+class GrowthMetadata(Model):
+    """What a server holds more and more of, or uses for nothing, in a finding of growth."""
+
+    resource: Literal["memory", "descriptors", "threads", "cpu"] = Field(description="What grows; `cpu` for a busy loop.")
+    per_session: int = Field(1, alias="per-session", ge=1, description="Cases in one session.")
+    each: float = Field(0.0, description="By how much it grows for each case: bytes, descriptors or threads.")
+
+
 class FindingMetadata(Model):
     """The finding that a scenario shows. `check` and `fuzz` write it, `replay` reads it."""
 
@@ -75,6 +83,13 @@ class FindingMetadata(Model):
     peer: str = Field("", description="URL of the second target, if two were compared.")
     banner: str = Field("", description="Greeting of the target.")
     versions: dict[str, str] = Field(default_factory=dict, description="Versions of smtpbench and of Python.")
+    death: dict[str, Any] | None = Field(
+        None, description="How the server's process ended, like an element of `server.deaths` of a result."
+    )
+    log_lines: list[str] = Field(
+        default_factory=list, description="Error lines in the server's log while the session ran alone."
+    )
+    growth: GrowthMetadata | None = Field(None, description="What grows, if the finding is that the server grows.")
     dialogue: list[str] = Field(default_factory=list, description="The dialogue; control characters are spelled out.")
 
 

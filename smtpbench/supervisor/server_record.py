@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from smtpbench.measure.files import csv_line
 from smtpbench.measure.health import machine_busy_s
+from smtpbench.measure.notes import DIED_AGAIN, SERVER_DIED
 from smtpbench.measure.server_usage import (
     SERVER_COLUMNS,
     SERVER_CSV,
@@ -131,7 +132,7 @@ class ServerRecord:
         deaths = self._deaths()
         found = [_death_note(one, self._at_s(one.at_ns)) for one in deaths[:_MAX_DEATHS_NAMED]]
         if len(deaths) > _MAX_DEATHS_NAMED:
-            found.append(f"It died {plural(len(deaths) - _MAX_DEATHS_NAMED, 'more time')}.")
+            found.append(f"{DIED_AGAIN}{plural(len(deaths) - _MAX_DEATHS_NAMED, 'more time')}.")
         lines = self._lines()
         if lines:
             number = plural(len(lines), "line")
@@ -168,6 +169,21 @@ class ServerRecord:
         return (at_ns - self.start_ns) / NS_PER_S
 
 
+def server_data(record: ServerRecord | None, *, ended: bool) -> dict[str, Any]:
+    """Return the part of a result with the key `server`; empty if nothing is known of the server.
+
+    Args:
+        record: The record; None without a server.
+        ended: Whether the command is over, so that the window ends now.
+    """
+    if record is None:
+        return {}
+    if ended:
+        record.end()
+    section = record.section(growth=ended)
+    return {} if section is None else {"server": section}
+
+
 def _death_note(death: Death, at_s: float) -> str:
     again = {"smtpbench": " and was started again", "others": " and was started again by others"}
-    return f"The server died ({death.text}) after {at_s:.1f} s{again.get(death.restarted_by, '')}."
+    return f"{SERVER_DIED}{death.text}) after {at_s:.1f} s{again.get(death.restarted_by, '')}."

@@ -303,6 +303,7 @@ class UsageSampler:
             voluntary_switches=_not_less(sum(voluntary) + self._kept_switches[0], last.voluntary_switches),
             involuntary_switches=_not_less(sum(involuntary) + self._kept_switches[1], last.involuntary_switches),
             restarts=self._restarts(),
+            rss_bytes=self._rss_bytes() if alive else None,
         )
 
 

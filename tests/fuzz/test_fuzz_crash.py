@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from dying_server import dying_server
+from dying_server import DyingServer, WatchedDyingServer, dying_server, running
 
 from smtpbench.check.replay import CANNOT_TELL, FIXED, STILL_THERE, replay
 from smtpbench.engine import api
@@ -148,6 +148,31 @@ def test_replay_tells_a_server_that_dies_again(tmp_path: Path, alone: bool | Non
             return [result.status for result in await replay(files, access(server.port))]
 
     assert trio.run(main) == [status, status]
+
+
+@pytest.mark.parametrize(("deadly", "status"), [(True, STILL_THERE), (False, FIXED)])
+def test_replay_judges_a_crash_by_the_death_of_a_watched_server(tmp_path: Path, deadly: bool, status: str) -> None:
+    files = [load_scenario(finding_file(tmp_path, "VRFY x"))] * 2  # the second one needs a server that is back
+    server = WatchedDyingServer(lambda line: deadly and is_deadly(line))
+
+    async def main() -> list[tuple[str, str]]:
+        async with running(server.process) as process:
+            results = await replay(files, access(process.port), server=server)
+            return [(result.status, result.actual) for result in results]
+
+    assert trio.run(main) == [(status, "the server died: signal 6 (SIGABRT)" if deadly else "")] * 2
+
+
+def test_replay_says_fixed_of_a_watched_server_that_closes_a_connection_and_lives(tmp_path: Path) -> None:
+    server = WatchedDyingServer(is_deadly)
+    server.process = DyingServer(is_deadly, alone=True)
+
+    async def main() -> list[str]:
+        async with running(server.process) as process:
+            files = [load_scenario(finding_file(tmp_path, "VRFY x"))]
+            return [result.status for result in await replay(files, access(process.port), server=server)]
+
+    assert trio.run(main) == [FIXED]
 
 
 def watch(session: type[ServerSession]) -> tuple[str, str]:

@@ -63,6 +63,7 @@ def evaluate(
     found: list[StepSecond], *, busy: float = 0.2, starved: float = 0.0, limited: bool = False, service_ms: float = 30.0,
     value: float | None = 50.0, abort_reason: str = "", failed: float = 0.0, errors: tuple[str, ...] = (),
     starved_by_others: float | None = None,
+    server: dict[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     threshold = "message.p99 < 100ms"
     passed = value is not None and value < 100
@@ -82,6 +83,8 @@ def evaluate(
         "throughput": {"messages_per_s": 99.0},
     }  # fmt: skip
     measurement = StepMeasurement(400.0, LoadPlan(connections=10), (), found, abort_reason)
+    if server is not None:
+        result["server"] = server
     return evaluate_step(measurement, NEAR, result, UnloadedTarget(0.05, 10.0))
 
 
@@ -126,6 +129,14 @@ def test_step_that_passed() -> None:
     assert entry["objectives"][-1] == {
         "text": "the backlog does not grow", "unit": "share", "value": 0.0, "passed": True, "margin": 1.0,
     }  # fmt: skip
+
+
+def test_step_has_what_the_server_used_where_it_is_known() -> None:
+    seconds = seconds_of(4, 5, 4, 5)
+    _, entry = evaluate(seconds, server={"cores_share": 0.97, "cpu_ms_per_message": None, "deaths": []})
+    assert (entry["server_cores_share"], entry["server_cpu_ms_per_message"]) == (0.97, None)
+    _, entry = evaluate(seconds)
+    assert not any(name.startswith("server") for name in entry)
 
 
 def test_growing_backlog_is_conclusive_and_shows_the_service_rate() -> None:
