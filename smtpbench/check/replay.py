@@ -6,7 +6,8 @@ session that did not run to its end shows nothing.
 
 Each session runs beside an idle one, so that a server that dies is told from one that closes a connection, even if it is
 started again at once (`rules.crash`). Where the server's processes are known, its death is a fact: a crash is STILL THERE if
-the server dies in one of `_CRASH_ATTEMPTS` sessions, and FIXED if it lives.
+the server dies in one of `_CRASH_ATTEMPTS` sessions, and FIXED if it lives. Growth is judged by measuring the server
+(`check.growth`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 import trio
 
+from smtpbench.check.growth import replay_growth
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off
@@ -159,6 +161,9 @@ async def _replay_finding(
         lmtp=target_info.lmtp, implicit_tls=target_info.implicit_tls, credentials=target_info.credentials is not None
     )
     script = plain(compile_scenario(file, options))
+    if finding.growth is not None:
+        still, actual = await replay_growth(runner, server, target_info, script, finding.growth)
+        return _Status(CANNOT_TELL if still is None else STILL_THERE if still else FIXED, actual)
     # a finding of `fuzz` was found by a session that waits for exactly the replies that are due
     session_class = TrackedSession if finding.by == "fuzz" else ClientSession
     if finding.cause.startswith(LOG_CAUSE):
@@ -191,7 +196,7 @@ async def _replay_finding(
         return _Status(CANNOT_TELL, f"no greeting ({describe_end(dialogue.end_reason)})")
     if dialogue.refusal and not rule.allows_refused_greeting:
         return _Status(CANNOT_TELL, f"the server serves no session: {dialogue.refusal}")
-    gone = "" if dialogue.last_code == 221 else await find_outage(server, runner, target_info)
+    gone = "" if dialogue.last_code == 221 else await find_outage(server, runner, target_info, lone)
     if gone:
         await bring_back(server, runner, target_info, hung=gone == r.HANG)
         actual = "the server greets no client after this session"

@@ -24,6 +24,7 @@ class UsageSample:
         cpu_user_s: User CPU time, seconds.
         cpu_system_s: System CPU time, seconds.
         memory_bytes: Memory in use: the proportional set size (PSS) where it can be read, else the resident set size.
+        rss_bytes: Resident set size, which takes less to read; shared pages count once for each process.
         processes: Processes that exist.
         threads: Threads that exist.
         fds: Open file descriptors.
@@ -52,6 +53,7 @@ class UsageSample:
     voluntary_switches: int | None = None
     involuntary_switches: int | None = None
     restarts: int = 0
+    rss_bytes: int | None = None
 
     @property
     def cpu_s(self) -> float:
