@@ -151,9 +151,9 @@ def smtp_sink(folder: Path, *options: str) -> Iterator[Server]:
         yield Server("smtp-sink", port)
 
 
-def configure_postfix(folder: Path, tls: Tls) -> Server:
-    """Configure Postfix in `folder/conf`; it discards: plain with STARTTLS, `submission` (AUTH, TLS required) and `smtps`
-    (implicit TLS, AUTH)."""
+@contextmanager
+def postfix(folder: Path, tls: Tls) -> Iterator[Server]:
+    """Postfix that discards: plain with STARTTLS, `submission` (AUTH, TLS required) and `smtps` (implicit TLS, AUTH)."""
     need("postfix", "saslpasswd2", root=True)
     port, submission, smtps = free_port(), free_port(), free_port()
     conf, log = folder / "conf", folder / "mail.log"
@@ -218,16 +218,9 @@ proxymap unix - - n - - proxymap
     # `postfix check` makes the queue's folders; without a terminal it would keep its complaints to itself
     check = ["script", "-qec", f"postfix -c {conf} check", "/dev/null"]
     subprocess.run(check, check=True, capture_output=True, stdin=subprocess.DEVNULL, env={"PATH": PATH})
-    return Server("postfix", port, {"submission": submission, "smtps": smtps}, log)
-
-
-@contextmanager
-def postfix(folder: Path, tls: Tls) -> Iterator[Server]:
-    """Run Postfix as `configure_postfix` configures it."""
-    server = configure_postfix(folder, tls)
-    argv = ["/usr/lib/postfix/sbin/master", "-c", str(folder / "conf"), "-s"]
-    with started(argv, server.port, folder / "start.log"):
-        yield server
+    argv = ["/usr/lib/postfix/sbin/master", "-c", str(conf), "-s"]
+    with started(argv, port, folder / "start.log"):
+        yield Server("postfix", port, {"submission": submission, "smtps": smtps}, log)
 
 
 @contextmanager

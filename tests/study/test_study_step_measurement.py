@@ -62,13 +62,15 @@ def test_step_is_overloaded_if_much_of_the_arrivals_joins_the_backlog_each_secon
 def evaluate(
     found: list[StepSecond], *, busy: float = 0.2, starved: float = 0.0, limited: bool = False, service_ms: float = 30.0,
     value: float | None = 50.0, abort_reason: str = "", failed: float = 0.0, errors: tuple[str, ...] = (),
+    starved_by_others: float | None = None,
     server: dict[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     threshold = "message.p99 < 100ms"
     passed = value is not None and value < 100
     result = {
         "generator": {"limited": limited, "limited_reasons": ["its core was 95% busy"] if limited else [],
-                      "busiest_worker_share": busy, "starved_worker_share": starved},
+                      "busiest_worker_share": busy, "starved_worker_share": starved,
+                      **({} if starved_by_others is None else {"starved_by_others_share": starved_by_others})},
         "thresholds": [{"threshold": threshold, "unit": "ms", "value": value, "passed": passed,
                         "margin_share": None if value is None else (100 - value) / 100},
                        {"threshold": "failed < 1%", "unit": "share", "value": failed, "passed": failed < 0.01,
@@ -156,6 +158,8 @@ def test_failure_is_conclusive_only_if_it_lasts() -> None:
 def test_limit_is_attributed_to_server_generator_or_connections() -> None:
     assert evaluate(seconds_of(*STEADY), value=150.0, limited=True)[0].limited_by == GENERATOR
     assert evaluate(seconds_of(*RISING), busy=0.8, starved=0.15)[0].limited_by == GENERATOR
+    assert evaluate(seconds_of(*RISING), busy=0.6, starved=0.35, starved_by_others=0.01)[0].limited_by == ""  # the server's
+    assert evaluate(seconds_of(*RISING), busy=0.6, starved=0.35, starved_by_others=0.34)[0].limited_by == GENERATOR
     assert evaluate(seconds_of(*RISING), busy=0.2, starved=0.3, limited=True)[0].limited_by == ""
     assert evaluate(seconds_of(*RISING, waiting=3), service_ms=11.0)[0].limited_by == CONNECTIONS
     assert evaluate(seconds_of(*RISING, waiting=3), service_ms=20.0)[0].limited_by == ""

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 import servers
+import start_commands
 import trio
 from small_server import access, listens
 
@@ -18,8 +19,11 @@ from smtpbench.supervisor.supervised import SupervisedServer, supervised
 
 
 @pytest.fixture
-def postfix(tmp_path: Path) -> servers.Server:
-    return servers.configure_postfix(tmp_path, servers.make_tls(tmp_path))
+def port(tmp_path: Path) -> int:
+    """Port of a Postfix whose configuration is in `tmp_path/conf`."""
+    port = servers.free_port()
+    start_commands.postfix(tmp_path, port)
+    return port
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
@@ -59,26 +63,24 @@ async def death_after_kill(server: SupervisedServer, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("how", ["start-fg", "start"])
-async def test_all_processes_of_postfix_end_with_the_context(tmp_path: Path, postfix: servers.Server, how: str) -> None:
-    async with supervised(ServerOptions(start(tmp_path, how)), access(postfix.port)) as server:
+async def test_all_processes_of_postfix_end_with_the_context(tmp_path: Path, port: int, how: str) -> None:
+    async with supervised(ServerOptions(start(tmp_path, how)), access(port)) as server:
         assert server.known
-        await send(postfix.port)
+        await send(port)
         names = {process.name() for process in processes_of(tmp_path)}
         assert names >= {"master", "smtpd", "cleanup", "qmgr"}
     assert processes_of(tmp_path) == []
-    assert not listens(postfix.port)
+    assert not listens(port)
     assert server.deaths == []
 
 
 @pytest.mark.parametrize("how", ["start-fg", "start"])
-async def test_death_of_the_master_is_noticed_and_postfix_is_started_again(
-    tmp_path: Path, postfix: servers.Server, how: str
-) -> None:
+async def test_death_of_the_master_is_noticed_and_postfix_is_started_again(tmp_path: Path, port: int, how: str) -> None:
     options = ServerOptions(start(tmp_path, how), f"postfix -c {tmp_path}/conf stop", restart=True)
-    async with supervised(options, access(postfix.port)) as server:
-        await send(postfix.port)
+    async with supervised(options, access(port)) as server:
+        await send(port)
         assert await death_after_kill(server, tmp_path) == "signal 9 (SIGKILL)"
         assert await server.wait_until_ready()
-        await send(postfix.port)
+        await send(port)
         assert [death.restarted_by for death in server.deaths] == ["smtpbench"]
     assert processes_of(tmp_path) == []

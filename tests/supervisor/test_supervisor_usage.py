@@ -8,11 +8,12 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from cgroups import cgroup_of_version_2
 
 from smtpbench.measure.server_usage import UsageSample
 from smtpbench.supervisor import process_usage, usage
@@ -348,24 +349,6 @@ def test_processes_of_a_control_group_include_those_below_it(tmp_path: Path) -> 
 def test_group_that_counts_no_cpu_time_leaves_the_processes_to_count(tmp_path: Path) -> None:
     (tmp_path / "cgroup.procs").write_text(f"{os.getpid()}\n")
     assert UsageSampler(cgroup=tmp_path).source == PROCESSES
-
-
-@contextmanager
-def cgroup_of_version_2() -> Iterator[Path]:
-    for parent in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
-        folder = parent / f"smtpbench-test-{os.getpid()}"
-        try:
-            folder.mkdir()
-        except OSError:
-            continue
-        try:
-            if (folder / "cpu.stat").exists():
-                yield folder
-                return
-        finally:
-            with suppress(OSError):
-                folder.rmdir()
-    pytest.skip("no control group of version 2 may be created here")
 
 
 def test_control_group_and_processes_agree() -> None:
