@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -189,13 +190,13 @@ class Helper:
 
     def _spawn(self, command: str, output: int, cgroup: str) -> int:
         """Run a shell command in a session of its own; return its process."""
-        gate, opener = os.pipe()
+        held, release = os.pipe()
         pid = os.fork()
         if not pid:
             try:
                 os.setsid()
-                os.close(opener)
-                os.read(gate, 1)  # until it is in its control group
+                os.close(release)
+                os.read(held, 1)  # until it is in its control group
                 for number in (*_IGNORED, signal.SIGCHLD, signal.SIGXFSZ):
                     signal.signal(number, signal.SIG_DFL)
                 os.chdir(self._request["folder"])
@@ -214,8 +215,8 @@ class Helper:
                 with contextlib.suppress(OSError):
                     os.rmdir(cgroup)
                 self._cgroup = ""
-        os.close(gate)
-        os.close(opener)
+        os.close(held)
+        os.close(release)
         return pid
 
     def _close_output(self) -> list[str]:
@@ -342,7 +343,7 @@ class Helper:
 def main() -> None:
     """Serve the process that started this one."""
     parent = int(sys.argv[1])
-    channel = socket.socket(fileno=os.dup(0))
+    channel = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3))  # the user may have closed 1 and 2
     with open(os.devnull, "r+b") as null:
         for descriptor in (0, 1, 2):
             os.dup2(null.fileno(), descriptor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left, insort
 from typing import Final
 
@@ -55,6 +56,7 @@ class ObservedServer:
         self._searching = False
         self._sampler: UsageSampler | None = None
         self._logs: LogTail | None = None
+        self._lines_taken_ns = 0
         self._lines: list[LogLine] = []
         self._changed = trio.Event()
 
@@ -85,12 +87,13 @@ class ObservedServer:
             self._logs = LogTail(logs, self._options.log_pattern, on_match=self.add_line)
             self.nursery.start_soon(self._logs.follow)
 
-    def last_log_lines(self) -> list[str]:
-        """Return the last lines of the log files since the last death, what was written just now included."""
+    def take_log_lines(self) -> list[str]:
+        """Return the last lines of the log files since the last call, what was written just now included."""
         if self._logs is None:
             return []
         self._logs.poll_now(final=True)
-        return self._logs.last_lines(from_ns=self.deaths[-1].at_ns if self.deaths else 0)
+        from_ns, self._lines_taken_ns = self._lines_taken_ns, time.monotonic_ns()
+        return self._logs.last_lines(from_ns=from_ns)
 
     def count_usage(self, sampler: UsageSampler) -> None:
         """Sample once a second what the processes of the server use."""

@@ -84,7 +84,7 @@ class WatchedServer(ObservedServer):
                 task_status = trio.TASK_STATUS_IGNORED
                 how = await self._end.wait()
                 at_ns = time.monotonic_ns()
-                lines = self.last_log_lines()
+                lines = self.take_log_lines()
                 death = Death(
                     at_ns=at_ns,
                     pid=process.pid,
