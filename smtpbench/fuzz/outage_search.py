@@ -224,10 +224,10 @@ class OutageSearch:
 
     async def _shrink(self, suspect: Suspect, cause: str, slow_ns: int, time_s: float) -> None:
         steps, _ = split_end(suspect.session_result.script.steps)
-        whole_line = _ends_with(steps, b"\r\n")
+        whole_line = ends_with(steps, b"\r\n")
 
         async def kills(script: Script) -> bool:
-            if self._health.gone or (whole_line and not _ends_with(script.steps, b"\r\n")):
+            if self._health.gone or (whole_line and not ends_with(script.steps, b"\r\n")):
                 return False
             attempt = await self._attempt(with_quit(script), slow_ns)
             if attempt.cause != cause:
@@ -318,7 +318,7 @@ class OutageSearch:
                 del self._stats.suspects[key]
 
 
-def _ends_with(steps: Sequence[Step], end: bytes) -> bool:
+def ends_with(steps: Sequence[Step], end: bytes) -> bool:
     """Return whether the last octets that are sent are these."""
     wires = [step.wire if isinstance(step.wire, bytes) else b"".join(step.wire) for step in steps]
     return b"".join(wires).endswith(end)
@@ -326,7 +326,7 @@ def _ends_with(steps: Sequence[Step], end: bytes) -> bool:
 
 def with_quit(script: Script) -> Script:
     """Return a script that ends with QUIT, if that is a line of its own."""
-    if not _ends_with(script.steps, b"\n"):
+    if not ends_with(script.steps, b"\n"):
         return script
     return replace_steps(script, [*script.steps, command_step(_QUIT)])
 
