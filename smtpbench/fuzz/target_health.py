@@ -145,8 +145,10 @@ class TargetHealth:
             return (await server.wait_until_ready() and await self.greets()) or (
                 await server.restart() and await self.greets()
             )
+        watched = server is not None and server.known
         with trio.move_on_after(self._restart_timeout_s()):
-            while not await (server.wait_until_ready() if server is not None and server.known else self.greets()):
+            # no event tells of another process
+            while not await (server.wait_until_ready() if watched and server else self.greets()):  # noqa: ASYNC110
                 await trio.sleep(RESTART_POLL_S)
             return True
         return False
