@@ -88,7 +88,7 @@ def add_line(lines: dict[str, bytes], step: Step) -> None:
     """Add the line of a step, unless there is one of its verb, or it is no plain text."""
     if step.wire and step.metric != "message":
         verb, text = example_line(step.wire)
-        if text.isascii() and text.decode("ascii").isprintable():
+        if text and text.isascii() and text.decode("ascii").isprintable():
             lines.setdefault(verb, text)
 
 

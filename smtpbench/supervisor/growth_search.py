@@ -195,15 +195,28 @@ class GrowthSearch:
                 looks.append(look)
         found: list[Growth] = []
         for resource in resources:
-            suspects = _suspects(looks, resource)
+            suspects, steepest = _suspects(looks, resource)
             if suspects:
-                await self._find_cause(suspects, control, resource, found)
+                await self._find_cause(suspects, steepest, control, resource, found)
         return [growth for growth in found if await self._confirm(growth)]
 
     async def _find_cause(
-        self, suspects: Sequence[CaseKind], control: CaseKind, resource: Resource, found: list[Growth]
+        self,
+        suspects: Sequence[CaseKind],
+        steepest: float,
+        control: CaseKind,
+        resource: Resource,
+        found: list[Growth],
     ) -> None:
-        """Find the suspect that makes a resource grow, and add it to what was found."""
+        """Find the suspect that makes a resource grow, and add it to what was found.
+
+        Args:
+            suspects: The kinds to measure, the simplest first.
+            steepest: By how much the steepest of them made it grow for each case, in the first look.
+            control: See `find`.
+            resource: What may grow.
+            found: What was found for other resources.
+        """
         controlled = await self._measure_once(control)
         if controlled is None:
             return
@@ -214,13 +227,15 @@ class GrowthSearch:
                 return
         control_slope = controlled.slope(resource)
         certain = []
-        for kind in (*suspects, *(growth.kind for growth in found)):
+        for kind in (*(growth.kind for growth in found), *suspects):
             measured = await self._measure_once(kind)
             slope = None if measured is None else measured.grows(resource)
             if measured is None or slope is None or control_slope is None:
                 continue
             if slope.low > control_slope.high or (grows_anyway and kind.name == control.name):
                 certain.append((slope, measured))
+                if slope.each >= steepest * _SIMPLER_SHARE:
+                    break  # no other kind is a simpler cause
         if not certain:
             return
         steepest = max(slope.each for slope, _ in certain)
@@ -333,17 +348,18 @@ def _alike(a: UsageSample, b: UsageSample) -> bool:
     return memory and (a.processes, a.threads, a.fds) == (b.processes, b.threads, b.fds)
 
 
-def _suspects(looks: Sequence[KindMeasurement], resource: Resource) -> list[CaseKind]:
-    """Return the kinds that made a resource grow most in the first look, the steepest first."""
-    growing = [look for look in looks if look.rise(resource) >= resource.least_rise * _FIRST_RISE_SHARE]
-    growing.sort(key=lambda look: look.rise(resource) / look.done, reverse=True)
-    if not growing:
-        return []
-    least = growing[0].rise(resource) / growing[0].done * _SUSPECT_SHARE
-    steep = [look.kind for look in growing if look.rise(resource) / look.done >= least]
-    # the simplest one may be the cause of all
-    simplest = min(steep, key=lambda kind: kind.cost)
-    return [*dict.fromkeys([*steep[: _SUSPECTS - 1], simplest])]
+def _suspects(looks: Sequence[KindMeasurement], resource: Resource) -> tuple[list[CaseKind], float]:
+    """Return the kinds that made a resource grow in the first look, the simplest first, and the slope of the steepest."""
+    rates = {
+        look.kind.name: look.rise(resource) / look.done
+        for look in looks
+        if look.rise(resource) >= resource.least_rise * _FIRST_RISE_SHARE
+    }
+    steepest = max(rates.values(), default=0.0)
+    steep = [look.kind for look in looks if rates.get(look.kind.name, 0.0) >= max(steepest * _SUSPECT_SHARE, 1e-9)]
+    steep.sort(key=lambda kind: rates[kind.name], reverse=True)
+    simplest = [*steep[:1], *sorted(steep[1:], key=lambda kind: kind.cost)][:_SUSPECTS]
+    return sorted(simplest, key=lambda kind: kind.cost), steepest
 
 
 def _text(measured: KindMeasurement | None, control: KindMeasurement, resource: Resource, slope: Slope) -> str:
