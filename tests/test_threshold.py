@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smtpbench.errors import UsageError
-from smtpbench.threshold import COUNT, RATE, SHARE, TIME, format_value, parse_metric, parse_threshold
+from smtpbench.threshold import COUNT, RATE, SHARE, SIZE, SIZE_RATE, TIME, format_value, parse_metric, parse_threshold
 
 
 @pytest.mark.parametrize(
@@ -113,6 +113,54 @@ def test_margin_is_positive_if_the_threshold_passes() -> None:
     assert parse_threshold("failed < 0%").margin(0.5) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "limit", "at_the_end"),
+    [
+        ("server.cpu_ms_per_message < 2ms", TIME, 2.0, False),
+        ("server.cpu_s < 1m", TIME, 60_000.0, False),
+        ("server.cpu_s > 5s", TIME, 5000.0, True),
+        ("server.cpu < 90%", SHARE, 0.9, False),
+        ("server.cpu > 10%", SHARE, 0.1, False),
+        ("server.rss_max < 500MiB", SIZE, 500 * 2**20, False),
+        ("server.rss_max > 1.5KB", SIZE, 1500.0, True),
+        ("server.rss_growth < 10MiB/h", SIZE_RATE, 10 * 2**20, True),
+        ("server.rss_growth < 1KiB / s", SIZE_RATE, 3600 * 2**10, True),
+        ("server.rss_growth <= 60 KB/m", SIZE_RATE, 3_600_000.0, True),
+        ("server.fds_max < 1000", COUNT, 1000.0, False),
+        ("server.threads_max < 10", COUNT, 10.0, False),
+        ("server.read_bytes < 1GiB", SIZE, 2.0**30, False),
+        ("server.write_bytes < 0B", SIZE, 0.0, False),
+        ("server.restarts == 0", COUNT, 0.0, True),
+    ],
+)
+def test_limits_on_what_the_server_uses(text: str, kind: str, limit: float, at_the_end: bool) -> None:
+    threshold = parse_threshold(text)
+    assert threshold.kind == kind
+    assert threshold.limit == pytest.approx(limit)
+    assert threshold.only_at_the_end is at_the_end
+    assert threshold.latency_name == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("server.rss_max < 500", "must be a size, like 500MiB"),
+        ("server.rss_max < 5MiB/h", "must be a size, like 500MiB"),
+        ("server.rss_growth < 5MiB", "must be a size per time, like 10MiB/h"),
+        ("server.rss_growth < 5/h", "must be a size per time"),
+        ("server.rss_growth < 5MiB/d", "is not a rate"),
+        ("server.rss_growth < 5XB/h", "is not a size"),
+        ("server.cpu < 5MiB", "must be a percentage"),
+        ("server.none < 5", "did you mean|is not a metric"),
+        ("server.cpu_s@a.example < 5s", "metrics of the server exist for the whole run only"),
+        ("throughput > 5MiB/h", "must be a rate"),
+    ],
+)
+def test_wrong_limits_on_what_the_server_uses(text: str, error: str) -> None:
+    with pytest.raises(UsageError, match=error):
+        parse_threshold(text)
+
+
 def test_lower_limits_of_counts_are_evaluated_at_the_end_only() -> None:
     assert parse_threshold("accepted > 10").only_at_the_end
     assert not parse_threshold("failed < 10").only_at_the_end
@@ -127,6 +175,9 @@ def test_lower_limits_of_counts_are_evaluated_at_the_end_only() -> None:
         (SHARE, 0.00123, "0.123 %"),
         (RATE, 450, "450.0/s"),
         (COUNT, 17, "17"),
+        (SIZE, 64 * 1024, "64.0 KiB"),
+        (SIZE_RATE, 1.25 * 2**20, "1.25 MiB/h"),
+        (SIZE_RATE, -(2**20), "-1.00 MiB/h"),
     ],
 )
 def test_values_are_formatted_with_their_units(kind: str, value: float, text: str) -> None:

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtpbench.measure.histogram import Histogram
+from smtpbench.measure.notes import SHARED_CORES
 from smtpbench.measure.recorder import Interval
 from smtpbench.text import plural
 from smtpbench.units import NS_PER_S
@@ -150,7 +151,7 @@ def limit_reasons(health: Health, errors: Counter[str], *, closed_model: bool) -
     if health.busiest_share > BUSY_SHARE:
         reasons.append(f"the busiest worker used {health.busiest_share:.0%} of its core")
     if health.starved_by_others_share > STARVED_SHARE:
-        used = f", of which others used {health.other_cores:.1f} and the server {health.server_cores:.1f}"
+        used = f" (the server used {health.server_cores:.1f} cores, others {health.other_cores:.1f})"
         reasons.append(
             f"a worker that was ready to run waited {health.starved_share:.0%} of the time for a core"
             + (used if health.server_cores else "")
@@ -167,7 +168,7 @@ def shared_cores_note(health: Health, cores: int) -> str:
     if not health.shares_cores:
         return ""
     return (
-        f"Server and generator share {plural(cores, 'core')}; the server used {health.server_cores:.1f} of them, so that a "
+        f"{SHARED_CORES}{plural(cores, 'core')}; the server used {health.server_cores:.1f} of them, so that a "
         f"worker that was ready to run waited {health.starved_share:.0%} of the time for a core."
     )
 

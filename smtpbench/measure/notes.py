@@ -10,6 +10,8 @@ from smtpbench.text import plural
 STOPPED_ANSWERING: Final = "The server stopped answering: "
 #: Beginning of the note where the server accepted no message.
 NOTHING_ACCEPTED: Final = "Nothing was accepted, 0 of "
+#: Beginning of the note where the server used the cores that the generator waited for.
+SHARED_CORES: Final = "Server and generator share "
 #: Part of the note of a comparison on a generator that was the bottleneck (`limited_runs` of a candidate).
 BOTTLENECK: Final = "the generator was the bottleneck in "
 #: End of the note of a comparison on too few rounds, before the number that is needed.

@@ -29,7 +29,7 @@ from smtpbench.load import run as loading
 from smtpbench.load.plan import UNBOUNDED_NS
 from smtpbench.measure.comparison import MIN_REPEATS, Series, compare_series
 from smtpbench.measure.health import BUSY_SHARE, machine
-from smtpbench.measure.notes import STOPPED_ANSWERING, TOO_FEW, bottleneck_note
+from smtpbench.measure.notes import SHARED_CORES, STOPPED_ANSWERING, TOO_FEW, bottleneck_note
 from smtpbench.measure.partial import save_partial
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import COMPARISON, totals_of
@@ -374,8 +374,11 @@ def notes(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
         if limited:
             reasons = "; ".join(limited[0]["generator"]["limited_reasons"])
             found.append(bottleneck_note(name, len(limited), len(results), reasons))
+        shared = [note for run in results for note in run["notes"] if note.startswith(SHARED_CORES)]
+        if shared:
+            found.append(f"{name}: in {len(shared):,} of {plural(len(results), 'run')}; the first: {shared[0]}")
     run_notes = dict.fromkeys(note for results in runs.values() for run in results for note in run["notes"])
-    return [*found, *(note for note in run_notes if not note.startswith(STOPPED_ANSWERING))]
+    return [*found, *(note for note in run_notes if not note.startswith((STOPPED_ANSWERING, SHARED_CORES)))]
 
 
 def silences(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:

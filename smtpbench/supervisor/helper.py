@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import select
@@ -342,7 +343,7 @@ class Helper:
 def main() -> None:
     """Serve the process that started this one."""
     parent = int(sys.argv[1])
-    channel = socket.socket(fileno=os.dup(0))
+    channel = socket.socket(fileno=fcntl.fcntl(0, fcntl.F_DUPFD_CLOEXEC, 3))  # the user may have closed 1 and 2
     with open(os.devnull, "r+b") as null:
         for descriptor in (0, 1, 2):
             os.dup2(null.fileno(), descriptor)

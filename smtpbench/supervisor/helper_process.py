@@ -142,8 +142,9 @@ async def helper_running(on_event: Callable[[Event], None]) -> AsyncIterator[Hel
 
 def _end_orphans(helper: HelperProcess) -> None:
     """End the processes of a server whose helper was killed, as far as they can be found."""
-    with suppress(OSError):
-        os.killpg(helper.main, signal.SIGKILL)
+    if helper.main:
+        with suppress(OSError):
+            os.killpg(helper.main, signal.SIGKILL)
     if helper.cgroup is not None:
         with suppress(OSError):
             (helper.cgroup / "cgroup.kill").write_text("1", encoding="ascii")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -111,14 +110,22 @@ def read_parent(pid: int) -> int | None:
     return None if fields is None else int(fields[1])
 
 
-def read_usage(pid: int) -> ProcessUsage | None:
-    """Return what a process has used; None if it has ended."""
+def read_usage(pid: int, before: ProcessUsage | None = None) -> ProcessUsage | None:
+    """Return what a process has used; None if it has ended.
+
+    Args:
+        pid: The process.
+        before: What it had used when it was last read. If it has not run since then, nothing else can have changed.
+    """
+    clock_ns = _cpu_clock_ns(pid)  # first: what the process does after this is seen the next time
+    if before is not None and not before.ended and clock_ns == before.flow.cpu_ns - before.children_ns:
+        return before
     fields = _stat_fields(pid)
     if fields is None:
         return None
     ended = fields[0] in (b"Z", b"X")
     user, system, children_user, children_system = (int(field) * _TICK_NS for field in fields[11:15])
-    own_ns = _cpu_clock_ns(pid, user + system)
+    own_ns = user + system if clock_ns is None else clock_ns
     children_ns = children_user + children_system
     flow = Flow(
         cpu_ns=own_ns + children_ns,
@@ -182,10 +189,10 @@ def _stat_fields(pid: int) -> list[bytes] | None:
     return None
 
 
-def _cpu_clock_ns(pid: int, default_ns: int, clock: Callable[[int], int] = time.clock_gettime_ns) -> int:
+def _cpu_clock_ns(pid: int) -> int | None:
     with suppress(OSError):
-        return clock((~pid << 3) | _SCHED_CLOCK)
-    return default_ns
+        return time.clock_gettime_ns((~pid << 3) | _SCHED_CLOCK)
+    return None
 
 
 def _io_bytes(path: str) -> tuple[int, int] | None:

@@ -35,7 +35,7 @@ from smtpbench.supervisor.crash_report import find_crash_report
 from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.helper_process import Event, HelperProcess
 from smtpbench.supervisor.observed import LONGEST_POLL_S, POLL_S, SEARCH_S, ObservedServer, last_lines
-from smtpbench.supervisor.process_end import ProcessEnd
+from smtpbench.supervisor.process_end import HowEnded, ProcessEnd
 from smtpbench.supervisor.process_tree import descendants
 from smtpbench.supervisor.processes import listener_of
 from smtpbench.supervisor.server_options import ServerOptions
@@ -59,7 +59,11 @@ _LAST_LINES: Final = 5
 
 
 class StartedServer(ObservedServer):
-    """A server that smtpbench starts; see the module."""
+    """A server that smtpbench starts; see the module.
+
+    Attributes:
+        helper: The process that runs it; set by `start`.
+    """
 
     can_restart = True
     started_by = "smtpbench"
@@ -67,7 +71,7 @@ class StartedServer(ObservedServer):
     def __init__(self, options: ServerOptions, access: Access, log: Path | None, nursery: trio.Nursery) -> None:
         super().__init__(options, access, nursery)
         self._log = log
-        self._helper: HelperProcess
+        self.helper: HelperProcess
         self._state = DOWN
         self._elsewhere = False
         self._text_seen = False
@@ -76,7 +80,7 @@ class StartedServer(ObservedServer):
         self._lock = trio.Lock()
         self._starts = 0
         self._listener_differs = True
-        self._listener_ended = False
+        self._listener_end: ProcessEnd | None = None
 
     @property
     def runs_elsewhere(self) -> bool:
@@ -85,7 +89,7 @@ class StartedServer(ObservedServer):
 
     async def start(self, helper: HelperProcess) -> None:
         """Start the server for the first time and wait until it is ready. Raises CannotRun."""
-        self._helper = helper
+        self.helper = helper
         url = self._access.target.url
         if await self.greets():
             raise CannotRun(f"another server already answers at {url}; stop it first")
@@ -120,7 +124,7 @@ class StartedServer(ObservedServer):
 
     async def wait_until_ready(self) -> bool:
         """Wait until the server is ready, after a death too. Return False if it is not started again, or not in time."""
-        while self._state in (STARTING, STOPPING) and not self._helper.lost:
+        while self._state in (STARTING, STOPPING) and not self.helper.lost:
             await self._changed.wait()
         with trio.move_on_after(_ANSWER_S):
             while self._state == READY:
@@ -166,7 +170,8 @@ class StartedServer(ObservedServer):
 
     async def _stop(self) -> list[int]:
         self._state = STOPPING
-        left = await self._helper.stop(self._options.stop)
+        self._starts += 1
+        left = await self.helper.stop(self._options.stop)
         if self._elsewhere:
             with trio.move_on_after(helper_process.STOP_S):
                 while await self.greets():  # noqa: ASYNC110  (another process gives no event to wait for)
@@ -177,7 +182,9 @@ class StartedServer(ObservedServer):
         """Start the server and wait until it is ready. Return False if it ended before, or is not ready in time."""
         options = self._options
         self._state = STARTING
+        self._starts += 1
         self._elsewhere = self._text_seen = False
+        self._listener_end = None
         self._failure = None
         self._started_s = math.floor(time.time())  # file systems may round times down
         old_file = _identity(Path(options.folder, options.ready.value))
@@ -191,7 +198,7 @@ class StartedServer(ObservedServer):
             "pattern": options.log_pattern,
             "text": options.ready.value if options.ready.kind == "text" else "",
         }
-        await self._helper.start(request)
+        await self.helper.start(request)
         delay_s = POLL_S
         with trio.move_on_after(options.ready_ns / NS_PER_S):
             while not await self._is_ready(old_file):
@@ -202,8 +209,7 @@ class StartedServer(ObservedServer):
                 delay_s = min(delay_s * 1.5, LONGEST_POLL_S)
             if self._failed():  # another server answers
                 return False
-            await self._helper.server_is_ready()
-            self._starts += 1
+            await self.helper.server_is_ready()
             if self._listener_differs:
                 await self._watch_listener()
             if self._failed():
@@ -220,8 +226,8 @@ class StartedServer(ObservedServer):
         with trio.move_on_after(RESTART_S):
             while not await self._start_once():
                 self._state = STOPPING
-                await self._helper.stop("")
-                if self._helper.lost:
+                await self.helper.stop("")
+                if self.helper.lost:
                     break
                 await trio.sleep(back_off_s)
                 back_off_s = min(2 * back_off_s, _LONGEST_BACK_OFF_S)
@@ -233,7 +239,7 @@ class StartedServer(ObservedServer):
 
     def _failed(self) -> bool:
         """Return whether the server that is being started has ended."""
-        return self._failure is not None or self._helper.lost
+        return self._failure is not None or self.helper.lost
 
     async def _is_ready(self, old_file: tuple[int, int] | None) -> bool:
         match self._options.ready.kind:
@@ -263,8 +269,10 @@ class StartedServer(ObservedServer):
         return self.known and self._state == READY
 
     def _end(self, event: Event) -> None:
+        death = self._death_of(event)
         self._state = STARTING if self._options.restart else DOWN
-        index = self._add_death(self._death_of(event))
+        self._starts += 1
+        index = self._add_death(death)
         if self._options.restart:
             self.nursery.start_soon(self._start_again, index)
 
@@ -272,17 +280,17 @@ class StartedServer(ObservedServer):
         async with self._lock:
             if self._state == STARTING:
                 self._state = STOPPING
-                await self._helper.stop("")  # what the process that died has left
+                await self.helper.stop("")  # what the process that died has left
                 if await self._start_repeatedly():
                     self._restarted(index, "smtpbench")
 
     def _is_ending(self) -> bool:
-        return self._listener_ended
+        return self._listener_end is not None and self._listener_end.ended
 
     async def _watch_listener(self) -> None:
         """Watch the process that listens, where it is not the main process: a loop in the start command restarts it."""
         process = await self._listener()
-        self._listener_differs = process is not None and process.pid != self._helper.main
+        self._listener_differs = process is not None and process.pid != self.helper.main
         if process is not None and self._listener_differs:
             self.nursery.start_soon(self._watch_listeners, process, self._starts)
 
@@ -290,16 +298,17 @@ class StartedServer(ObservedServer):
         process: psutil.Process | None = first
         while process is not None:
             with ProcessEnd(process) as end:
+                self._listener_end = end
                 how = await end.wait()
-            at_ns = time.monotonic_ns()
-            self._listener_ended = True
-            with trio.move_on_after(_CONSEQUENCE_S):
-                while self._is_running(start):
-                    await self._changed.wait()
-            self._listener_ended = False
+                at_ns = time.monotonic_ns()
+                with trio.move_on_after(_CONSEQUENCE_S):
+                    while self._is_running(start):
+                        await self._changed.wait()
+                if self._starts == start:
+                    self._listener_end = None
             if not self._is_running(start):  # the main process ended too, or smtpbench asked for it
                 return
-            lines = [*self.take_log_lines(), *await self._helper.take_lines()]
+            lines = [*self.take_log_lines(), *await self.helper.take_lines()]
             death = Death(
                 at_ns=at_ns,
                 pid=process.pid,
@@ -320,23 +329,29 @@ class StartedServer(ObservedServer):
 
     def _is_running(self, start: int) -> bool:
         """Return whether a start of the server is not over, as far as the helper tells."""
-        return self._starts == start and not self._failed() and self._state in (STARTING, READY)
+        return self._starts == start and not self._failed()
 
     async def _listener(self) -> psutil.Process | None:
         """Return the process of the server that listens."""
         process = await trio.to_thread.run_sync(listener_of, self._access.routes())
-        return process if process is not None and process.pid in descendants(self._helper.pid) else None
+        return process if process is not None and process.pid in descendants(self.helper.pid) else None
 
     def _death_of(self, event: Event) -> Death:
         code, lines = event["code"], [*self.take_log_lines(), *event["lines"]]
-        if event["name"] in _SHELLS and code - 128 in signal.valid_signals():
+        pid, how = event["pid"], HowEnded()
+        if self._listener_end is not None and self._listener_end.ended:  # the main process has waited for it
+            pid, how = self._listener_end.process.pid, self._listener_end.how()
+            self._listener_end = None
+        if how.known:
+            code = how.exit_status if how.exit_status is not None else -(how.signal_number or 0)
+        elif event["name"] in _SHELLS and code - 128 in signal.valid_signals():
             code = 128 - code
         core_file = (
             find_core_file(event["pid"], event["name"], self._options.folder, self._started_s) if event["core"] else ""
         )
         return Death(
             at_ns=event["at_ns"],
-            pid=event["pid"],
+            pid=pid if how.known else event["pid"],
             exit_status=code if code >= 0 else None,
             signal_number=-code if code < 0 else None,
             report=find_crash_report(lines),

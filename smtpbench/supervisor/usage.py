@@ -176,7 +176,7 @@ class UsageSampler:
         reaped = Flow() if self._reaper is None else process_usage.read_children_flow(self._reaper)
         found: dict[int, ProcessUsage] = {}
         for count, pid in enumerate(self._find(), 1):
-            usage = process_usage.read_usage(pid)
+            usage = process_usage.read_usage(pid, self._members.get(pid))
             if usage is not None:
                 found[pid] = usage
             if count % _PROCESSES_PER_STEP == 0:

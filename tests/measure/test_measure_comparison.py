@@ -184,6 +184,32 @@ def test_counts_are_judged_whatever_used_the_cores() -> None:
     assert verdict_of("failed", [0.0] * 5, lost, {"own": [True] * 5}) == CANNOT_TELL, "ports or descriptors ran out"
 
 
+@pytest.mark.parametrize(
+    ("metric", "verdict", "relative"),
+    [
+        ("server.cpu_ms_per_message", MORE, True),
+        ("server.rss_max", MORE, True),
+        ("server.cpu", MORE, False),
+        ("server.rss_growth", MORE, False),
+        ("message.p99", CANNOT_TELL, True),
+    ],
+)
+def test_what_the_server_used_is_judged_although_the_generator_was_the_bottleneck(
+    metric: str, verdict: str, relative: bool
+) -> None:
+    before = Series([1.0, 1.02, 0.99, 1.01, 1.0, 0.98], [True] * 6)
+    after = Series([1.5, 1.53, 1.49, 1.52, 1.5, 1.48], [True] * 6)
+    (found,) = compare_series([(parse_metric(metric), {"A": before, "B": after})], paired=True, confidence=0.95)
+    assert (found["verdict"], found["relative"], found["better"]) == (verdict, relative, "lower")
+    assert is_worse(found) is (verdict == MORE)
+
+
+def test_growth_may_be_negative() -> None:
+    before, after = Series([-5.0, 2.0, -1.0, 0.5, -3.0], [False] * 5), Series([40.0, 47.0, 44.0, 46.0, 41.0], [False] * 5)
+    (found,) = compare_series([(parse_metric("server.rss_growth"), {"A": before, "B": after})], paired=True, confidence=0.95)
+    assert (found["verdict"], found["repeats"]) == (MORE, 5)
+
+
 def test_rate_is_judged_unless_the_generators_own_core_limited_the_worse_side() -> None:
     high, low = [900.0, 910.0, 900.0, 910.0, 900.0], [100.0, 110.0, 100.0, 110.0, 100.0]
     assert verdict_of("throughput", high, low, {"own": [False] * 5}) == SLOWER

@@ -19,7 +19,7 @@ from hdrh.log import HistogramLogReader
 
 from smtpbench.load.meter import Collector, WorkerReport
 from smtpbench.load.plan import LoadPlan
-from smtpbench.measure.files import TIMELINE_COLUMNS, RunFiles, Tick, hlog_header, hlog_lines, timeline_lines
+from smtpbench.measure.files import TIMELINE_COLUMNS, AppendedFiles, RunFiles, Tick, hlog_header, hlog_lines, timeline_lines
 from smtpbench.measure.histogram import DIGITS, HIGHEST_US, LOWEST_US, Histogram
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.units import NS_PER_S
@@ -223,6 +223,29 @@ def test_files_of_a_full_disk_continue_in_a_temporary_folder(
     tags = Counter(line.partition(",")[0] for line in (files.folder / "histograms.hlog").read_text().splitlines()[4:])
     assert set(tags.values()) == {3}
     assert (tmp_path / "run" / "histograms.hlog").stat().st_size == sizes["histograms.hlog"]
+
+
+def test_file_of_the_server_continues_with_the_others(tmp_path: Path, temporary_root: Path) -> None:
+    files = RunFiles(tmp_path / "run", STARTED, {"server.csv": "end_s\n"})
+    files.append("server.csv", "1.000\n")
+    for path in (tmp_path / "run").iterdir():
+        path.unlink()
+    (tmp_path / "run").rmdir()
+    files.append("server.csv", "2.000\n")
+    write(files, tick(Interval()))
+    assert files.folder.parent == temporary_root
+    assert (files.folder / "server.csv").read_text() == "end_s\n2.000\n"
+    assert len(timeline_rows(files.folder / "timeline.csv")) == 1
+    assert f"timeline.csv, histograms.hlog and server.csv continue in {files.folder}" in files.errors
+
+
+@pytest.mark.usefixtures("temporary_root")
+def test_file_alone_continues_in_a_temporary_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    files = AppendedFiles(tmp_path / "file" / "run", {"server.csv": "end_s\n"})
+    files.append("server.csv", "1.000\n")
+    assert (files.folder / "server.csv").read_text() == "end_s\n1.000\n"
+    assert f"; server.csv continues in {files.folder}" in files.errors
 
 
 @pytest.mark.usefixtures("temporary_root")

@@ -159,8 +159,8 @@ def test_a_result_is_rebuilt_from_the_rows(warmup_s: int) -> None:
 
 
 def test_cells_that_are_empty_make_a_counter_unknown() -> None:
-    rows = rows_of([sample(0, read_bytes=0), sample(1, read_bytes=5), sample(2)])
-    first, *_, last = samples_of(rows)
+    server_rows = rows_of([sample(0, read_bytes=0), sample(1, read_bytes=5), sample(2)])
+    first, *_, last = samples_of(server_rows)
     assert (first.read_bytes, last.read_bytes) == (0, None)
     (only,) = samples_of([{"cpu_user_share": 1.0}])
     assert only.cpu_s == 0

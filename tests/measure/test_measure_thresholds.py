@@ -34,6 +34,30 @@ def figures() -> Figures:
 @pytest.mark.parametrize(
     ("metric", "limit", "value"),
     [
+        ("server.cpu_ms_per_message", "1ms", 1.5),
+        ("server.cpu_s", "1s", 30_000.0),
+        ("server.cpu", "1%", 0.8),
+        ("server.rss_max", "1B", 1000.0),
+        ("server.rss_growth", "1B/h", -5.0),
+        ("server.fds_max", "1", 7.0),
+        ("server.threads_max", "1", None),
+        ("server.restarts", "1", 0.0),
+    ],
+)
+def test_values_of_what_the_server_used(metric: str, limit: str, value: float | None) -> None:
+    server = {
+        "cpu_ms_per_message": 1.5, "cpu_s": 30.0, "cores_share": 0.8, "rss_max_bytes": 1000, "fds_max": 7,
+        "rss_growth_bytes_per_hour": -5.0, "threads_max": None, "restarts": 0,
+    }  # fmt: skip
+    threshold = parse_threshold(f"{metric} < {limit}")
+    assert value_of(threshold, replace(figures(), server=server)) == value
+    (unknown,) = evaluate([threshold], figures())
+    assert (unknown.value, unknown.passed) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("metric", "limit", "value"),
+    [
         ("message.p99", "1ms", 5.0),
         ("message.service.p99", "1ms", 3.0),
         ("message.service.max", "1ms", 50.0),

@@ -20,7 +20,7 @@ from small_server import SERVER, access, death_of, listens
 from smtpbench.errors import CannotRun
 from smtpbench.supervisor import helper_process
 from smtpbench.supervisor.server_options import Ready, ServerOptions
-from smtpbench.supervisor.started import as_main_process
+from smtpbench.supervisor.started import StartedServer, as_main_process
 from smtpbench.supervisor.supervised import supervised
 from smtpbench.units import NS_PER_S
 
@@ -296,7 +296,7 @@ helper_process.GRACE_S = 0.2
 async def main():
     options = ServerOptions({start!r}, "echo stopped >> stopped", folder=Path({str(tmp_path)!r}))
     async with supervised(options, Access(parse_target("smtp://127.0.0.1:{port}"))) as server:
-        print(server._helper.pid, flush=True)
+        print(server.helper.pid, flush=True)
         await trio.sleep_forever()
 trio.run(main)
 """
@@ -337,3 +337,22 @@ async def test_error_of_the_context_leaves_it_as_it_is(tmp_path: Path, program: 
         async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port)):
             raise KeyError
     assert not listens(port)
+
+
+async def test_helper_that_is_killed_takes_the_server_with_it(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    async with supervised(ServerOptions(f"{sys.executable} {program} {port}", restart=True), access(port)) as server:
+        assert isinstance(server, StartedServer)
+        os.kill(server.helper.pid, signal.SIGKILL)
+        assert not await server.restart()
+        assert not await server.wait_until_ready()
+        assert not server.known
+        assert server.deaths == []
+    assert not listens(port)
+
+
+async def test_helper_that_is_killed_before_a_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper_process, "_PROGRAM", "{root!r}")
+    with pytest.raises(CannotRun, match=r"the process that runs the server at .* was killed"):
+        async with supervised(ServerOptions("true"), access(servers.free_port())):
+            pytest.fail("nothing was started")

@@ -414,7 +414,7 @@ class FakeProc:
         waiter.flow.add(ended.flow)
         waiter.children_ns += ended.flow.cpu_ns
 
-    def _read(self, pid: int) -> ProcessUsage | None:
+    def _read(self, pid: int, before: ProcessUsage | None = None) -> ProcessUsage | None:
         found = self.processes.get(pid)
         if pid in self.reaped_on_reading:
             self.reap(pid, by=self.processes[pid].parent)
