@@ -466,7 +466,7 @@ class Checker:
             return _LoneSession(session_result, r.CRASH, f"the server died: {lone.how}", lone.death)
         if Dialogue.of(session_result.transcript).last_code == 221:
             return _LoneSession(session_result)
-        severity = await find_outage(self._server, self._runner, self._target_info)
+        severity = await find_outage(self._server, self._runner, self._target_info, lone)
         return _LoneSession(session_result, severity, "the server greets no client after this session")
 
     async def _bring_back(self, *, hung: bool = False) -> bool:

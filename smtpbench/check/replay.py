@@ -196,7 +196,7 @@ async def _replay_finding(
         return _Status(CANNOT_TELL, f"no greeting ({describe_end(dialogue.end_reason)})")
     if dialogue.refusal and not rule.allows_refused_greeting:
         return _Status(CANNOT_TELL, f"the server serves no session: {dialogue.refusal}")
-    gone = "" if dialogue.last_code == 221 else await find_outage(server, runner, target_info)
+    gone = "" if dialogue.last_code == 221 else await find_outage(server, runner, target_info, lone)
     if gone:
         await bring_back(server, runner, target_info, hung=gone == r.HANG)
         actual = "the server greets no client after this session"

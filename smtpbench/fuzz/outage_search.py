@@ -15,7 +15,7 @@ likeliest case is the finding, and it says that this is not proved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +26,7 @@ from smtpbench.fuzz.losses import CutOffCase, last_verb
 from smtpbench.fuzz.mutation import command_step, replace_steps
 from smtpbench.fuzz.outages import Outage, Outages
 from smtpbench.fuzz.shrink import shrink
-from smtpbench.fuzz.suspect import CONFIRMATIONS, CampaignStats, Suspect
+from smtpbench.fuzz.suspect import CONFIRMATIONS, CampaignStats, Suspect, SuspectKey
 from smtpbench.fuzz.target_health import TargetHealth
 from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.rules import rule as r
@@ -51,6 +51,8 @@ _SEARCHES: Final = 2
 _SEARCH_SHARE: Final = 0.8
 #: Share of the time for searching that one outage may take.
 _OUTAGE_SHARE: Final = 0.5
+#: Share of the time that is left for shrinking.
+_SHRINK_SHARE: Final = 0.8
 #: Candidates to keep besides the likeliest one.
 _MAX_CANDIDATES: Final = 10
 #: Later than any session, nanoseconds.
@@ -184,42 +186,62 @@ class OutageSearch:
     async def _prove(self, case: CutOffCase, attempt: _Attempt, slow_ns: int, deadline_s: float) -> None:
         """Repeat a case of which the server died or hung, shrink it, and record it."""
         cause, script = attempt.cause, case.session_result.script
-        suspect = Suspect(case.number, case.session_result, _violation(attempt), seen=1, tried=1)
+        known = self._proved.setdefault(cause, {})
+        suspect = Suspect(case.number, case.session_result, _violation(attempt), seen=1, tried=1, time_up=True)
         _take(suspect, attempt)
+        # what is known when the time is up stands
+        key = suspect.violation.rule, suspect.violation.cause
+        stored = self._stats.suspects.setdefault(key, suspect)
+        known[last_verb(case.session_result)] = known[last_verb(suspect.session_result)] = stored
+        if stored is not suspect:
+            stored.hits += 1
+            return
         while suspect.tried < CONFIRMATIONS and not self._health.gone:
-            suspect.tried += 1
             again = await self._attempt(script, slow_ns)
+            suspect.tried += 1
             if again.cause == cause:
                 suspect.seen += 1
                 _take(suspect, again)
-        verbs = {last_verb(case.session_result), last_verb(suspect.session_result)}
-        known = self._proved.setdefault(cause, {})
-        if suspect.seen > 1 and not self._health.gone and suspect.violation.cause not in _causes(known.values()):
-            shrink_s = min(self._shrink_s, max(0.0, deadline_s - trio.current_time()))
-            await self._shrink(suspect, cause, slow_ns, shrink_s)
-        verbs.add(last_verb(suspect.session_result))
-        stored = self._stats.suspects.setdefault((suspect.violation.rule, suspect.violation.cause), suspect)
-        stored.hits += stored is not suspect
-        for verb in verbs:
-            known[verb] = stored
+        if suspect.seen > 1 and not self._health.gone:
+            await self._shrink(suspect, cause, slow_ns, max(0.0, deadline_s - trio.current_time()))
+        suspect.time_up = False
+        self._store_again(key, suspect)
+        known[last_verb(suspect.session_result)] = self._stats.suspects["health", suspect.violation.cause]
 
-    async def _shrink(self, suspect: Suspect, cause: str, slow_ns: int, shrink_s: float) -> None:
+    def _store_again(self, key: SuspectKey, suspect: Suspect) -> None:
+        """Store a suspect whose command is another one than it seemed before it was shrunk."""
+        new_key = suspect.violation.rule, suspect.violation.cause
+        if new_key == key:
+            return
+        suspects = self._stats.suspects
+        del suspects[key]
+        stored = suspects.setdefault(new_key, suspect)
+        if stored is not suspect:
+            stored.hits += suspect.hits
+            for by_verb in self._proved.values():
+                for verb in [verb for verb, one in by_verb.items() if one is suspect]:
+                    by_verb[verb] = stored
+
+    async def _shrink(self, suspect: Suspect, cause: str, slow_ns: int, time_s: float) -> None:
         steps, _ = split_end(suspect.session_result.script.steps)
         whole_line = _ends_with(steps, b"\r\n")
 
         async def kills(script: Script) -> bool:
             if self._health.gone or (whole_line and not _ends_with(script.steps, b"\r\n")):
                 return False
-            return (await self._attempt(with_quit(script), slow_ns)).cause == cause
+            attempt = await self._attempt(with_quit(script), slow_ns)
+            if attempt.cause != cause:
+                return False
+            _take(suspect, attempt)
+            return True
 
         scenario_lines = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
         begin = replace_steps(self._scenario, steps)
-        small = await shrink(begin, kills, shrink_s, scenario_lines, concurrency=1)
-        for script in (small, with_quit(small)):
-            attempt = await self._attempt(script, slow_ns)
+        small = await shrink(begin, kills, min(self._shrink_s, _SHRINK_SHARE * time_s), scenario_lines, concurrency=1)
+        if len(small.steps) < len(suspect.session_result.script.steps):  # it ends with QUIT
+            attempt = await self._attempt(small, slow_ns)
             if attempt.cause == cause:
                 _take(suspect, attempt)
-                return
 
     async def _attempt(self, script: Script, timeout_ns: int) -> _Attempt:
         """Run a script alone, and wait until the server is back if it died or hung."""
@@ -228,10 +250,7 @@ class OutageSearch:
             dialogue = Dialogue.of(lone.session_result.transcript)
             if lone.death is not None or dialogue.greeted or not await self._health.wait_until_back():
                 break
-        death, hung = lone.death, False
-        if death is None and dialogue.last_code != 221 and not await self._health.greets(timeout_ns):
-            death = await self._server.death_since(lone.from_ns)  # it may have died late
-            hung = death is None
+        death, hung = lone.death, lone.hung
         log_lines = tuple(quoted_lines(self._server.log_lines(lone.from_ns, lone.to_ns)))
         if death is not None or hung:
             await self._health.wait_until_back(hung=hung)
@@ -319,10 +338,6 @@ def _each_cause_first(outages: Sequence[Outage]) -> list[Outage]:
         (others if outage.cause in seen else first).append(outage)
         seen.add(outage.cause)
     return first + others
-
-
-def _causes(suspects: Collection[Suspect]) -> set[str]:
-    return {suspect.violation.cause for suspect in suspects}
 
 
 def _take(suspect: Suspect, attempt: _Attempt) -> None:

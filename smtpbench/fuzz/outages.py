@@ -14,6 +14,7 @@ What a rule says of the end of a session in an outage says nothing of the server
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from smtpbench.fuzz.losses import CutOffCase, likelihood
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult
 from smtpbench.session.script import Script
+from smtpbench.session.transcript import CLIENT
 from smtpbench.supervisor.death import Death
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.units import NS_PER_MS
@@ -34,6 +36,9 @@ _BEFORE_NS: Final = 500 * NS_PER_MS
 _AFTER_NS: Final = 500 * NS_PER_MS
 #: Cases that are remembered, at most.
 _MAX_REMEMBERED: Final = 1_000
+#: Longest line that a server must accept (RFC 5321 §4.5.3.1.4), octets.
+_LINE_OCTETS: Final = 512
+_PLAIN_LINE: Final = re.compile(rb"[\x20-\x7e]*\r\n")
 #: Later than any session, nanoseconds.
 _LATER_NS: Final = 1 << 62
 #: Cases of one outage to keep, and outages with the same cause.
@@ -139,14 +144,18 @@ class Outages:
         self.update()
         return any(outage.from_ns <= case.end_ns <= outage.to_ns for case in cases for outage in self._windows)
 
-    def _likelihood(self, case: CutOffCase) -> tuple[bool, bool, bool, bool, int]:
+    def _likelihood(self, case: CutOffCase) -> tuple[bool, bool, bool, bool, bool, int]:
         """Return how likely a case is the cause, as a value to sort by.
 
-        A group of commands may have had some of its replies, so what matters most is that one was due.
+        A group of commands may have had some of its replies, so what matters most is that one was due. A server still waits
+        for the rest of a line that has no end. Of other lines, those are likelier that hold what few clients send.
         """
         unanswered, due, not_scenario, order = likelihood(case.session_result, self._script)
+        entries = case.session_result.transcript.entries
+        last = next((entry.data for entry in reversed(entries) if entry.who == CLIENT), b"")
         is_open = Dialogue.of(case.session_result.transcript).end_reason != api.ENDED
-        return due and is_open, not_scenario, unanswered, is_open, order
+        was_processed = due and is_open and last.endswith(b"\n")
+        return was_processed, not_scenario, _is_odd(last), unanswered, is_open, order
 
     def _begin(self, outage: Outage) -> None:
         self._windows.append(outage)
@@ -165,6 +174,11 @@ def _add_if_open(outage: Outage, case: CutOffCase) -> None:
         return
     if Dialogue.of(case.session_result.transcript).last_code != 221:  # the server was there until its end
         outage.cases.append(case)
+
+
+def _is_odd(octets: bytes) -> bool:
+    """Return whether what was sent is no short line of printable ASCII."""
+    return len(octets) > _LINE_OCTETS or _PLAIN_LINE.fullmatch(octets) is None
 
 
 def _begin_ns(session_result: SessionResult) -> int:

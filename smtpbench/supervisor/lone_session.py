@@ -6,8 +6,8 @@ Theory of operation
 Where the server's processes are known, its death is a fact. Otherwise the session runs beside an idle one, and a server that
 cuts off both died (`rules.crash`).
 
-A server that replies 221 to QUIT has processed all that came before, so nobody waits for its process to end. After any other
-end the process may be just ending, and `death_since` waits for that.
+A server that replies 221 to QUIT has processed all that came before, and one that greets the next client is alive. If it
+does neither, its process may be just ending, and `death_since` waits for that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
+from smtpbench.rules import probe_steps
 from smtpbench.rules.crash import run_watched, sanitizer_reported
 from smtpbench.rules.discover import RESTART_TIMEOUT_S, is_greeting, outage, wait_until_back
 from smtpbench.rules.target_info import TargetInfo
@@ -36,6 +37,7 @@ class LoneResult:
         session_result: The session.
         how: How it is known that the server died; empty if it is not known to have died.
         death: The end of its process; None if it did not end, or if its processes are not known.
+        hung: Whether its process lives, and it did not greet the next client in time.
         from_ns: When the session began, of `time.monotonic_ns`.
         to_ns: When it was known whether the server died.
     """
@@ -43,6 +45,7 @@ class LoneResult:
     session_result: SessionResult
     how: str = ""
     death: Death | None = None
+    hung: bool = False
     from_ns: int = 0
     to_ns: int = 0
 
@@ -66,15 +69,24 @@ async def run_alone(
     from_ns = time.monotonic_ns()
     if server is None or not server.known:
         watched = await run_watched(runner, script, session_class, timeout_ns)
-        return LoneResult(watched.session_result, watched.death, None, from_ns, time.monotonic_ns())
+        return LoneResult(watched.session_result, watched.death, None, False, from_ns, time.monotonic_ns())
     session_result = await runner.run(script, session_class, timeout_ns)
-    death = next((one for one in server.deaths if one.at_ns >= from_ns), None)
+    death, hung = next((one for one in server.deaths if one.at_ns >= from_ns), None), False
     if death is None and Dialogue.of(session_result.transcript).last_code != 221:
-        death = await server.death_since(from_ns)
+        greets = await _greets(runner, script, timeout_ns)
+        death = None if greets else await server.death_since(from_ns)
+        hung = not greets and death is None
     how = "" if death is None else death.text
     if not how and sanitizer_reported(session_result.transcript):
         how = "its reply is the report of a sanitizer"  # of a process for this connection only
-    return LoneResult(session_result, how, death, from_ns, time.monotonic_ns())
+    return LoneResult(session_result, how, death, hung, from_ns, time.monotonic_ns())
+
+
+async def _greets(runner: SessionRunner, script: Script, timeout_ns: int | None) -> bool:
+    """Return whether the server greets another client after a script."""
+    target_info = TargetInfo(lmtp=script.lmtp, implicit_tls=script.implicit_tls)
+    hello = probe_steps.script(target_info, probe_steps.hello(target_info), quiet_period=False)
+    return Dialogue.of((await runner.run(hello, timeout_ns=timeout_ns)).transcript).greeted
 
 
 async def bring_back(
@@ -98,14 +110,17 @@ async def bring_back(
     return await wait_until_back(runner, target_info)
 
 
-async def find_outage(server: SupervisedServer | None, runner: SessionRunner, target_info: TargetInfo) -> str:
+async def find_outage(
+    server: SupervisedServer | None, runner: SessionRunner, target_info: TargetInfo, lone: LoneResult
+) -> str:
     """Return what happened to a server that no longer greets after a session: CRASH or HANG. Empty if it greets.
 
     Args:
         server: The server under test; None if nothing is known of its processes.
         runner: Runs sessions with the server.
         target_info: What is known of the target.
+        lone: The session.
     """
-    if server is not None and server.known and await is_greeting(runner, target_info):
-        return ""  # nobody has to wait for the end of a process that is watched
-    return await outage(runner, target_info)
+    if server is not None and server.known and not lone.hung:
+        return ""
+    return await outage(runner, target_info)  # a server may be busy with what the session sent
