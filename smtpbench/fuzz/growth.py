@@ -48,6 +48,8 @@ _MAX_USAGES: Final = 240
 #: Share of the time of a campaign that is kept for the search if something seems to grow, and the most it takes, seconds.
 _SHARE: Final = 0.15
 _MOST_S: Final = 60.0
+#: Time for the first look at all kinds, seconds.
+_LOOK_S: Final = 8.0
 #: Share of the time that is left which the search may take.
 _SEARCH_SHARE: Final = 0.75
 #: Cases to keep of each family, and of those that may be the cause of a busy loop.
@@ -156,7 +158,7 @@ class CampaignGrowth:
         search = GrowthSearch(self._runner, self._server, end_s)
         with trio.move_on_at(limit.latest_s):
             # all resources: of threads that leak, the campaign may have shown the memory only
-            found = await search.find(self._kinds(), control)
+            found = await search.find(self._kinds(), control, look_s=_LOOK_S)
             left = [resource for resource in growing(self._usages) if not any(resource in growth.slopes for growth in found)]
             if left:
                 families = [
