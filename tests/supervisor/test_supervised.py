@@ -106,6 +106,13 @@ async def test_other_server_on_the_port_is_reported(tmp_path: Path, program: Pat
                 pytest.fail("the other server was taken for this one")
 
 
+async def test_log_of_a_server_that_writes_nothing_is_removed(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port), tmp_path / "log"):
+        assert (tmp_path / "log").exists()
+    assert not (tmp_path / "log").exists()
+
+
 async def test_server_is_started_although_its_log_cannot_be_written(tmp_path: Path, program: Path) -> None:
     port = servers.free_port()
     log = tmp_path / "missing" / "log"
