@@ -275,11 +275,20 @@ def ended(pidfds: list[int]) -> bool:
     return done
 
 
+#: A helper that cannot make a control group, as for most users.
+WITHOUT_CGROUP = (
+    "import sys; sys.path.insert(0, {root!r}); from smtpbench.supervisor import helper; "
+    "helper._make_cgroup = lambda: ''; helper.main()"
+)
+
+
+@pytest.mark.parametrize("helper_program", [helper_process._PROGRAM, WITHOUT_CGROUP], ids=["cgroup", "without"])
 @pytest.mark.parametrize("case", STUBBORN)
 async def test_all_processes_end_with_the_context(
-    tmp_path: Path, program: Path, case: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, program: Path, case: str, helper_program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(helper_process, "GRACE_S", 0.2)
+    monkeypatch.setattr(helper_process, "_PROGRAM", helper_program)
     port = servers.free_port()
     start = STUBBORN[case].format(server=f'{sys.executable} {program} {port} \'open("b", "w").write(str(os.getpid()))\'')
     async with supervised(ServerOptions(start, folder=tmp_path), access(port)):
