@@ -103,12 +103,12 @@ class KernelClock:
         return min(sent_ns, now_ns)
 
 
-def request_stamps(sock: socket.socket) -> None:
+def request_stamps(sock: socket.SocketType) -> None:
     """Have the kernel stamp what a TCP socket receives."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
-def peek_stamp(sock: socket.socket, size_bytes: int) -> Ancillary:
+def peek_stamp(sock: socket.SocketType, size_bytes: int) -> Ancillary:
     """Return the stamp of the octets that wait in a socket, as ancillary data; empty if there are none.
 
     Args:
@@ -122,7 +122,7 @@ def peek_stamp(sock: socket.socket, size_bytes: int) -> Ancillary:
         return ()
 
 
-def handshake_ns(sock: socket.socket) -> int:
+def handshake_ns(sock: socket.SocketType) -> int:
     """Return the time from the SYN to the SYN-ACK; 0 if it is not known, as after a retransmission."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)

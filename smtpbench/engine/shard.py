@@ -80,15 +80,15 @@ _ACCEPT_PAUSE_NS = 100_000_000
 _ACCEPT_BATCH = 256
 
 
-#: What the fast path needs of a connection: its socket's `recvmsg`, `session.receive`, the session (Any, because only the
-#: sessions of a connection that was opened here have times), the connection.
+#: What the fast path needs of a connection: its socket's `recvmsg` (`os.read` of one that was accepted), `session.receive`,
+#: the session (Any, because only the sessions of a connection that was opened here have times), the connection.
 _FastPathEntry = tuple[Callable[[int, int], Any], Callable[[bytes, int], api.Out], Any, Connection]
 
 
 class _Listener:
     """A listening socket, and what makes the sessions of its connections."""
 
-    __slots__ = ("_kind", "accept", "sock", "tls")
+    __slots__ = ("accept", "sock", "tls")
 
     def __init__(
         self,
@@ -99,15 +99,14 @@ class _Listener:
         self.sock = sock
         self.accept = accept
         self.tls = tls
-        self._kind = int(sock.family), int(sock.type), sock.proto
 
-    def accept_socket(self) -> socket.socket:
-        """Return the socket of the next connection, which does not block. Raises OSError."""
-        # `accept` looks up two enums for each socket, a quarter of its time
+    def accept_descriptor(self) -> int:
+        """Return the descriptor of the next connection, which does not block. Raises OSError."""
+        fd: int
+        # `accept` makes a socket of it
         fd, _address = self.sock._accept()  # type: ignore[attr-defined]  # undocumented; the call that `accept` makes
-        sock = socket.socket(*self._kind, fileno=fd)
-        sock.setblocking(False)
-        return sock
+        os.set_blocking(fd, False)
+        return fd
 
 
 class Shard:
@@ -322,7 +321,7 @@ class Shard:
     def connect(self, session: api.OutgoingSession, route: Route) -> Connection | None:
         """Connect a session. Return None if that fails at once; `session.connection_lost` was called then."""
         try:
-            sock = (QuickAckSocket if route.quickack else socket.socket)(route.family, _STREAM)
+            sock = (QuickAckSocket if route.quickack else socket.SocketType)(route.family, _STREAM)
         except OSError as error:
             session.connection_lost(connect_error_kind(error.errno or 0), _os_text(error.errno or 0), self._clock())
             return None
@@ -343,7 +342,7 @@ class Shard:
             request_stamps(sock)
         if route.quickack:
             acknowledge_at_once(sock)
-        connection = Connection(sock, session, route.tls, client=session, server_name=route.server_name)
+        connection = Connection(sock.fileno(), session, route.tls, sock=sock, client=session, server_name=route.server_name)
         self._connections[connection.fd] = connection
         self.connections_open += 1
         if error_number:
@@ -575,7 +574,7 @@ class Shard:
     def _accept(self, listener: _Listener) -> None:
         for _ in range(_ACCEPT_BATCH):
             try:
-                sock = listener.accept_socket()
+                fd = listener.accept_descriptor()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -585,12 +584,12 @@ class Shard:
                 continue  # the peer closed while it was in the queue
             session = listener.accept()
             if session is None:
-                sock.close()
+                os.close(fd)
                 continue
-            connection = Connection(sock, session, listener.tls)
-            self._connections[connection.fd] = connection
+            connection = Connection(fd, session, listener.tls)
+            self._connections[fd] = connection
             self._enter_fast_path(connection)
-            self._epoll.register(connection.fd, _IN)
+            self._epoll.register(fd, _IN)
             self.connections_open += 1
             self._write(connection, session.connected(self._clock()))
 
