@@ -330,9 +330,11 @@ class Shard:
             self._fast_path.clear()
         session.sent_ns = self._clock()
         error_number = sock.connect_ex(route.address)
+        took_ns = 0
         if error_number == errno.EINPROGRESS:
             # on loopback it is done by now, and a second call is cheaper than waiting for the epoll
-            error_number = sock.connect_ex(route.address)
+            took_ns = handshake_ns(sock)
+            error_number = 0 if took_ns else sock.connect_ex(route.address)
         if error_number not in (0, errno.EALREADY):
             sock.close()
             session.connection_lost(connect_error_kind(error_number), _os_text(error_number), self._clock())
@@ -349,7 +351,7 @@ class Shard:
             self._epoll.register(connection.fd, _IN | _OUT)
         else:
             self._epoll.register(connection.fd, _IN)
-            self._start_session(connection)
+            self._start_session(connection, session, took_ns)
         return connection
 
     def listen(
@@ -395,8 +397,8 @@ class Shard:
     # -- the slow path ---------------------------------------------------------------------------------------
 
     def _serve_ready(self, connection: Connection, mask: int) -> None:
-        if connection.connecting:
-            self._finish_connect(connection)
+        if connection.connecting and connection.client is not None:
+            self._finish_connect(connection, connection.client)
         elif connection.handshaking:
             self._handshake(connection)
         elif connection.linger_until_ns:
@@ -409,23 +411,29 @@ class Shard:
             if mask & ~_OUT and not connection.closing and not connection.peer_closed:
                 self._read(connection)
 
-    def _finish_connect(self, connection: Connection) -> None:
-        error_number = connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    def _finish_connect(self, connection: Connection, client: api.OutgoingSession) -> None:
+        took_ns = handshake_ns(connection.sock)
+        error_number = 0 if took_ns else connection.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error_number:
             connection.failure = _os_text(error_number)
             self._close(connection, connect_error_kind(error_number))
             return
         self._watch(connection, _IN)
-        self._start_session(connection)
+        self._start_session(connection, client, took_ns)
 
-    def _start_session(self, connection: Connection) -> None:
+    def _start_session(self, connection: Connection, client: api.OutgoingSession, took_ns: int) -> None:
+        """Begin the session of a connection that was opened here.
+
+        Args:
+            connection: The connection.
+            client: Its session.
+            took_ns: Time from the SYN to the SYN-ACK, nanoseconds; 0 if it is not known.
+        """
         connection.connecting = False
         self._enter_fast_path(connection)
         now_ns = self._clock()
-        if connection.client is not None:
-            took_ns = handshake_ns(connection.sock)
-            connection.client.received_ns = min(connection.client.sent_ns + took_ns, now_ns) if took_ns else now_ns
-        self._write(connection, connection.session.connected(now_ns))
+        client.received_ns = min(client.sent_ns + took_ns, now_ns) if took_ns else now_ns
+        self._write(connection, client.connected(now_ns))
 
     def _read(self, connection: Connection) -> None:
         """Read once, and in TLS all that the TLS layer holds; epoll reports the rest after other connections were served."""
