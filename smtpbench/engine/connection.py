@@ -101,7 +101,7 @@ class Connection:
     )  # fmt: skip
 
     def __init__(
-        self, fd: int, session: api.Session, context: ssl.SSLContext | None, *, sock: socket.SocketType | None = None,
+        self, fd: int, session: api.Session, context: ssl.SSLContext | None, sock: socket.SocketType | None = None,
         client: api.OutgoingSession | None = None, server_name: str | None = None,
     ) -> None:  # fmt: skip
         self._sock = sock

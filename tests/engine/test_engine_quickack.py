@@ -54,7 +54,7 @@ def test_a_read_inside_tls_that_brings_no_octets_acknowledges_too(
         client.fileno(),
         FakeSession(),
         ssl.create_default_context(),
-        sock=client,
+        client,
         client=FakeSession(),
         server_name="localhost",
     )
