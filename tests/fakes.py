@@ -210,9 +210,9 @@ class ClientFeed:
 
     def __init__(
         self, script: Script, *, iterations: int = 0, at_end: int = STOP, transcript: bool = False,
-        credentials: tuple[str, str] | None = None, late_ns: int | None = None,
+        credentials: tuple[str, str] | None = None, late_ns: int | None = None, recorder: FakeRecorder | None = None,
     ) -> None:  # fmt: skip
-        self.recorder = FakeRecorder(script.reply_count)
+        self.recorder = recorder or FakeRecorder(script.reply_count)
         self.scheduler = FakeScheduler(self.recorder, iterations, at_end)
         context = SessionContext(script, self.scheduler, timeout_ns=10**9, credentials=credentials)
         self.session = ClientSession(context, Transcript() if transcript else None)

@@ -33,9 +33,11 @@ unpack_timespec = struct.Struct("qq").unpack
 #: A pair of clock readings that are further apart says nothing of the difference of the clocks.
 _MAX_GAP_NS = 20_000
 _TRIES = 5
-#: `tcpi_rtt`, `tcpi_total_retrans` and the octets up to its end (struct tcp_info, linux/tcp.h).
-_RTT_OFFSET, _RETRANSMITS_OFFSET, _TCP_INFO_BYTES = 68, 100, 104
-_unpack_u32 = struct.Struct("I").unpack_from
+#: `tcpi_state`, `tcpi_rtt` and `tcpi_total_retrans` (struct tcp_info, linux/tcp.h).
+_tcp_info = struct.Struct("=B67xI28xI")
+_TCP_INFO_BYTES = _tcp_info.size
+#: TCP_ESTABLISHED and TCP_CLOSE_WAIT (net/tcp_states.h): the connection was established, and no error has ended it.
+_CONNECTED_STATES = (1, 8)
 
 
 class KernelClock:
@@ -103,12 +105,12 @@ class KernelClock:
         return min(sent_ns, now_ns)
 
 
-def request_stamps(sock: socket.socket) -> None:
+def request_stamps(sock: socket.SocketType) -> None:
     """Have the kernel stamp what a TCP socket receives."""
     sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
 
-def peek_stamp(sock: socket.socket, size_bytes: int) -> Ancillary:
+def peek_stamp(sock: socket.SocketType, size_bytes: int) -> Ancillary:
     """Return the stamp of the octets that wait in a socket, as ancillary data; empty if there are none.
 
     Args:
@@ -122,13 +124,14 @@ def peek_stamp(sock: socket.socket, size_bytes: int) -> Ancillary:
         return ()
 
 
-def handshake_ns(sock: socket.socket) -> int:
-    """Return the time from the SYN to the SYN-ACK; 0 if it is not known, as after a retransmission."""
+def handshake_ns(sock: socket.SocketType) -> int:
+    """Return the time from the SYN to the SYN-ACK; 0 if it has not come, or after a retransmission, when it is not known."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     except OSError:
         return 0
-    if len(info) < _TCP_INFO_BYTES or _unpack_u32(info, _RETRANSMITS_OFFSET)[0]:
+    if len(info) < _TCP_INFO_BYTES:
         return 0
-    rtt_us: int = _unpack_u32(info, _RTT_OFFSET)[0]
-    return rtt_us * 1000
+    state, rtt_us, retransmits = _tcp_info.unpack(info)
+    took_ns: int = rtt_us * 1000 if state in _CONNECTED_STATES and not retransmits else 0
+    return took_ns

@@ -30,7 +30,7 @@ class QuickAckSocket(socket.socket):
             acknowledge_at_once(self)
 
 
-def acknowledge_at_once(sock: socket.socket) -> None:
+def acknowledge_at_once(sock: socket.SocketType) -> None:
     """Send the acknowledgement that is due, and do not delay the next."""
     with contextlib.suppress(OSError):  # the connection is gone; the next read reports it
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)

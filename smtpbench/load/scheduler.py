@@ -235,8 +235,11 @@ class ClosedModel(ArrivalScheduler):
         self._check_finished()
 
     def _open_next(self, now_ns: int, consecutive_failures: int) -> None:
-        n = self._next_number(now_ns)
-        if n is not None:
+        check = now_ns >= self._valid_until_ns or self._arrivals_ended
+        n = self._next_number(now_ns) if check else next(self._numbers, None)
+        if n is None:
+            self._arrivals_ended = True
+        else:
             self._open(n, UNSCHEDULED, self._recorder, now_ns, consecutive_failures)
 
     def _next_number(self, now_ns: int) -> int | None:

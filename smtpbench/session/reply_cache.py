@@ -15,8 +15,11 @@ from smtpbench.smtp.reply import PREFIX_BYTES, Reply
 #: together and by their `statuses`.
 ReplyCache = dict[bytes, Any]
 #: What appends the reply's latency, the step it leads to (None: look closer), that step's cache, the position behind that
-#: step, and how many recipients the reply accepted.
+#: step, and what else the reply changes: 0 for nothing, or a sum of the numbers below.
 CacheEntry = tuple[Callable[[int], None], Step | None, ReplyCache, int, int]
+RECIPIENT = 1  #: a recipient is accepted
+COMPLETED = 2  #: a transaction is completed
+BEGUN = 4  #: a transaction begins with the step that follows
 
 PREFIXES = b""  # no read is empty, so no reply has this key
 #: Caches that are read and never written: of a session that expects no reply, and of no reply's first octets.
@@ -74,11 +77,12 @@ def store_reply(caches: list[ReplyCache], script: Script, step: Step, position: 
         or step.first_reply_index == RSET_REPLY_INDEX  # where RSET leads depends on what it recovers from
     ):
         return
-    recipients = int(step.kind == s.RCPT)
+    changes = RECIPIENT if step.kind == s.RCPT else 0
     following = _following_step(script, step, position)
-    entry: CacheEntry = (samples.append, None, EMPTY_CACHE, position, recipients)
+    entry: CacheEntry = (samples.append, None, EMPTY_CACHE, position, changes)
     if following is not None:
-        entry = (samples.append, following, caches[following.first_reply_index], position + 1, recipients)
+        changes += (COMPLETED if step.kind == s.MESSAGE else 0) + (BEGUN if following.kind == s.MAIL else 0)
+        entry = (samples.append, following, caches[following.first_reply_index], position + 1, changes)
     prefixes = cache.setdefault(PREFIXES, {})
     if _has_room(cache, raw):
         cache[raw] = entry
@@ -125,10 +129,11 @@ def _has_room(cache: ReplyCache, key: bytes) -> bool:
 
 def _following_step(script: Script, step: Step, position: int) -> Step | None:
     """Return the step at this position, behind a `step` that succeeded, if it only writes and expects one reply."""
-    if step.kind > s.RCPT or position in (len(script.steps), script.loop_start, script.teardown):
+    ends_part = script.repeats and position in (script.loop_start, script.teardown)
+    if step.kind > s.MESSAGE or ends_part or position == len(script.steps):
         return None
     following = script.steps[position]
-    plain = following.kind in (s.COMMAND, s.RCPT) or (following.kind == s.MESSAGE and not script.lmtp)
+    plain = following.kind in (s.COMMAND, s.MAIL, s.RCPT) or (following.kind == s.MESSAGE and not script.lmtp)
     if not plain or len(following.expected_replies) != 1 or following.split:
         return None
     return None if following.needs_recipient and step.kind != s.RCPT else following

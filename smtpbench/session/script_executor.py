@@ -96,7 +96,7 @@ class ScriptExecutor:
         self.pending_action = api.NOTHING
         self.wake_ns = 0
         self.timeout_ns = api.NEVER
-        self.reader = self._new_reader()
+        self.reader = ReplyReader() if transcript is None else self._new_reader()
         self.recorder: SessionRecorder = _NO_RECORDER
         self.reply_cache = EMPTY_CACHE
         self.step = context.greeting_step

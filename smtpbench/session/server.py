@@ -118,7 +118,8 @@ class ServerSession(CommandHandlers):
         counts = self.counts
         counts.connections += 1
         counts.connections_open += 1
-        counts.connections_peak = max(counts.connections_peak, counts.connections_open)
+        if counts.connections_open > counts.connections_peak:
+            counts.connections_peak = counts.connections_open
         self.deadline_ns = now_ns + self._idle_ns
         if self.context.implicit_tls:
             self.pending_action = api.START_TLS
@@ -181,8 +182,7 @@ class ServerSession(CommandHandlers):
     def greet(self, now_ns: int) -> bytes:
         """Return the greeting."""
         self.state = st.GREETED
-        protocol = "LMTP" if self.context.lmtp else "ESMTP"
-        greeting = f"220 {self.context.name} {protocol} smtpbench sink\r\n".encode()
+        greeting = self.context.greeting()
         override = self._faults.override("connect", b"", b"", now_ns) if self._faults else None
         if override is None:
             return self.respond(greeting)

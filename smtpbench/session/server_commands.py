@@ -36,10 +36,13 @@ _CACHE = CommandLineCache()  # a pure function of the line: one for all sessions
 _cached = _CACHE.get
 _parse_hello = lru_cache(maxsize=256)(c.parse_hello)
 
+_helo_reply = lru_cache(maxsize=64)(lambda name: f"250 {name}\r\n".encode())
+
 _SENDER_OK = b"250 2.1.0 Sender ok\r\n"
 _RECIPIENT_OK = b"250 2.1.5 Recipient ok\r\n"
 _START_INPUT = b"354 End data with <CRLF>.<CRLF>\r\n"
 _MESSAGE_ACCEPTED = b"250 2.0.0 Message accepted\r\n"
+_BYE = b"221 2.0.0 Bye\r\n"
 TOO_BIG = b"552 5.3.4 Message too big\r\n"
 #: Replies that depend on the verb only.
 _FIXED_REPLIES = {
@@ -125,6 +128,9 @@ class CommandHandlers:
         elif verb == "DATA" and self.state == "rcpt":
             self.counts.commands["DATA"] += 1
             return self.begin_text()
+        elif verb in ("QUIT", "HELO", "EHLO") and verb in st.IN_ORDER[self.state] and not self.context.lmtp:
+            self.counts.commands[verb] += 1
+            return self._handle_quit() if verb == "QUIT" else self.handle_hello(verb, parsed[4])
         return self._dispatch(line, parsed)
 
     def _may_send(self, size_bytes: int) -> bool:
@@ -169,9 +175,7 @@ class CommandHandlers:
         if verb == "AUTH":
             return self.handle_auth(argument)
         if verb == "QUIT":
-            self.state = st.CLOSED
-            self.pending_action = api.LINGER if self.buffer else api.CLOSE
-            return self.respond(b"221 2.0.0 Bye\r\n")
+            return self._handle_quit()
         if verb == "RSET":
             self.state = st.after(self.state, verb, 250)
             self.clear_transaction()
@@ -185,8 +189,15 @@ class CommandHandlers:
         self.state = st.READY
         self.clear_transaction()
         if verb == "HELO":
-            return self.respond(f"250 {self.context.name}\r\n".encode())
+            self.counts.replies[b"250"] += 1
+            return _helo_reply(self.context.name)
         return self.respond(self.context.extensions(tls=self.tls, authenticated=self.authenticated))
+
+    def _handle_quit(self) -> bytes:
+        self.state = st.CLOSED
+        self.pending_action = api.LINGER if self.buffer else api.CLOSE
+        self.counts.replies[b"221"] += 1
+        return _BYE
 
     # -- the envelope --------------------------------------------------------------------------------------
 

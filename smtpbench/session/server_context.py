@@ -136,10 +136,19 @@ class ServerContext:
     on_message: Callable[[Envelope], None] | None = None
     counts: ServerCounts = field(default_factory=ServerCounts)
 
+    def greeting(self) -> bytes:
+        """Return the greeting."""
+        return _greeting(self.name, self.lmtp)
+
     def extensions(self, *, tls: bool, authenticated: bool) -> bytes:
         """Return the reply to EHLO."""
         starttls, auth = self.starttls and not tls, bool(self.users) and not authenticated
         return _ehlo_reply(self.name, self.size_bytes, starttls, tuple(sasl.MECHANISMS) if auth else ())
+
+
+@lru_cache(maxsize=64)
+def _greeting(name: str, lmtp: bool) -> bytes:
+    return f"220 {name} {'LMTP' if lmtp else 'ESMTP'} smtpbench sink\r\n".encode()
 
 
 @lru_cache(maxsize=64)  # sessions with the same offer get the same octets

@@ -51,7 +51,12 @@ def test_a_read_inside_tls_that_brings_no_octets_acknowledges_too(
 ) -> None:
     client, _ = peers
     connection = Connection(
-        client, FakeSession(), ssl.create_default_context(), client=FakeSession(), server_name="localhost"
+        client.fileno(),
+        FakeSession(),
+        ssl.create_default_context(),
+        client,
+        client=FakeSession(),
+        server_name="localhost",
     )
     connection.start_tls()
     assert isinstance(connection.sock, ssl.SSLSocket)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from fakes import ClientFeed, command_step, message_step, repeated
+from fakes import ClientFeed, FakeRecorder, command_step, message_step, repeated, transaction
 
+from smtpbench.engine import api
 from smtpbench.session import reply_cache
 from smtpbench.session import script as s
 from smtpbench.session.script import ExpectedReply, Script, Step
@@ -25,6 +26,12 @@ def pipelined() -> Script:
     )  # fmt: skip
     steps = (command_step(b"EHLO c"), group, message_step(abort_target=3), command_step(b"QUIT", 221))
     return Script.of("pipelined", steps, loop_start=1, teardown=3, iterations=2 * MESSAGES)
+
+
+def two_messages() -> Script:
+    """EHLO, two transactions and QUIT, on a connection of their own."""
+    steps = (command_step(b"EHLO c"), *transaction(1), *transaction(5), command_step(b"QUIT", 221))
+    return Script.of("two messages", steps, teardown=len(steps) - 1)
 
 
 def random_id(number: int) -> bytes:
@@ -141,6 +148,56 @@ def test_an_odd_reply_among_cached_ones_is_treated_as_without_a_cache(
         codes = {verb: feed.recorder.codes(verb) for verb in ("MAIL", "RCPT", "DATA", "message")}
         outcomes.append((list(feed.sent), feed.recorder.messages, feed.recorder.errors, codes, feed.session.pending_action))
     assert outcomes[0] == outcomes[1]
+
+
+def test_sessions_of_their_own_connections_are_parsed_once(reads: list[bytes]) -> None:
+    script, recorder = two_messages(), FakeRecorder()
+    for number in range(10):
+        feed = ClientFeed(script, recorder=recorder)
+        feed.receive_each(*OPENING, *replies_of("addresses", 2 * number), *replies_of("ids", 2 * number + 1))
+        assert feed.receive(b"221 bye\r\n") == b""
+        assert feed.session.pending_action == api.CLOSE
+        if number == 1:
+            reads.clear()
+    assert reads == []
+    assert recorder.messages == {"accepted": 20}
+    assert recorder.timings["transaction", True] == [4_000_000] * 20
+    assert recorder.timings["session", True] == [12_000_000] * 10
+
+
+@pytest.mark.parametrize("odd", ODD_REPLIES)
+@pytest.mark.parametrize("at", range(11))
+def test_an_odd_reply_in_a_session_of_its_own_connection_is_treated_as_without_a_cache(
+    odd: bytes, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = []
+    for max_entries in (64, 0):
+        monkeypatch.setattr(reply_cache, "_MAX_ENTRIES", max_entries)
+        script, recorder = two_messages(), FakeRecorder()
+        for number in range(5):
+            feed = ClientFeed(script, recorder=recorder)
+            replies = [*OPENING, *replies_of("ids", 2 * number), *replies_of("ids", 2 * number + 1), b"221 bye\r\n"]
+            if number == 4:
+                replies[at] = odd
+            feed.receive_each(*replies)
+            feed.lose_connection(api.CLOSED)
+        outcomes.append(
+            (list(feed.sent), recorder.messages, recorder.errors, dict(recorder.replies), dict(recorder.timings))
+        )
+    assert outcomes[0] == outcomes[1]
+
+
+def test_timeout_that_a_message_in_parts_has_extended_ends_with_its_reply() -> None:
+    script, recorder = two_messages(), FakeRecorder()
+    for _ in range(2):
+        feed = ClientFeed(script, recorder=recorder)
+        feed.receive_each(*OPENING, *replies_of("ids", 1)[:3])
+        feed.write_progressed()
+        feed.write_progressed(finished=True)
+        feed.session.octets_acknowledged(feed.now_ns + 500_000_000)
+        assert feed.session.timeout_ns > feed.session.context.timeout_ns
+        feed.receive(b"250 2.0.0 accepted\r\n")
+        assert feed.session.timeout_ns == feed.session.context.timeout_ns
 
 
 def test_statuses_tell_replies_with_different_enhanced_codes_apart() -> None:
