@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left, insort
+from functools import cached_property
 from typing import Final
 
 import trio
 
+from smtpbench.engine.connection import Route
 from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.rules.discover import RESTART_TIMEOUT_S, is_greeting
 from smtpbench.rules.target_info import TargetInfo
@@ -135,11 +137,16 @@ class ObservedServer:
         insort(self._lines, line, key=lambda one: one.at_ns)
         self._notify()
 
+    @cached_property
+    def routes(self) -> list[Route]:
+        """Routes to the target. Raises CannotRun and UsageError, as `Access.routes`."""
+        return self._access.routes()
+
     async def greets(self) -> bool:
         """Return whether the server greets a new connection, with any reply code."""
         target = self._access.target
         target_info = TargetInfo(lmtp=target.lmtp, implicit_tls=target.implicit_tls)
-        for route in self._access.routes():
+        for route in self.routes:
             async with session_runner(route, self._access.timeout_ns) as runner:
                 if await is_greeting(runner, target_info):
                     return True
@@ -147,7 +154,7 @@ class ObservedServer:
 
     async def accepts(self) -> bool:
         """Return whether the server accepts a new connection."""
-        for route in self._access.routes():
+        for route in self.routes:
             with trio.socket.socket(route.family) as connection, trio.move_on_after(self._access.timeout_ns / 1e9):
                 try:
                     await connection.connect(route.address)

@@ -89,7 +89,7 @@ def make_server_options(
     """Return options from texts that a user wrote; empty ones are not given. Raises UsageError."""
     if watch and start:
         raise UsageError("a server that is started (start) and one that runs already (watch) exclude each other; use one")
-    for name, text in (("stop", stop), ("ready", ready)):
+    for name, text in (("stop", stop), ("ready-when", ready)):
         if text and text != "greets" and not start:
             raise UsageError(f"`{name}` is given without a start command; add `start`")
     return ServerOptions(

@@ -333,7 +333,7 @@ class StartedServer(ObservedServer):
 
     async def _listener(self) -> psutil.Process | None:
         """Return the process of the server that listens."""
-        process = await trio.to_thread.run_sync(listener_of, self._access.routes())
+        process = await trio.to_thread.run_sync(listener_of, self.routes)
         return process if process is not None and process.pid in descendants(self.helper.pid) else None
 
     def _death_of(self, event: Event) -> Death:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -92,20 +92,33 @@ async def _started(
     options: ServerOptions, access: Access, log: Path | None, nursery: trio.Nursery
 ) -> AsyncIterator[SupervisedServer]:
     server = StartedServer(options, access, log, nursery)
-    async with helper_running(server.on_event) as helper:
-        nursery.start_soon(helper.receive)
-        failed = True
-        try:
-            await server.start(helper)
-            yield server
-            failed = False
-        finally:
-            with trio.CancelScope(shield=True):
-                try:
-                    await server.stop()
-                except CannotRun:
-                    if not failed:  # the first error is the one to report
-                        raise
+    with _without_empty(log):
+        async with helper_running(server.on_event) as helper:
+            nursery.start_soon(helper.receive)
+            failed = True
+            try:
+                await server.start(helper)
+                yield server
+                failed = False
+            finally:
+                with trio.CancelScope(shield=True):
+                    try:
+                        await server.stop()
+                    except CannotRun:
+                        if not failed:  # the first error is the one to report
+                            raise
+
+
+@contextmanager
+def _without_empty(log: Path | None) -> Iterator[None]:
+    """Remove the log at the end if the server wrote nothing."""
+    try:
+        yield
+    finally:
+        if log is not None:
+            with suppress(OSError):
+                if not log.stat().st_size:
+                    log.unlink()
 
 
 @asynccontextmanager

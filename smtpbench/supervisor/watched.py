@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from functools import partial
 
 import psutil
 import trio
@@ -114,7 +113,6 @@ class WatchedServer(ObservedServer):
 
     async def _find_listener(self) -> WatchedProcesses | None:
         with suppress(SmtpbenchError):  # the command itself reports a target that cannot be reached
-            routes = await trio.to_thread.run_sync(self._access.routes)
-            process = await trio.to_thread.run_sync(partial(listener_of, routes))
+            process = await trio.to_thread.run_sync(lambda: listener_of(self.routes))
             return None if process is None else WatchedProcesses(process)
         return None

@@ -12,6 +12,7 @@ from smtpbench.scenario.comparison import DEFAULT_METRICS, Comparison, overlaid,
 from smtpbench.scenario.model import Load
 from smtpbench.study.candidates import AccessOptions, CompareRequest, make_request
 from smtpbench.study.options import document_of
+from smtpbench.supervisor.server_options import Ready, ServerOptions, Watch
 from smtpbench.units import NS_PER_S
 
 A, B = "smtp://127.0.0.1:2525", "smtp://127.0.0.1:2526"
@@ -141,3 +142,48 @@ def test_length_and_rate_are_taken_from_one_load_only(
 ) -> None:
     merged = overlaid(Load.model_validate(load), Load.model_validate(other))
     assert (merged.messages, merged.duration, merged.rate) == expected
+
+
+def test_candidate_says_how_its_server_is_started_and_watched(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        f"""scenario: relay
+candidates:
+  a:
+    target: {A}
+    start: run
+    stop: end
+    ready: 5s
+    ready-when: text:up
+    server-log: [a.log]
+    log-pattern: oops
+  b:
+    target: {B}
+    watch: unit:postfix
+"""
+    )
+    one, other = request_of(str(tmp_path / "c.yaml")).candidates
+    assert one.server == ServerOptions(
+        start="run", stop="end", ready=Ready("text", "up"), ready_ns=5 * NS_PER_S, logs=(tmp_path / "a.log",),
+        log_pattern="oops", folder=tmp_path,
+    )  # fmt: skip
+    assert other.server.watch == Watch("unit", "postfix")
+
+
+@pytest.mark.parametrize(
+    ("keys", "mistake"),
+    [
+        ("start: x, watch: 'pid:1'", "candidate 'a': .* exclude each other; use one"),
+        ("ready-when: port", "candidate 'a': `ready-when` is given without a start command; add `start`"),
+        (
+            "start: x, ready-when: soon",
+            "candidate 'a': 'soon' does not say when a server is ready; allowed are greets, port",
+        ),
+        ("watch: 'x:1'", "candidate 'a': 'x:1' names no process; use pid:N"),
+        ("log-pattern: '('", "candidate 'a': .* is not a regular expression"),
+    ],
+)
+def test_mistake_about_the_server_of_a_candidate_is_named(tmp_path: Path, keys: str, mistake: str) -> None:
+    text = f"scenario: relay\ncandidates:\n  a: {{target: '{A}', {keys}}}\n  b: {{target: '{B}'}}\n"
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UsageError, match=mistake):
+        request_of(str(tmp_path / "c.yaml"))

@@ -106,6 +106,13 @@ async def test_other_server_on_the_port_is_reported(tmp_path: Path, program: Pat
                 pytest.fail("the other server was taken for this one")
 
 
+async def test_log_of_a_server_that_writes_nothing_is_removed(tmp_path: Path, program: Path) -> None:
+    port = servers.free_port()
+    async with supervised(ServerOptions(f"{sys.executable} {program} {port}"), access(port), tmp_path / "log"):
+        assert (tmp_path / "log").exists()
+    assert not (tmp_path / "log").exists()
+
+
 async def test_server_is_started_although_its_log_cannot_be_written(tmp_path: Path, program: Path) -> None:
     port = servers.free_port()
     log = tmp_path / "missing" / "log"
@@ -268,11 +275,20 @@ def ended(pidfds: list[int]) -> bool:
     return done
 
 
+#: A helper that cannot make a control group, as for most users.
+WITHOUT_CGROUP = (
+    "import sys; sys.path.insert(0, {root!r}); from smtpbench.supervisor import helper; "
+    "helper._make_cgroup = lambda: ''; helper.main()"
+)
+
+
+@pytest.mark.parametrize("helper_program", [helper_process._PROGRAM, WITHOUT_CGROUP], ids=["cgroup", "without"])
 @pytest.mark.parametrize("case", STUBBORN)
 async def test_all_processes_end_with_the_context(
-    tmp_path: Path, program: Path, case: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, program: Path, case: str, helper_program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(helper_process, "GRACE_S", 0.2)
+    monkeypatch.setattr(helper_process, "_PROGRAM", helper_program)
     port = servers.free_port()
     start = STUBBORN[case].format(server=f'{sys.executable} {program} {port} \'open("b", "w").write(str(os.getpid()))\'')
     async with supervised(ServerOptions(start, folder=tmp_path), access(port)):
