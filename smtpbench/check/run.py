@@ -63,6 +63,7 @@ class CheckRequest:
         strict: Whether rules of severity `advice` are checked.
         options: Options as typed, for the command that repeats a check.
         server: The server under test, started or watched; None if nothing is known of its processes.
+        append_server_row: Called with the lines of the server's timeline, as they are known.
     """
 
     access: Access
@@ -72,6 +73,7 @@ class CheckRequest:
     strict: bool = False
     options: Sequence[str] = ()
     server: SupervisedServer | None = field(default=None, compare=False)
+    append_server_row: Callable[[str], None] = field(default=lambda lines: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ async def run_check(
     rules = [rule for rule in request.rules if request.strict or rule.severity != r.ADVICE]
     report_progress(CheckProgress(0, len(rules), "", url))
     route, started = await reach(access), datetime.now(UTC)
-    server_record = None if request.server is None else ServerRecord(request.server)
+    server_record = None if request.server is None else ServerRecord(request.server, request.append_server_row)
     if server_record is not None:
         server_record.begin()
     recorder, began = Recorder(), (time.monotonic(), *cpu_times_s())

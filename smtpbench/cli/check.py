@@ -27,7 +27,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result
+from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result, server_rows
 from smtpbench.cli.server_control import SERVER_LOG, ServerControlOptions, run_supervised
 from smtpbench.errors import UsageError
 from smtpbench.measure.saved import CHECK, Saved
@@ -96,6 +96,7 @@ def command(
     repeat_options += [f"--sender={options.sender}"] if options.sender else []
     repeat_options += [f"--ca={options.access.ca}"] if options.access.ca else []
     repeat_options += ["--insecure"] if options.access.insecure else []
+    repeat_options += server.repeat_options()
     with result_folder(out, overwrite) if out is not None else nullcontext():
         checked: list[CheckResult] = []
         accesses = options.accesses()
@@ -112,6 +113,8 @@ def command(
                 request = CheckRequest(
                     one, selected, options.recipient, options.sender, strict or bool(rules), repeat_options
                 )
+                if out is not None:
+                    request = replace(request, append_server_row=server_rows(out))
 
                 async def work(supervised: SupervisedServer, request: CheckRequest = request) -> CheckResult:
                     return await run_check(replace(request, server=supervised), report_progress, in_progress.update)

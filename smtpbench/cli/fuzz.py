@@ -28,7 +28,7 @@ from smtpbench.cli.options import (
 )
 from smtpbench.cli.progress import ElapsedProgress, display_for
 from smtpbench.cli.result_folder import result_folder
-from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result
+from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result, server_rows
 from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.cli.server_control import SERVER_LOG, ServerControlOptions, run_supervised
 from smtpbench.errors import UsageError
@@ -168,9 +168,10 @@ def command(
         sender=options.sender,
         known=_known_findings(baseline),
         peer=peers[0] if peers else None,
+        options=server.repeat_options(),
     )
     with result_folder(out, overwrite, f"fuzz-{file.path.stem}") as folder:
-        request = replace(request, folder=folder / "findings")
+        request = replace(request, folder=folder / "findings", append_server_row=server_rows(folder))
         with display_for(progress, scenario, " and ".join(options.urls)) as display:
             shown = ElapsedProgress(display)
 

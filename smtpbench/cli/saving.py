@@ -18,11 +18,13 @@ from smtpbench.errors import CannotRun
 from smtpbench.measure.partial import remove_partial, save_partial
 from smtpbench.measure.result import save, save_finding, save_findings, to_text
 from smtpbench.measure.saved import RESULT, Saved
+from smtpbench.measure.server_usage import SERVER_CSV
 from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.report.terminal.verdict import verdict_text
 from smtpbench.rules.finding import Finding
 from smtpbench.study import progress
 from smtpbench.study.resume import kept_of
+from smtpbench.supervisor.server_record import SERVER_CSV_HEADER
 from smtpbench.text import visible
 
 if TYPE_CHECKING:
@@ -104,6 +106,23 @@ def _print_moved(folder: Path, error: OSError, where: str) -> None:
 
 def _reason(error: OSError) -> str:
     return visible(error.strerror or str(error)).lower()
+
+
+def server_rows(folder: Path) -> Callable[[str], None]:
+    """Return a function that appends lines to the timeline of the server, and makes that file first.
+
+    Args:
+        folder: Folder of the result.
+    """
+    path = folder / SERVER_CSV
+
+    def append(lines: str) -> None:
+        with suppress(OSError):  # the result says what matters
+            header = "" if path.exists() else SERVER_CSV_HEADER[SERVER_CSV]
+            with path.open("a") as file:
+                file.write(header + lines)
+
+    return append
 
 
 class ResultInProgress:

@@ -98,6 +98,18 @@ class ServerControlOptions:
         ),
     ] = None
 
+    def repeat_options(self) -> list[str]:
+        """Return the options with which a command that repeats a finding starts or watches the server in the same way."""
+        given = {
+            "start": self.start,
+            "stop": self.stop,
+            "ready": self.ready,
+            "watch": self.watch,
+            "log-pattern": self.log_pattern,
+        }
+        options = [f"--{name}={value}" for name, value in given.items() if value]
+        return options + [f"--server-log={path}" for path in self.server_log or ()]
+
     def options(self, *, restart: bool) -> ServerOptions:
         """Return the options as the supervisor takes them.
 

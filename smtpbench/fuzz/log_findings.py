@@ -16,7 +16,7 @@ import trio
 from smtpbench.fuzz.confirmation import split_end
 from smtpbench.fuzz.losses import CutOffCase
 from smtpbench.fuzz.mutation import replace_steps
-from smtpbench.fuzz.outage_search import with_quit
+from smtpbench.fuzz.outage_search import ends_with, with_quit
 from smtpbench.fuzz.outages import Outages
 from smtpbench.fuzz.shrink import shrink
 from smtpbench.fuzz.suspect import CONFIRMATIONS, CampaignStats, Suspect
@@ -162,10 +162,14 @@ class LogFindings:
             await self._shrink(search, key, suspect, end_s)
 
     async def _shrink(self, search: LogSearch, key: str, suspect: Suspect, end_s: float) -> None:
+        steps, _ = split_end(suspect.session_result.script.steps)
+        whole_line = ends_with(steps, b"\r\n")
+
         async def appears(script: Script) -> bool:
+            if whole_line and not ends_with(script.steps, b"\r\n"):
+                return False
             return bool((await search.run(with_quit(script), key))[1])
 
-        steps, _ = split_end(suspect.session_result.script.steps)
         lines_of_scenario = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
         shrink_s = min(self._shrink_s, max(0.0, end_s - trio.current_time()) / 2)
         small = await shrink(replace_steps(self._scenario, steps), appears, shrink_s, lines_of_scenario, concurrency=1)

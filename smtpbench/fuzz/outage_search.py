@@ -4,8 +4,8 @@ Theory of operation
 ===================
 
 The cases that were under way run again alone, the likeliest first, until the server dies or hangs of one. The server is
-fresh after that, and the case is repeated there. Then it is shrunk, and the server is started again after each attempt that
-kills it. Outages with the same cause after the same command are one finding.
+fresh after that, and the case is repeated there; the third time only its last command. Then it is shrunk, and the server is
+started again after each attempt that kills it. Outages with the same cause after the same command are one finding.
 
 While it is shrunk, a case ends with QUIT: the reply to it says that the server lives, so that nobody waits for its end.
 
@@ -35,6 +35,7 @@ from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script, Step
+from smtpbench.session.transcript import CLIENT
 from smtpbench.supervisor.death import Death
 from smtpbench.supervisor.log_evidence import quoted_lines
 from smtpbench.supervisor.lone_session import run_alone
@@ -197,6 +198,8 @@ class OutageSearch:
             stored.hits += 1
             return
         while suspect.tried < CONFIRMATIONS and not self._health.gone:
+            if suspect.seen == CONFIRMATIONS - 1 and await self._kills_by_itself(suspect, cause, slow_ns):
+                break
             again = await self._attempt(script, slow_ns)
             suspect.tried += 1
             if again.cause == cause:
@@ -207,6 +210,25 @@ class OutageSearch:
         suspect.time_up = False
         self._store_again(key, suspect)
         known[last_verb(suspect.session_result)] = self._stats.suspects["health", suspect.violation.cause]
+
+    async def _kills_by_itself(self, suspect: Suspect, cause: str, slow_ns: int) -> bool:
+        """Try whether the command that had no reply does it alone, or after the first line of the scenario.
+
+        It does often, and then a server that starts slowly has to be started once, and not for each step that is removed.
+        """
+        result = suspect.session_result
+        last_sent = next((entry.data for entry in reversed(result.transcript.entries) if entry.who == CLIENT), b"")
+        step = next((step for step in reversed(result.script.steps) if step.wire == last_sent), None)
+        if step is None or step.wire == _QUIT:
+            return False
+        for steps in ([step], [*self._scenario.steps[:1], step]):
+            attempt = await self._attempt(with_quit(replace_steps(self._scenario, steps)), slow_ns)
+            if attempt.cause == cause:
+                suspect.tried += 1
+                suspect.seen += 1
+                _take(suspect, attempt)
+                return True
+        return False
 
     def _store_again(self, key: SuspectKey, suspect: Suspect) -> None:
         """Store a suspect whose command is another one than it seemed before it was shrunk."""
@@ -224,10 +246,10 @@ class OutageSearch:
 
     async def _shrink(self, suspect: Suspect, cause: str, slow_ns: int, time_s: float) -> None:
         steps, _ = split_end(suspect.session_result.script.steps)
-        whole_line = _ends_with(steps, b"\r\n")
+        whole_line = ends_with(steps, b"\r\n")
 
         async def kills(script: Script) -> bool:
-            if self._health.gone or (whole_line and not _ends_with(script.steps, b"\r\n")):
+            if self._health.gone or (whole_line and not ends_with(script.steps, b"\r\n")):
                 return False
             attempt = await self._attempt(with_quit(script), slow_ns)
             if attempt.cause != cause:
@@ -318,7 +340,7 @@ class OutageSearch:
                 del self._stats.suspects[key]
 
 
-def _ends_with(steps: Sequence[Step], end: bytes) -> bool:
+def ends_with(steps: Sequence[Step], end: bytes) -> bool:
     """Return whether the last octets that are sent are these."""
     wires = [step.wire if isinstance(step.wire, bytes) else b"".join(step.wire) for step in steps]
     return b"".join(wires).endswith(end)
@@ -326,7 +348,7 @@ def _ends_with(steps: Sequence[Step], end: bytes) -> bool:
 
 def with_quit(script: Script) -> Script:
     """Return a script that ends with QUIT, if that is a line of its own."""
-    if not _ends_with(script.steps, b"\n"):
+    if not ends_with(script.steps, b"\n"):
         return script
     return replace_steps(script, [*script.steps, command_step(_QUIT)])
 

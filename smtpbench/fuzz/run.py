@@ -68,7 +68,9 @@ class FuzzRequest:
         known: Findings that are not new.
         peer: Second target that every case runs with as well, to find where the two differ.
         folder: Folder for the files of findings; it is part of the command that replays a finding.
+        options: Further options of that command.
         server: The server under test, started or watched; None if nothing is known of its processes.
+        append_server_row: Called with the lines of the server's timeline, as they are known.
     """
 
     file: ScenarioFile
@@ -79,7 +81,9 @@ class FuzzRequest:
     known: frozenset[KnownFinding] = frozenset()
     peer: Access | None = None
     folder: Path = Path("findings")
+    options: Sequence[str] = ()
     server: SupervisedServer | None = field(default=None, compare=False)
+    append_server_row: Callable[[str], None] = field(default=lambda lines: None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ async def fuzz_target(
     limit = TimeLimit(trio.current_time(), request.plan.duration_s)
     route = await reach(access)
     started, began = datetime.now(UTC), (time.monotonic(), *cpu_times_s())
-    server_record = None if request.server is None else ServerRecord(request.server)
+    server_record = None if request.server is None else ServerRecord(request.server, request.append_server_row)
     if server_record is not None:
         server_record.begin()
     recorder, baseline_recorder = Recorder(), Recorder()
@@ -340,6 +344,7 @@ def _campaign_data(
     verdicts = {rule.name: verdict_of(rule) for rule in rules}
     urls = [access.target.url for access in (request.access, request.peer) if access is not None]
     replay = ["smtpbench", "replay", *(argument for url in urls for argument in ("--target", url))]
+    replay += request.options
     return {
         "schema": "smtpbench-fuzz/1",
         "kind": "fuzz",

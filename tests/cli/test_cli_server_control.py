@@ -46,6 +46,15 @@ def test_options_are_passed_on() -> None:
     assert ServerControlOptions(watch="unit:postfix").options(restart=False).watch == Watch("unit", "postfix")
 
 
+def test_command_that_repeats_a_finding_starts_the_server_in_the_same_way() -> None:
+    given = ServerControlOptions("run it", "end", "port", "never", [Path("a"), Path("b")], "x")
+    assert given.repeat_options() == [
+        "--start=run it", "--stop=end", "--ready=port", "--log-pattern=x", "--server-log=a", "--server-log=b",
+    ]  # fmt: skip
+    assert ServerControlOptions(watch="pid:1").repeat_options() == ["--watch=pid:1"]
+    assert ServerControlOptions().repeat_options() == []
+
+
 @pytest.fixture
 def port() -> int:
     return servers.free_port()
@@ -93,6 +102,28 @@ def test_server_that_does_not_start_is_exit_code_3_with_its_last_output(here: Pa
     assert done.err.strip().endswith("ended with status 4; its last output: no licence")
     (folder,) = (here / "results").iterdir()
     assert [file.name for file in folder.iterdir()] == ["server.log"]
+
+
+def test_crash_that_fuzz_finds_is_replayed_by_the_death(here: Path, port: int) -> None:
+    (here / "server.py").write_text(SERVER.replace("exec(line)", "line[:4] == b'VRFY' and os.abort()"))
+    target = ("-t", f"smtp://127.0.0.1:{port}")
+    start = ("--start", f"{sys.executable} server.py {port}")
+    fuzzed = smtpbench(
+        "fuzz", "relay", *target, *start, "--only", "order", "--cases", "60", "--connections", "1", "--out", "out"
+    )
+    assert fuzzed.code == 1, fuzzed.err
+    result = json.loads((here / "out" / "result.json").read_text())
+    (crash,) = (finding for finding in result["findings"] if finding["severity"] == "crash")
+    assert crash["cause"] == "the server died after VRFY: signal 6 (SIGABRT)"
+    assert len([line for line in crash["dialogue"] if line.startswith("C: ")]) == 1
+    assert f"'--start={start[1]}'" in crash["repeat"]
+    assert (here / "out" / "server.csv").read_text().startswith("end_s,")
+    assert {death["how"] for death in result["server"]["deaths"]} == {"signal 6 (SIGABRT)"}
+    file = f"out/{crash['file']}"
+    replayed = smtpbench("replay", file, *target, *start)
+    assert "STILL THERE" in replayed.out
+    assert "the server died: signal 6 (SIGABRT)" in replayed.out
+    assert "FIXED" in smtpbench("replay", file, *target, "--start", sink(port)).out
 
 
 def test_death_in_a_run_is_in_its_result(here: Path, port: int) -> None:
