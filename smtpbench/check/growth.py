@@ -28,8 +28,8 @@ from smtpbench.supervisor.supervised import SupervisedServer
 #: Severity of growth and of a busy loop: the server goes on to reply, and nobody is harmed at once.
 SEVERITY: Final = r.VIOLATION
 #: Time for the first look at all kinds, and for the whole search if something grows, seconds.
-_LOOK_S: Final = 2.0
-_SEARCH_S: Final = 12.0
+_LOOK_S: Final = 2.5
+_SEARCH_S: Final = 10.0
 #: Time for the search of the session that makes the server spin, seconds.
 _BUSY_SEARCH_S: Final = 30.0
 #: Time for a replay, seconds.

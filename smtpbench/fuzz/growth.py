@@ -10,9 +10,9 @@ each mutation family as they were drawn. Of a family that grows, half of the cas
 until one case is left.
 
 After the last case nobody talks to the server for a moment. If it uses a core meanwhile (`supervisor.busy_loop`), and did
-not before the first case, the suspects run on a fresh server: the lines by their verbs, then the cases of which the server
-did not answer the last write, and the latest ones. Where the server cannot be started again, the likeliest of them is the
-finding, marked as not proved.
+not before the first case, the suspects run on a fresh server: the lines by their verbs, then the cases in which the server
+did not reply in time, those of which it did not answer the last write, and the latest ones. Where the server cannot be
+started again, the likeliest of them is the finding, marked as not proved.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Final
 
 import trio
 
+from smtpbench.engine import api
 from smtpbench.fuzz.admission import Case
 from smtpbench.fuzz.suspect import CampaignStats, Suspect
 from smtpbench.fuzz.time_limit import TimeLimit
@@ -34,7 +35,7 @@ from smtpbench.session.runner import SessionResult, SessionRunner
 from smtpbench.session.script import Script
 from smtpbench.supervisor.busy_loop import busy_share, busy_text, find_busy_case
 from smtpbench.supervisor.case_kinds import CaseKind, add_line, control_kind, kinds_of
-from smtpbench.supervisor.growth import Resource, Usage, may_grow
+from smtpbench.supervisor.growth import Resource, Usage, growing, may_grow
 from smtpbench.supervisor.growth_search import CONFIRMATIONS, Growth, GrowthSearch
 from smtpbench.supervisor.supervised import SupervisedServer
 
@@ -47,6 +48,10 @@ _MAX_USAGES: Final = 240
 #: Share of the time of a campaign that is kept for the search if something seems to grow, and the most it takes, seconds.
 _SHARE: Final = 0.15
 _MOST_S: Final = 60.0
+#: Time for the first look at all kinds, seconds.
+_LOOK_S: Final = 8.0
+#: Share of the time that is left which the search may take.
+_SEARCH_SHARE: Final = 0.75
 #: Cases to keep of each family, and of those that may be the cause of a busy loop.
 _PER_FAMILY: Final = 16
 _MAX_SUSPECTS: Final = 32
@@ -82,6 +87,7 @@ class CampaignGrowth:
         self._sent: set[bytes] = set()
         self._lines: dict[str, bytes] = {}
         self._by_family: dict[str, list[Script]] = defaultdict(list)
+        self._timed_out: deque[SessionResult] = deque(maxlen=_MAX_SUSPECTS)
         self._unanswered: deque[SessionResult] = deque(maxlen=_MAX_SUSPECTS)
         self._latest: deque[SessionResult] = deque(maxlen=_MAX_SUSPECTS)
         self._add_lines(script)
@@ -101,11 +107,12 @@ class CampaignGrowth:
                 del self._usages[1::2]
                 interval_s *= 2
             if len(self._usages) % 4 == 0:
-                self._suspected = may_grow(self._usages)
+                self._suspected = growing(self._usages)
 
     def _measure(self) -> None:
         sample = self._server.measure()
-        if sample is not None:
+        # between a death and the next start there is nothing to measure, or a process that is just starting
+        if sample is not None and sample.processes and len(self._server.deaths) <= sample.restarts:
             self._usages.append(Usage(self._stats.run, sample))
 
     def add(self, case: Case, session_result: SessionResult, dialogue: Dialogue) -> None:
@@ -117,7 +124,9 @@ class CampaignGrowth:
             if len(scripts) < _PER_FAMILY:
                 scripts.append(script)
         self._latest.append(session_result)
-        if dialogue.exchanges[-1].sent and not dialogue.exchanges[-1].replies:
+        if dialogue.end_reason == api.TIMEOUT:
+            self._timed_out.append(session_result)
+        elif dialogue.exchanges[-1].sent and not dialogue.exchanges[-1].replies:
             self._unanswered.append(session_result)
 
     def _add_lines(self, script: Script) -> None:
@@ -141,17 +150,16 @@ class CampaignGrowth:
             limit: When the campaign ends.
         """
         self._measure()
-        resources = may_grow(self._usages)
-        if not resources or not await self._server.wait_until_ready():
+        if not may_grow(self._usages) or not await self._server.wait_until_ready():
             return
         now_s = trio.current_time()
-        end_s = min(now_s + _MOST_S, limit.share_of_the_rest_s(now_s))
+        end_s = min(now_s + _MOST_S, limit.share_of_the_rest_s(now_s, _SEARCH_SHARE))
         control = control_kind(self._target_info)
         search = GrowthSearch(self._runner, self._server, end_s)
         with trio.move_on_at(limit.latest_s):
             # all resources: of threads that leak, the campaign may have shown the memory only
-            found = await search.find(self._kinds(), control)
-            left = [resource for resource in resources if not any(resource in growth.slopes for growth in found)]
+            found = await search.find(self._kinds(), control, look_s=_LOOK_S)
+            left = [resource for resource in growing(self._usages) if not any(resource in growth.slopes for growth in found)]
             if left:
                 families = [
                     CaseKind(f"case of the family `{family}`", tuple(scripts), parallel=_PARALLEL)
@@ -204,8 +212,8 @@ class CampaignGrowth:
         share = await busy_share(self._server)
         if not share:
             return
-        latest = (self._unanswered or self._latest)[0]
-        suspect = Suspect(-1, latest, Violation(_RULE, busy_text(share, self._busy_before), _BUSY_LOOP, r.VIOLATION))
+        likeliest = (self._timed_out or self._unanswered or self._latest)[0]
+        suspect = Suspect(-1, likeliest, Violation(_RULE, busy_text(share, self._busy_before), _BUSY_LOOP, r.VIOLATION))
         suspect.unproved, suspect.about = True, {"growth": {"resource": "cpu"}}
         self._stats.suspects[_RULE, _BUSY_LOOP] = suspect
         if not self._server.can_restart:
@@ -222,5 +230,5 @@ class CampaignGrowth:
 
     def _busy_suspects(self) -> list[Script]:
         """Return the sessions that may be the cause, the simplest first."""
-        cases = [session_result.script for session_result in (*self._unanswered, *self._latest)]
+        cases = [session_result.script for session_result in (*self._timed_out, *self._unanswered, *self._latest)]
         return [kind.scripts[0] for kind in self._kinds()] + cases

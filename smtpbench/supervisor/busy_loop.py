@@ -35,7 +35,7 @@ _IDLE_CORES: Final = 0.3
 #: Windows in a row that must all be busy, how long each is, seconds, and how long the first look is.
 WINDOWS: Final = 3
 _WINDOW_S: Final = 1.0
-_LOOK_S: Final = 0.2
+_LOOK_S: Final = 0.3
 #: A loop waits less often than this, a second.
 _WAITS_PER_S: Final = 200
 

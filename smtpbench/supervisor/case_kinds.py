@@ -21,6 +21,8 @@ from smtpbench.text import visible
 #: Cases of a kind in one session: of commands that servers accept, and of what many servers limit.
 _PER_SESSION: Final = 50
 _FEW: Final = 5
+#: Verbs that every server knows, and that many clients send.
+_USUAL_VERBS: Final = ("RSET", "MAIL", "RCPT", "EHLO", "QUIT", "AUTH", "STARTTLS")
 #: Cost of a connection, as a number of writes: a kind that needs one for each case is no simpler than a few commands.
 _CONNECTION_COST: Final = 3
 #: Octets of an unknown command that its name shows.
@@ -88,7 +90,7 @@ def add_line(lines: dict[str, bytes], step: Step) -> None:
     """Add the line of a step, unless there is one of its verb, or it is no plain text."""
     if step.wire and step.metric != "message":
         verb, text = example_line(step.wire)
-        if text.isascii() and text.decode("ascii").isprintable():
+        if text and text.isascii() and text.decode("ascii").isprintable():
             lines.setdefault(verb, text)
 
 
@@ -98,20 +100,20 @@ def control_kind(target_info: TargetInfo) -> CaseKind:
 
 
 def kinds_of(target_info: TargetInfo, lines: Mapping[str, bytes]) -> list[CaseKind]:
-    """Return the kinds that these lines stand for, and a connection without a command.
+    """Return the kinds that these lines stand for, and a connection without a command; the usual ones first.
 
     Args:
         target_info: What is known of the target.
         lines: Verb → a line of it without its end; empty verb → an unknown command.
     """
     kinds = [control_kind(target_info), CaseKind("connection without a command", (_script(target_info, Step(s.CLOSE)),))]
-    for verb, text in sorted(lines.items()):
-        kinds += _kinds_of_verb(target_info, verb, text)
     if target_info.recipient and {"DATA", "BDAT"} & lines.keys():
         transaction = (mail(target_info), rcpt(target_info), line("DATA"))
         kinds.append(_repeated(target_info, "message", *transaction, message()))
         aborted = (*opening(target_info), *transaction, raw(HEADER + b"text", 0), Step(s.CLOSE))
         kinds.append(CaseKind("message without an end", (_script(target_info, *aborted),)))
+    for verb in sorted(lines, key=lambda verb: (verb not in _USUAL_VERBS, verb)):
+        kinds += _kinds_of_verb(target_info, verb, lines[verb])
     return kinds
 
 
@@ -120,9 +122,10 @@ def _kinds_of_verb(target_info: TargetInfo, verb: str, text: bytes) -> Iterable[
     if not verb:
         yield _repeated(target_info, f"unknown command ({visible(text, _SHOWN_OCTETS)})", step, per_session=_FEW)
     elif verb == "MAIL":
-        yield _repeated(target_info, verb, step, line("RSET"))
+        yield _repeated(target_info, verb, mail(target_info), line("RSET"))
     elif verb == "RCPT":
-        yield _repeated(target_info, verb, mail(target_info), step, line("RSET"))
+        recipient = rcpt(target_info) if target_info.recipient else step
+        yield _repeated(target_info, verb, mail(target_info), recipient, line("RSET"))
     elif verb == "QUIT":
         yield CaseKind("session of EHLO and QUIT", (_script(target_info, *opening(target_info), QUIT),))
     elif verb == "STARTTLS":

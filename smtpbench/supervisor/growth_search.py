@@ -3,9 +3,10 @@
 Theory of operation
 ===================
 
-Each kind is sent a few times, and what the server uses is measured before and after. Those that made it grow most are then
-sent `CASES` times, in batches, with a measurement after each batch: a moment after the last session has ended, when what the
-server holds no longer changes. The slope of these measurements and its interval decide (`supervisor.growth`).
+Each kind is sent a few times, and what the server uses is measured before and after. Those that made it grow are sent a few
+times more. Those that made it grow most then are sent `CASES` times, in batches, with a measurement after each batch: a
+moment after the last session has ended, when what the server holds no longer changes. The slope of these measurements and
+its interval decide (`supervisor.growth`).
 
 The control is NOOP. A kind grows only if the lower end of its interval is above the upper end of the control's. If the
 control grows too, so does a server perhaps that nobody talks to, and then nothing is said.
@@ -35,6 +36,7 @@ from smtpbench.rules.crash import is_cut_off
 from smtpbench.rules.tracked_session import TrackedSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import SessionResult, SessionRunner
+from smtpbench.session.script import Script
 from smtpbench.supervisor.case_kinds import CaseKind
 from smtpbench.supervisor.growth import CONFIDENCE, MEMORY, RESOURCES, Resource, Slope, Usage, series, slope_of
 from smtpbench.supervisor.supervised import SupervisedServer
@@ -43,9 +45,10 @@ from smtpbench.units import NS_PER_S
 #: Cases of a kind in one measurement, and batches that they are sent in.
 CASES: Final = 1000
 _BATCHES: Final = 10
-#: The same of the first look at a kind.
+#: Cases of the first look at a kind.
 _FIRST_CASES: Final = 100
-_FIRST_BATCHES: Final = 2
+#: Time for a second look at a kind, seconds.
+_SECOND_LOOK_S: Final = 1.0
 #: Measurements of the kind that is the cause, in all.
 CONFIRMATIONS: Final = 3
 #: Of a measurement, the first batches only warm up the server.
@@ -54,7 +57,7 @@ _WARM_UP_SHARE: Final = 0.2
 _SUSPECTS: Final = 4
 #: A kind is a suspect if it grows in the first look at least by this share of the steepest, and of `Resource.least_rise`.
 _SUSPECT_SHARE: Final = 0.05
-_FIRST_RISE_SHARE: Final = 0.1
+_FIRST_RISE_SHARE: Final = 0.2
 #: A simpler kind is the cause if it grows by this share of the steepest.
 _SIMPLER_SHARE: Final = 0.7
 #: A further measurement must show this share of the first.
@@ -63,6 +66,8 @@ _AGAIN_SHARE: Final = 0.5
 _OTHER_LEAK: Final = 3
 #: Limit for a reply, nanoseconds: a kind that only waits is not worth the time of others.
 _TIMEOUT_NS: Final = NS_PER_S
+#: Time for the session that is open when the time of a kind is up, seconds.
+_GRACE_S: Final = 0.5
 #: Sessions in a row without a case, after which a kind is left.
 _MAX_FRUITLESS: Final = 3
 #: Readings until two in a row are alike, the time between two, seconds, and how much memory may differ, octets.
@@ -182,7 +187,20 @@ class GrowthSearch:
             resources: What may grow.
             look_s: Time for the first look at all kinds, seconds; half of the search at most.
         """
-        looks = []
+        looks = await self._look(kinds, look_s)
+        rising = [look.kind for look in looks if any(_is_rising(look, resource) for resource in resources)]
+        # what only warmed up at the first look stays as it is at the second one
+        looks = await self._look(rising, len(rising) * _SECOND_LOOK_S)
+        found: list[Growth] = []
+        for resource in resources:
+            suspects, steepest = _suspects(looks, resource)
+            if suspects:
+                await self._find_cause(suspects, steepest, control, resource, found)
+        return [growth for growth in found if await self._confirm(growth)]
+
+    async def _look(self, kinds: Sequence[CaseKind], look_s: float) -> list[KindMeasurement]:
+        """Send each kind a few times. `look_s`: time for all, seconds; half of the search at most."""
+        looks, look = list[KindMeasurement](), None
         now_s = trio.current_time()
         looks_end_s = now_s + min(look_s, (self._end_s - now_s) / 2)
         for index, kind in enumerate(kinds):
@@ -190,20 +208,30 @@ class GrowthSearch:
             if left_s <= 0:
                 break
             share_s = left_s / (len(kinds) - index)
-            look = await self.measure(kind, _FIRST_CASES, _FIRST_BATCHES, trio.current_time() + share_s)
+            # what the server uses at the end of one look is what it uses at the beginning of the next
+            first = None if look is None else look.usages[-1].sample
+            look = await self.measure(kind, _FIRST_CASES, 1, trio.current_time() + share_s, first)
             if look is not None and look.done:
                 looks.append(look)
-        found: list[Growth] = []
-        for resource in resources:
-            suspects = _suspects(looks, resource)
-            if suspects:
-                await self._find_cause(suspects, control, resource, found)
-        return [growth for growth in found if await self._confirm(growth)]
+        return looks
 
     async def _find_cause(
-        self, suspects: Sequence[CaseKind], control: CaseKind, resource: Resource, found: list[Growth]
+        self,
+        suspects: Sequence[CaseKind],
+        steepest: float,
+        control: CaseKind,
+        resource: Resource,
+        found: list[Growth],
     ) -> None:
-        """Find the suspect that makes a resource grow, and add it to what was found."""
+        """Find the suspect that makes a resource grow, and add it to what was found.
+
+        Args:
+            suspects: The kinds to measure, the simplest first.
+            steepest: By how much the steepest of them made it grow for each case, in the first look.
+            control: See `find`.
+            resource: What may grow.
+            found: What was found for other resources.
+        """
         controlled = await self._measure_once(control)
         if controlled is None:
             return
@@ -214,13 +242,15 @@ class GrowthSearch:
                 return
         control_slope = controlled.slope(resource)
         certain = []
-        for kind in (*suspects, *(growth.kind for growth in found)):
+        for kind in (*(growth.kind for growth in found), *suspects):
             measured = await self._measure_once(kind)
             slope = None if measured is None else measured.grows(resource)
             if measured is None or slope is None or control_slope is None:
                 continue
             if slope.low > control_slope.high or (grows_anyway and kind.name == control.name):
                 certain.append((slope, measured))
+                if slope.each >= steepest * _SIMPLER_SHARE:
+                    break  # no other kind is a simpler cause
         if not certain:
             return
         steepest = max(slope.each for slope, _ in certain)
@@ -257,7 +287,12 @@ class GrowthSearch:
         return self._measured[kind.name]
 
     async def measure(
-        self, kind: CaseKind, cases: int = CASES, batches: int = _BATCHES, end_s: float | None = None
+        self,
+        kind: CaseKind,
+        cases: int = CASES,
+        batches: int = _BATCHES,
+        end_s: float | None = None,
+        first: UsageSample | None = None,
     ) -> KindMeasurement | None:
         """Send a kind of case and measure the server after each batch.
 
@@ -266,6 +301,7 @@ class GrowthSearch:
             cases: Number of cases.
             batches: Batches to send them in.
             end_s: When no session begins any more, time of trio; None for the end of the search.
+            first: What the server uses at the beginning; None to measure it.
 
         Returns:
             The measurement; None if nothing can be said, because the server was started again or cannot be measured.
@@ -277,7 +313,7 @@ class GrowthSearch:
         async def run_session() -> None:
             nonlocal done, fruitless
             script = kind.scripts[next(sessions) % len(kind.scripts)]
-            session_result = await self._runner.run(script, TrackedSession, _TIMEOUT_NS)
+            session_result = await self._run(script, end_s + _GRACE_S)
             dialogue = Dialogue.of(session_result.transcript)
             if is_cut_off(dialogue):
                 await self._server.death_since(started_ns)  # that is known a moment later
@@ -294,7 +330,7 @@ class GrowthSearch:
                 if len(self._server.deaths) > deaths:
                     await self._server.wait_until_ready()
                     return None
-            sample = await self._settle()
+            sample = first if first is not None and not batch else await self._settle()
             if sample is None:
                 return None
             measurement.usages.append(Usage(done, sample))
@@ -302,6 +338,23 @@ class GrowthSearch:
                 break
         restarts = {usage.sample.restarts for usage in measurement.usages}
         return measurement if len(restarts) == 1 else None
+
+    async def _run(self, script: Script, end_s: float) -> SessionResult:
+        """Run a session, and end it when its time is up: many servers delay their replies after a few errors."""
+        ended, results = trio.Event(), list[SessionResult]()
+
+        def on_end(session_result: SessionResult) -> None:
+            results.append(session_result)
+            ended.set()
+
+        session = self._runner.start(script, on_end, TrackedSession, _TIMEOUT_NS)
+        try:
+            with trio.move_on_at(end_s):
+                await ended.wait()
+        finally:
+            self._runner.stop(session)
+        await ended.wait()
+        return results[0]
 
     async def _measure_idle(self) -> KindMeasurement | None:
         """Measure the server while nobody talks to it."""
@@ -333,17 +386,18 @@ def _alike(a: UsageSample, b: UsageSample) -> bool:
     return memory and (a.processes, a.threads, a.fds) == (b.processes, b.threads, b.fds)
 
 
-def _suspects(looks: Sequence[KindMeasurement], resource: Resource) -> list[CaseKind]:
-    """Return the kinds that made a resource grow most in the first look, the steepest first."""
-    growing = [look for look in looks if look.rise(resource) >= resource.least_rise * _FIRST_RISE_SHARE]
-    growing.sort(key=lambda look: look.rise(resource) / look.done, reverse=True)
-    if not growing:
-        return []
-    least = growing[0].rise(resource) / growing[0].done * _SUSPECT_SHARE
-    steep = [look.kind for look in growing if look.rise(resource) / look.done >= least]
-    # the simplest one may be the cause of all
-    simplest = min(steep, key=lambda kind: kind.cost)
-    return [*dict.fromkeys([*steep[: _SUSPECTS - 1], simplest])]
+def _is_rising(look: KindMeasurement, resource: Resource) -> bool:
+    return look.rise(resource) >= resource.least_rise * _FIRST_RISE_SHARE
+
+
+def _suspects(looks: Sequence[KindMeasurement], resource: Resource) -> tuple[list[CaseKind], float]:
+    """Return the kinds that made a resource grow in the first look, the simplest first, and the slope of the steepest."""
+    rates = {look.kind.name: look.rise(resource) / look.done for look in looks if _is_rising(look, resource)}
+    steepest = max(rates.values(), default=0.0)
+    steep = [look.kind for look in looks if rates.get(look.kind.name, 0.0) >= max(steepest * _SUSPECT_SHARE, 1e-9)]
+    steep.sort(key=lambda kind: rates[kind.name], reverse=True)
+    simplest = [*steep[:1], *sorted(steep[1:], key=lambda kind: kind.cost)][:_SUSPECTS]
+    return sorted(simplest, key=lambda kind: kind.cost), steepest
 
 
 def _text(measured: KindMeasurement | None, control: KindMeasurement, resource: Resource, slope: Slope) -> str:
