@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 #: An output line that stands for any number of lines.
 ELLIPSIS = "…"
 #: Lines that only a busy machine adds.
-BUSY = re.compile(r"^\s*GENERATOR LIMITED|the generator was the (limit|bottleneck)")
+BUSY = re.compile(r"^\s*GENERATOR LIMITED|the generator was the (limit|bottleneck)|Server and generator share \d")
 _DIALOGUE = re.compile(r"^\s*[SC]: ")
 _EQUAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
