@@ -52,9 +52,9 @@ def server_lines(saved: Saved, screen: Screen | None = None, room: int = 5) -> l
     explained = {finding.death.text for finding in recorded_findings_of(saved) if finding.death is not None}
     groups = deaths_by_cause(server.deaths)
     for group in groups[:_MAX_CAUSES]:
-        told = [group.headline] if group.first.text in explained else _death(group)
+        known = [group.headline] if group.first.text in explained else _death(group)
         # the verdict below says the rest of a single cause
-        lines += told if len(groups) > 1 or len(told) > 1 else []
+        lines += known if len(groups) > 1 or len(known) > 1 else []
     more = len(groups) - _MAX_CAUSES
     lines += [f"  and {plural(more, 'more cause')}; see result.json"] if more > 0 else []
     return [*lines, *_log(server)]
