@@ -50,7 +50,11 @@ class ExitCode(NamedTuple):
 
 EXIT_CODES = (
     ExitCode(0, "fine", "The command did what it was asked for, and found nothing wrong."),
-    ExitCode(FINDINGS, "findings", "The server broke a rule, a candidate is worse than the first, or the machine is unfit."),
+    ExitCode(
+        FINDINGS,
+        "findings",
+        "The server broke a rule or died, a candidate is worse than the first, or the machine is unfit.",
+    ),
     ExitCode(
         UsageError.exit_code,
         "usage or scenario error",

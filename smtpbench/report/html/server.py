@@ -133,7 +133,10 @@ def _charts(
         bands = phases(timelines[0]) if timelines else ()
         for run, usage in zip(known, usages, strict=True):
             for title, unit, columns, join in _CHARTS:
-                shown, (scaled,) = _scaled(unit, [usage], [column for column, *_ in columns])
+                names = [column for column, *_ in columns]
+                if unit == MIB and not _greatest([usage], names):
+                    continue  # a disk that was not used
+                shown, (scaled,) = _scaled(unit, [usage], names)
                 yield overlaid_time(
                     title, shown, [(scaled, columns)], join=join, bands=bands, marks=death_marks(run), least_end_s=end_s
                 )
@@ -148,9 +151,13 @@ def _charts(
         yield overlaid_time(title, shown, columns_of, join=join, least_end_s=end_s)
 
 
+def _greatest(usages: Sequence[Timeline], columns: Sequence[str]) -> float:
+    return greatest([second.get(column) for usage in usages for second in usage for column in columns])
+
+
 def _scaled(unit: str, usages: Sequence[Timeline], columns: Sequence[str]) -> tuple[str, Sequence[Timeline]]:
     """Return sizes in KiB where all of them are below a MiB, with the unit; anything else as it is."""
-    most = greatest([second.get(column) for usage in usages for second in usage for column in columns])
+    most = _greatest(usages, columns)
     if unit != MIB or not 0 < most < 1:
         return unit, usages
     return KIB, [

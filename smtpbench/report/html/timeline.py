@@ -16,7 +16,7 @@ _ACCEPTED = ("accepted", "accepted", 0, "area")
 _PROBLEMS = (("rejected", "rejected", 1, "line"), ("failed", "failed", 4, "line"), ("dropped", "dropped", 3, "line"),
              ("errors", "errors", 6, "dashed"))  # fmt: skip
 _MAX_HEATMAPS = 6
-#: Deaths that a chart marks at most, and those that have a label.
+#: Deaths that a chart marks at most, and those that may each have a label.
 _MAX_MARKS, _MAX_LABELS = 50, 3
 _HEATMAP_ABOUT = "The colour of a cell is its share of the messages in its column. A faint cell may be a single message."
 
@@ -53,9 +53,11 @@ def health_charts(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> Itera
 
 
 def death_marks(run: Saved) -> tuple[Mark, ...]:
-    """Return a mark for each death of the server whose time is known; the first ones have a label."""
+    """Return a mark for each death of the server whose time is known; of many, the first one has a label."""
     times_s = [death.at_s for death in deaths_of(run)[:_MAX_MARKS] if death.at_s is not None]
-    return tuple(Mark(at_s, "server died" if at < _MAX_LABELS else "", tone="bad") for at, at_s in enumerate(times_s))
+    return tuple(
+        Mark(at_s, "" if at and len(times_s) > _MAX_LABELS else "server died", tone="bad") for at, at_s in enumerate(times_s)
+    )
 
 
 def _single(timeline: Timeline, deaths: tuple[Mark, ...] = ()) -> list[Chart | None]:

@@ -52,7 +52,9 @@ def server_lines(saved: Saved, screen: Screen | None = None, room: int = 5) -> l
     explained = {finding.death.text for finding in recorded_findings_of(saved) if finding.death is not None}
     groups = deaths_by_cause(server.deaths)
     for group in groups[:_MAX_CAUSES]:
-        lines += _death(group, with_details=group.first.text not in explained)
+        known = [group.headline] if group.first.text in explained else _death(group)
+        # the verdict below says the rest of a single cause
+        lines += known if len(groups) > 1 or len(known) > 1 else []
     more = len(groups) - _MAX_CAUSES
     lines += [f"  and {plural(more, 'more cause')}; see result.json"] if more > 0 else []
     return [*lines, *_log(server)]
@@ -84,9 +86,7 @@ def _brief(deaths: DeathsOfOneCause) -> list[str]:
     return [f"server died{deaths.when}, last output: {death.output[-1]}"] if death.output else []
 
 
-def _death(deaths: DeathsOfOneCause, *, with_details: bool) -> list[str]:
-    if not with_details:
-        return [deaths.headline]
+def _death(deaths: DeathsOfOneCause) -> list[str]:
     details = [f"  {name}: {value}" for name, value in deaths.details]
     return [deaths.headline, *details, *quoted_output(deaths.first.output)]
 

@@ -86,6 +86,15 @@ def test_small_sizes_are_in_kib(tmp_path: Path) -> None:
     assert (disk.y.unit, disk.series[0].points[:2], disk.y.ticks[-1][1]) == ("KiB", (1.0, 2.0), "2 KiB")
 
 
+def test_disk_that_was_not_used_has_no_chart_and_many_deaths_one_label(tmp_path: Path) -> None:
+    server = saved_results.server(deaths=[saved_results.death(at_s=at / 2) for at in range(1, 6)])
+    folder = saved_results.run_folder(tmp_path / "a", seconds=5, samples=5, server=server).parent
+    (folder / "server.csv").write_text("end_s,memory_bytes,read_bytes,write_bytes\n1,2097152,0,0\n2,2097152,0,0\n")
+    (chart,) = [plot.chart for plot in blocks_of(Plot, section_of(run_sections([load(folder)]), "Server"))]
+    assert chart.title == "Memory of the server"
+    assert [mark.text for mark in chart.marks] == ["server died", "", "", "", ""]
+
+
 def test_deaths_come_first_with_their_output(run: Saved) -> None:
     section = section_of(run_sections([run]), "Server")
     (notice,) = blocks_of(Notice, section)

@@ -56,6 +56,14 @@ def test_death_has_its_cause_and_its_last_output() -> None:
     ]  # fmt: skip
 
 
+def test_death_of_which_only_the_signal_is_known_is_left_to_the_verdict() -> None:
+    plain = {"how": "signal 11 (SIGSEGV)", "at_s": 3.5}
+    assert len(server_lines(run_of(deaths=[plain]))) == 1
+    assert server_lines(run_of(deaths=[plain, {"how": "exit status 1"}]))[1:] == [
+        "server died after 3.5 s: signal 11 (SIGSEGV)", "server died: exit status 1",
+    ]  # fmt: skip
+
+
 def test_lines_of_the_log_that_read_alike_are_one() -> None:
     entries = [saved_results.log_line()] * 3 + [saved_results.log_line(text="panic")]
     assert server_lines(run_of(log_lines=entries, log_lines_dropped=5))[1:] == [
