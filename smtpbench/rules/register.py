@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from smtpbench.errors import UsageError
-from smtpbench.rules import arguments, auth, data, extensions, health, order, replies, tls
+from smtpbench.rules import arguments, auth, data, extensions, health, order, replies, tls, verbs
 from smtpbench.rules.rule import Rule
 from smtpbench.text import did_you_mean
 
 #: Part of the protocol → its rules.
 PARTS: Mapping[str, tuple[Rule, ...]] = {
     "Replies": replies.RULES,
-    "Order of commands": order.RULES,
+    "Order of commands": (*order.RULES, *verbs.RULES),
     "Arguments and sizes": arguments.RULES,
     "End of the message": data.RULES,
     "Extensions": extensions.RULES,
