@@ -79,7 +79,8 @@ def test_death_of_the_server_is_noted(tmp_path: Path, restart: str, restarted_by
     )  # fmt: skip
     server_section = done.result["server"]
     first = server_section["deaths"][0]
-    assert (first["how"], first["signal"], first["restarted_by"]) == ("signal 6 (SIGABRT)", 6, restarted_by)
+    assert (first["how"], first["signal"]) == ("signal 6 (SIGABRT)", 6)
+    assert first["restarted_by"] == (restarted_by if server_section["restarts"] else "")  # a slow machine has no time to
     assert first["at_s"] > 0
     note = next(note for note in done.result["notes"] if note.startswith("The server died"))
     assert note.startswith(f"The server died (signal 6 (SIGABRT)) after {first['at_s']:.1f} s")
