@@ -7,7 +7,8 @@ The server is measured while no connection of smtpbench is open. A server that h
 has `WINDOWS` windows for that. One that works on a queue waits for its disk and for its other processes all the time, and a
 loop waits for nothing: a window in which the server waited more than `_WAITS_PER_S` times a second is none.
 
-A loop uses all of a core that it gets. Where other processes left no core idle meanwhile, `_CROWDED_SHARE` is enough.
+A loop uses all of a core that it gets. Where other processes left no core idle meanwhile, half of the share that each
+process that is ready to run gets is enough, and at least `_LEAST_SHARE`.
 
 The control is the same measurement before the first case. A server that was busy already had no case to be busy with.
 """
@@ -29,7 +30,7 @@ from smtpbench.units import NS_PER_S
 
 #: Share of a core that is a busy loop.
 BUSY_SHARE: Final = 0.8
-_CROWDED_SHARE: Final = 0.15
+_LEAST_SHARE: Final = 0.05
 #: Cores that are idle on average, below which other processes leave none.
 _IDLE_CORES: Final = 0.3
 #: Windows in a row that must all be busy, how long each is, seconds, and how long the first look is.
@@ -82,7 +83,13 @@ async def _busy_share_in(server: SupervisedServer, seconds: float) -> float:
         return 0.0
     share = core_share(before, after)
     is_crowded = idle_after_s - idle_before_s < _IDLE_CORES * seconds
-    return share if share >= (_CROWDED_SHARE if is_crowded else BUSY_SHARE) else 0.0
+    return share if share >= (_crowded_share() if is_crowded else BUSY_SHARE) else 0.0
+
+
+def _crowded_share() -> float:
+    """Return the share of a core that is a busy loop where no core is idle."""
+    fair_share = (psutil.cpu_count() or 1) / max(1.0, psutil.getloadavg()[0])
+    return min(BUSY_SHARE, max(_LEAST_SHARE, fair_share / 2))
 
 
 def busy_text(share: float, before: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 from leaking_server import CLEAN, MEMORY, SPIN, LeakingServer, leaking_server
 
@@ -14,6 +15,12 @@ from smtpbench.target import Access, parse_target
 
 #: Rules whose probes send what leaks or spins, and `health`.
 RULES = find(["health", "rset-250", "no-side-effect"])
+
+
+@pytest.fixture(autouse=True)
+def _time_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOK_S", "SEARCH_S", "BUSY_SEARCH_S"):
+        monkeypatch.setattr(f"smtpbench.check.growth.{name}", 120.0)
 
 
 def access(server: LeakingServer) -> Access:

@@ -13,6 +13,12 @@ from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Access, parse_target
 
 
+@pytest.fixture(autouse=True)
+def _time_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOK_S", "MOST_S"):
+        monkeypatch.setattr(f"smtpbench.fuzz.growth.{name}", 120.0)
+
+
 def fuzz(fault: str, *, can_restart: bool = False) -> FuzzResult:
     plan = CampaignPlan(700, None, 1, 8, ("order",), 20, shrink_s=2.0)
 
