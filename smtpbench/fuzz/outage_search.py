@@ -41,6 +41,7 @@ from smtpbench.supervisor.log_evidence import quoted_lines
 from smtpbench.supervisor.lone_session import run_alone
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.text import visible
+from smtpbench.units import NS_PER_S
 
 #: Attempts to run a script where the target gives no greeting.
 _ATTEMPTS: Final = 3
@@ -52,6 +53,9 @@ _SEARCHES: Final = 2
 _SEARCH_SHARE: Final = 0.8
 #: Share of the time for searching that one outage may take.
 _OUTAGE_SHARE: Final = 0.5
+#: Limit for a reply of a server that was just started, nanoseconds: to the cases of an outage, and to one that was found.
+_ATTEMPT_NS: Final = NS_PER_S
+_PATIENT_NS: Final = 3 * NS_PER_S
 #: Share of the time that is left for shrinking.
 _SHRINK_SHARE: Final = 0.8
 #: Candidates to keep besides the likeliest one.
@@ -151,6 +155,11 @@ class OutageSearch:
                     break
                 await self._explain(outage, slow_ns, deadline_s)
                 unexplained.remove(outage)
+        for cause, proved in self._proved.items():
+            unproved = self._stats.suspects.pop(("health", _unproved_cause_of(cause)), None)
+            if unproved is not None:
+                next(iter(proved.values())).hits += unproved.hits
+                self._stats.crash_candidates = []
         for outage in unexplained:  # the time was up, or the server did not come back
             self._add_known(outage)
         for cause, count in self._outages.not_kept.items():
@@ -174,7 +183,7 @@ class OutageSearch:
         for case in cases:
             if self._health.gone or trio.current_time() >= end_s:
                 break
-            attempt = await self._attempt(case.session_result.script, slow_ns)
+            attempt = await self._attempt(case.session_result.script, max(slow_ns, _ATTEMPT_NS))
             if attempt.cause:
                 await self._prove(case, attempt, slow_ns, deadline_s)
                 if attempt.cause == outage.cause:
@@ -197,16 +206,18 @@ class OutageSearch:
         if stored is not suspect:
             stored.hits += 1
             return
+        # a server that was just started may be slow, and one that hangs makes the client wait for all of it
+        patient_ns = slow_ns if attempt.hung else max(slow_ns, _PATIENT_NS)
         while suspect.tried < CONFIRMATIONS and not self._health.gone:
-            if suspect.seen == CONFIRMATIONS - 1 and await self._kills_by_itself(suspect, cause, slow_ns):
+            if suspect.seen == CONFIRMATIONS - 1 and await self._kills_by_itself(suspect, cause, patient_ns):
                 break
-            again = await self._attempt(script, slow_ns)
+            again = await self._attempt(script, patient_ns)
             suspect.tried += 1
             if again.cause == cause:
                 suspect.seen += 1
                 _take(suspect, again)
         if suspect.seen > 1 and not self._health.gone:
-            await self._shrink(suspect, cause, slow_ns, max(0.0, deadline_s - trio.current_time()))
+            await self._shrink(suspect, cause, patient_ns, max(0.0, deadline_s - trio.current_time()))
         suspect.time_up = False
         self._store_again(key, suspect)
         known[last_verb(suspect.session_result)] = self._stats.suspects["health", suspect.violation.cause]
@@ -270,7 +281,9 @@ class OutageSearch:
         for _ in range(_ATTEMPTS):
             lone = await run_alone(self._runner, script, self._server, TrackedSession, timeout_ns)
             dialogue = Dialogue.of(lone.session_result.transcript)
-            if lone.death is not None or dialogue.greeted or not await self._health.wait_until_back():
+            # a server that died before it greeted died of an earlier session
+            is_over = dialogue.greeted or (lone.death is not None and script.greeting is None)
+            if is_over or not await self._health.wait_until_back():
                 break
         death, hung = lone.death, lone.hung
         log_lines = tuple(quoted_lines(self._server.log_lines(lone.from_ns, lone.to_ns)))
@@ -378,4 +391,8 @@ def _violation(attempt: _Attempt) -> Violation:
 
 
 def _unproved_cause(outage: Outage) -> str:
-    return "the server greets nobody" if outage.death is None else f"the server died: {visible(outage.death.cause)}"
+    return _unproved_cause_of(outage.cause)
+
+
+def _unproved_cause_of(cause: str) -> str:
+    return "the server greets nobody" if cause == _HANG else f"the server died: {visible(cause)}"
