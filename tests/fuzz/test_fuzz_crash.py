@@ -163,6 +163,18 @@ def test_replay_judges_a_crash_by_the_death_of_a_watched_server(tmp_path: Path, 
     assert trio.run(main) == [(status, "the server died: signal 6 (SIGABRT)" if deadly else "")] * 2
 
 
+def test_replay_cannot_tell_whether_a_crash_is_fixed_whose_session_is_not_known(tmp_path: Path) -> None:
+    path = finding_file(tmp_path, "VRFY x")
+    path.write_text(path.read_text().replace('actual: ""', 'actual: "", reproducibility: "1 of 1, not proved"'))
+
+    async def main(server: WatchedDyingServer) -> str:
+        async with running(server.process) as process:
+            return (await replay([load_scenario(path)], access(process.port), server=server))[0].status
+
+    assert trio.run(main, WatchedDyingServer(lambda line: False)) == CANNOT_TELL
+    assert trio.run(main, WatchedDyingServer(is_deadly)) == STILL_THERE
+
+
 def test_replay_says_fixed_of_a_watched_server_that_closes_a_connection_and_lives(tmp_path: Path) -> None:
     server = WatchedDyingServer(is_deadly)
     server.process = DyingServer(is_deadly, alone=True)
