@@ -81,6 +81,7 @@ class StartedServer(ObservedServer):
         self._starts = 0
         self._listener_differs = True
         self._listener_end: ProcessEnd | None = None
+        self._listener_death: int | None = None
 
     @property
     def runs_elsewhere(self) -> bool:
@@ -272,7 +273,8 @@ class StartedServer(ObservedServer):
         death = self._death_of(event)
         self._state = STARTING if self._options.restart else DOWN
         self._starts += 1
-        index = self._add_death(death)
+        # the process that listens may have ended a while before the main process: that is one death
+        index = self._add_death(death) if self._listener_death is None else self._listener_death
         if self._options.restart:
             self.nursery.start_soon(self._start_again, index)
 
@@ -317,13 +319,14 @@ class StartedServer(ObservedServer):
                 report=find_crash_report(lines),
                 last_output=last_lines(lines),
             )
-            index = self._add_death(death)
+            index = self._listener_death = self._add_death(death)
             self._searching = True
             process = None
             while process is None and self._is_running(start):
                 await trio.sleep(SEARCH_S)
                 process = await self._listener()
             self._searching = False
+            self._listener_death = None
             if process is not None:
                 self._restarted(index, "others")
 

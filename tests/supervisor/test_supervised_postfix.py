@@ -79,7 +79,8 @@ async def test_death_of_the_master_is_noticed_and_postfix_is_started_again(tmp_p
     options = ServerOptions(start(tmp_path, how), f"postfix -c {tmp_path}/conf stop", restart=True)
     async with supervised(options, access(port)) as server:
         await send(port)
-        assert await death_after_kill(server, tmp_path) == "signal 9 (SIGKILL)"
+        how = await death_after_kill(server, tmp_path)
+        assert how in ("signal 9 (SIGKILL)", "exit status 137")  # of the script that waits for it, before Linux 6.15
         assert await server.wait_until_ready()
         await send(port)
         assert [death.restarted_by for death in server.deaths] == ["smtpbench"]
