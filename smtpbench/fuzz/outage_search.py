@@ -127,6 +127,13 @@ class OutageSearch:
         """What finding the cases is likely to take, seconds."""
         return _SEARCHES * self._shrink_s if self._outages.settled else 0.0
 
+    @property
+    def proved(self) -> dict[str, Suspect]:
+        """Return the suspects that were proved to kill the server, by the verb that it was processing."""
+        return {
+            verb: suspect for cause, by_verb in self._proved.items() if cause != _HANG for verb, suspect in by_verb.items()
+        }
+
     def settle(self, now_ns: int) -> None:
         """Record outages. The likeliest case stands for each until its cause is found, or if the command ends before."""
         for outage in self._outages.settle(now_ns):
