@@ -63,6 +63,8 @@ _MAX_CANDIDATES: Final = 10
 #: Later than any session, nanoseconds.
 _ALL_NS: Final = 1 << 62
 _QUIT: Final = b"QUIT\r\n"
+#: Cause of a death of which it is not known how the process ended, see `Death.cause`.
+_UNKNOWN: Final = Death(0).cause
 #: Cause of an outage that is a hang, see `Outage.cause`.
 _HANG: Final = "hang"
 
@@ -162,8 +164,11 @@ class OutageSearch:
                     break
                 await self._explain(outage, slow_ns, deadline_s)
                 unexplained.remove(outage)
-        for cause, proved in self._proved.items():
-            unproved = self._stats.suspects.pop(("health", _unproved_cause_of(cause)), None)
+        for outage in outages:
+            proved = self._proved_for(outage)
+            if not proved:
+                continue
+            unproved = self._stats.suspects.pop(("health", _unproved_cause(outage)), None)
             if unproved is not None:
                 next(iter(proved.values())).hits += unproved.hits
                 self._stats.crash_candidates = []
@@ -177,7 +182,7 @@ class OutageSearch:
 
     async def _explain(self, outage: Outage, slow_ns: int, deadline_s: float) -> None:
         """Find which case is behind an outage, and record it."""
-        proved = self._proved.get(outage.cause, {})
+        proved = self._proved_for(outage)
         has_report = outage.death is not None and outage.death.report is not None
         if has_report and proved:
             self._add_known(outage)
@@ -193,7 +198,7 @@ class OutageSearch:
             attempt = await self._attempt(case.session_result.script, max(slow_ns, _ATTEMPT_NS))
             if attempt.cause:
                 await self._prove(case, attempt, slow_ns, deadline_s)
-                if attempt.cause == outage.cause:
+                if _is_same(attempt.cause, outage.cause):
                     return
         if proved or self._health.gone or trio.current_time() >= end_s:
             self._add_known(outage)
@@ -220,7 +225,7 @@ class OutageSearch:
                 break
             again = await self._attempt(script, patient_ns)
             suspect.tried += 1
-            if again.cause == cause:
+            if _is_same(again.cause, cause):
                 suspect.seen += 1
                 _take(suspect, again)
         if suspect.seen > 1 and not self._health.gone:
@@ -241,7 +246,7 @@ class OutageSearch:
             return False
         for steps in ([step], [*self._scenario.steps[:1], step]):
             attempt = await self._attempt(with_quit(replace_steps(self._scenario, steps)), slow_ns)
-            if attempt.cause == cause:
+            if _is_same(attempt.cause, cause):
                 suspect.tried += 1
                 suspect.seen += 1
                 _take(suspect, attempt)
@@ -270,7 +275,7 @@ class OutageSearch:
             if self._health.gone or (whole_line and not ends_with(script.steps, b"\r\n")):
                 return False
             attempt = await self._attempt(with_quit(script), slow_ns)
-            if attempt.cause != cause:
+            if not _is_same(attempt.cause, cause):
                 return False
             _take(suspect, attempt)
             return True
@@ -280,7 +285,7 @@ class OutageSearch:
         small = await shrink(begin, kills, min(self._shrink_s, _SHRINK_SHARE * time_s), scenario_lines, concurrency=1)
         if len(small.steps) < len(suspect.session_result.script.steps):  # it ends with QUIT
             attempt = await self._attempt(small, slow_ns)
-            if attempt.cause == cause:
+            if _is_same(attempt.cause, cause):
                 _take(suspect, attempt)
 
     async def _attempt(self, script: Script, timeout_ns: int) -> _Attempt:
@@ -316,9 +321,13 @@ class OutageSearch:
 
     # -- suspects --------------------------------------------------------------------------------------------------
 
+    def _proved_for(self, outage: Outage) -> dict[str, Suspect]:
+        """Return the suspects that may be behind an outage; any may, if it is not known how the process ended."""
+        return self.proved if outage.cause == _UNKNOWN else self._proved.get(outage.cause, {})
+
     def _add_known(self, outage: Outage) -> None:
         """Count an outage for the suspect with the same cause; record its likeliest case where there is none."""
-        proved = self._proved.get(outage.cause, {})
+        proved = self._proved_for(outage)
         suspect = next((proved[verb] for case in outage.cases if (verb := last_verb(case.session_result)) in proved), None)
         suspect = suspect or next(iter(proved.values()), None)
         if suspect is not None:
@@ -374,12 +383,17 @@ def with_quit(script: Script) -> Script:
 
 
 def _each_cause_first(outages: Sequence[Outage]) -> list[Outage]:
-    """Return the outages, the first of each cause before the others."""
+    """Return the outages, the first of each cause before the others, and those whose cause is not known last."""
     seen, first, others = set[str](), list[Outage](), list[Outage]()
-    for outage in outages:
+    for outage in sorted(outages, key=lambda outage: outage.cause == _UNKNOWN):
         (others if outage.cause in seen else first).append(outage)
         seen.add(outage.cause)
     return first + others
+
+
+def _is_same(cause: str, other: str) -> bool:
+    """Return whether two causes may be the same: it is not always known how a process ended that others run."""
+    return cause == other or (_UNKNOWN in (cause, other) and "" not in (cause, other) and _HANG not in (cause, other))
 
 
 def _take(suspect: Suspect, attempt: _Attempt) -> None:
@@ -398,8 +412,4 @@ def _violation(attempt: _Attempt) -> Violation:
 
 
 def _unproved_cause(outage: Outage) -> str:
-    return _unproved_cause_of(outage.cause)
-
-
-def _unproved_cause_of(cause: str) -> str:
-    return "the server greets nobody" if cause == _HANG else f"the server died: {visible(cause)}"
+    return "the server greets nobody" if outage.death is None else f"the server died: {visible(outage.cause)}"

@@ -271,6 +271,15 @@ def test_case_before_a_refused_connection_waits_for_a_search() -> None:
     assert [(loss.cases[0].number, loss.refused) for loss in losses.sudden] == [(1, True)]
 
 
+def test_loss_of_a_watched_server_is_a_crash_only_if_connections_were_refused() -> None:
+    losses = Losses(SCENARIO, lambda cases: cases[0].number == 0)
+    for number, at_ms in enumerate((100, 110, 400, 410, 700, 710)):  # the first loss is a death that is recorded elsewhere
+        losses.add(cut_off(number, at_ms))
+    losses.refuse(720 * NS_PER_MS)
+    assert [one.number for one in losses.settle(9000 * NS_PER_MS)] == [2, 3]
+    assert [[one.number for one in loss.cases] for loss in losses.sudden] == [[4, 5]]
+
+
 def test_candidates_are_ranked_by_the_first_write_without_a_reply() -> None:
     answered = case(0, (1, CLIENT, b"VRFY x\r\n"), (2, SERVER, b"250 ok\r\n"), (9, EVENT, b"closed"))
     of_scenario = cut_off(1, 9, sent_ms=2, sent=b"NOOP\r\n")
