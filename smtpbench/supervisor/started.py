@@ -34,10 +34,10 @@ from smtpbench.supervisor.core_file import find_core_file
 from smtpbench.supervisor.crash_report import find_crash_report
 from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.helper_process import Event, HelperProcess
-from smtpbench.supervisor.observed import LONGEST_POLL_S, POLL_S, SEARCH_S, ObservedServer, last_lines
+from smtpbench.supervisor.observed import LONGEST_POLL_S, POLL_S, SEARCH_S, EndedListener, ObservedServer, last_lines
 from smtpbench.supervisor.process_end import HowEnded, ProcessEnd
 from smtpbench.supervisor.process_tree import descendants
-from smtpbench.supervisor.processes import listener_of
+from smtpbench.supervisor.processes import listener_of, listening_sockets
 from smtpbench.supervisor.server_options import ServerOptions
 from smtpbench.supervisor.usage import UsageSampler
 from smtpbench.target import Access
@@ -301,8 +301,10 @@ class StartedServer(ObservedServer):
         while process is not None:
             with ProcessEnd(process) as end:
                 self._listener_end = end
+                sockets = await trio.to_thread.run_sync(listening_sockets, self.routes)
                 how = await end.wait()
                 at_ns = time.monotonic_ns()
+                ended = EndedListener(sockets, time.clock_gettime(time.CLOCK_BOOTTIME))
                 with trio.move_on_after(_CONSEQUENCE_S):
                     while self._is_running(start):
                         await self._changed.wait()
@@ -324,7 +326,7 @@ class StartedServer(ObservedServer):
             process = None
             while process is None and self._is_running(start):
                 await trio.sleep(SEARCH_S)
-                process = await self._listener()
+                process = await trio.to_thread.run_sync(self.next_listener, ended)
             self._searching = False
             self._listener_death = None
             if process is not None:

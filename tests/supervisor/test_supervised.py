@@ -380,7 +380,7 @@ async def test_helper_that_is_killed_takes_the_server_with_it(tmp_path: Path, pr
         assert not await server.wait_until_ready()
         assert not server.known
         assert server.deaths == []
-    assert not listens(port)
+    assert servers.wait_until(lambda: not listens(port))
 
 
 async def test_helper_that_is_killed_before_a_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
