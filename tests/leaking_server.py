@@ -174,7 +174,7 @@ class LeakingServer:
 
 
 def let_any_use_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a small share of a core count as a busy loop: the machine of a test may be crowded, and a quiet server uses none."""
+    """Let a small share of a core count as a busy loop: the machine may be crowded, and a quiet server uses none."""
     monkeypatch.setattr("smtpbench.supervisor.busy_loop._needed_share", lambda idle_cores, known: 0.04)
 
 

@@ -56,7 +56,11 @@ EXIT_CODES = (
         "usage or scenario error",
         "An option, a URL or a file cannot be understood; the message names the place.",
     ),
-    ExitCode(CannotRun.exit_code, "could not run", "The target, a certificate, a login or this machine stands in the way."),
+    ExitCode(
+        CannotRun.exit_code,
+        "could not run",
+        "The target, a server that does not start, a certificate, a login or this machine stands in the way.",
+    ),
     ExitCode(
         INCOMPLETE,
         "incomplete: a worker lost, nothing accepted",

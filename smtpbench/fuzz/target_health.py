@@ -29,6 +29,9 @@ from smtpbench.session.runner import SessionRunner
 from smtpbench.session.script import Script
 from smtpbench.supervisor.supervised import SupervisedServer
 
+#: Time for others to start a server again whose end is known, seconds: the first time, and once they have done it.
+_RESTART_WATCHED_S = 6.0
+_RESTART_BY_OTHERS_S = 15.0
 #: Time between two health checks, seconds.
 HEALTH_CHECK_INTERVAL_S = 0.25
 
@@ -142,10 +145,17 @@ class TargetHealth:
             return (await server.wait_until_ready() and await self.greets()) or (
                 await server.restart() and await self.greets()
             )
-        with trio.move_on_after(RESTART_TIMEOUT_S):
-            if server is not None and server.known:
-                await server.wait_until_ready()
-            while not await self.greets():  # noqa: ASYNC110  (no event tells of another process)
+        watched = server is not None and server.known
+        with trio.move_on_after(self._restart_timeout_s()):
+            # no event tells of another process
+            while not await (server.wait_until_ready() if watched and server else self.greets()):  # noqa: ASYNC110
                 await trio.sleep(RESTART_POLL_S)
             return True
         return False
+
+    def _restart_timeout_s(self) -> float:
+        """Return how long others have for starting the target again, seconds: longer if they are known to do that."""
+        server = self._server
+        if server is None or not server.known:
+            return RESTART_TIMEOUT_S
+        return _RESTART_BY_OTHERS_S if any(death.restarted_by for death in server.deaths) else _RESTART_WATCHED_S

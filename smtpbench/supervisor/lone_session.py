@@ -6,8 +6,8 @@ Theory of operation
 Where the server's processes are known, its death is a fact. Otherwise the session runs beside an idle one, and a server that
 cuts off both died (`rules.crash`).
 
-A server that replies 221 to QUIT has processed all that came before, and one that greets the next client is alive. If it
-does neither, its process may be just ending, and `death_since` waits for that.
+A server that replies 221 to QUIT has processed all that came before, and one that closed the connection and greets the next
+client is alive. If it does neither, its process may be just ending, and `death_since` waits for that.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import trio
 
+from smtpbench.engine import api
 from smtpbench.rules import probe_steps
 from smtpbench.rules.crash import run_watched, sanitizer_reported
 from smtpbench.rules.discover import RESTART_TIMEOUT_S, is_greeting, outage, wait_until_back
@@ -72,9 +73,12 @@ async def run_alone(
         return LoneResult(watched.session_result, watched.death, None, False, from_ns, time.monotonic_ns())
     session_result = await runner.run(script, session_class, timeout_ns)
     death, hung = next((one for one in server.deaths if one.at_ns >= from_ns), None), False
-    if death is None and Dialogue.of(session_result.transcript).last_code != 221:
+    dialogue = Dialogue.of(session_result.transcript)
+    if death is None and dialogue.last_code != 221:
         greets = await _greets(runner, script, timeout_ns)
-        death = None if greets else await server.death_since(from_ns)
+        # a server may greet the next client first, and then read what a client sent that has left
+        if not (greets and (dialogue.closed_by_server or dialogue.end_reason == api.TIMEOUT)):
+            death = await server.death_since(from_ns)
         hung = not greets and death is None
     how = "" if death is None else death.text
     if not how and sanitizer_reported(session_result.transcript):

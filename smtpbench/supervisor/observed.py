@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from bisect import bisect_left, insort
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
+import psutil
 import trio
 
 from smtpbench.engine.connection import Route
@@ -16,6 +18,8 @@ from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.runner import session_runner
 from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.log_tail import LogTail
+from smtpbench.supervisor.process_tree import stat_of
+from smtpbench.supervisor.processes import listener_of, listening_sockets
 from smtpbench.supervisor.server_options import ServerOptions
 from smtpbench.supervisor.usage import UsageSampler
 from smtpbench.target import Access
@@ -29,6 +33,18 @@ SEARCH_S: Final = 0.02
 #: Lines that match the pattern for errors and are kept.
 _MAX_LOG_LINES: Final = 10_000
 _LAST_LINES: Final = 20
+
+
+class EndedListener(NamedTuple):
+    """A process that listened, and ended.
+
+    Attributes:
+        sockets: Inodes of its sockets.
+        boot_time_s: When its end was noticed, seconds since the machine started.
+    """
+
+    sockets: frozenset[str]
+    boot_time_s: float
 
 
 class ObservedServer:
@@ -136,6 +152,18 @@ class ObservedServer:
             del self._lines[: _MAX_LOG_LINES // 10]
         insort(self._lines, line, key=lambda one: one.at_ns)
         self._notify()
+
+    def next_listener(self, ended: EndedListener) -> psutil.Process | None:
+        """Return the process that listens after the end of another one; None if there is none yet.
+
+        A child of the one that ended may hold its socket for a while. It is not a new server.
+        """
+        process = listener_of(self.routes)
+        if process is None or listening_sockets(self.routes) != ended.sockets:
+            return process
+        stat = stat_of(process.pid)  # a service manager passes one socket to each process that it starts
+        is_new = stat is not None and int(stat.started) / os.sysconf("SC_CLK_TCK") >= ended.boot_time_s
+        return process if is_new else None
 
     @cached_property
     def routes(self) -> list[Route]:

@@ -101,6 +101,11 @@ def listener_of(routes: Iterable[Route]) -> psutil.Process | None:
     return None
 
 
+def listening_sockets(routes: Iterable[Route]) -> frozenset[str]:
+    """Return the inodes of the sockets that accept the connections of the first route that has any; see `listener_of`."""
+    return frozenset(next(filter(None, map(_listening_sockets, routes)), ()))
+
+
 def _listening_sockets(route: Route) -> set[str]:
     """Return the inodes of the sockets that accept connections of a route: those of the address before the wildcards."""
     if isinstance(route.address, str):

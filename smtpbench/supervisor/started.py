@@ -34,10 +34,10 @@ from smtpbench.supervisor.core_file import find_core_file
 from smtpbench.supervisor.crash_report import find_crash_report
 from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.helper_process import Event, HelperProcess
-from smtpbench.supervisor.observed import LONGEST_POLL_S, POLL_S, SEARCH_S, ObservedServer, last_lines
+from smtpbench.supervisor.observed import LONGEST_POLL_S, POLL_S, SEARCH_S, EndedListener, ObservedServer, last_lines
 from smtpbench.supervisor.process_end import HowEnded, ProcessEnd
 from smtpbench.supervisor.process_tree import descendants
-from smtpbench.supervisor.processes import listener_of
+from smtpbench.supervisor.processes import listener_of, listening_sockets
 from smtpbench.supervisor.server_options import ServerOptions
 from smtpbench.supervisor.usage import UsageSampler
 from smtpbench.target import Access
@@ -81,6 +81,7 @@ class StartedServer(ObservedServer):
         self._starts = 0
         self._listener_differs = True
         self._listener_end: ProcessEnd | None = None
+        self._listener_death: int | None = None
 
     @property
     def runs_elsewhere(self) -> bool:
@@ -272,7 +273,8 @@ class StartedServer(ObservedServer):
         death = self._death_of(event)
         self._state = STARTING if self._options.restart else DOWN
         self._starts += 1
-        index = self._add_death(death)
+        # the process that listens may have ended a while before the main process: that is one death
+        index = self._add_death(death) if self._listener_death is None else self._listener_death
         if self._options.restart:
             self.nursery.start_soon(self._start_again, index)
 
@@ -299,8 +301,10 @@ class StartedServer(ObservedServer):
         while process is not None:
             with ProcessEnd(process) as end:
                 self._listener_end = end
+                sockets = await trio.to_thread.run_sync(listening_sockets, self.routes)
                 how = await end.wait()
                 at_ns = time.monotonic_ns()
+                ended = EndedListener(sockets, time.clock_gettime(time.CLOCK_BOOTTIME))
                 with trio.move_on_after(_CONSEQUENCE_S):
                     while self._is_running(start):
                         await self._changed.wait()
@@ -317,13 +321,14 @@ class StartedServer(ObservedServer):
                 report=find_crash_report(lines),
                 last_output=last_lines(lines),
             )
-            index = self._add_death(death)
+            index = self._listener_death = self._add_death(death)
             self._searching = True
             process = None
             while process is None and self._is_running(start):
                 await trio.sleep(SEARCH_S)
-                process = await self._listener()
+                process = await trio.to_thread.run_sync(self.next_listener, ended)
             self._searching = False
+            self._listener_death = None
             if process is not None:
                 self._restarted(index, "others")
 

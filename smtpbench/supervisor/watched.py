@@ -19,9 +19,9 @@ import trio
 from smtpbench.errors import SmtpbenchError
 from smtpbench.supervisor.crash_report import find_crash_report
 from smtpbench.supervisor.death import Death
-from smtpbench.supervisor.observed import SEARCH_S, ObservedServer, last_lines
+from smtpbench.supervisor.observed import SEARCH_S, EndedListener, ObservedServer, last_lines
 from smtpbench.supervisor.process_end import ProcessEnd
-from smtpbench.supervisor.processes import WatchedProcesses, listener_of, resolve_watch
+from smtpbench.supervisor.processes import WatchedProcesses, listener_of, listening_sockets, resolve_watch
 from smtpbench.supervisor.server_options import ServerOptions
 from smtpbench.supervisor.usage import UsageSampler
 from smtpbench.target import Access
@@ -78,11 +78,13 @@ class WatchedServer(ObservedServer):
         """Watch a process and those that come after it."""
         while True:
             with ProcessEnd(process) as self._end:
+                sockets = await self._sockets()
                 self.known = True
                 task_status.started()
                 task_status = trio.TASK_STATUS_IGNORED
                 how = await self._end.wait()
                 at_ns = time.monotonic_ns()
+                ended = EndedListener(sockets, time.clock_gettime(time.CLOCK_BOOTTIME))
                 lines = self.take_log_lines()
                 death = Death(
                     at_ns=at_ns,
@@ -94,22 +96,28 @@ class WatchedServer(ObservedServer):
                 )
                 index = self._add_death(death)
                 self._searching = True
-                process = await self._find_next()
+                process = await self._find_next(ended)
             self._searching = False
             self._restarted(index, "others")
 
-    async def _find_next(self) -> psutil.Process:
+    async def _find_next(self, ended: EndedListener) -> psutil.Process:
         often_until = trio.current_time() + _OFTEN_S
         while True:
-            found = await self._find_listener()
-            if found is not None:
-                return found.main
+            with suppress(SmtpbenchError):
+                process = await trio.to_thread.run_sync(self.next_listener, ended)
+                if process is not None:
+                    return process
             often = trio.current_time() < often_until
             if not often and self._options.watch.kind in ("unit", "cgroup"):
                 with suppress(SmtpbenchError):
                     named = await trio.to_thread.run_sync(resolve_watch, self._options.watch)
                     return named.main
             await trio.sleep(SEARCH_S if often else _SELDOM_POLL_S)
+
+    async def _sockets(self) -> frozenset[str]:
+        with suppress(SmtpbenchError):
+            return await trio.to_thread.run_sync(lambda: listening_sockets(self.routes))
+        return frozenset()
 
     async def _find_listener(self) -> WatchedProcesses | None:
         with suppress(SmtpbenchError):  # the command itself reports a target that cannot be reached

@@ -250,6 +250,22 @@ async def test_loop_in_the_start_command_restarts_the_server(tmp_path: Path, pro
     assert server.deaths[0].last_output[0] == "fatal: bug"
 
 
+async def test_main_process_that_ends_later_is_the_same_death(
+    tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("smtpbench.supervisor.started._CONSEQUENCE_S", 0)
+    port = servers.free_port()
+    start = f"{sys.executable} {program} {port}; sleep 0.3; exit 7"
+    async with supervised(ServerOptions(start, restart=True), access(port)) as server:
+        await death_of(server, port, "os._exit(5)")
+        with trio.fail_after(60):
+            while not server.deaths[0].restarted_by:  # noqa: ASYNC110  (the server says nothing of it)
+                await trio.sleep(0.01)
+        assert await server.wait_until_ready()
+        assert [death.restarted_by for death in server.deaths] == ["smtpbench"]
+        assert server.deaths[0].how in ("exit status 5", "cause not known")  # before Linux 6.15
+
+
 # Nothing is left running ------------------------------------------------------------------------------------------------
 
 #: Commands whose processes are hard to end: each makes a file for each process, with its number.
@@ -364,7 +380,7 @@ async def test_helper_that_is_killed_takes_the_server_with_it(tmp_path: Path, pr
         assert not await server.wait_until_ready()
         assert not server.known
         assert server.deaths == []
-    assert not listens(port)
+    assert servers.wait_until(lambda: not listens(port))
 
 
 async def test_helper_that_is_killed_before_a_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

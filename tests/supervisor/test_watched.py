@@ -17,8 +17,11 @@ import trio
 from small_server import SERVER, access, death_of
 
 from smtpbench.errors import CannotRun, UsageError
+from smtpbench.supervisor.observed import EndedListener
+from smtpbench.supervisor.processes import listener_of, listening_sockets
 from smtpbench.supervisor.server_options import ServerOptions, Watch
 from smtpbench.supervisor.supervised import supervised
+from smtpbench.supervisor.watched import WatchedServer
 
 
 @contextmanager
@@ -97,3 +100,30 @@ async def test_log_file_that_cannot_be_read_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder or a device"):
         async with supervised(ServerOptions(logs=(tmp_path,)), access(1)):
             pytest.fail("the log is a folder")
+
+
+#: A child that holds the socket of its parent lives on after it, until its input ends.
+ORPHAN = """
+import os, sys
+if not os.fork():
+    sys.stdin.read()
+    os._exit(0)
+"""
+
+
+async def test_child_that_holds_the_socket_of_a_dead_server_is_no_restart(tmp_path: Path) -> None:
+    port = servers.free_port()
+    os.mkfifo(tmp_path / "alive")
+    (tmp_path / "fork.py").write_text(ORPHAN)
+    start = f"exec {sys.executable} server.py {port} 'exec(open(\"fork.py\").read())' < alive"
+    with running(tmp_path, f"exec 3<> alive; {start}", port):
+        async with supervised(ServerOptions(), access(port)) as server:
+            await death_of(server, port, "os._exit(3)")
+            assert isinstance(server, WatchedServer)
+            now_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+            child = listener_of(server.routes)
+            assert child is not None
+            assert server.next_listener(EndedListener(listening_sockets(server.routes), now_s)) is None
+            assert server.next_listener(EndedListener(frozenset(), now_s)) == child  # a socket of its own
+            assert server.next_listener(EndedListener(listening_sockets(server.routes), 0)) == child  # it started later
+            assert [death.restarted_by for death in server.deaths] == [""]
