@@ -47,7 +47,7 @@ _FIRST_SAMPLES: Final = 20
 _MAX_USAGES: Final = 240
 #: Share of the time of a campaign that is kept for the search if something seems to grow, and the most it takes, seconds.
 _SHARE: Final = 0.15
-MOST_S: Final = 60.0
+MOST_S: Final = 25.0
 #: Time for the first look at all kinds, seconds.
 LOOK_S: Final = 8.0
 #: Share of the time that is left which the search may take.
