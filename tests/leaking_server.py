@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psutil
+import pytest
 
 from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.supervisor.death import Death, LogLine
@@ -170,6 +171,11 @@ class LeakingServer:
             involuntary_switches=switches.involuntary,
             restarts=self.restarts,
         )
+
+
+def let_any_use_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a small share of a core count as a busy loop: the machine may be crowded, and a quiet server uses none."""
+    monkeypatch.setattr("smtpbench.supervisor.busy_loop._needed_share", lambda idle_cores, known: 0.04)
 
 
 @contextmanager

@@ -28,10 +28,10 @@ from smtpbench.supervisor.supervised import SupervisedServer
 #: Severity of growth and of a busy loop: the server goes on to reply, and nobody is harmed at once.
 SEVERITY: Final = r.VIOLATION
 #: Time for the first look at all kinds, and for the whole search if something grows, seconds.
-_LOOK_S: Final = 2.5
-_SEARCH_S: Final = 10.0
+LOOK_S: Final = 2.5
+SEARCH_S: Final = 20.0
 #: Time for the search of the session that makes the server spin, seconds.
-_BUSY_SEARCH_S: Final = 30.0
+BUSY_SEARCH_S: Final = 30.0
 #: Time for a replay, seconds.
 _REPLAY_S: Final = 60.0
 #: Sessions that may be the cause of a busy loop, besides the kinds.
@@ -85,8 +85,8 @@ class GrowthCheck:
         busy = await self._find_busy_loop(kinds, session_results)
         if busy:
             return busy
-        search = GrowthSearch(self._runner, self._server, trio.current_time() + _SEARCH_S)
-        found = await search.find(kinds, control_kind(self._target_info), look_s=_LOOK_S)
+        search = GrowthSearch(self._runner, self._server, trio.current_time() + SEARCH_S)
+        found = await search.find(kinds, control_kind(self._target_info), look_s=LOOK_S)
         return [
             GrowthResult(
                 growth.actual,
@@ -108,7 +108,7 @@ class GrowthCheck:
         found = None
         if self._server.can_restart:
             suspects: list[Script] = [kind.scripts[0] for kind in kinds]
-            with trio.move_on_after(_BUSY_SEARCH_S):
+            with trio.move_on_after(BUSY_SEARCH_S):
                 found = await find_busy_case(self._server, self._runner, suspects + [one.script for one in latest])
             if found is None:
                 await self._server.restart()

@@ -6,8 +6,8 @@ session that did not run to its end shows nothing.
 
 Each session runs beside an idle one, so that a server that dies is told from one that closes a connection, even if it is
 started again at once (`rules.crash`). Where the server's processes are known, its death is a fact: a crash is STILL THERE if
-the server dies in one of `_CRASH_ATTEMPTS` sessions, and FIXED if it lives. Growth is judged by measuring the server
-(`check.growth`).
+the server dies in one of `_CRASH_ATTEMPTS` sessions, and FIXED if it lives, unless it was never proved that this session
+kills it. Growth is judged by measuring the server (`check.growth`).
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ from smtpbench.text import visible
 
 #: Sessions in which a server that is watched must live, before a crash counts as fixed: it may depend on timing.
 _CRASH_ATTEMPTS = 3
+#: Part of the reproducibility of a crash of which the session is not known, see `fuzz.suspect`.
+_NOT_PROVED = "not proved"
 #: Rules that a server violates by dying.
 _CRASH_RULES = frozenset({"health", "close-without-421"})
 
@@ -201,6 +203,8 @@ async def _replay_finding(
         await bring_back(server, runner, target_info, hung=gone == r.HANG)
         actual = "the server greets no client after this session"
         return _Status(STILL_THERE if is_crash else CANNOT_TELL, actual)
+    if is_crash and _NOT_PROVED in finding.reproducibility:
+        return _Status(CANNOT_TELL, "the server lives, and it is not proved that it died of this session")
     if judged_by_death:
         return _Status(FIXED)
     if finding.severity == r.CRASH and is_cut_off(dialogue):

@@ -240,7 +240,8 @@ class Campaign:
         if self._outage_search is not None:
             await self._outage_search.find(self._slow_ns, limit)
         recorded = self._outages is not None and bool(self._outages.settled)
-        await self._crashes.find(self._slow_ns, limit, recorded=recorded)
+        proved = None if self._outage_search is None else self._outage_search.proved
+        await self._crashes.find(self._slow_ns, limit, recorded=recorded, proved=proved)
         if self._growth is not None and not self._health.gone:
             await self._growth.find_growth(limit)
         if self._log_findings is not None:

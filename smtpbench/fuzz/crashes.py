@@ -6,6 +6,7 @@ One crash is one finding. What the rules say of the ends of the sessions that it
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Final
 
 import trio
@@ -65,6 +66,7 @@ class CrashFindings:
         self._losses = losses
         self._latest = latest
         self._shrink_s = shrink_s
+        self._proved = False
         #: verb that the server was processing → the first case that was cut off then, alone
         self._closed: dict[str, CutOffCase] = {}
 
@@ -82,22 +84,29 @@ class CrashFindings:
         """What finding the cases that killed the target is likely to take, seconds."""
         return _SEARCHES * self._shrink_s if self._losses.sudden else 0.0
 
-    async def find(self, slow_ns: int, limit: TimeLimit, *, recorded: bool = False) -> None:
+    async def find(
+        self, slow_ns: int, limit: TimeLimit, *, recorded: bool = False, proved: Mapping[str, Suspect] | None = None
+    ) -> None:
         """Find the cases that killed the target, and record what else was cut off.
 
         Args:
             slow_ns: Limit for a reply in a search, nanoseconds.
             limit: When the campaign ends.
             recorded: Whether the end of a target that is gone is recorded already.
+            proved: Verb that the target was processing when it died → the suspect that was proved already. A death that
+                nobody noticed, because others started the target again at once, has the same cause.
         """
         self.settle(_ALL_NS)
+        self._proved = bool(proved)
         if self._stats.suspects.pop(("health", _DIED), None) is not None:
             self._stats.crash_candidates = []
         sudden, now_s = self._losses.sudden, trio.current_time()
         latest_s = limit.share_of_the_rest_s(now_s, _SEARCH_SHARE if any(loss.refused for loss in sudden) else 0.5)
         deadline_s = min(now_s + _SEARCHES * self._shrink_s, latest_s)
-        loss, known = sudden[-1] if sudden else Loss(), dict[str, Suspect]()
-        unexplained = [*sudden, Loss([*self._closed.values()])]
+        loss, known = sudden[-1] if sudden else Loss(), dict(proved or {})
+        unexplained = list(sudden)
+        if not self._losses.deaths_are_known:
+            unexplained.append(Loss([*self._closed.values()]))
         with trio.move_on_at(latest_s):
             for one in () if self._health.gone else tuple(unexplained):
                 found = -1
@@ -130,6 +139,9 @@ class CrashFindings:
             deadline_s: When no search begins any more, time of trio.
         """
         unknown = [case for case in loss.cases if last_verb(case.session_result) not in known]
+        if self._proved and len(unknown) < len(loss.cases):
+            self._add_loss(loss, known, searched=True)
+            return
         fatal = await self._search.find(unknown, slow_ns) if unknown and trio.current_time() < deadline_s else None
         if fatal is not None:
             shrink_s = min(self._shrink_s, max(0.0, deadline_s - trio.current_time()))

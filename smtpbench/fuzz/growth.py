@@ -47,9 +47,9 @@ _FIRST_SAMPLES: Final = 20
 _MAX_USAGES: Final = 240
 #: Share of the time of a campaign that is kept for the search if something seems to grow, and the most it takes, seconds.
 _SHARE: Final = 0.15
-_MOST_S: Final = 60.0
+MOST_S: Final = 25.0
 #: Time for the first look at all kinds, seconds.
-_LOOK_S: Final = 8.0
+LOOK_S: Final = 8.0
 #: Share of the time that is left which the search may take.
 _SEARCH_SHARE: Final = 0.75
 #: Cases to keep of each family, and of those that may be the cause of a busy loop.
@@ -139,7 +139,7 @@ class CampaignGrowth:
 
     def reserved_s(self, duration_s: float) -> float:
         """Return what the search is likely to take, seconds. `duration_s`: time for the whole campaign."""
-        return min(_SHARE * duration_s, _MOST_S) if self._suspected else 0.0
+        return min(_SHARE * duration_s, MOST_S) if self._suspected else 0.0
 
     # -- growth ----------------------------------------------------------------------------------------------------
 
@@ -153,12 +153,12 @@ class CampaignGrowth:
         if not may_grow(self._usages) or not await self._server.wait_until_ready():
             return
         now_s = trio.current_time()
-        end_s = min(now_s + _MOST_S, limit.share_of_the_rest_s(now_s, _SEARCH_SHARE))
+        end_s = min(now_s + MOST_S, limit.share_of_the_rest_s(now_s, _SEARCH_SHARE))
         control = control_kind(self._target_info)
         search = GrowthSearch(self._runner, self._server, end_s)
         with trio.move_on_at(limit.latest_s):
             # all resources: of threads that leak, the campaign may have shown the memory only
-            found = await search.find(self._kinds(), control, look_s=_LOOK_S)
+            found = await search.find(self._kinds(), control, look_s=LOOK_S)
             left = [resource for resource in growing(self._usages) if not any(resource in growth.slopes for growth in found)]
             if left:
                 families = [

@@ -106,6 +106,11 @@ class Losses:
         self.sudden: list[Loss] = []
         self.not_kept = 0
 
+    @property
+    def deaths_are_known(self) -> bool:
+        """Whether deaths are recorded elsewhere, so that a case that was cut off alone is no trace of one."""
+        return self._explain is not None
+
     def add(self, case: CutOffCase) -> None:
         """Record a case that was cut off."""
         latest = self._open[-1] if self._open else None

@@ -41,6 +41,7 @@ from smtpbench.supervisor.log_evidence import quoted_lines
 from smtpbench.supervisor.lone_session import run_alone
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.text import visible
+from smtpbench.units import NS_PER_S
 
 #: Attempts to run a script where the target gives no greeting.
 _ATTEMPTS: Final = 3
@@ -52,6 +53,9 @@ _SEARCHES: Final = 2
 _SEARCH_SHARE: Final = 0.8
 #: Share of the time for searching that one outage may take.
 _OUTAGE_SHARE: Final = 0.5
+#: Limit for a reply of a server that was just started, nanoseconds: to the cases of an outage, and to one that was found.
+_ATTEMPT_NS: Final = NS_PER_S
+_PATIENT_NS: Final = 3 * NS_PER_S
 #: Share of the time that is left for shrinking.
 _SHRINK_SHARE: Final = 0.8
 #: Candidates to keep besides the likeliest one.
@@ -59,6 +63,8 @@ _MAX_CANDIDATES: Final = 10
 #: Later than any session, nanoseconds.
 _ALL_NS: Final = 1 << 62
 _QUIT: Final = b"QUIT\r\n"
+#: Cause of a death of which it is not known how the process ended, see `Death.cause`.
+_UNKNOWN: Final = Death(0).cause
 #: Cause of an outage that is a hang, see `Outage.cause`.
 _HANG: Final = "hang"
 
@@ -123,6 +129,13 @@ class OutageSearch:
         """What finding the cases is likely to take, seconds."""
         return _SEARCHES * self._shrink_s if self._outages.settled else 0.0
 
+    @property
+    def proved(self) -> dict[str, Suspect]:
+        """Return the suspects that were proved to kill the server, by the verb that it was processing."""
+        return {
+            verb: suspect for cause, by_verb in self._proved.items() if cause != _HANG for verb, suspect in by_verb.items()
+        }
+
     def settle(self, now_ns: int) -> None:
         """Record outages. The likeliest case stands for each until its cause is found, or if the command ends before."""
         for outage in self._outages.settle(now_ns):
@@ -151,6 +164,14 @@ class OutageSearch:
                     break
                 await self._explain(outage, slow_ns, deadline_s)
                 unexplained.remove(outage)
+        for outage in outages:
+            proved = self._proved_for(outage)
+            if not proved:
+                continue
+            unproved = self._stats.suspects.pop(("health", _unproved_cause(outage)), None)
+            if unproved is not None:
+                next(iter(proved.values())).hits += unproved.hits
+                self._stats.crash_candidates = []
         for outage in unexplained:  # the time was up, or the server did not come back
             self._add_known(outage)
         for cause, count in self._outages.not_kept.items():
@@ -161,7 +182,7 @@ class OutageSearch:
 
     async def _explain(self, outage: Outage, slow_ns: int, deadline_s: float) -> None:
         """Find which case is behind an outage, and record it."""
-        proved = self._proved.get(outage.cause, {})
+        proved = self._proved_for(outage)
         has_report = outage.death is not None and outage.death.report is not None
         if has_report and proved:
             self._add_known(outage)
@@ -174,10 +195,10 @@ class OutageSearch:
         for case in cases:
             if self._health.gone or trio.current_time() >= end_s:
                 break
-            attempt = await self._attempt(case.session_result.script, slow_ns)
+            attempt = await self._attempt(case.session_result.script, max(slow_ns, _ATTEMPT_NS))
             if attempt.cause:
                 await self._prove(case, attempt, slow_ns, deadline_s)
-                if attempt.cause == outage.cause:
+                if _is_same(attempt.cause, outage.cause):
                     return
         if proved or self._health.gone or trio.current_time() >= end_s:
             self._add_known(outage)
@@ -197,16 +218,18 @@ class OutageSearch:
         if stored is not suspect:
             stored.hits += 1
             return
+        # a server that was just started may be slow, and one that hangs makes the client wait for all of it
+        patient_ns = slow_ns if attempt.hung else max(slow_ns, _PATIENT_NS)
         while suspect.tried < CONFIRMATIONS and not self._health.gone:
-            if suspect.seen == CONFIRMATIONS - 1 and await self._kills_by_itself(suspect, cause, slow_ns):
+            if suspect.seen == CONFIRMATIONS - 1 and await self._kills_by_itself(suspect, cause, patient_ns):
                 break
-            again = await self._attempt(script, slow_ns)
+            again = await self._attempt(script, patient_ns)
             suspect.tried += 1
-            if again.cause == cause:
+            if _is_same(again.cause, cause):
                 suspect.seen += 1
                 _take(suspect, again)
         if suspect.seen > 1 and not self._health.gone:
-            await self._shrink(suspect, cause, slow_ns, max(0.0, deadline_s - trio.current_time()))
+            await self._shrink(suspect, cause, patient_ns, max(0.0, deadline_s - trio.current_time()))
         suspect.time_up = False
         self._store_again(key, suspect)
         known[last_verb(suspect.session_result)] = self._stats.suspects["health", suspect.violation.cause]
@@ -223,7 +246,7 @@ class OutageSearch:
             return False
         for steps in ([step], [*self._scenario.steps[:1], step]):
             attempt = await self._attempt(with_quit(replace_steps(self._scenario, steps)), slow_ns)
-            if attempt.cause == cause:
+            if _is_same(attempt.cause, cause):
                 suspect.tried += 1
                 suspect.seen += 1
                 _take(suspect, attempt)
@@ -252,7 +275,7 @@ class OutageSearch:
             if self._health.gone or (whole_line and not ends_with(script.steps, b"\r\n")):
                 return False
             attempt = await self._attempt(with_quit(script), slow_ns)
-            if attempt.cause != cause:
+            if not _is_same(attempt.cause, cause):
                 return False
             _take(suspect, attempt)
             return True
@@ -262,7 +285,7 @@ class OutageSearch:
         small = await shrink(begin, kills, min(self._shrink_s, _SHRINK_SHARE * time_s), scenario_lines, concurrency=1)
         if len(small.steps) < len(suspect.session_result.script.steps):  # it ends with QUIT
             attempt = await self._attempt(small, slow_ns)
-            if attempt.cause == cause:
+            if _is_same(attempt.cause, cause):
                 _take(suspect, attempt)
 
     async def _attempt(self, script: Script, timeout_ns: int) -> _Attempt:
@@ -270,7 +293,9 @@ class OutageSearch:
         for _ in range(_ATTEMPTS):
             lone = await run_alone(self._runner, script, self._server, TrackedSession, timeout_ns)
             dialogue = Dialogue.of(lone.session_result.transcript)
-            if lone.death is not None or dialogue.greeted or not await self._health.wait_until_back():
+            # a server that died before it greeted died of an earlier session
+            is_over = dialogue.greeted or (lone.death is not None and script.greeting is None)
+            if is_over or not await self._health.wait_until_back():
                 break
         death, hung = lone.death, lone.hung
         log_lines = tuple(quoted_lines(self._server.log_lines(lone.from_ns, lone.to_ns)))
@@ -296,9 +321,13 @@ class OutageSearch:
 
     # -- suspects --------------------------------------------------------------------------------------------------
 
+    def _proved_for(self, outage: Outage) -> dict[str, Suspect]:
+        """Return the suspects that may be behind an outage; any may, if it is not known how the process ended."""
+        return self.proved if outage.cause == _UNKNOWN else self._proved.get(outage.cause, {})
+
     def _add_known(self, outage: Outage) -> None:
         """Count an outage for the suspect with the same cause; record its likeliest case where there is none."""
-        proved = self._proved.get(outage.cause, {})
+        proved = self._proved_for(outage)
         suspect = next((proved[verb] for case in outage.cases if (verb := last_verb(case.session_result)) in proved), None)
         suspect = suspect or next(iter(proved.values()), None)
         if suspect is not None:
@@ -354,12 +383,17 @@ def with_quit(script: Script) -> Script:
 
 
 def _each_cause_first(outages: Sequence[Outage]) -> list[Outage]:
-    """Return the outages, the first of each cause before the others."""
+    """Return the outages, the first of each cause before the others, and those whose cause is not known last."""
     seen, first, others = set[str](), list[Outage](), list[Outage]()
-    for outage in outages:
+    for outage in sorted(outages, key=lambda outage: outage.cause == _UNKNOWN):
         (others if outage.cause in seen else first).append(outage)
         seen.add(outage.cause)
     return first + others
+
+
+def _is_same(cause: str, other: str) -> bool:
+    """Return whether two causes may be the same: it is not always known how a process ended that others run."""
+    return cause == other or (_UNKNOWN in (cause, other) and "" not in (cause, other) and _HANG not in (cause, other))
 
 
 def _take(suspect: Suspect, attempt: _Attempt) -> None:
@@ -378,4 +412,4 @@ def _violation(attempt: _Attempt) -> Violation:
 
 
 def _unproved_cause(outage: Outage) -> str:
-    return "the server greets nobody" if outage.death is None else f"the server died: {visible(outage.death.cause)}"
+    return "the server greets nobody" if outage.death is None else f"the server died: {visible(outage.cause)}"

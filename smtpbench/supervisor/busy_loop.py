@@ -7,7 +7,8 @@ The server is measured while no connection of smtpbench is open. A server that h
 has `WINDOWS` windows for that. One that works on a queue waits for its disk and for its other processes all the time, and a
 loop waits for nothing: a window in which the server waited more than `_WAITS_PER_S` times a second is none.
 
-A loop uses all of a core that it gets. Where other processes left no core idle meanwhile, `_CROWDED_SHARE` is enough.
+A loop uses all of a core that it gets. Where other processes left less than a core idle meanwhile, less is enough: a share
+of what was idle, and half of what each process that is ready to run gets.
 
 The control is the same measurement before the first case. A server that was busy already had no case to be busy with.
 """
@@ -29,9 +30,7 @@ from smtpbench.units import NS_PER_S
 
 #: Share of a core that is a busy loop.
 BUSY_SHARE: Final = 0.8
-_CROWDED_SHARE: Final = 0.15
-#: Cores that are idle on average, below which other processes leave none.
-_IDLE_CORES: Final = 0.3
+_LEAST_SHARE: Final = 0.05
 #: Windows in a row that must all be busy, how long each is, seconds, and how long the first look is.
 WINDOWS: Final = 3
 _WINDOW_S: Final = 1.0
@@ -43,7 +42,7 @@ _WAITS_PER_S: Final = 200
 CONFIRMATIONS: Final = 3
 #: Suspects that run at the same time, and their limit for one reply, nanoseconds.
 _PARALLEL: Final = 8
-_TIMEOUT_NS: Final = NS_PER_S // 2
+_TIMEOUT_NS: Final = NS_PER_S
 
 
 def core_share(before: UsageSample, after: UsageSample) -> float:
@@ -58,22 +57,23 @@ def core_share(before: UsageSample, after: UsageSample) -> float:
     return max(0.0, after.cpu_s - before.cpu_s) / seconds
 
 
-async def busy_share(server: SupervisedServer, windows: int = WINDOWS) -> float:
+async def busy_share(server: SupervisedServer, windows: int = WINDOWS, *, known: bool = False) -> float:
     """Return the share of a core that the server uses while nobody talks to it; 0 if it is quiet or becomes quiet.
 
     Args:
         server: The server under test; no connection may be open to it.
         windows: Windows that it has to become quiet.
+        known: Whether it is known to have a busy loop: then a smaller share shows it where others need the cores.
     """
-    share = await _busy_share_in(server, _LOOK_S)
+    share = await _busy_share_in(server, _LOOK_S, known=known)
     for _ in range(windows):
         if not share:
             break
-        share = await _busy_share_in(server, _WINDOW_S)
+        share = await _busy_share_in(server, _WINDOW_S, known=known)
     return share
 
 
-async def _busy_share_in(server: SupervisedServer, seconds: float) -> float:
+async def _busy_share_in(server: SupervisedServer, seconds: float, *, known: bool) -> float:
     """Return the share of a core that the server used in a window; 0 if that is no busy loop."""
     before, idle_before_s = server.measure(), psutil.cpu_times().idle
     await trio.sleep(seconds)
@@ -81,8 +81,13 @@ async def _busy_share_in(server: SupervisedServer, seconds: float) -> float:
     if before is None or after is None:
         return 0.0
     share = core_share(before, after)
-    is_crowded = idle_after_s - idle_before_s < _IDLE_CORES * seconds
-    return share if share >= (_CROWDED_SHARE if is_crowded else BUSY_SHARE) else 0.0
+    return share if share >= _needed_share((idle_after_s - idle_before_s) / seconds, known=known) else 0.0
+
+
+def _needed_share(idle_cores: float, *, known: bool) -> float:
+    """Return the share of a core that is a busy loop, where that many cores were idle. `known`: see `busy_share`."""
+    fair_share = 0.0 if known else (psutil.cpu_count() or 1) / max(1.0, psutil.getloadavg()[0])
+    return min(BUSY_SHARE, max(_LEAST_SHARE, fair_share / 2, BUSY_SHARE * idle_cores))
 
 
 def busy_text(share: float, before: float) -> str:
@@ -157,4 +162,4 @@ async def _share_after(
     async with trio.open_nursery() as nursery:
         for script in scripts:
             nursery.start_soon(run_script, script)
-    return await busy_share(server, windows=1), session_results[-1]
+    return await busy_share(server, windows=1, known=True), session_results[-1]

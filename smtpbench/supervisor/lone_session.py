@@ -6,8 +6,9 @@ Theory of operation
 Where the server's processes are known, its death is a fact. Otherwise the session runs beside an idle one, and a server that
 cuts off both died (`rules.crash`).
 
-A server that replies 221 to QUIT has processed all that came before, and one that greets the next client is alive. If it
-does neither, its process may be just ending, and `death_since` waits for that.
+A server that replies 221 to QUIT has processed all that came before, and one that closed the connection and greets the next
+client is alive. If it does neither, its process may be just ending, and `death_since` waits for that. A server that refuses
+the next client is dead, even if the end of its process was not noticed: its cause is not known then.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 import trio
 
+from smtpbench.engine import api
 from smtpbench.rules import probe_steps
 from smtpbench.rules.crash import run_watched, sanitizer_reported
 from smtpbench.rules.discover import RESTART_TIMEOUT_S, is_greeting, outage, wait_until_back
@@ -72,9 +74,15 @@ async def run_alone(
         return LoneResult(watched.session_result, watched.death, None, False, from_ns, time.monotonic_ns())
     session_result = await runner.run(script, session_class, timeout_ns)
     death, hung = next((one for one in server.deaths if one.at_ns >= from_ns), None), False
-    if death is None and Dialogue.of(session_result.transcript).last_code != 221:
-        greets = await _greets(runner, script, timeout_ns)
-        death = None if greets else await server.death_since(from_ns)
+    dialogue = Dialogue.of(session_result.transcript)
+    if death is None and dialogue.last_code != 221:
+        next_client = await _greet(runner, script, timeout_ns)
+        greets = next_client.greeted
+        # a server may greet the next client first, and then read what a client sent that has left
+        if not (greets and (dialogue.closed_by_server or dialogue.end_reason == api.TIMEOUT)):
+            death = await server.death_since(from_ns)
+        if not greets and death is None and next_client.end_reason == api.CONNECT_REFUSED:
+            death = Death(time.monotonic_ns())  # of a process that others run, and that was not known yet
         hung = not greets and death is None
     how = "" if death is None else death.text
     if not how and sanitizer_reported(session_result.transcript):
@@ -82,11 +90,11 @@ async def run_alone(
     return LoneResult(session_result, how, death, hung, from_ns, time.monotonic_ns())
 
 
-async def _greets(runner: SessionRunner, script: Script, timeout_ns: int | None) -> bool:
-    """Return whether the server greets another client after a script."""
+async def _greet(runner: SessionRunner, script: Script, timeout_ns: int | None) -> Dialogue:
+    """Return the dialogue of another client after a script, who only greets."""
     target_info = TargetInfo(lmtp=script.lmtp, implicit_tls=script.implicit_tls)
     hello = probe_steps.script(target_info, probe_steps.hello(target_info), quiet_period=False)
-    return Dialogue.of((await runner.run(hello, timeout_ns=timeout_ns)).transcript).greeted
+    return Dialogue.of((await runner.run(hello, timeout_ns=timeout_ns)).transcript)
 
 
 async def bring_back(

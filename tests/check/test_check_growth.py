@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
-from leaking_server import CLEAN, MEMORY, SPIN, LeakingServer, leaking_server
+from leaking_server import CLEAN, MEMORY, SPIN, LeakingServer, leaking_server, let_any_use_be_busy
 
 from smtpbench.check.replay import CANNOT_TELL, FIXED, STILL_THERE, read_findings, replay
 from smtpbench.check.run import CheckRequest, CheckResult, run_check
@@ -14,6 +15,12 @@ from smtpbench.target import Access, parse_target
 
 #: Rules whose probes send what leaks or spins, and `health`.
 RULES = find(["health", "rset-250", "no-side-effect"])
+
+
+@pytest.fixture(autouse=True)
+def _time_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOK_S", "SEARCH_S", "BUSY_SEARCH_S"):
+        monkeypatch.setattr(f"smtpbench.check.growth.{name}", 120.0)
 
 
 def access(server: LeakingServer) -> Access:
@@ -47,7 +54,9 @@ def test_memory_leak_violates_health_and_is_replayed_by_growth(tmp_path: Path) -
     assert trio.run(main) == [STILL_THERE, FIXED, CANNOT_TELL]
 
 
-def test_busy_loop_violates_health_and_is_replayed_by_cpu_use(tmp_path: Path) -> None:
+def test_busy_loop_violates_health_and_is_replayed_by_cpu_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_any_use_be_busy(monkeypatch)
+
     async def main() -> list[str]:
         with leaking_server(SPIN) as server, leaking_server(CLEAN) as clean:
             (finding,) = (await check(server)).findings

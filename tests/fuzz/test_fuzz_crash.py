@@ -163,6 +163,18 @@ def test_replay_judges_a_crash_by_the_death_of_a_watched_server(tmp_path: Path, 
     assert trio.run(main) == [(status, "the server died: signal 6 (SIGABRT)" if deadly else "")] * 2
 
 
+def test_replay_cannot_tell_whether_a_crash_is_fixed_whose_session_is_not_known(tmp_path: Path) -> None:
+    path = finding_file(tmp_path, "VRFY x")
+    path.write_text(path.read_text().replace('actual: ""', 'actual: "", reproducibility: "1 of 1, not proved"'))
+
+    async def main(server: WatchedDyingServer) -> str:
+        async with running(server.process) as process:
+            return (await replay([load_scenario(path)], access(process.port), server=server))[0].status
+
+    assert trio.run(main, WatchedDyingServer(lambda line: False)) == CANNOT_TELL
+    assert trio.run(main, WatchedDyingServer(is_deadly)) == STILL_THERE
+
+
 def test_replay_says_fixed_of_a_watched_server_that_closes_a_connection_and_lives(tmp_path: Path) -> None:
     server = WatchedDyingServer(is_deadly)
     server.process = DyingServer(is_deadly, alone=True)
@@ -257,6 +269,15 @@ def test_case_before_a_refused_connection_waits_for_a_search() -> None:
     losses.refuse(4000 * NS_PER_MS)
     assert [one.number for one in losses.settle(9000 * NS_PER_MS)] == [0, 2]
     assert [(loss.cases[0].number, loss.refused) for loss in losses.sudden] == [(1, True)]
+
+
+def test_loss_of_a_watched_server_is_a_crash_only_if_connections_were_refused() -> None:
+    losses = Losses(SCENARIO, lambda cases: cases[0].number == 0)
+    for number, at_ms in enumerate((100, 110, 400, 410, 700, 710)):  # the first loss is a death that is recorded elsewhere
+        losses.add(cut_off(number, at_ms))
+    losses.refuse(720 * NS_PER_MS)
+    assert [one.number for one in losses.settle(9000 * NS_PER_MS)] == [2, 3]
+    assert [[one.number for one in loss.cases] for loss in losses.sudden] == [[4, 5]]
 
 
 def test_candidates_are_ranked_by_the_first_write_without_a_reply() -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pytest
 import trio
-from leaking_server import CLEAN, MEMORY, SILENT_SPIN, leaking_server
+from leaking_server import CLEAN, MEMORY, SILENT_SPIN, leaking_server, let_any_use_be_busy
 
 from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.finding import Finding
 from smtpbench.scenario.load import find_scenario, load_scenario
 from smtpbench.target import Access, parse_target
+
+
+@pytest.fixture(autouse=True)
+def _time_on_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOOK_S", "MOST_S"):
+        monkeypatch.setattr(f"smtpbench.fuzz.growth.{name}", 120.0)
 
 
 def fuzz(fault: str, *, can_restart: bool = False) -> FuzzResult:
@@ -43,7 +49,8 @@ def test_memory_leak_of_a_command_is_one_finding_of_the_campaign() -> None:
 
 
 @pytest.mark.parametrize(("can_restart", "reproducibility"), [(True, " of 3"), (False, "1 of 1, not proved")])
-def test_busy_loop_is_one_finding(can_restart: bool, reproducibility: str) -> None:
+def test_busy_loop_is_one_finding(can_restart: bool, reproducibility: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_any_use_be_busy(monkeypatch)
     (finding,) = health_findings(fuzz(SILENT_SPIN, can_restart=can_restart))
     assert (finding.severity, finding.cause, finding.about["growth"]) == ("violation", "busy loop", {"resource": "cpu"})
     assert reproducibility in finding.reproducibility

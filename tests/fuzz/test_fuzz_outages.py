@@ -87,6 +87,16 @@ def test_deaths_with_the_same_report_are_one_finding() -> None:
     assert finding.hits > 1
 
 
+def test_death_of_which_the_cause_is_not_known_is_no_further_finding() -> None:
+    deaths = iter([Death(0)])
+    server = WatchedDyingServer(
+        starts_with(b"VRFY"), death_of=lambda line: next(deaths, Death(0, signal_number=6)), can_restart=False
+    )
+    (finding,) = fuzz(server, 1).findings
+    assert finding.cause == "the server died after VRFY: signal 6 (SIGABRT)"
+    assert finding.hits > 1
+
+
 def test_server_that_stays_dead_is_a_finding_that_is_not_proved() -> None:
     fuzz_result = fuzz(WatchedDyingServer(starts_with(b"VRFY"), 1, can_restart=False))
     (finding,) = fuzz_result.findings

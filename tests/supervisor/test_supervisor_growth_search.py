@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
-from leaking_server import CLEAN, DESCRIPTORS, MEMORY, SPIN, THREADS, LeakingServer, leaking_server
+from leaking_server import CLEAN, DESCRIPTORS, MEMORY, SPIN, THREADS, LeakingServer, leaking_server, let_any_use_be_busy
 
 from smtpbench.measure.server_usage import UsageSample
 from smtpbench.rules.discover import Fixture, discover, reach
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.runner import SessionRunner, session_runner
-from smtpbench.supervisor.busy_loop import busy_share, core_share, find_busy_case
+from smtpbench.supervisor.busy_loop import _needed_share, busy_share, core_share, find_busy_case
 from smtpbench.supervisor.case_kinds import control_kind, example_line, kinds_of
 from smtpbench.supervisor.growth import DESCRIPTORS as DESCRIPTORS_RESOURCE
 from smtpbench.supervisor.growth import MEMORY as MEMORY_RESOURCE
@@ -119,7 +120,8 @@ async def busy_verbs(fault: str) -> tuple[float, list[str]]:
     return before, sorted({step.wire[:4].decode() for step in found.session_result.script.steps} - {"EHLO", "QUIT"})
 
 
-def test_busy_loop_after_a_command_is_found() -> None:
+def test_busy_loop_after_a_command_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    let_any_use_be_busy(monkeypatch)
     assert trio.run(busy_verbs, SPIN) == (0, ["VRFY"])
 
 
@@ -143,3 +145,12 @@ def test_line_of_an_example_has_its_verb() -> None:
     assert example_line(b"RSET\r\n") == ("RSET", b"RSET")
     assert example_line(b"xyzzy 1\r\nRSET\r\n") == ("", b"xyzzy 1")
     assert example_line(b"NOOP " + b"x" * 600 + b"\r\n") == ("", b"")
+
+
+def test_share_that_is_a_busy_loop_depends_on_what_others_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("psutil.cpu_count", lambda: 2)
+    monkeypatch.setattr("psutil.getloadavg", lambda: (10.0, 10.0, 10.0))
+    assert [round(_needed_share(idle, known=False), 2) for idle in (0.0, 0.5, 1.0, 2.0)] == [0.1, 0.4, 0.8, 0.8]
+    monkeypatch.setattr("psutil.getloadavg", lambda: (0.5, 0.5, 0.5))
+    assert _needed_share(2.0, known=False) == 0.8
+    assert _needed_share(0.0, known=True) == 0.05
