@@ -39,7 +39,7 @@ def test_demo_and_sink_agree(here: Path) -> None:
     assert "the sink accepted 100 messages" in done.out
     (folder,) = (here / "results").iterdir()
     names = sorted(file.name for file in folder.iterdir())
-    assert names == ["histograms.hlog", "report.html", "result.json", "server.log", "timeline.csv"]
+    assert names == ["histograms.hlog", "report.html", "result.json", "server.csv", "server.log", "timeline.csv"]
 
 
 def test_validate_reports_every_file(here: Path) -> None:
