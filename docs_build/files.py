@@ -40,6 +40,7 @@ def _links(page: str) -> dict[str, str]:
         "threshold": "metrics.md#thresholds",
         "metric": "metrics.md",
         "FindingMetadata": f"{page}#finding",
+        "GrowthMetadata": f"{page}#growth",
     }
 
 
@@ -83,6 +84,7 @@ def _scenario() -> Page:
         _model(document, "Load", "## `load`", "load"),
         _model(document, "LoadStage", "### `stages`", "stages"),
         _model(document, "FindingMetadata", "## `finding`", "finding"),
+        _model(document, "GrowthMetadata", "### `growth`", "growth"),
         "## Types { #types }\n",
         _types(),
     ]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 #: An output line that stands for any number of lines.
 ELLIPSIS = "…"
 #: Lines that only a busy machine adds.
-BUSY = re.compile(r"^\s*GENERATOR LIMITED|the generator was the (limit|bottleneck)")
+BUSY = re.compile(r"^\s*GENERATOR LIMITED|the generator was the (limit|bottleneck)|Server and generator share \d")
 _DIALOGUE = re.compile(r"^\s*[SC]: ")
 _EQUAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), replacement)
@@ -22,9 +22,10 @@ _EQUAL: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"\b\d{8}-\d{6}\b", "<time>"),
         (r"\b\d{4}-\d\d-\d\d[T ][\d:.]+Z?", "<time>"),
         (r"\b[0-9a-f]{8}\b", "<id>"),
-        (r"\b(no difference shown|cannot tell|faster|slower|more|fewer)\b", "<verdict>"),
+        (r"\b(no difference shown|cannot tell|faster|slower|more|fewer|less)\b", "<verdict>"),
         (r"(?<!RFC )(?<![\w§.-])[-+−]?\d[\d,]*(\.\d+)?( ?(ns|us|µs|ms|s|min|h|B|KiB|MiB|GiB)\b|%)?", "#"),
         (r"[-+−]#", "#"),
+        (r" \(#/h\)", ""),  # a growth of memory, which is shown only where it is none by chance
         (r"# ([A-Za-z]+)s\b", r"# \1"),  # 1 finding, 2 findings
         (r"[-=#.:]{6,}", "<bar>"),
         (r"\s+", " "),

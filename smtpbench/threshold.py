@@ -153,8 +153,9 @@ METRICS: Final = (
         "cannot be read.", ("server.rss_max",),
     ),
     MetricFamily(
-        "server.rss_growth", "How fast memory grew: the slope over the measured window, which must have 10 s or more. In "
-        "thresholds at the end only.", ("server.rss_growth",),
+        "server.rss_growth", "How fast memory grew: the slope over the measured window, which must have 12 s or more. Most "
+        "servers grow while they are new; some minutes after a warm-up say more than some seconds. In thresholds it is "
+        "evaluated at the end only.", ("server.rss_growth",),
     ),
     MetricFamily("server.fds_max", "Most descriptors open at once.", ("server.fds_max",)),
     MetricFamily("server.threads_max", "Most threads at once.", ("server.threads_max",)),

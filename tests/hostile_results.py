@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -168,4 +169,46 @@ def capacity_result(text: str = "the objective", **changes: Any) -> dict[str, An
     return {**values, **changes}
 
 
-MAKERS = {RUN: run_result, CHECK: check_result, FUZZ: fuzz_result, COMPARISON: comparison_result, CAPACITY: capacity_result}
+def server(text: str = "master", **changes: Any) -> dict[str, Any]:
+    """Return `server` of a result: a server that died."""
+    values = {
+        "started_by": "smtpbench", "name": text, "source": "cgroup", "memory": "pss", "window_s": 30.0, "cpu_s": 21.6,
+        "cpu_user_s": 15.0, "cpu_system_s": 6.6, "cpu_ms_per_message": 1.42, "cores_share": 0.96,
+        "rss_max_bytes": 88_080_384, "rss_growth_bytes_per_hour": -3_250_586.0,
+        "rss_growth_interval_bytes_per_hour": [-4_404_019.0, -2_097_152.0], "fds_max": 131, "threads_max": 12,
+        "processes_max": 9, "minor_faults": 51_234, "major_faults": 3, "read_bytes": 12_288, "write_bytes": 48_234_496,
+        "fsyncs": 7, "voluntary_switches": 98_765, "involuntary_switches": 4_321, "restarts": 1, "deaths": [death(text)],
+        "log_lines": [log_line(text)], "log_lines_dropped": 2,
+    }  # fmt: skip
+    return {**values, **changes}
+
+
+def death(text: str = "heap-buffer-overflow", **changes: Any) -> dict[str, Any]:
+    """Return an entry of `server.deaths`."""
+    report = {"kind": text, "summary": text, "frames": [text, "serve"], "lines": [text]}
+    values = {"how": "signal 6 (SIGABRT)", "exit_status": None, "signal": 6, "cause": text, "at_s": 12.3, "report": report,
+              "last_output": [text], "core_file": text, "restarted_by": "smtpbench"}  # fmt: skip
+    return {**values, **changes}
+
+
+def log_line(text: str = "fatal: no memory", **changes: Any) -> dict[str, Any]:
+    """Return an entry of `log_lines`."""
+    return {"at_s": 4.5, "source": text, "text": text, **changes}
+
+
+def _watched(make: Callable[[str], dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Return a maker of the same result with what is known of the server, in the result and in a finding."""
+
+    def made(text: str = "x") -> dict[str, Any]:
+        result = {**make(text), "server": server(text)}
+        holder = result["hostile"] if result["kind"] == RUN else result
+        holder["findings"][0] |= {"death": death(text), "log_lines": [log_line(text)]}
+        return result
+
+    return made
+
+
+MAKERS = {
+    RUN: _watched(run_result), CHECK: _watched(check_result), FUZZ: _watched(fuzz_result),
+    COMPARISON: comparison_result, CAPACITY: capacity_result,
+}  # fmt: skip

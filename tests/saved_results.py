@@ -106,6 +106,57 @@ def run_folder(folder: Path, *, seconds: int = 600, samples: int = 150, seed: in
     return save(result | changes, folder)
 
 
+def death(**changes: Any) -> dict[str, Any]:
+    """Return an entry of `server.deaths`: an abort after a report of AddressSanitizer."""
+    summary = "AddressSanitizer: heap-buffer-overflow in parse_rcpt"
+    report = {"kind": "AddressSanitizer", "summary": summary, "frames": ["parse_rcpt", "handle_line", "serve"],
+              "lines": [f"==71==ERROR: {summary}", "    #0 parse_rcpt", "    #1 handle_line"]}  # fmt: skip
+    values = {"how": "signal 6 (SIGABRT)", "exit_status": None, "signal": 6, "cause": "AddressSanitizer: parse_rcpt",
+              "at_s": 12.3, "report": report, "last_output": ["listening", "==71==ABORTING"], "core_file": "core.71",
+              "restarted_by": "smtpbench"}  # fmt: skip
+    return values | changes
+
+
+def server(**changes: Any) -> dict[str, Any]:
+    """Return `server` of a result."""
+    values = {
+        "started_by": "smtpbench", "name": "master", "source": "cgroup", "memory": "pss", "window_s": 30.0, "cpu_s": 21.6,
+        "cpu_user_s": 15.0, "cpu_system_s": 6.6, "cpu_ms_per_message": 1.42, "cores_share": 0.36,
+        "rss_max_bytes": 88_080_384, "rss_growth_bytes_per_hour": 3_250_586.0,
+        "rss_growth_interval_bytes_per_hour": [2_097_152.0, 4_404_019.0], "fds_max": 131, "threads_max": 12,
+        "processes_max": 9, "minor_faults": 51_234, "major_faults": 3, "read_bytes": 12_288, "write_bytes": 48_234_496,
+        "fsyncs": None, "voluntary_switches": 98_765, "involuntary_switches": 4_321, "restarts": 0, "deaths": [],
+        "log_lines": [], "log_lines_dropped": 0,
+    }  # fmt: skip
+    return values | changes
+
+
+def log_line(**changes: Any) -> dict[str, Any]:
+    """Return an entry of `log_lines`."""
+    return {"at_s": 4.5, "source": "/var/log/mail.err", "text": "fatal: queue file write error"} | changes
+
+
+#: Columns of `server.csv`.
+SERVER_COLUMNS = (
+    "end_s", "cpu_user_share", "cpu_system_share", "memory_bytes", "processes", "threads", "fds", "read_bytes",
+    "write_bytes", "minor_faults", "major_faults", "voluntary_switches", "involuntary_switches", "restarts",
+)  # fmt: skip
+
+
+def server_csv(folder: Path, seconds: int) -> None:
+    """Write `server.csv`: CPU time as the load, memory that grows, and a restart in the middle."""
+    lines = [csv_line(SERVER_COLUMNS)]
+    for second in range(1, seconds + 1):
+        load = math.sin(math.pi * second / seconds) ** 2
+        restarted = second == seconds // 2
+        lines.append(csv_line((
+            f"{second:.2f}", f"{0.2 + 0.6 * load:.4f}", f"{0.1 + 0.3 * load:.4f}", 60_000_000 + 40_000 * second, 9, 12,
+            80 + round(40 * load), 4096 * (second % 5 == 0), 1_500_000 + round(500_000 * load), 900, 0, 3_000, 150,
+            int(restarted),
+        )))  # fmt: skip
+    (folder / "server.csv").write_text("".join(lines))
+
+
 def threshold(**changes: Any) -> dict[str, Any]:
     """Return an entry of `thresholds` that failed."""
     values = {"threshold": "message.p99 < 20ms", "metric": "message.response.p99", "unit": "ms", "limit": 20.0,

@@ -21,6 +21,9 @@ deserves a look, but no build should fail for it.
 A rule passes only if the server replied to what its probe sent (`rules.tested`). Otherwise it is inconclusive. Which write
 a reply answers is decided by the reply tracker.
 
+Where the server's processes are known, the check looks for growth and busy loops after all probes (`check.growth`). They
+violate `health`.
+
 The invariants are evaluated at the end, on the dialogues of all probes. Of a server that sends very much, the first
 `_MAX_KEPT_BYTES` are evaluated.
 """
@@ -28,12 +31,13 @@ The invariants are evaluated at the end, on the dialogues of all probes. Of a se
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
 
 import trio
 
+from smtpbench.check.growth import SEVERITY, GrowthCheck, GrowthResult
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off, run_watched
 from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, TARGET_GONE, is_greeting
@@ -78,6 +82,7 @@ HEALTH: Final = "health"
 PROBES: Final = "probes"
 EXCLUSIVE_PROBES: Final = "exclusive probes"
 INVARIANTS: Final = "invariants"
+GROWTH: Final = "growth"
 
 #: Called with the phase, the number of rules that have a result, and the name of the rule that was or is next evaluated.
 ReportRule = Callable[[str, int, str], None]
@@ -95,6 +100,7 @@ class RuleResult:
         death: How the server's process ended in that session; None if it did not, or if that is not known.
         log_lines: Error lines in the server's log while the session ran alone, escaped.
         cause: What distinguishes the violation from others of the same rule; empty for most.
+        about: Further keys for the file of the finding.
     """
 
     rule: Rule
@@ -104,6 +110,7 @@ class RuleResult:
     death: Death | None = None
     log_lines: Sequence[str] = ()
     cause: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def severity(self) -> str:
@@ -162,6 +169,9 @@ class Checker:
         target_info: What is known of the target.
         report_rule: Called when a rule has a result, and before a rule that runs alone.
         server: The server under test; None if nothing is known of its processes.
+
+    Attributes:
+        further_results: Violations of a rule besides its result.
     """
 
     def __init__(
@@ -187,6 +197,7 @@ class Checker:
         self._dialogues: list[tuple[SessionResult, Dialogue]] = []
         self._kept_bytes = 0
         self._unanswered: set[str] = set()
+        self.further_results: list[RuleResult] = []
 
     async def run(self, rules: Sequence[Rule]) -> list[RuleResult]:
         """Check these rules and return their results, in the order given.
@@ -194,6 +205,10 @@ class Checker:
         If the call is cancelled, `results_so_far` returns what is known by then.
         """
         results = self._results
+        growth = None
+        if self._known and self._server is not None and any(rule.name == HEALTH for rule in rules):
+            growth = GrowthCheck(self._runner, self._server, self._target_info)
+            await growth.begin()
 
         async def check_rule(rule: Rule) -> None:
             results[rule.name] = await self._check_rule(rule)
@@ -227,7 +242,27 @@ class Checker:
             results[name] = RuleResult(results[name].rule, verdict, fatal.session_result, fatal.reproducibility, fatal.death)
         if self._server is not None:
             await self._read_log(self._server)
+        if growth is not None and not self._target_gone:
+            self._report_rule(GROWTH, len(results), HEALTH)
+            self._add_growth(await growth.find([session_result for session_result, _ in self._dialogues]))
         return self.results_so_far(rules)
+
+    def _add_growth(self, found: Sequence[GrowthResult]) -> None:
+        """Record growth and busy loops: as the result of `health`, and what that has no place for as further results."""
+        for one in found:
+            own = self._results[HEALTH]
+            rule_result = RuleResult(
+                own.rule,
+                r.violated(one.actual, severity=SEVERITY),
+                one.session_result,
+                one.reproducibility,
+                cause=one.cause,
+                about=one.about,
+            )
+            if own.violated:
+                self.further_results.append(rule_result)
+            else:
+                self._results[HEALTH] = rule_result
 
     async def _read_log(self, server: SupervisedServer) -> None:
         """Quote the server's log in the results of violated rules, and find sessions that cause errors there."""

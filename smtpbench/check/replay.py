@@ -7,7 +7,7 @@ session that did not run to its end shows nothing.
 Each session runs beside an idle one, so that a server that dies is told from one that closes a connection, even if it is
 started again at once (`rules.crash`). Where the server's processes are known, its death is a fact: a crash is STILL THERE if
 the server dies in one of `_CRASH_ATTEMPTS` sessions, and FIXED if it lives, unless it was never proved that this session
-kills it.
+kills it. Growth is judged by measuring the server (`check.growth`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import trio
 
+from smtpbench.check.growth import replay_growth
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off
@@ -162,6 +163,9 @@ async def _replay_finding(
         lmtp=target_info.lmtp, implicit_tls=target_info.implicit_tls, credentials=target_info.credentials is not None
     )
     script = plain(compile_scenario(file, options))
+    if finding.growth is not None:
+        still, actual = await replay_growth(runner, server, target_info, script, finding.growth)
+        return _Status(CANNOT_TELL if still is None else STILL_THERE if still else FIXED, actual)
     # a finding of `fuzz` was found by a session that waits for exactly the replies that are due
     session_class = TrackedSession if finding.by == "fuzz" else ClientSession
     if finding.cause.startswith(LOG_CAUSE):

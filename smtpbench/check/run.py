@@ -138,8 +138,8 @@ async def run_check(
             totals.add(recorder.drain())
             if server_record is not None:
                 server_record.flush()
-            violated = [rule_result for rule_result in rule_results if rule_result.violated]
-            findings = {rule_result.rule.name: _build_finding(rule_result, about) for rule_result in violated}
+            violated = [rule_result for rule_result in (*rule_results, *checker.further_results) if rule_result.violated]
+            findings = [_build_finding(rule_result, about) for rule_result in violated]
             by_name = {rule_result.rule.name: rule_result for rule_result in rule_results}
             result = {
                 "schema": "smtpbench-check/1",
@@ -149,12 +149,12 @@ async def run_check(
                 "target": target_data(url, target_info, banner),
                 "strict": request.strict,
                 "rules": {rule.name: _rule_data(rule, by_name.get(rule.name)) for rule in RULES},
-                "findings": [_finding_data(request, one, findings[one.rule.name]) for one in violated],
+                "findings": [_finding_data(request, *one) for one in zip(violated, findings, strict=True)],
                 **environment,
                 **common_sections(totals, began, runner.connections_peak),
                 **server_data(server_record, ended=ended),
             }
-            return CheckResult(result, [finding for finding in findings.values() if finding], stopped)
+            return CheckResult(result, [finding for finding in findings if finding], stopped)
 
         async def report_every_second() -> None:
             while True:
@@ -190,7 +190,7 @@ def _build_finding(rule_result: RuleResult, about: Mapping[str, Any]) -> Finding
         dialogue_index=verdict.dialogue_index,
         reproducibility=rule_result.reproducibility,
         cause=rule_result.cause,
-        about=about,
+        about={**about, **rule_result.about},
         log_lines=rule_result.log_lines,
         death=None if rule_result.death is None else rule_result.death.to_data(),
     )

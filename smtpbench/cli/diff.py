@@ -18,7 +18,7 @@ from smtpbench.errors import UsageError
 from smtpbench.measure.comparison import any_worse
 from smtpbench.report.terminal.comparison import comparison_table
 from smtpbench.report.terminal.screen import wants_color
-from smtpbench.scenario.comparison import DEFAULT_METRICS
+from smtpbench.scenario.comparison import DEFAULT_METRICS, SERVER_METRIC
 from smtpbench.study.diff import diff, load_candidates
 from smtpbench.threshold import parse_metric
 from smtpbench.units import parse_share
@@ -74,6 +74,7 @@ def command(
             least=option_value("--least", parse_share, least),
             force=force,
             seed=seed,
+            optional_metrics=[] if metric else [parse_metric(SERVER_METRIC)],
         )
         typer.echo(comparison_table(result, color=wants_color(sys.stdout)))
         if out is not None:

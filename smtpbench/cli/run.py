@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -41,8 +40,9 @@ from smtpbench.load.threshold_monitor import ThresholdMonitor
 from smtpbench.measure.result import to_text
 from smtpbench.measure.saved import RUN, Saved
 from smtpbench.report.reading.exit_code import nothing_accepted
+from smtpbench.report.reading.server import deaths_of
 from smtpbench.report.terminal.progress import AUTO
-from smtpbench.report.terminal.run_progress import RunProgress
+from smtpbench.report.terminal.run_progress import RunProgress, Watcher
 from smtpbench.report.terminal.screen import screen_of, wants_color
 from smtpbench.report.terminal.tables import final_table
 from smtpbench.supervisor.supervised import SupervisedServer
@@ -192,11 +192,16 @@ def command(
 
             async def work(supervised: SupervisedServer) -> RunResult:
                 watched = replace(request, server=supervised)
+
+                async def run_watched(watcher: Watcher) -> RunResult:
+                    watcher.watch(supervised)
+                    return await run(watched, watcher)
+
                 if metrics is None:
-                    return await run(watched, observer)
+                    return await run_watched(observer)
                 from smtpbench.report.formats.prometheus import about, serving  # needs a package that only this option needs
 
-                return await serving(metrics, hold_ns, about(watched), observer, partial(run, watched))
+                return await serving(metrics, hold_ns, about(watched), observer, run_watched)
 
             reached = Access(parsed, access.trust, request.password, authorized=access.authorized)
             outcome = run_supervised(server_options, reached, folder / SERVER_LOG, work)
@@ -213,7 +218,7 @@ def command(
             raise typer.Exit(THRESHOLD_FAILED)
         if nothing_accepted(Saved(RUN, outcome.result, request.out)):
             raise typer.Exit(INCOMPLETE)
-        if outcome.findings:
+        if outcome.findings or deaths_of(Saved(RUN, outcome.result, request.out)):
             raise typer.Exit(FINDINGS)
 
 

@@ -20,6 +20,9 @@ the target stays dead, nothing can be proved, and the cases that were cut off ar
 (`fuzz.crashes`). Where the server's processes are known, its deaths are facts with a moment (`fuzz.outages`), and the
 cases of that moment run again alone, each on a fresh server (`fuzz.outage_search`).
 
+Where the server's processes are known, it is measured while cases run. What makes it grow, or use a core for nothing, is
+found afterwards (`fuzz.growth`).
+
 Then the other suspects are repeated, one after the other, and those that showed each time are shrunk (`fuzz.confirmation`).
 Those whose session took the least time come first, so that many are confirmed before the time is up (`fuzz.time_limit`).
 """
@@ -42,6 +45,7 @@ from smtpbench.fuzz.admission import Admission, Case
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
 from smtpbench.fuzz.crash_search import CrashSearch
 from smtpbench.fuzz.crashes import MAX_CANDIDATES, CrashFindings
+from smtpbench.fuzz.growth import CampaignGrowth
 from smtpbench.fuzz.log_findings import LogFindings
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
 from smtpbench.fuzz.mutation import Addresses, apply_mutations, command_step, replace_steps
@@ -197,6 +201,7 @@ class Campaign:
             self._outage_search = OutageSearch(
                 self.stats, baseline, known, self._health, self._outages, script, plan.shrink_s
             )
+        self._growth = None if known is None else CampaignGrowth(self.stats, baseline, known, target_info, script)
         self._log_findings = None
         if known is not None and self._outages is not None:
             control = self._with_end(script.steps)
@@ -224,15 +229,21 @@ class Campaign:
         self.stats.phase = CASES
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run_health_checks, trio.current_time(), report_progress)
+            if self._growth is not None:
+                await nursery.start(self._growth.watch)
             await self._run_cases(nursery, limit)
             await self._end_cases(limit)
             nursery.cancel_scope.cancel()
         self.stats.phase = CONFIRMATION
+        if self._growth is not None:
+            await self._growth.find_busy_loop(limit)
         if self._outage_search is not None:
             await self._outage_search.find(self._slow_ns, limit)
         recorded = self._outages is not None and bool(self._outages.settled)
         proved = None if self._outage_search is None else self._outage_search.proved
         await self._crashes.find(self._slow_ns, limit, recorded=recorded, proved=proved)
+        if self._growth is not None and not self._health.gone:
+            await self._growth.find_growth(limit)
         if self._log_findings is not None:
             await self._log_findings.find(self._slow_ns, limit)
         await self._confirm_suspects(limit, report_progress)
@@ -305,7 +316,8 @@ class Campaign:
         search_s = self._crashes.search_s
         if self._outage_search is not None:
             search_s = max(search_s, self._outage_search.search_s)
-        return limit.cases_end_s(self._estimate_s + search_s)
+        growth_s = 0.0 if self._growth is None else self._growth.reserved_s(self._plan.duration_s)
+        return limit.cases_end_s(self._estimate_s + search_s + growth_s)
 
     async def _end_cases(self, limit: TimeLimit) -> None:
         """Wait until the last case has ended, and end those that are still running when their time is up."""
@@ -365,6 +377,8 @@ class Campaign:
         self._latest.append(ended._replace(violations=()))
         if self._outages is not None:
             self._outages.add(ended._replace(violations=()))
+        if self._growth is not None:
+            self._growth.add(case, session_result, dialogue)
         if is_cut_off(dialogue):  # what is wrong with its end depends on whether the target died
             violations = [violation for violation in violations if violation.rule not in END_RULES]
             self._losses.add(ended)

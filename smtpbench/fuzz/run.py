@@ -283,7 +283,7 @@ def _build_finding(suspect: Suspect, about: Mapping[str, Any], *, repeated: bool
         reproducibility=suspect.reproducibility if repeated else _NOT_REPEATED,
         hits=suspect.hits,
         cause=suspect.violation.cause,
-        about=about,
+        about={**about, **suspect.about},
         death=None if suspect.death is None else suspect.death.to_data(),
         log_lines=suspect.log_lines,
     )

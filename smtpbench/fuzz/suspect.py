@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from smtpbench.rules.reply_tracker import Violation
 from smtpbench.session.runner import SessionResult
@@ -39,6 +39,7 @@ class Suspect:
         unproved: The target died, and no repetition shows that this case is the cause.
         death: How the server's process ended; None if it did not, or if that is not known.
         log_lines: Error lines in the server's log while the session ran alone, escaped.
+        about: Further keys for the file of the finding.
     """
 
     number: int
@@ -51,6 +52,7 @@ class Suspect:
     unproved: bool = False
     death: Death | None = None
     log_lines: Sequence[str] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_deterministic(self) -> bool:

@@ -64,7 +64,7 @@ _PAIRS = ""
 #: Smallest relative change that is reported as a difference by default.
 MIN_CHANGE: Final = 0.01
 
-FASTER, SLOWER, MORE, FEWER = "faster", "slower", "more", "fewer"
+FASTER, SLOWER, MORE, FEWER, LESS = "faster", "slower", "more", "fewer", "less"
 NO_DIFFERENCE, CANNOT_TELL = "no difference shown", "cannot tell"
 
 
@@ -302,7 +302,7 @@ def _critical_value(compared: Sequence[_MetricComparison], confidence: float, rn
 
 
 def verdict(metric: Metric, change: Change | None, min_change: float = MIN_CHANGE) -> str:
-    """Return the verdict on a change: FASTER, SLOWER, MORE, FEWER, NO_DIFFERENCE or CANNOT_TELL.
+    """Return the verdict on a change: FASTER, SLOWER, MORE, FEWER, LESS, NO_DIFFERENCE or CANNOT_TELL.
 
     Args:
         metric: The metric.
@@ -314,14 +314,16 @@ def verdict(metric: Metric, change: Change | None, min_change: float = MIN_CHANG
     if not _excludes_zero(change) or (change.relative and abs(change.change) < min_change):
         return NO_DIFFERENCE
     grew = change.change > 0
-    if not change.relative or metric.path[0] == "server":  # a server that uses more of something is not slower
+    if metric.path[0] == "server" and metric.kind != COUNT:  # a server that uses more of something is not slower
+        return MORE if grew else LESS
+    if not change.relative:
         return MORE if grew else FEWER
     return FASTER if grew is metric.more_is_better else SLOWER
 
 
 def is_worse(entry: Mapping[str, Any]) -> bool:
     """Return whether an entry of `differences` says that the candidate is worse than the baseline."""
-    if entry["verdict"] in (MORE, FEWER):
+    if entry["verdict"] in (MORE, FEWER, LESS):
         return bool((entry["verdict"] == MORE) != (entry["better"] == "higher"))
     return bool(entry["verdict"] == SLOWER)
 

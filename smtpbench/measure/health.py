@@ -151,7 +151,7 @@ def limit_reasons(health: Health, errors: Counter[str], *, closed_model: bool) -
     if health.busiest_share > BUSY_SHARE:
         reasons.append(f"the busiest worker used {health.busiest_share:.0%} of its core")
     if health.starved_by_others_share > STARVED_SHARE:
-        used = f" (the server used {health.server_cores:.1f} cores, others {health.other_cores:.1f})"
+        used = f", while the server used {health.server_cores:.1f} cores and others {health.other_cores:.1f}"
         reasons.append(
             f"a worker that was ready to run waited {health.starved_share:.0%} of the time for a core"
             + (used if health.server_cores else "")

@@ -10,6 +10,9 @@ from smtpbench.text import plural
 STOPPED_ANSWERING: Final = "The server stopped answering: "
 #: Beginning of the note where the server accepted no message.
 NOTHING_ACCEPTED: Final = "Nothing was accepted, 0 of "
+#: Beginnings of the notes on deaths of the server (`server.deaths` of the result).
+SERVER_DIED: Final = "The server died ("
+DIED_AGAIN: Final = "It died "
 #: Beginning of the note where the server used the cores that the generator waited for.
 SHARED_CORES: Final = "Server and generator share "
 #: Part of the note of a comparison on a generator that was the bottleneck (`limited_runs` of a candidate).

@@ -24,6 +24,7 @@ class UsageSample:
         cpu_user_s: User CPU time, seconds.
         cpu_system_s: System CPU time, seconds.
         memory_bytes: Memory in use: the proportional set size (PSS) where it can be read, else the resident set size.
+        rss_bytes: Resident set size, which takes less to read; shared pages count once for each process.
         processes: Processes that exist.
         threads: Threads that exist.
         fds: Open file descriptors.
@@ -52,6 +53,7 @@ class UsageSample:
     voluntary_switches: int | None = None
     involuntary_switches: int | None = None
     restarts: int = 0
+    rss_bytes: int | None = None
 
     @property
     def cpu_s(self) -> float:
@@ -137,9 +139,14 @@ class UsageWindow:
     def memory_growth(self) -> Trend | None:
         """Return how much memory grew, octets a second; None if the time was too short for a figure.
 
-        A server that was started again begins with little memory: the longest time without a restart is what counts.
+        A server that was started again begins with little memory: the longest time without a restart is what counts. At both
+        ends of the window there may be no connection yet, or no more, so that the first and the last sample do not count.
         """
-        longest = max(self._stretches, key=lambda points: points[-1][0] - points[0][0] if points else 0.0)
+        if self.first is None or self.last is None:
+            return None
+        begin_s, end_s = self.first.at_ns / NS_PER_S, self.last.at_ns / NS_PER_S
+        inner = [[point for point in points if begin_s < point[0] < end_s] for points in self._stretches]
+        longest = max(inner, key=lambda points: points[-1][0] - points[0][0] if points else 0.0)
         return linear_trend(longest, resolution=_PAGE_BYTES)
 
     def figures(self, messages: int | None, cores: int, *, growth: bool = True) -> dict[str, Any]:

@@ -28,6 +28,8 @@ from smtpbench.threshold import Metric, parse_metric
 
 #: Metrics of a comparison that names none: throughput, latency of messages and transactions, and failures.
 DEFAULT_METRICS = ("throughput", "message.p50", "message.p99", "transaction.p50", "transaction.p99", "rejected", "failed")
+#: Metric that is compared as well, without being asked for, where all candidates have it.
+SERVER_METRIC = "server.cpu_ms_per_message"
 REPEATS = 12
 
 #: Name of a candidate, which is also the name of its folders.
@@ -87,7 +89,8 @@ class Comparison(Model):
     metrics: list[MetricText] = Field(
         [parse_metric(text) for text in DEFAULT_METRICS],
         min_length=1,
-        description="Metrics to compare.",
+        description="Metrics to compare. Without this key, the CPU time of the server for a message "
+        f"(`{SERVER_METRIC}`) is compared too, where it is known of all candidates.",
         json_schema_extra={"default": list(DEFAULT_METRICS)},
     )
     check: bool = Field(False, description="Check each candidate against the protocol rules as well.")

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from smtpbench.errors import ScenarioError, UsageError
 from smtpbench.scenario.content import VALUE_KEYS, Csv, Lines, Message, Numbers, Pick, Random
 from smtpbench.scenario.file_access import FileAccess, OutsideFolder
-from smtpbench.scenario.model import FindingMetadata, FixtureFile, Load, LoadStage, Scenario
+from smtpbench.scenario.model import FindingMetadata, FixtureFile, GrowthMetadata, Load, LoadStage, Scenario
 from smtpbench.scenario.reader import MAX_FINDING_BYTES, Document, parse, read_text
 from smtpbench.scenario.shipped import shipped_scenarios
 from smtpbench.scenario.steps import COMMAND_LINE, STEP_KEYS, Auth, Bdat, Branch, Pause, Pipeline, Raw, Repeat, Send
@@ -33,7 +33,7 @@ _EXPECTED_TYPES = {
 _MODEL_BY_KEY: dict[str, type[BaseModel]] = {
     "message": Message, "load": Load, "stages": LoadStage, "repeat": Repeat, "send": Send,
     "raw": Raw, "pipeline": Pipeline, "pause": Pause, "choose": Branch, "bdat": Bdat,
-    "auth": Auth, "finding": FindingMetadata,
+    "auth": Auth, "finding": FindingMetadata, "growth": GrowthMetadata,
     "csv": Csv, "lines": Lines, "pick": Pick, "range": Numbers, "random": Random,
 }  # fmt: skip
 

@@ -56,6 +56,14 @@ class Load(Model):
     seed: int | None = Field(None, ge=0, description="Random seed; the same seed repeats the run.")
 
 
+class GrowthMetadata(Model):
+    """What a server holds more and more of, or uses for nothing, in a finding of growth."""
+
+    resource: Literal["memory", "descriptors", "threads", "cpu"] = Field(description="What grows; `cpu` for a busy loop.")
+    per_session: int = Field(1, alias="per-session", ge=1, description="Cases in one session.")
+    each: float = Field(0.0, description="By how much it grows for each case: bytes, descriptors or threads.")
+
+
 class FindingMetadata(Model):
     """The finding that a scenario shows. `check` and `fuzz` write it, `replay` reads it."""
 
@@ -81,6 +89,7 @@ class FindingMetadata(Model):
     log_lines: list[str] = Field(
         default_factory=list, description="Error lines in the server's log while the session ran alone."
     )
+    growth: GrowthMetadata | None = Field(None, description="What grows, if the finding is that the server grows.")
     dialogue: list[str] = Field(default_factory=list, description="The dialogue; control characters are spelled out.")
 
 

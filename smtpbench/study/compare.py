@@ -36,12 +36,13 @@ from smtpbench.measure.saved import COMPARISON, totals_of
 from smtpbench.measure.thresholds import Figures, value_of
 from smtpbench.rules import rule as r
 from smtpbench.rules.register import RULES
+from smtpbench.scenario.comparison import SERVER_METRIC
 from smtpbench.study.candidates import Candidate, CompareRequest, settings_of
 from smtpbench.study.progress import ReportProgress, RunObserver, StudyProgress, StudyUpdate
 from smtpbench.study.resume import completed_run, remove_earlier_result, remove_run
 from smtpbench.supervisor.supervised import SupervisedServer, supervised
 from smtpbench.text import plural
-from smtpbench.threshold import COUNT, SHARE, TIME, Metric, format_value, percent_of
+from smtpbench.threshold import COUNT, SHARE, TIME, Metric, format_value, parse_metric, percent_of
 from smtpbench.units import NS_PER_S
 
 METHOD: Final = (
@@ -177,7 +178,8 @@ class ComparisonStudy(StudyProgress):
         request, comparison = self._request, self._request.comparison
         rounds = min(map(len, self.runs.values()))
         runs = {name: results[:rounds] for name, results in self.runs.items()}
-        figures = [(metric, series_of(metric, runs)) for metric in request.metrics]
+        metrics = [*request.metrics, *self._server_metrics(runs)]
+        figures = [(metric, series_of(metric, runs)) for metric in metrics]
         return {
             **self._result_header(COMPARISON),
             "name": comparison.name or request.file.name,
@@ -205,6 +207,12 @@ class ComparisonStudy(StudyProgress):
             "machine": machine(),
             "versions": versions(),
         }
+
+    def _server_metrics(self, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Metric]:
+        """Return the metric on the server that is compared by default, if all runs have it."""
+        if "metrics" in self._request.comparison.model_fields_set:
+            return []
+        return known_metrics([parse_metric(SERVER_METRIC)], [run for results in runs.values() for run in results])
 
     def _candidate_entry(self, candidate: Candidate, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         target = dict(runs[0]["target"]) if runs else {"url": candidate.access.target.url, "banner": "", "ehlo": []}
@@ -318,6 +326,11 @@ def metric_value(metric: Metric, result: Mapping[str, Any]) -> float | None:
         server=result.get("server"),
     )
     return value_of(metric, figures)
+
+
+def known_metrics(metrics: Sequence[Metric], runs: Sequence[Mapping[str, Any]]) -> list[Metric]:
+    """Return the metrics that all of these runs have measured; none without runs."""
+    return [metric for metric in metrics if runs and all(metric_value(metric, run) is not None for run in runs)]
 
 
 def compare_figures(

@@ -10,8 +10,9 @@ Results of `check` and `fuzz` are compared by the rules that they found violated
 from __future__ import annotations
 
 import secrets
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +23,12 @@ from smtpbench.measure.health import machine
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval, Latency
 from smtpbench.measure.result import versions
 from smtpbench.measure.saved import CHECK, COMPARISON, FUZZ, RESULT, RUN, SCHEMAS, Saved, load
+from smtpbench.measure.server_usage import UsageSample, UsageWindow, samples_of
 from smtpbench.measure.thresholds import Figures, value_of
 from smtpbench.rules.rule import SEVERITIES, VIOLATED
 from smtpbench.study.compare import (
     compare_figures,
+    known_metrics,
     lateness_ms,
     limited_by_itself,
     notes,
@@ -36,6 +39,7 @@ from smtpbench.study.compare import (
 from smtpbench.study.progress import COMPLETED
 from smtpbench.text import plural
 from smtpbench.threshold import Metric
+from smtpbench.units import NS_PER_S
 
 #: Largest number of parts into which the window of a run is cut, and smallest length of a part, seconds.
 PARTS, PART_S = 20, 1.0
@@ -156,6 +160,7 @@ def diff(
     least: float,
     force: bool,
     seed: int | None = None,
+    optional_metrics: Sequence[Metric] = (),
 ) -> dict[str, Any]:
     """Return the comparison, shaped as a result of `smtpbench compare`.
 
@@ -166,6 +171,7 @@ def diff(
         least: Smallest relative change to report.
         force: Whether to compare results that cannot be compared properly.
         seed: Random seed of the bootstrap; None for a random one.
+        optional_metrics: Metrics that are compared as well if all runs have them.
 
     Raises:
         UsageError: The results cannot be compared, and `force` is not set.
@@ -179,7 +185,8 @@ def diff(
         if refusals and not force:
             raise UsageError(f"results cannot be compared: {'; '.join(refusals)}; use --force to compare them nevertheless")
         remarks = [f"{refusal}." for refusal in refusals] + remarks
-        figures, method = _figures(candidates, metrics)
+        runs = [result for results in _results_by_name(candidates).values() for result in results]
+        figures, method = _figures(candidates, [*metrics, *known_metrics(optional_metrics, runs)])
         values = min((len(series.values) for _, by_name in figures for series in by_name.values()), default=0)
         found = compare_figures(figures, confidence=confidence, least=least, paired=False, seed=seed)
         remarks += notes(_results_by_name(candidates))
@@ -311,9 +318,11 @@ def part_values(saved: Saved, metric: Metric, parts: int) -> list[float | None]:
 
     intervals = [Interval() for _ in range(parts)]
     lengths_s = [0.0] * parts
+    spans_s = [(begin_s, begin_s)] * parts
     last_s = begin_s
     for row in steady[1:]:  # the first row may have begun in the warm-up
         part = part_of(last_s)
+        spans_s[part] = (spans_s[part][0] if lengths_s[part] else last_s, float(row["t_s"]))
         lengths_s[part] += float(row["t_s"]) - last_s
         last_s = float(row["t_s"])
         intervals[part].messages.update({name: int(row.get(name) or 0) for name in MESSAGE_COUNTS})
@@ -322,8 +331,54 @@ def part_values(saved: Saved, metric: Metric, parts: int) -> list[float | None]:
             if begin_s <= second.start_s < end_s:
                 latencies = intervals[part_of(second.start_s)].latencies
                 latencies.setdefault((metric.latency_name, True), Latency.empty()).service.add(second.histogram)
-    elif metric.path[0] in ("replies", "recipients", "errors", "generator", "server"):
+    elif metric.path[0] in ("replies", "recipients", "errors", "generator"):
         return [None] * parts
+    of_server: Sequence[Mapping[str, Any] | None] = [None] * parts
+    if metric.path[0] == "server":
+        of_server = _server_figures(saved, spans_s, [interval.messages["accepted"] for interval in intervals])
     return [
-        value_of(metric, Figures(interval, lasted_s, {})) for interval, lasted_s in zip(intervals, lengths_s, strict=True)
+        value_of(metric, Figures(interval, lasted_s, {}, server=server))
+        for interval, lasted_s, server in zip(intervals, lengths_s, of_server, strict=True)
     ]
+
+
+def _server_figures(
+    saved: Saved, spans_s: Sequence[tuple[float, float]], messages: Sequence[int]
+) -> list[Mapping[str, Any] | None]:
+    """Return what the server used in each part of a run; None where `server.csv` does not show it.
+
+    The seconds of `server.csv` do not end with those of the timeline. Counters are therefore interpolated at both ends of a
+    part, so that CPU time and messages are of the same time.
+    """
+    samples = samples_of([{"end_s": 0.0}, *saved.server_timeline()])
+    cores = saved.result["machine"].get("cores") or 1
+    found: list[Mapping[str, Any] | None] = []
+    for (begin_s, end_s), count in zip(spans_s, messages, strict=True):
+        ends = [_sample_at(samples, round(at_s * NS_PER_S)) for at_s in (begin_s, end_s)]
+        if None in ends or end_s <= begin_s:
+            found.append(None)
+            continue
+        first, last = (end for end in ends if end is not None)
+        window = UsageWindow()
+        for sample in (first, *(one for one in samples if first.at_ns < one.at_ns < last.at_ns), last):
+            window.add(sample)
+        found.append(window.figures(count, cores, growth=False))
+    return found
+
+
+def _sample_at(samples: Sequence[UsageSample], at_ns: int) -> UsageSample | None:
+    """Return the counters at a time between two samples; None beyond the last, but for the rest of its second."""
+    place = bisect_left(samples, at_ns, key=lambda sample: sample.at_ns)
+    if place == len(samples):
+        return samples[-1] if len(samples) > 1 and at_ns - samples[-1].at_ns < NS_PER_S // 2 else None
+    before, after = samples[max(0, place - 1)], samples[place]
+    if before is after:
+        return after
+    share = (at_ns - before.at_ns) / (after.at_ns - before.at_ns)
+
+    def between(name: str) -> Any:
+        ends = getattr(before, name), getattr(after, name)
+        return None if None in ends else ends[0] + share * (ends[1] - ends[0])
+
+    counted = {name: between(name) for name in ("cpu_user_s", "cpu_system_s", "read_bytes", "write_bytes")}
+    return replace(after, at_ns=at_ns, **counted)

@@ -222,9 +222,18 @@ def evaluate_step(
         "limited_by": limited_by or None,
         "conclusive": step.conclusive,
         "served_per_s": served_per_s,
+        **_server_figures(result),
         "why": _explanation(passed, growing, limited_by, failed, measurement, result),
     }
     return step, entry
+
+
+def _server_figures(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the server used in a step; nothing where its processes are not known."""
+    server = result.get("server")
+    if server is None:
+        return {}
+    return {f"server_{name}": server[name] for name in ("cores_share", "cpu_ms_per_message")}
 
 
 def search_step_of(entry: Mapping[str, Any]) -> SearchStep:

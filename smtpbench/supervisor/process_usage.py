@@ -126,10 +126,12 @@ def read_usage(pid: int, before: ProcessUsage | None = None) -> ProcessUsage | N
     ended = fields[0] in (b"Z", b"X")
     user, system, children_user, children_system = (int(field) * _TICK_NS for field in fields[11:15])
     own_ns = user + system if clock_ns is None else clock_ns
+    # both are rounded down; the clock is divided as they are
+    own_system = own_ns * system // (user + system) if user + system else own_ns // 2
     children_ns = children_user + children_system
     flow = Flow(
         cpu_ns=own_ns + children_ns,
-        system_ns=system + children_system,
+        system_ns=own_system + children_system,
         minor_faults=int(fields[7]) + int(fields[8]),
         major_faults=int(fields[9]) + int(fields[10]),
     )

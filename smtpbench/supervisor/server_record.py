@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from smtpbench.measure.files import csv_line
 from smtpbench.measure.health import machine_busy_s
+from smtpbench.measure.notes import DIED_AGAIN, SERVER_DIED
 from smtpbench.measure.server_usage import (
     SERVER_COLUMNS,
     SERVER_CSV,
@@ -58,7 +59,8 @@ class ServerRecord:
         self._counted = len(server.samples)
         self._written = server.measure()
         self._latest: UsageSample | None = self._written
-        self._machine = (0.0, 0.0)
+        self._busy_s: tuple[float, float] | None = None  # busy time of the machine at the start and the end of the window
+        self._end_ns = 0
         self._ended = False
         self._deaths_seen = 0
         self.start_ns = time.monotonic_ns()
@@ -70,7 +72,7 @@ class ServerRecord:
 
     def begin(self) -> None:
         """Begin the window with a sample of this moment."""
-        self._machine = machine_busy_s(), 0.0
+        self._busy_s = machine_busy_s(), 0.0
         self._counted = len(self._server.samples)
         self._add(self._server.measure())
 
@@ -85,14 +87,16 @@ class ServerRecord:
         """End the window with a sample of this moment."""
         self.flush()
         self._add(self._server.measure())
-        self._machine = self._machine[0], machine_busy_s()
+        if self._busy_s is not None:
+            self._busy_s = self._busy_s[0], machine_busy_s()
+        self._end_ns = time.monotonic_ns()
         self._ended = True
 
     def _add(self, sample: UsageSample | None) -> None:
         if sample is None or (self._latest is not None and sample.at_ns < self._latest.at_ns):
             return
         self._latest = sample
-        if not self._ended and (self.begun or self._machine[0]):
+        if not self._ended and self._busy_s is not None:
             self._window.add(sample)
         if sample.at_ns <= self.start_ns:
             self._written = sample
@@ -128,7 +132,7 @@ class ServerRecord:
         deaths = self._deaths()
         found = [_death_note(one, self._at_s(one.at_ns)) for one in deaths[:_MAX_DEATHS_NAMED]]
         if len(deaths) > _MAX_DEATHS_NAMED:
-            found.append(f"It died {plural(len(deaths) - _MAX_DEATHS_NAMED, 'more time')}.")
+            found.append(f"{DIED_AGAIN}{plural(len(deaths) - _MAX_DEATHS_NAMED, 'more time')}.")
         lines = self._lines()
         if lines:
             number = plural(len(lines), "line")
@@ -143,16 +147,17 @@ class ServerRecord:
             generator_s: CPU time of the generator in the window, seconds.
             workers: Processes of the generator; each takes cores from the others.
         """
-        length_s, cpu_s = self._window.length_s, self._window.cpu_s
-        first_s, last_s = self._machine
-        if not length_s or cpu_s is None or not first_s:
+        window, cpu_s = self._window, self._window.cpu_s
+        if cpu_s is None or window.first is None or self._busy_s is None or not self._busy_s[0]:
             return 0.0, 0.0
-        busy_s = (last_s or machine_busy_s()) - first_s
         cores = self._server.measured.cores
         if cores and not cores & os.sched_getaffinity(0):
             return 0.0, 0.0  # it cannot have taken a core of the generator
-        others_s = max(0.0, busy_s - cpu_s - generator_s) + generator_s * (1 - 1 / workers)
-        return cpu_s / length_s, others_s / length_s
+        elapsed_s = ((self._end_ns or time.monotonic_ns()) - window.first.at_ns) / NS_PER_S
+        busy_s = (self._busy_s[1] or machine_busy_s()) - self._busy_s[0]
+        server_cores = cpu_s / window.length_s  # while it goes on, the last sample is some time ago
+        others = max(0.0, (busy_s - generator_s) / elapsed_s - server_cores) + generator_s / elapsed_s * (1 - 1 / workers)
+        return server_cores, others
 
     def _deaths(self) -> list[Death]:
         return [one for one in self._server.deaths if one.at_ns >= self.start_ns]
@@ -181,4 +186,4 @@ def server_data(record: ServerRecord | None, *, ended: bool) -> dict[str, Any]:
 
 def _death_note(death: Death, at_s: float) -> str:
     again = {"smtpbench": " and was started again", "others": " and was started again by others"}
-    return f"The server died ({death.text}) after {at_s:.1f} s{again.get(death.restarted_by, '')}."
+    return f"{SERVER_DIED}{death.text}) after {at_s:.1f} s{again.get(death.restarted_by, '')}."

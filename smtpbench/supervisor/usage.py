@@ -52,6 +52,8 @@ INTERVAL_S: Final = 1.0
 _MAX_SHARE: Final = 1 / 200
 #: Share of a core that reading the proportional set size may take.
 _MAX_PSS_SHARE: Final = 1 / 500
+#: The proportional set size is part of a sample of a certain moment if reading it last took at most so long.
+_QUICK_PSS_NS: Final = 3_000_000
 #: Processes that are read before the event loop runs again.
 _PROCESSES_PER_STEP: Final = 8
 _SHELLS: Final = frozenset({"sh", "dash", "bash", "ash", "busybox"})
@@ -95,6 +97,7 @@ class UsageSampler:
         self._last: UsageSample | None = None
         self._samples = 0
         self._name = ""
+        self._pss_cost_ns = 0
         self.source = CGROUP if cgroup is not None and cgroup_cpu_ns(cgroup) is not None else PROCESSES
         self.memory = ""
         self.cost_ns = 0
@@ -122,14 +125,20 @@ class UsageSampler:
         return frozenset(found)
 
     def measure(self) -> UsageSample | None:
-        """Return a sample of this moment, without the proportional set size; None if the server was never seen."""
+        """Return a sample of this moment; None if the server was never seen.
+
+        The proportional set size is left out where reading it would delay the event loop.
+        """
         steps = self._steps()
         while True:
             try:
                 next(steps)
             except StopIteration as stop:
                 sample: UsageSample | None = stop.value
-                return sample
+                break
+        if sample is not None and self.memory == PSS and sample.processes and self._pss_cost_ns <= _QUICK_PSS_NS:
+            sample = replace(sample, memory_bytes=_pss_of(self.pids)[0])
+        return sample
 
     async def run(self, add: Callable[[UsageSample], None]) -> None:
         """Take a sample about once a second until cancelled; the event loop runs between its parts.
@@ -144,9 +153,10 @@ class UsageSampler:
             sample = await self._sample()
             if sample is not None and sample.processes and self.memory != RSS and sample.at_ns >= pss_due_ns:
                 started_ns = time.monotonic_ns()
-                memory_bytes, pss_cost_ns = await trio.to_thread.run_sync(_pss_of, self.pids)
+                memory_bytes, pss_cost_ns = await trio.to_thread.run_sync(_pss_of, self.pids, abandon_on_cancel=True)
                 if not self.memory:
                     self.memory = RSS if memory_bytes is None else PSS
+                self._pss_cost_ns = pss_cost_ns
                 pss_due_ns = started_ns + max(round(INTERVAL_S * NS_PER_S) // 2, round(pss_cost_ns / _MAX_PSS_SHARE))
                 self.cost_ns += pss_cost_ns
                 before_ns += pss_cost_ns
@@ -293,6 +303,7 @@ class UsageSampler:
             voluntary_switches=_not_less(sum(voluntary) + self._kept_switches[0], last.voluntary_switches),
             involuntary_switches=_not_less(sum(involuntary) + self._kept_switches[1], last.involuntary_switches),
             restarts=self._restarts(),
+            rss_bytes=self._rss_bytes() if alive else None,
         )
 
 

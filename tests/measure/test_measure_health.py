@@ -30,7 +30,7 @@ from smtpbench.measure.histogram import Histogram
             {"starved_share": 0.4, "server_cores": 1.0, "other_cores": 0.5},
             {},
             True,
-            "(the server used 1.0 cores, others 0.5)",
+            "while the server used 1.0 cores and others 0.5",
         ),
         ({"starved_share": 0.4, "other_cores": 0.01}, {}, True, "waited 40% of the time for a core"),
         ({"late": Histogram.of([9 * MS] * 100)}, {}, False, None),

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import saved_results
 import trio
 from fakes import NoSpace
+from figures import busy_recorder, result_of
 from jsonschema import Draft202012Validator
 
 from smtpbench.load import run as loading
@@ -186,3 +188,31 @@ async def test_interrupt_between_runs_ends_the_comparison(tmp_path: Path) -> Non
         result = await compare(request_for(tmp_path, sink.port, sink.port, repeats=9), report_progress)
     assert result["outcome"]["status"] == "interrupted"
     assert result["plan"]["repeats_done"] < 9
+
+
+@pytest.mark.parametrize(
+    ("settings", "servers", "compared"),
+    [
+        ({}, (4.0, 5.0), True),
+        ({}, (4.0, None), False),  # it could not be read
+        ({}, (4.0,), False),  # the processes of the other server are not known
+        ({"metrics": ["throughput"]}, (4.0, 5.0), False),
+    ],
+)
+def test_cpu_time_of_the_servers_is_compared_where_both_are_known(
+    tmp_path: Path, settings: dict[str, Any], servers: tuple[float | None, ...], compared: bool
+) -> None:
+    study = ComparisonStudy(request_for(tmp_path, 1, 2, repeats=6, **settings), lambda update: None)
+    study.runs = {name: [result_of(busy_recorder(50).drain()) for _ in range(6)] for name in "AB"}
+    for results, cpu_ms in zip(study.runs.values(), servers, strict=False):
+        for number, result in enumerate(results):
+            value = None if cpu_ms is None else cpu_ms + number / 100
+            result["server"] = saved_results.server(cpu_ms_per_message=value)
+            result["generator"]["limited"] = True  # server and generator share the cores
+    result = study.result()
+    found = {entry["metric"]: entry for entry in result["differences"]}
+    assert ("server.cpu_ms_per_message" in found) is compared
+    if compared:
+        assert found["server.cpu_ms_per_message"]["verdict"] == "more"
+        assert found["server.cpu_ms_per_message"]["better"] == "lower"
+    assert not list(Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(result))))

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import saved_results
 from figures import result_of, sample, tick
 from jsonschema import Draft202012Validator
 
 from smtpbench.errors import UsageError
 from smtpbench.measure import result as results
-from smtpbench.measure.comparison import any_worse
+from smtpbench.measure.comparison import any_worse, is_worse
 from smtpbench.measure.files import RunFiles
 from smtpbench.measure.recorder import Interval, Recorder
-from smtpbench.measure.saved import load
+from smtpbench.measure.saved import Saved, load
 from smtpbench.measure.schema import schema_text
+from smtpbench.measure.server_usage import SERVER_CSV
+from smtpbench.report.reading.comparison import compared_metrics_of
 from smtpbench.study.diff import diff, load_candidates, part_values
 from smtpbench.threshold import parse_metric
 
@@ -187,3 +190,77 @@ def test_results_of_different_kinds_are_refused(tmp_path: Path) -> None:
     (tmp_path / "run" / "result.json").write_text(json.dumps(diff_of(saved_run(tmp_path / "b", 10), tmp_path / "b")))
     with pytest.raises(UsageError, match="cannot compare comparison results"):
         load_candidates([run, run])
+
+
+def add_server(
+    folder: Path, cpu_ms: float, *, seconds: int = 22, offset_s: float = 0.4, seed: int = 1, **figures: Any
+) -> Path:
+    """Write `server.csv` of a server that takes so much CPU time for each of 50 messages a second, and `server`."""
+    draw = random.Random(seed)
+    lines = ["end_s,cpu_user_share,cpu_system_share,memory_bytes,fds,threads,read_bytes,write_bytes,restarts\n"]
+    for second in range(seconds + 1):
+        share = 50 * cpu_ms / 1000 * draw.gauss(1, 0.01)
+        lines.append(f"{second + offset_s:.3f},{share:.5f},0,{1_000_000 + second},{10 + second},3,,512,0\n")
+    (folder / SERVER_CSV).write_text("".join(lines))
+    result = load(folder).result
+    server = saved_results.server(cpu_ms_per_message=cpu_ms, **figures)
+    results.save({**result, "server": server}, folder)
+    return folder
+
+
+CPU = parse_metric("server.cpu_ms_per_message")
+
+
+def test_parts_have_what_the_server_used_in_them(tmp_path: Path) -> None:
+    saved = load(add_server(saved_run(tmp_path / "a", 5.0), 4.0))
+    assert part_values(saved, CPU, 10) == [pytest.approx(4.0, rel=0.03)] * 10
+    cpu_ms = part_values(saved, parse_metric("server.cpu_s"), 10)
+    assert sum(value or 0 for value in cpu_ms) == pytest.approx(19 * 50 * 4.0, rel=0.01)
+    fds = part_values(saved, parse_metric("server.fds_max"), 10)
+    assert fds == sorted(fds, key=lambda value: value or 0)
+    assert part_values(saved, parse_metric("server.read_bytes"), 10) == [None] * 10  # they are not known
+    assert part_values(saved, parse_metric("server.write_bytes"), 10)[:9] == [pytest.approx(512 * 2)] * 9
+    assert part_values(saved, parse_metric("server.rss_growth"), 10) == [None] * 10
+
+
+def test_parts_beyond_the_end_of_server_csv_have_no_value(tmp_path: Path) -> None:
+    saved = load(add_server(saved_run(tmp_path / "a", 5.0), 4.0, seconds=11))
+    values = part_values(saved, CPU, 10)
+    assert [value is None for value in values] == [False] * 4 + [True] * 6
+    (saved.folder / SERVER_CSV).unlink()
+    assert part_values(saved, CPU, 10) == [None] * 10
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "no difference shown"), (1.5, "more"), (0.7, "less")])
+def test_cpu_time_of_the_server_is_compared_where_all_runs_have_it(tmp_path: Path, factor: float, verdict: str) -> None:
+    before = add_server(saved_run(tmp_path / "a", 5.0), 4.0)
+    after = add_server(saved_run(tmp_path / "b", 5.0, seed=2), 4.0 * factor, seed=2)
+    options: dict[str, Any] = {"confidence": 0.95, "least": 0.01, "force": False, "seed": 3, "optional_metrics": [CPU]}
+    result = diff(load_candidates([before, after]), METRICS, **options)
+    assert [error.message for error in Draft202012Validator(SCHEMA).iter_errors(json.loads(json.dumps(result)))] == []
+    (entry,) = [one for one in result["differences"] if one["metric"] == CPU.text]
+    assert (entry["verdict"], entry["better"], entry["unit"]) == (verdict, "lower", "ms")
+    assert is_worse(entry) is (verdict == "more")
+    old = saved_run(tmp_path / "old", 5.0)
+    result = diff(load_candidates([before, old]), METRICS, **options)
+    assert CPU.text not in [one["metric"] for one in result["differences"]]
+
+
+def test_several_runs_give_one_value_of_the_server_each(tmp_path: Path) -> None:
+    for side, cpu_ms in (("a", 4.0), ("b", 5.0)):
+        for number in range(6):
+            folder = saved_run(tmp_path / side / str(number), 5.0, seconds=4, seed=number)
+            growth = 1e6 * number if side == "a" else -1e6
+            add_server(folder, cpu_ms + number / 100, seconds=4, fds_max=50 + number, rss_growth_bytes_per_hour=growth)
+    metrics = [parse_metric(f"server.{name}") for name in ("cpu_ms_per_message", "fds_max", "rss_max", "rss_growth")]
+    options: dict[str, Any] = {"confidence": 0.95, "least": 0.01, "force": False, "seed": 3}
+    result = diff(load_candidates([tmp_path / "a", tmp_path / "b"]), metrics, **options)
+    found = {one["metric"].removeprefix("server."): one for one in result["differences"]}
+    assert {name: one["verdict"] for name, one in found.items()} == {
+        "cpu_ms_per_message": "more", "fds_max": "no difference shown", "rss_max": "no difference shown",
+        "rss_growth": "less",
+    }  # fmt: skip
+    assert (found["rss_max"]["relative"], found["rss_growth"]["relative"]) == (True, False)
+    texts = {one.metric: one.change_text for one in compared_metrics_of(Saved("comparison", result, tmp_path))}
+    assert texts["server.rss_growth"].startswith("-")
+    assert "MiB/h [" in texts["server.rss_growth"]

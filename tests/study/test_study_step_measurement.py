@@ -62,12 +62,15 @@ def test_step_is_overloaded_if_much_of_the_arrivals_joins_the_backlog_each_secon
 def evaluate(
     found: list[StepSecond], *, busy: float = 0.2, starved: float = 0.0, limited: bool = False, service_ms: float = 30.0,
     value: float | None = 50.0, abort_reason: str = "", failed: float = 0.0, errors: tuple[str, ...] = (),
+    starved_by_others: float | None = None,
+    server: dict[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     threshold = "message.p99 < 100ms"
     passed = value is not None and value < 100
     result = {
         "generator": {"limited": limited, "limited_reasons": ["its core was 95% busy"] if limited else [],
-                      "busiest_worker_share": busy, "starved_worker_share": starved},
+                      "busiest_worker_share": busy, "starved_worker_share": starved,
+                      **({} if starved_by_others is None else {"starved_by_others_share": starved_by_others})},
         "thresholds": [{"threshold": threshold, "unit": "ms", "value": value, "passed": passed,
                         "margin_share": None if value is None else (100 - value) / 100},
                        {"threshold": "failed < 1%", "unit": "share", "value": failed, "passed": failed < 0.01,
@@ -80,6 +83,8 @@ def evaluate(
         "throughput": {"messages_per_s": 99.0},
     }  # fmt: skip
     measurement = StepMeasurement(400.0, LoadPlan(connections=10), (), found, abort_reason)
+    if server is not None:
+        result["server"] = server
     return evaluate_step(measurement, NEAR, result, UnloadedTarget(0.05, 10.0))
 
 
@@ -126,6 +131,14 @@ def test_step_that_passed() -> None:
     }  # fmt: skip
 
 
+def test_step_has_what_the_server_used_where_it_is_known() -> None:
+    seconds = seconds_of(4, 5, 4, 5)
+    _, entry = evaluate(seconds, server={"cores_share": 0.97, "cpu_ms_per_message": None, "deaths": []})
+    assert (entry["server_cores_share"], entry["server_cpu_ms_per_message"]) == (0.97, None)
+    _, entry = evaluate(seconds)
+    assert not any(name.startswith("server") for name in entry)
+
+
 def test_growing_backlog_is_conclusive_and_shows_the_service_rate() -> None:
     step, entry = evaluate(seconds_of(*RISING))
     assert (step.passed, step.conclusive, step.limited_by, step.served_per_s) == (False, True, "", 380.0)
@@ -145,6 +158,8 @@ def test_failure_is_conclusive_only_if_it_lasts() -> None:
 def test_limit_is_attributed_to_server_generator_or_connections() -> None:
     assert evaluate(seconds_of(*STEADY), value=150.0, limited=True)[0].limited_by == GENERATOR
     assert evaluate(seconds_of(*RISING), busy=0.8, starved=0.15)[0].limited_by == GENERATOR
+    assert evaluate(seconds_of(*RISING), busy=0.6, starved=0.35, starved_by_others=0.01)[0].limited_by == ""  # the server's
+    assert evaluate(seconds_of(*RISING), busy=0.6, starved=0.35, starved_by_others=0.34)[0].limited_by == GENERATOR
     assert evaluate(seconds_of(*RISING), busy=0.2, starved=0.3, limited=True)[0].limited_by == ""
     assert evaluate(seconds_of(*RISING, waiting=3), service_ms=11.0)[0].limited_by == CONNECTIONS
     assert evaluate(seconds_of(*RISING, waiting=3), service_ms=20.0)[0].limited_by == ""

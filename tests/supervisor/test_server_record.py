@@ -164,3 +164,12 @@ def test_server_on_other_cores_does_not_explain_that_the_generator_waited(server
     server.work(10, 12.0)
     record.end()
     assert record.core_use(4.0) == (0.0, 0.0)
+
+
+def test_cores_are_divided_while_the_last_sample_is_some_time_ago(server: FakeServer) -> None:
+    record = ServerRecord(server)
+    record.begin()
+    server.work(10, 10.0, others_s=2.0)
+    record.flush()
+    server.work(1, 1.0, others_s=0.2, sample=False)
+    assert record.core_use(0.0) == pytest.approx((1.0, 0.2))

@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
+from cgroups import cgroup_of_version_2
 
 from smtpbench.measure.server_usage import UsageSample
 from smtpbench.supervisor import process_usage, usage
@@ -63,12 +68,17 @@ class Program:
 @contextmanager
 def program(code: str) -> Iterator[Program]:
     process = subprocess.Popen(
-        [sys.executable, "-c", _COMMON + code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _COMMON + code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         yield Program(process)
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
 
 
@@ -350,24 +360,6 @@ def test_group_that_counts_no_cpu_time_leaves_the_processes_to_count(tmp_path: P
     assert UsageSampler(cgroup=tmp_path).source == PROCESSES
 
 
-@contextmanager
-def cgroup_of_version_2() -> Iterator[Path]:
-    for parent in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
-        folder = parent / f"smtpbench-test-{os.getpid()}"
-        try:
-            folder.mkdir()
-        except OSError:
-            continue
-        try:
-            if (folder / "cpu.stat").exists():
-                yield folder
-                return
-        finally:
-            with suppress(OSError):
-                folder.rmdir()
-    pytest.skip("no control group of version 2 may be created here")
-
-
 def test_control_group_and_processes_agree() -> None:
     code = """
 tell(); ask()
@@ -541,3 +533,53 @@ def test_name_with_parentheses_does_not_shift_the_fields() -> None:
         found = read_usage(server.pid)
         assert found is not None
         assert found.parent == os.getpid()
+
+
+# Cost -----------------------------------------------------------------------------------------------------------------
+
+
+def test_process_that_has_not_run_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "children = [fork(signal.pause) for _ in range(20)]; tell(); ask(); [os.kill(one, 9) for one in children]"
+    read: list[str] = []
+
+    def counted(path: str) -> bytes:
+        read.append(path)
+        return original(path)
+
+    original = process_usage._read
+    monkeypatch.setattr(process_usage, "_read", counted)
+    with program(code) as server:
+        server.line()
+        sampler = UsageSampler(lambda: [server.pid])
+        # a child may still be on its way to its pause
+        samples = [measured(sampler) for _ in range(50)]
+        of_tree = {f"/proc/{pid}/stat" for pid in sampler.pids}
+        read.clear()
+        samples.append(measured(sampler))
+        assert len(of_tree) == 21
+        assert len(of_tree & set(read)) <= 2
+        assert samples[-1].processes == 21
+        assert samples[-1].fds == samples[-2].fds
+        server.next()
+
+
+async def test_tree_that_takes_long_to_read_is_sampled_less_often(
+    proc: FakeProc, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    spent_ns = 0
+
+    def thread_time_ns() -> int:
+        nonlocal spent_ns
+        spent_ns += 25_000_000  # every sample seems to take 25 ms
+        return spent_ns
+
+    monkeypatch.setattr(time, "thread_time_ns", thread_time_ns)
+    monkeypatch.setattr(process_usage, "read_pss_bytes", lambda pid: 1000)
+    proc.add(10, 1)
+    sampler = UsageSampler(lambda: [10])
+    with trio.move_on_after(60):
+        times: list[float] = []
+        await sampler.run(lambda sample: times.append(trio.current_time()))
+    gaps = [round(after - before) for before, after in pairwise(times)]
+    assert set(gaps) == {5}  # 25 ms are half a percent of 5 s
+    assert sampler.memory == PSS

@@ -28,15 +28,17 @@ from smtpbench.report.reading.findings import findings_of
 from smtpbench.report.reading.formatting import safe
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of, scenario_of
 from smtpbench.report.reading.metrics import thresholds_of
-from smtpbench.report.reading.verdict import BAD, GONE, LIMITED, NOTHING, STALLED, verdict_of
+from smtpbench.report.reading.verdict import BAD, DIED, GONE, GOOD, LIMITED, NOTHING, SATURATED, STALLED, verdict_of
 
 #: Annotations of one level that GitHub shows of a step.
 MAX_ANNOTATIONS: Final = 10
 #: Octets of a summary; GitHub rejects one that exceeds 1 MiB.
 SUMMARY_BYTES: Final = 1_000_000
 _TEXT_CHARACTERS = 4000
+#: Lines on the server's death and from its log that an annotation has at most.
+_MAX_EVIDENCE = 20
 #: Causes of a verdict that have no annotation of their own.
-_WARNINGS: Final = (NOTHING, GONE, STALLED, LIMITED)
+_WARNINGS: Final = (DIED, NOTHING, GONE, STALLED, LIMITED, SATURATED)
 _COMMANDS: Final = {"error": "error", "warning": "warning", "note": "notice"}
 
 
@@ -96,6 +98,7 @@ def _annotations(head: Head, saved: Saved) -> Iterator[Annotation]:
     for finding in findings_of(saved):
         if not finding.known:
             details = f"\nRequired: {finding.requirement}\nReplay: {finding.repeat}" if finding.repeat else ""
+            details += "".join(f"\n{line}" for line in finding.evidence[:_MAX_EVIDENCE])
             title = f"{finding.severity} {finding.rule} ({finding.section}): {head.label}"
             yield Annotation(finding.level, title, f"{finding.actual}{details}", safe(finding.file))
     for metric in compared_metrics_of(saved):
@@ -112,7 +115,7 @@ def _annotations(head: Head, saved: Saved) -> Iterator[Annotation]:
             reason = capacity.reason or "no rate met the objectives"
             yield Annotation("error", f"no rate met the objectives: {head.label}", reason, scenario)
     for cause in verdict_of(saved).causes:
-        if cause.word in _WARNINGS:
+        if cause.word in _WARNINGS and cause.level != GOOD:
             yield Annotation("error" if cause.level == BAD else "warning", f"{cause.word.lower()}: {head.label}", cause.text)
 
 

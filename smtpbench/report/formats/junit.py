@@ -1,9 +1,10 @@
 """JUnit XML, as CI servers show it: one test suite for each result.
 
 Test cases: the thresholds of a run, the rules of `check` and `fuzz`, the metrics of a comparison and the rules that
-its candidates violate differently, whether any rate of a capacity search met the objectives, and for every result whether it
-completed. What does not make a command fail (a warning, a finding in the baseline or one under load only) is skipped and
-keeps its reason. A rule that was not tried, or whose verdict is inconclusive, is skipped as well.
+its candidates violate differently, whether any rate of a capacity search met the objectives, whether the server survived a
+run in which its processes were known, and for every result whether it completed. What does not make a command fail (a
+warning, a finding in the baseline or one under load only) is skipped and keeps its reason. A rule that was not tried, or
+whose verdict is inconclusive, is skipped as well.
 
 Source of the format: the testmoapp/junitxml description of what CI servers read; there is no standard.
 """
@@ -16,13 +17,14 @@ from typing import Final
 from xml.etree import ElementTree as Xml
 
 from smtpbench.measure.comparison import CANNOT_TELL
-from smtpbench.measure.saved import CAPACITY, Saved
+from smtpbench.measure.saved import CAPACITY, RUN, Saved
 from smtpbench.report.reading.capacity import capacity_of, capacity_schedule_of
 from smtpbench.report.reading.comparison import compared_metrics_of, compared_rules_of
 from smtpbench.report.reading.findings import LEVELS, SavedFinding, findings_by_rule, unverified_of, verdicts_of
 from smtpbench.report.reading.formatting import format_instant, safe
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of
 from smtpbench.report.reading.metrics import key_figures_of, thresholds_of
+from smtpbench.report.reading.server import deaths_text, server_of
 from smtpbench.report.reading.verdict import further_notes_of, verdict_of
 from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, VIOLATED
 from smtpbench.threshold import format_value
@@ -70,7 +72,9 @@ def junit(several: Sequence[Saved]) -> str:
 
 
 def _suite(head: Head, saved: Saved) -> Xml.Element:
-    cases = [_ending(head), *_thresholds(saved), *_rules(saved), *_comparison(saved), *_capacity(saved)]
+    cases = [
+        _ending(head), *_server(saved), *_thresholds(saved), *_rules(saved), *_comparison(saved), *_capacity(saved)
+    ]  # fmt: skip
     suite = Xml.Element("testsuite", name=f"{head.kind}: {head.label}", tests=str(len(cases)))
     for outcome, name in _CLASSES.items():
         suite.set(name, str(sum(case.outcome == outcome for case in cases)))
@@ -120,6 +124,22 @@ def _ending(head: Head) -> _Case:
     return _Case("outcome", "completed", _ERROR, message, head.status, seconds=head.seconds)
 
 
+def _server(saved: Saved) -> Iterator[_Case]:
+    """Whether the server survived a run; deaths in a check or a campaign are findings."""
+    server = server_of(saved)
+    if server is None or saved.kind != RUN:
+        return
+    lines = []
+    for death in server.deaths:
+        lines += [death.text, *(f"  {name}: {value}" for name, value in death.details)]
+        lines += [f"  | {line}" for line in death.output]
+    lines += [f"log: {line.quoted}" for line in server.log_lines]
+    if server.deaths:
+        yield _Case("server", "the server does not die", _FAILURE, deaths_text(server.deaths), "crash", lines)
+    else:
+        yield _Case("server", "the server does not die", message="\n".join(lines))
+
+
 def _thresholds(saved: Saved) -> Iterator[_Case]:
     for threshold in thresholds_of(saved):
         outcome = "" if threshold.passed else _FAILURE
@@ -149,7 +169,7 @@ def _violation(name: str, findings: Sequence[SavedFinding]) -> _Case:
     lines = [f"required: {first.requirement}"]
     for finding in findings:
         lines += ["", f"seen: {finding.actual}" + (f"  ({finding.reproducibility})" if finding.reproducibility else "")]
-        lines += [f"  {line}" for line in finding.dialogue]
+        lines += [f"  {line}" for line in (*finding.dialogue, *finding.evidence)]
         lines += [f"replay: {finding.repeat}"] if finding.repeat else []
         lines.append(f"file: {safe(finding.file)}")
     return _Case("rules", name, _FAILURE, first.actual, first.severity, lines)

@@ -24,7 +24,7 @@ from typing import Final
 from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
 from smtpbench.measure.recorder import MESSAGE_COUNTS
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Saved
-from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_steps_of
+from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_steps_of, has_server_figures
 from smtpbench.report.reading.comparison import (
     ComparedMetric,
     candidates_of,
@@ -34,7 +34,7 @@ from smtpbench.report.reading.comparison import (
     schedule_of,
 )
 from smtpbench.report.reading.findings import SavedFinding, SavedVerdict, cases_of, findings_of, verdicts_of
-from smtpbench.report.reading.formatting import MISSING, format_instant, format_ms, rfc_url
+from smtpbench.report.reading.formatting import MISSING, format_instant, format_ms, format_share, rfc_url
 from smtpbench.report.reading.head import Head, heads_of
 from smtpbench.report.reading.metrics import (
     RESPONSE,
@@ -47,6 +47,7 @@ from smtpbench.report.reading.metrics import (
     metric_order,
     thresholds_of,
 )
+from smtpbench.report.reading.server import deaths_by_cause, log_lines_by_text, server_of, summary_of_server
 from smtpbench.report.reading.verdict import further_notes_of, verdict_of
 from smtpbench.rules.rule import CRASH, HANG, INCONCLUSIVE, PASS, SECURITY, SEVERITIES, VIOLATED, VIOLATION, WARNING
 from smtpbench.text import plural
@@ -203,9 +204,10 @@ def _result(head: Head, saved: Saved) -> Iterator[str]:
     if about:
         yield " · ".join(about)
     yield "\n".join(f"- **{one.word}**: {prose(one.text)}" if one.text else f"- **{one.word}**" for one in verdict.causes)
-    for part in (_thresholds(saved), _key_figures(saved), _latency(saved)):
+    for part in (_thresholds(saved), _key_figures(saved), _latency(saved), _server(saved)):
         if part:
             yield "\n".join(part)
+    yield from _deaths(saved)
     yield from _hostile(saved)
     yield from _comparison(saved)
     yield from _capacity(saved)
@@ -283,6 +285,41 @@ def _latency(saved: Saved) -> list[str]:
     return _table(("metric", "time", "count", *heads), table_rows, right=2) if table_rows else []
 
 
+def _server(saved: Saved) -> list[str]:
+    """What the server under test used, as a sentence."""
+    server = server_of(saved)
+    phrases = summary_of_server(server) if server is not None else []
+    return [f"Server: {'; '.join(phrases)}"] if phrases else []
+
+
+def _deaths(saved: Saved) -> Iterator[str]:
+    """How the server died, with its output, and the lines of its log."""
+    server = server_of(saved)
+    if server is None:
+        return
+    groups = deaths_by_cause(server.deaths)
+    for deaths in groups[:MAX_DIALOGUES]:
+        headline = f"**Server died**{deaths.when}: {code(deaths.first.text)}"
+        yield "\n".join([headline, *_death_details(deaths.details, deaths.first.output)])
+    more = len(groups) - MAX_DIALOGUES
+    if more > 0:
+        yield f"and {plural(more, 'more cause')} of death."
+    if server.log_lines:
+        count = len(server.log_lines) + server.log_lines_dropped
+        by_text = log_lines_by_text(server.log_lines)
+        lines = [line.quoted + (f"  ({number:,} ×)" if number > 1 else "") for line, number in by_text]
+        summary = f"<details><summary>{plural(count, 'line')} on errors in the server's log</summary>"
+        yield "\n".join([summary, "", *fenced(lines), "", "</details>"])
+
+
+def _death_details(details: Sequence[tuple[str, str]], output: Sequence[str]) -> list[str]:
+    """What is known of a death, as the lines below its headline."""
+    lines = ["", *(f"- {name}: {code(value)}" for name, value in details)] if details else []
+    if output:
+        lines += ["", "<details><summary>Output of the server</summary>", "", *fenced(output), "", "</details>"]
+    return lines
+
+
 def _hostile(saved: Saved) -> Iterator[str]:
     """How hostile sessions affected regular ones."""
     hostile = hostile_of(saved)
@@ -350,16 +387,21 @@ def _capacity(saved: Saved) -> Iterator[str]:
     if saved.kind != CAPACITY:
         return
     table_rows = []
-    for step in sorted(capacity_steps_of(saved), key=lambda step: step.rate_per_s or 0):
+    steps = capacity_steps_of(saved)
+    with_server = has_server_figures(steps)
+    for step in sorted(steps, key=lambda step: step.rate_per_s or 0):
         failed = [objective.sentence for objective in step.objectives if not objective.passed]
         outcome = "passed" if step.held else "inconclusive" if step.limited_by in OWN_LIMITS else "**FAILED**"
+        used = (format_share(step.server_cores_share, 0), format_ms(step.server_cpu_ms_per_message))
         table_rows.append((
             _value("per_s", step.rate_per_s), _value("per_s", step.throughput_per_s), outcome,
-            format_ms(step.p50_ms), format_ms(step.p99_ms), format_ms(step.max_ms), prose(step.why or "; ".join(failed)),
+            format_ms(step.p50_ms), format_ms(step.p99_ms), format_ms(step.max_ms), *(used if with_server else ()),
+            prose(step.why or "; ".join(failed)),
         ))  # fmt: skip
-    heads = ("rate", "throughput", "objectives", "message p50", "p99", "max", "reason")
+    of_server = ("server, cores", "CPU a message") if with_server else ()
+    heads = ("rate", "throughput", "objectives", "message p50", "p99", "max", *of_server, "reason")
     if table_rows:
-        yield "\n".join(_table(heads, table_rows, right=7))
+        yield "\n".join(_table(heads, table_rows, right=len(heads)))
 
 
 # -- rules and findings -------------------------------------------------------------------------------------------------
@@ -390,6 +432,10 @@ def _finding(finding: SavedFinding, *, with_dialogue: bool) -> list[str]:
     details += [f"- Reproduced: {', '.join(seen)}"] if seen else []
     details += [f"- Replay: {code(finding.repeat)}"] if finding.repeat else []
     lines += ["", *details] if details else []
+    if finding.death is not None:
+        lines += ["", f"Death: {code(finding.death.text)}", *_death_details(finding.death.details, finding.death.output)]
+    if finding.log_lines:
+        lines += ["", "Log of the server:", "", *fenced([line.quoted for line in finding.log_lines])]
     if finding.dialogue:
         summary = f"<details><summary>Dialogue of <code>{html.escape(finding.id)}</code></summary>"
         lines += ["", summary, "", *fenced(finding.dialogue), "", "</details>"]

@@ -23,6 +23,7 @@ from smtpbench.report.reading.findings import findings_of, verdicts_of
 from smtpbench.report.reading.formatting import format_instant
 from smtpbench.report.reading.head import COMPLETED, Head, heads_of
 from smtpbench.report.reading.metrics import MetricLatency, counts_of, latencies_of, thresholds_of, throughput_of
+from smtpbench.report.reading.server import server_of
 from smtpbench.rules.rule import PASS, VIOLATED
 from smtpbench.units import NS_PER_S
 
@@ -41,6 +42,20 @@ _FAMILIES: Final = {
     "smtpbench_latency_seconds": ("histogram", "seconds", "Service and response time of a metric."),
     "smtpbench_latency_quantile_seconds": ("gauge", "seconds", "Quantiles of the service and response time of a metric."),
     "smtpbench_latency_max_seconds": ("gauge", "seconds", "Maximum of the service and response time of a metric."),
+    "smtpbench_server_cpu_seconds": ("counter", "seconds", "CPU time of the server under test, by mode."),
+    "smtpbench_server_cpu_seconds_per_message": ("gauge", "", "CPU time of the server for an accepted message."),
+    "smtpbench_server_cores_ratio": ("gauge", "ratio", "Share of the machine's cores that the server used."),
+    "smtpbench_server_memory_max_bytes": ("gauge", "bytes", "Most memory of the server."),
+    "smtpbench_server_memory_growth_bytes_per_hour": ("gauge", "", "Growth of the memory of the server."),
+    "smtpbench_server_descriptors_max": ("gauge", "", "Most open descriptors of the server."),
+    "smtpbench_server_threads_max": ("gauge", "", "Most threads of the server."),
+    "smtpbench_server_processes_max": ("gauge", "", "Most processes of the server."),
+    "smtpbench_server_disk_bytes": ("counter", "bytes", "Octets that the server read from disks and wrote to them."),
+    "smtpbench_server_fsyncs": ("counter", "", "Calls of the server that waited for a disk."),
+    "smtpbench_server_page_faults": ("counter", "", "Page faults of the server: major ones took a disk access."),
+    "smtpbench_server_context_switches": ("counter", "", "Context switches of the server; involuntary: its time was up."),
+    "smtpbench_server_restarts": ("counter", "", "How often the server was started again."),
+    "smtpbench_server_deaths": ("counter", "", "Deaths of the server, by how it died."),
     "smtpbench_threshold_passed": ("gauge", "", "1 if the threshold passed."),
     "smtpbench_threshold_value": ("gauge", "", "Measured value of a threshold, in the unit of its label."),
     "smtpbench_rule_kept": ("gauge", "", "1 if the server complies with a rule, 0 if it violates it."),
@@ -101,6 +116,7 @@ def _samples(head: Head, saved: Saved) -> Iterator[_Sample]:
             yield _Sample("smtpbench_replies", "_total", {"verb": verb, "class": kind, "code": code}, count)
     yield from _maybe("throughput_messages_per_second", {}, throughput_of(saved))
     yield from _latencies(saved)
+    yield from _server(saved)
     for threshold in thresholds_of(saved):
         yield _gauge("threshold_passed", {"threshold": threshold.text}, threshold.passed)
         yield from _maybe("threshold_value", {"threshold": threshold.text, "unit": threshold.unit}, threshold.value)
@@ -117,6 +133,33 @@ def _samples(head: Head, saved: Saved) -> Iterator[_Sample]:
         yield _gauge("difference_worse", labels, metric.worse)
     if saved.kind == CAPACITY:
         yield from _maybe("capacity_messages_per_second", {}, capacity_of(saved).rate_per_s)
+
+
+def _server(saved: Saved) -> Iterator[_Sample]:
+    server = server_of(saved)
+    if server is None:
+        return
+    for name, label, value_of in (
+        ("cpu_seconds", "mode", {"user": server.cpu_user_s, "system": server.cpu_system_s}),
+        ("disk_bytes", "direction", {"read": server.read_bytes, "write": server.write_bytes}),
+        ("page_faults", "kind", {"minor": server.minor_faults, "major": server.major_faults}),
+        ("context_switches", "kind", {"voluntary": server.voluntary_switches, "involuntary": server.involuntary_switches}),
+        ("fsyncs", "", {"": server.fsyncs}),
+        ("restarts", "", {"": server.restarts}),
+    ):
+        for labelled, value in value_of.items():
+            if value is not None and value >= 0:
+                yield _Sample(f"smtpbench_server_{name}", "_total", {label: labelled} if label else {}, float(value))
+    for death, count in Counter(one.text for one in server.deaths).items():
+        yield _Sample("smtpbench_server_deaths", "_total", {"how": death}, count)
+    cpu_ms = server.cpu_ms_per_message
+    yield from _maybe("server_cpu_seconds_per_message", {}, None if cpu_ms is None else cpu_ms / 1000)
+    yield from _maybe("server_cores_ratio", {}, server.cores_share)
+    yield from _maybe("server_memory_max_bytes", {"kind": server.memory_is}, server.rss_max_bytes)
+    yield from _maybe("server_memory_growth_bytes_per_hour", {}, server.rss_growth_bytes_per_hour)
+    yield from _maybe("server_descriptors_max", {}, server.fds_max)
+    yield from _maybe("server_threads_max", {}, server.threads_max)
+    yield from _maybe("server_processes_max", {}, server.processes_max)
 
 
 def _latencies(saved: Saved) -> Iterator[_Sample]:

@@ -21,7 +21,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from itertools import accumulate
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -31,6 +31,7 @@ from smtpbench.load.run import RunRequest
 from smtpbench.measure.files import PHASES, Tick
 from smtpbench.measure.recorder import MESSAGE_COUNTS, Interval
 from smtpbench.report.formats.buckets import EDGES_TEXT, Buckets
+from smtpbench.report.terminal.run_progress import LiveServer, Watcher
 from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS, NS_PER_S
 
@@ -57,14 +58,6 @@ _REQUEST_BYTES = 8192
 #: Limit for a scraper to send its request and to read the answer.
 _TIMEOUT_S = 10.0
 _BACKLOG = 16
-
-
-class Watcher(Protocol):
-    """What else watches the run: the progress display."""
-
-    def preparing(self, done: int, total: int) -> None: ...
-    def tick(self, tick: Tick, totals: Interval) -> None: ...
-    def notify(self, text: str) -> None: ...
 
 
 def about(request: RunRequest) -> dict[str, str]:
@@ -111,7 +104,12 @@ class Metrics:
         self._lock = trio.Lock()
         self._yielder = _Yielder()
         self._scraped = trio.Event()
+        self._server: LiveServer | None = None
         self.over = False
+
+    def watch(self, server: LiveServer) -> None:
+        """Serve what the server uses, from now on."""
+        self._server = server
 
     def tick(self, tick: Tick) -> None:
         """Queue a second."""
@@ -163,6 +161,7 @@ class Metrics:
     def _families(self) -> Iterator[Metric]:
         yield InfoMetricFamily("smtpbench_run", "Settings of the run.", self._labels)
         yield from self._health()
+        yield from self._server_families()
         messages = CounterMetricFamily("smtpbench_messages", "Messages by outcome, without the warm-up.", labels=["outcome"])
         for outcome, count in self._messages.items():
             messages.add_metric([outcome], count)
@@ -216,6 +215,34 @@ class Metrics:
         for name, (text, value) in gauges.items():
             yield GaugeMetricFamily(name, text, value)
 
+    def _server_families(self) -> Iterator[Metric]:
+        """Yield what the server under test has used by its last sample; what cannot be read is left out."""
+        server = self._server
+        if server is None or not server.samples:  # nothing is known of its processes
+            return
+        yield CounterMetricFamily("smtpbench_server_deaths", "Deaths of the server.", len(server.deaths))
+        last = server.samples[-1]
+        for name, label, text, values in (
+            ("cpu_seconds", "mode", "CPU time of the server under test, by mode.",
+             {"user": last.cpu_user_s, "system": last.cpu_system_s}),
+            ("disk_bytes", "direction", "Octets that the server read from disks and wrote to them.",
+             {"read": last.read_bytes, "write": last.write_bytes}),
+        ):  # fmt: skip
+            family = CounterMetricFamily(f"smtpbench_server_{name}", text, labels=[label])
+            for labelled, value in values.items():
+                if value is not None:
+                    family.add_metric([labelled], value)
+            yield family
+        yield CounterMetricFamily("smtpbench_server_restarts", "How often the server was started again.", last.restarts)
+        for name, text, held in (
+            ("memory_bytes", "Memory of the server.", last.memory_bytes),
+            ("descriptors", "Open descriptors of the server.", last.fds),
+            ("threads", "Threads of the server.", last.threads),
+            ("processes", "Processes of the server.", last.processes),
+        ):
+            if held is not None:
+                yield GaugeMetricFamily(f"smtpbench_server_{name}", text, held)
+
     async def let_scrape(self, hold_s: float) -> None:
         """Wait, after the run, until the last figures were read, for at most hold_s seconds or until a signal."""
         self.over = True
@@ -255,6 +282,10 @@ class _WatcherAndMetrics:
     def tick(self, tick: Tick, totals: Interval) -> None:
         self._metrics.tick(tick)
         self._watcher.tick(tick, totals)
+
+    def watch(self, server: LiveServer) -> None:
+        self._metrics.watch(server)
+        self._watcher.watch(server)
 
 
 T = TypeVar("T")

@@ -30,6 +30,8 @@ from smtpbench.rules.rule import CRASH, HANG, SECURITY
 _SCHEMA: Final = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 #: High on the scale of CVSS, which GitHub uses. What an attacker gains from a violation depends on how a server is used.
 _SECURITY_SEVERITY: Final = "8.0"
+#: Lines of the server's log that a message quotes at most; `evidence` has all.
+MAX_LOG_LINES: Final = 5
 #: The time in the default name of a folder.
 _STAMP = re.compile(r"^\d{8}-\d{6}-")
 
@@ -98,6 +100,8 @@ def _result(finding: SavedFinding, index: int) -> dict[str, Any]:
         finding.actual or "The rule is violated.",
         f"Required: {finding.requirement}" if finding.requirement else "",
         f"Reproduced: {finding.reproducibility}" if finding.reproducibility else "",
+        f"Death: {finding.death.text}" if finding.death is not None else "",
+        *(f"Log: {line.quoted}" for line in finding.log_lines[:MAX_LOG_LINES]),
         f"Replay: {finding.repeat}" if finding.repeat else "",
     ]
     data: dict[str, Any] = {
@@ -110,6 +114,8 @@ def _result(finding: SavedFinding, index: int) -> dict[str, Any]:
         "occurrenceCount": min(finding.hits, 2**31 - 1),
         "properties": {"id": finding.id, "dialogue": list(finding.dialogue), "counts": finding.counts},
     }
+    if finding.evidence:
+        data["properties"]["evidence"] = finding.evidence
     if finding.known:
         data["suppressions"] = [{"kind": "external", "justification": "It is in the baseline."}]
     return data

@@ -1,10 +1,11 @@
 """Figures for other programs: a CSV of latencies, and JSON Lines of everything.
 
 The CSV is for spreadsheets, which calculate a cell that begins with `=`, `+`, `-` or `@`: such a text gets an apostrophe
-before it (OWASP, CSV Injection).
+before it (OWASP, CSV Injection). Columns that begin with `server_` hold what the server under test used; they are the same
+in all rows of a result, and those of a capacity search belong to the step.
 
 In JSON Lines every line is an object. Its `result` names the result, and its `record` the kind of the line: result, figure,
-count, latency, phase, threshold, rule, finding, difference, rule_difference, step or note.
+count, latency, phase, threshold, rule, finding, difference, rule_difference, step, server, death, log_line or note.
 """
 
 from __future__ import annotations
@@ -32,11 +33,13 @@ from smtpbench.report.reading.metrics import (
     thresholds_of,
 )
 from smtpbench.report.reading.notes import all_notes_of
+from smtpbench.report.reading.server import FIGURES, SavedDeath, ServerUsage, server_of
 
 #: Columns of the CSV, with units in their names. rate_per_s is that of a step of a capacity search; expected tells whether
 #: the replies were those that the scenario expects.
 COLUMNS: Final = (
     "result", "kind", "started", "scenario", "target", "rate_per_s", "slot", "time", "expected", "count", *STATISTICS,
+    *(f"server_{name}" for name in FIGURES),
 )  # fmt: skip
 #: Characters with which a formula begins; spreadsheets read the wide ones as the narrow ones.
 _FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
@@ -56,14 +59,18 @@ def csv_table(several: Sequence[Saved]) -> str:
 
 def _csv_rows(head: Head, saved: Saved) -> Iterator[tuple[object, ...]]:
     about = [_cell(text) for text in (head.label, head.kind, format_instant(head.started), head.scenario, head.target)]
+    server = server_of(saved)
+    used = [_decimal(getattr(server, name, None)) for name in FIGURES]
     for latency in latencies_of(saved):
         figures = (_decimal(latency.ms[statistic]) for statistic in STATISTICS)
         expected = "yes" if latency.expected else "no"
-        yield (*about, "", _cell(latency.metric), latency.time, expected, latency.samples, *figures)
+        yield (*about, "", _cell(latency.metric), latency.time, expected, latency.samples, *figures, *used)
     for step in capacity_steps_of(saved):
         ms = {"p50_ms": step.p50_ms, "p99_ms": step.p99_ms, "max_ms": step.max_ms}
         figures = (_decimal(ms.get(statistic)) for statistic in STATISTICS)
-        yield (*about, _decimal(step.rate_per_s), "message", "response", "yes", step.counts["accepted"], *figures)
+        measured = (_decimal(step.rate_per_s), "message", "response", "yes", step.counts["accepted"])
+        by_step = {"cpu_ms_per_message": step.server_cpu_ms_per_message, "cores_share": step.server_cores_share}
+        yield (*about, *measured, *figures, *(_decimal(by_step.get(name)) for name in FIGURES))
 
 
 def _cell(text: str) -> str:
@@ -121,6 +128,13 @@ def _records(head: Head, saved: Saved) -> Iterator[tuple[str, dict[str, Any]]]:
         yield "rule_difference", {"rule": data.pop("name"), **data}
     for step in capacity_steps_of(saved):
         yield "step", _step_data(step)
+    server = server_of(saved)
+    if server is not None:
+        yield "server", _server_data(server)
+        for death in server.deaths:
+            yield "death", _death_data(death)
+        for line in server.log_lines:
+            yield "log_line", line._asdict()
     for note in all_notes_of(saved):
         yield "note", {"text": note}
 
@@ -131,12 +145,28 @@ def _threshold_data(threshold: SavedThreshold) -> dict[str, Any]:
     return data
 
 
+def _server_data(server: ServerUsage) -> dict[str, Any]:
+    data = server._asdict()
+    for name in ("deaths", "log_lines"):
+        del data[name]
+    return data
+
+
+def _death_data(death: SavedDeath) -> dict[str, Any]:
+    return {**death._asdict(), "text": death.text}
+
+
 def _finding_data(finding: SavedFinding) -> dict[str, Any]:
+    evidence: dict[str, Any] = {}
+    if finding.death is not None:
+        evidence["death"] = _death_data(finding.death)
+    if finding.log_lines:
+        evidence["log_lines"] = [line._asdict() for line in finding.log_lines]
     return {
         "id": finding.id, "rule": finding.rule, "section": finding.section, "severity": finding.severity,
         "actual": finding.actual, "reproducibility": finding.reproducibility, "hits": finding.hits,
         "file": safe(finding.file), "dialogue": list(finding.dialogue), "repeat": finding.repeat,
-        "known": finding.known, "counts": finding.counts,
+        "known": finding.known, "counts": finding.counts, **evidence,
     }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class Table:
         about: One sentence on how to read it.
         size: `half` or `wide`.
         as_cards: Whether each row becomes a card on a narrow screen, so that no column is outside of it.
+        without_script: Whether it is for readers without JavaScript only, because the page's script shows the same values.
     """
 
     heads: Sequence[Cell]
@@ -53,6 +54,7 @@ class Table:
     about: str = ""
     size: str = "wide"
     as_cards: bool = False
+    without_script: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,8 @@ class DialogueBlock:
         details: Names and values.
         lines: (`client`, `server` or `event`, the line).
         repeat: The command that replays the finding.
+        evidence: What the server's processes and its log say, as (name, value).
+        output: Lines that the server wrote before it died, and lines of its log.
     """
 
     title: str
@@ -151,6 +155,8 @@ class DialogueBlock:
     details: Sequence[tuple[str, str]]
     lines: Sequence[tuple[str, str]]
     repeat: str
+    evidence: Sequence[tuple[str, str]] = ()
+    output: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from smtpbench.report.html.common import (
     threshold_row,
     verdict,
 )
-from smtpbench.report.html.curves import RATE, Chart, ChartSeries, Mark, linear, logarithmic
+from smtpbench.report.html.curves import PERCENT, RATE, Chart, ChartSeries, Mark, linear, logarithmic
 from smtpbench.report.html.drawing import chart_svg
 from smtpbench.report.reading.capacity import (
     OWN_LIMITS,
@@ -28,6 +28,7 @@ from smtpbench.report.reading.capacity import (
     capacity_of,
     capacity_schedule_of,
     capacity_steps_of,
+    has_server_figures,
 )
 from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_rate, format_seconds, format_share
 from smtpbench.report.reading.head import generator_of, head_of
@@ -120,6 +121,12 @@ def _charts(saved: Saved, steps: Sequence[CapacityStep]) -> list[Chart]:
         charts.append(
             Chart("Accepted messages per second by arrival rate", x, y, rates, (accepted, offered), "", tuple(marks))
         )
+    shares = tuple(None if step.server_cores_share is None else 100 * step.server_cores_share for step in ordered)
+    if any(share is not None for share in shares):
+        used = ChartSeries("server", shares, 0, "dotted")
+        about = "Share of the machine's cores that the server used, by the rate of arrivals."
+        title = "Server, share of the machine's cores, by arrival rate"
+        charts.append(Chart(title, x, linear(PERCENT, 100.0), rates, (used,), about, tuple(marks)))
     return charts
 
 
@@ -144,7 +151,9 @@ def _limits(saved: Saved) -> list[tuple[float, str]]:
 
 
 def _steps(steps: Sequence[CapacityStep]) -> Block:
-    heads = ["rate", "purpose", "objectives", "accepted/s", "p50", "p99", "max", "accepted", "rejected", "failed", "dropped",
+    with_server = has_server_figures(steps)
+    heads = ["rate", "purpose", "objectives", "accepted/s", "p50", "p99", "max",
+             *(["server, cores", "CPU a message"] if with_server else []), "accepted", "rejected", "failed", "dropped",
              "measured", "reason"]  # fmt: skip
     table_rows: list[list[Cell | str]] = []
     for step in steps:
@@ -155,6 +164,8 @@ def _steps(steps: Sequence[CapacityStep]) -> Block:
             Cell(_per_second(step.rate_per_s)), Cell(short(step.purpose, 20)),
             _outcome(step),
             format_rate(step.throughput_per_s), *map(format_ms, (step.p50_ms, step.p99_ms, step.max_ms)),
+            *((format_share(step.server_cores_share, 0), format_ms(step.server_cpu_ms_per_message))
+              if with_server else ()),
             *(f"{count:,}" for count in step.counts.values()), format_seconds(step.measured_s), Cell(reason),
         ])  # fmt: skip
     return table(heads, table_rows, as_cards=True)

@@ -15,7 +15,7 @@ from smtpbench.report.reading.metrics import SavedThreshold
 from smtpbench.report.reading.verdict import BAD, GOOD, WARNING, further_notes_of, verdict_of
 from smtpbench.rules.rule import VIOLATED
 from smtpbench.text import plural
-from smtpbench.threshold import format_value
+from smtpbench.threshold import COUNT, RATE, SHARE, SIZE, SIZE_RATE, TIME, format_value
 from smtpbench.units import format_bytes
 
 #: Entries of a list or mapping that a page shows at most.
@@ -39,7 +39,7 @@ _MAX_COMMAND = 1000
 _MAX_NAME = 60
 _MAX_VERSIONS = 30
 _OPEN_LISTING_LINES = 30
-_UNITS = ("ms", "share", "per_s", "count")
+_UNITS = (TIME, SHARE, RATE, COUNT, SIZE, SIZE_RATE)
 #: Tone of each level of a verdict.
 _TONES = {BAD: "bad", WARNING: "warn", GOOD: "good"}
 
@@ -145,7 +145,24 @@ def _dialogue(finding: SavedFinding) -> DialogueBlock:
         details=[(name, value) for name, value in details if value],
         lines=lines,
         repeat=short(finding.repeat, _MAX_COMMAND),
+        evidence=_evidence(finding),
+        output=[
+            short(line, _MAX_DIALOGUE_LINE)
+            for line in [
+                *(finding.death.output if finding.death is not None else ()),
+                *(line.quoted for line in finding.log_lines),
+            ][:_MAX_DIALOGUE_LINES]
+        ],
     )
+
+
+def _evidence(finding: SavedFinding) -> list[tuple[str, str]]:
+    """How the server died of a finding, and where lines of its log are from."""
+    death, sources = finding.death, list(dict.fromkeys(line.source for line in finding.log_lines if line.source))
+    pairs = [] if death is None else [("death", death.text), *death.details]
+    if finding.log_lines:
+        pairs.append(("log", ", ".join(sources) or plural(len(finding.log_lines), "line")))
+    return [(name, short(value)) for name, value in pairs]
 
 
 def scenario_texts(several: Sequence[Saved]) -> list[Block]:

@@ -25,6 +25,9 @@ MAX_POINTS: Final = 600
 #: Lowest value on a logarithmic axis of milliseconds.
 MIN_MS: Final = 0.001
 _SHORT_TICK_S = 0.25
+PERCENT: Final = "percent"
+MIB: Final = "MiB"
+KIB: Final = "KiB"
 NINES, TIME, RATE, LINEAR, LOG = "nines", "time", "rate", "linear", "log"
 _QUANTILES = ((0.0, "0"), (0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9"), (0.9999, "99.99"), (0.99999, "99.999"),
               (0.999999, "99.9999"), (0.9999999, "99.99999"))  # fmt: skip
@@ -40,7 +43,7 @@ class Axis:
 
     Attributes:
         kind: NINES, TIME, RATE, LINEAR or LOG.
-        unit: `ms`, `s`, `per_s`, `count`, `percent` or empty.
+        unit: `ms`, `s`, `per_s`, `count`, `percent`, `MiB`, `KiB` or empty.
         low: Value at its start.
         high: Value at its end.
         ticks: (value, text).
@@ -140,8 +143,8 @@ def format_tick(unit: str, value: float) -> str:
         return "0" if value <= 0 else _round_duration(value)
     if unit == "s":
         return f"{value:g} s" if value < 120 or value % 60 else f"{value / 60:g} min"
-    if unit == "percent":
-        return f"{value:g} %"
+    if unit in (PERCENT, MIB, KIB):
+        return f"{value:g} {'%' if unit == PERCENT else unit}"
     return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:g}"
 
 
@@ -238,6 +241,8 @@ def overlaid_time(
     log: bool = False,
     about: str = "",
     bands: tuple[Band, ...] = (),
+    marks: tuple[Mark, ...] = (),
+    least_end_s: float = 0.0,
 ) -> Chart | None:
     """Return a chart of columns of several timelines; None where they hold nothing.
 
@@ -249,11 +254,13 @@ def overlaid_time(
         log: Whether the vertical axis is logarithmic.
         about: What the chart shows; its title without it.
         bands: Shaded ranges of time.
+        marks: Lines across the chart.
+        least_end_s: Least end of the axis of time, so that charts of different files share it, seconds.
     """
     ends = [greatest([second.get("t_s") for second in timeline]) for timeline, _ in timelines]
-    end_s = max(ends, default=0.0)
-    if end_s <= 0:
+    if max(ends, default=0.0) <= 0:
         return None
+    end_s = max(*ends, least_end_s)
     width_s = max(1.0, end_s / MAX_POINTS)
     bins = math.ceil(end_s / width_s)
     series = []
@@ -272,7 +279,7 @@ def overlaid_time(
     values = [value for one in series for value in one.points if value is not None]
     y = logarithmic(unit, [max(MIN_MS, value) for value in values]) if log else linear(unit, max(values) or 1.0)
     xs = tuple(round((at + 1) * width_s, 2) for at in range(bins))
-    return Chart(title, linear("s", end_s, kind=TIME), y, xs, tuple(series), about or title, bands=bands)
+    return Chart(title, linear("s", end_s, kind=TIME), y, xs, tuple(series), about or title, marks, bands)
 
 
 def rates(timeline: Timeline, columns: Sequence[str]) -> SavedTimeline:

@@ -103,7 +103,8 @@ def _series(chart: Chart, series: ChartSeries, room: int) -> Iterable[str]:
         for segment in drawn:
             yield f'<path class="area {colour}" d="M{segment[0][0]} {room}{_path(segment, "L")}V{room}z"/>'
     if drawn:
-        yield f'<path class="line {colour} {series.look}" d="{"".join(_path(segment, "M") for segment in drawn)}"/>'
+        look = "" if series.look == "area" else f" {series.look}"  # the class `area` fills a path
+        yield f'<path class="line {colour}{look}" d="{"".join(_path(segment, "M") for segment in drawn)}"/>'
     if series.look == "dotted":
         dots = "".join(f"M{x} {y}h0" for segment in drawn for x, y in segment)
         yield f'<path class="dots {colour}" d="{dots}"/>'

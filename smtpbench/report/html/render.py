@@ -66,6 +66,10 @@ def _content(cell: Cell) -> Markup:
 
 
 def _table(block: Table) -> Markup:
+    return fill("<noscript>%s</noscript>\n", _table_itself(block)) if block.without_script else _table_itself(block)
+
+
+def _table_itself(block: Table) -> Markup:
     heads = _joined(
         fill('<th scope="col"%s>%s%s%s</th>', _number(head), _key(head.key), head.drawing or _NOTHING, head.text)
         for head in block.heads
@@ -138,10 +142,12 @@ def _dialogue(block: DialogueBlock) -> Markup:
     details = Markup(" · ").join(fill("%s: %s", name, value) for name, value in block.details)
     return fill(
         '<article class="finding %s"><h3><span class="%s">%s</span> %s</h3>\n<p>%s</p>%s\n'
-        '<pre class="dialogue" tabindex="0">%s</pre>\n%s%s</article>\n',
+        '<pre class="dialogue" tabindex="0">%s</pre>\n%s%s%s%s</article>\n',
         block.tone, block.tone, block.severity, block.title, block.actual,
         _if(block.requirement, '<p class="about">%s</p>', block.requirement),
         _joined(fill('<span class="%s">%s</span>\n', side, line) for side, line in block.lines),
+        _joined(fill('<p class="about"><b>%s</b>: %s</p>\n', name, value) for name, value in block.evidence),
+        _if(block.output, '<pre class="dialogue output" tabindex="0">%s</pre>\n', "\n".join(block.output)),
         _if(details, '<p class="about">%s</p>\n', details),
         _if(block.repeat, '<p class="repeat"><span>replay:</span> <code>%s</code></p>', block.repeat),
     )  # fmt: skip

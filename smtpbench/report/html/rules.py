@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from smtpbench.measure.saved import FUZZ, Saved
@@ -21,6 +22,7 @@ from smtpbench.report.html.common import (
     verdict,
 )
 from smtpbench.report.html.latency import metric_names
+from smtpbench.report.html.server import server_cards, server_section
 from smtpbench.report.reading.findings import (
     BROKEN_MARKS,
     MARK_TONES,
@@ -71,7 +73,8 @@ def rules_sections(several: Sequence[Saved]) -> list[Section]:
         ]
         if len(several) == 1:
             sections.append(_scorecard(saved))
-        sections.append(_target(saved, prefix))
+        server = server_section([saved])
+        sections += [replace(server, title=f"{prefix}server" if prefix else "Server"), _target(saved, prefix)]
     sections += [Section("Scenario", scenario_texts(several)), machine_section(several)]
     return [section for section in sections if section.blocks]
 
@@ -95,6 +98,7 @@ def _cards(saved: Saved) -> Block:
             Card("cases", f"{cases.run:,}", f"of {cases.generated:,} generated"),
             Card("seed", seed_of(saved), "repeats the campaign"),
         ]
+    cards += server_cards(saved)
     for mark in _MARK_ORDER:
         if counts[mark]:
             noun = "rule" if counts[mark] == 1 else "rules"

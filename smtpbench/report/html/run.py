@@ -23,6 +23,7 @@ from smtpbench.report.html.common import (
 )
 from smtpbench.report.html.drawing import bar_svg
 from smtpbench.report.html.latency import latency_section
+from smtpbench.report.html.server import server_cards, server_section
 from smtpbench.report.html.timeline import health_charts, time_section
 from smtpbench.report.reading.findings import finding_count_of
 from smtpbench.report.reading.formatting import format_count, format_ms, format_rate, format_seconds, format_share
@@ -44,6 +45,7 @@ from smtpbench.report.reading.metrics import (
     thresholds_of,
     throughput_of,
 )
+from smtpbench.report.reading.server import server_of
 from smtpbench.report.reading.verdict import further_notes_of
 from smtpbench.units import format_bytes
 
@@ -78,6 +80,7 @@ def run_sections(runs: Sequence[Saved]) -> list[Section]:
         ),
         latency_section(runs),
         time_section(runs, timelines),
+        server_section(runs, timelines),
         Section("Replies and errors", list(_replies(runs))),
         Section("Recipient domains", list(_domains(runs)), "Messages and their response time, for each recipient domain."),
         Section("Hostile sessions", list(_hostile(runs))),
@@ -146,6 +149,7 @@ def _cards(run: Saved) -> Cards:
         passed = sum(threshold.passed for threshold in thresholds)
         tone = "good" if passed == len(thresholds) else "bad"
         cards.append(Card("thresholds", f"{passed} of {len(thresholds)}", "passed", tone))
+    cards += server_cards(run)
     busiest = format_share(generator.busiest_worker_share, 0)
     cards.append(Card("generator", busiest, "of a core, busiest worker", "bad" if generator.limited else "good"))
     return Cards(cards)
@@ -170,11 +174,21 @@ def _summary_table(runs: Sequence[Saved]) -> Block:
         ),
         ["measured for", *(format_seconds(load_of(run).window_s) for run in runs)],
         ["load", *map(_model, runs)],
+        *_server_rows(runs),
         ["generator, busiest core", *(format_share(generator_of(run).busiest_worker_share, 0) for run in runs)],
         ["outcome", *(Cell(*badge_of(run)) for run in runs)],
     ]
     heads: list[Cell | str] = ["figure", *(Cell(label_of(run), number=True, key=at) for at, run in enumerate(runs))]
     return table(heads, table_rows, as_cards=True)
+
+
+def _server_rows(runs: Sequence[Saved]) -> list[Sequence[Cell | str]]:
+    """A row for the CPU time of the servers, where one of them is known."""
+    servers = [server_of(run) for run in runs]
+    if all(server is None for server in servers):
+        return []
+    times = (None if server is None else server.cpu_ms_per_message for server in servers)
+    return [["CPU of the server, for a message", *map(format_ms, times)]]
 
 
 def _thresholds(runs: Sequence[Saved]) -> Iterator[Block]:

@@ -6,21 +6,24 @@ from collections.abc import Iterator, Sequence
 
 from smtpbench.measure.saved import Saved
 from smtpbench.report.html.blocks import Block, Heatmap, Plot, Section
-from smtpbench.report.html.curves import Chart, Timeline, mean, over_time, overlaid_time, phases, rates
+from smtpbench.report.html.curves import Chart, Mark, Timeline, mean, over_time, overlaid_time, phases, rates
 from smtpbench.report.html.drawing import chart_svg, heatmap_svg
 from smtpbench.report.html.heatmap import heatmap
 from smtpbench.report.reading.head import label_of
+from smtpbench.report.reading.server import deaths_of
 
 _ACCEPTED = ("accepted", "accepted", 0, "area")
 _PROBLEMS = (("rejected", "rejected", 1, "line"), ("failed", "failed", 4, "line"), ("dropped", "dropped", 3, "line"),
              ("errors", "errors", 6, "dashed"))  # fmt: skip
 _MAX_HEATMAPS = 6
+#: Deaths that a chart marks at most, and those that have a label.
+_MAX_MARKS, _MAX_LABELS = 50, 3
 _HEATMAP_ABOUT = "The colour of a cell is its share of the messages in its column. A faint cell may be a single message."
 
 
 def time_section(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> Section:
     """Return the section with everything over time."""
-    charts = _single(timelines[0]) if len(runs) == 1 else _overlaid(runs, timelines)
+    charts = _single(timelines[0], death_marks(runs[0])) if len(runs) == 1 else _overlaid(runs, timelines)
     drawn = [chart for chart in charts if chart is not None]
     # two a row: of an odd number the first has a row of its own
     sizes = ["wide" if at == 0 and len(drawn) % 2 else "half" for at in range(len(drawn))]
@@ -49,7 +52,13 @@ def health_charts(runs: Sequence[Saved], timelines: Sequence[Timeline]) -> Itera
             yield Plot(chart, chart_svg(chart, "half"), "half")
 
 
-def _single(timeline: Timeline) -> list[Chart | None]:
+def death_marks(run: Saved) -> tuple[Mark, ...]:
+    """Return a mark for each death of the server whose time is known; the first ones have a label."""
+    times_s = [death.at_s for death in deaths_of(run)[:_MAX_MARKS] if death.at_s is not None]
+    return tuple(Mark(at_s, "server died" if at < _MAX_LABELS else "", tone="bad") for at, at_s in enumerate(times_s))
+
+
+def _single(timeline: Timeline, deaths: tuple[Mark, ...] = ()) -> list[Chart | None]:
     bands = phases(timeline)
     counted = rates(timeline, ["accepted", *(column for column, _, _, _ in _PROBLEMS)])
     problems = [entry for entry in _PROBLEMS if any(second[entry[0]] for second in counted)]
@@ -57,10 +66,10 @@ def _single(timeline: Timeline) -> list[Chart | None]:
     connections = [("connections_open", "open", 0, "line"), ("connections_busy", "busy", 2, "line"),
                    ("arrivals_waiting", "arrivals waiting", 1, "line")]  # fmt: skip
     return [
-        over_time("Accepted messages per second", "per_s", counted, [_ACCEPTED], join=mean, bands=bands),
-        over_time("Problems per second", "per_s", counted, problems, join=mean, bands=bands),
-        over_time("Message, response time", "ms", timeline, percentiles, log=True, bands=bands),
-        over_time("Connections", "count", timeline, connections, bands=bands),
+        over_time("Accepted messages per second", "per_s", counted, [_ACCEPTED], join=mean, bands=bands, marks=deaths),
+        over_time("Problems per second", "per_s", counted, problems, join=mean, bands=bands, marks=deaths),
+        over_time("Message, response time", "ms", timeline, percentiles, log=True, bands=bands, marks=deaths),
+        over_time("Connections", "count", timeline, connections, bands=bands, marks=deaths),
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from smtpbench.measure.saved import CAPACITY, Saved
+from smtpbench.report.reading.formatting import format_rate, format_share
 from smtpbench.report.reading.head import read_seed
 from smtpbench.report.reading.lenient import duration_s, mapping, natural, number, records, text, texts
 from smtpbench.report.reading.metrics import SavedThreshold, read_threshold
@@ -76,6 +77,8 @@ class CapacityStep(NamedTuple):
         p99_ms: 99th percentile of it.
         max_ms: Maximum of it.
         objectives: The objectives with the measured values.
+        server_cores_share: Share of all cores of the machine that the server used.
+        server_cpu_ms_per_message: CPU time of the server for an accepted message, milliseconds.
     """
 
     rate_per_s: float | None
@@ -90,6 +93,8 @@ class CapacityStep(NamedTuple):
     p99_ms: float | None
     max_ms: float | None
     objectives: Sequence[SavedThreshold]
+    server_cores_share: float | None = None
+    server_cpu_ms_per_message: float | None = None
 
 
 def capacity_of(saved: Saved) -> FoundCapacity:
@@ -138,6 +143,28 @@ def capacity_steps_of(saved: Saved) -> list[CapacityStep]:
             p99_ms=number(entry.get("p99_ms")),
             max_ms=number(entry.get("max_ms")),
             objectives=[read_threshold(objective, "text") for objective in records(entry.get("objectives"))],
+            server_cores_share=number(entry.get("server_cores_share")),
+            server_cpu_ms_per_message=number(entry.get("server_cpu_ms_per_message")),
         )
         for entry in records(saved.result.get("steps"))
     ]
+
+
+def server_at_the_knee(saved: Saved) -> str:
+    """Return how much of the machine's cores the server used at the lowest rate that failed, or else at the highest.
+
+    Returns:
+        A sentence; empty where it is unknown.
+    """
+    found, steps = capacity_of(saved), capacity_steps_of(saved)
+    for rate in (found.failed_rate_per_s, found.rate_per_s):
+        at_rate = [step for step in steps if step.rate_per_s == rate and step.server_cores_share is not None]
+        if rate is not None and at_rate:
+            used = format_share(at_rate[-1].server_cores_share, 0)
+            return f"at {format_rate(rate)}/s the server used {used} of the machine's cores"
+    return ""
+
+
+def has_server_figures(steps: Sequence[CapacityStep]) -> bool:
+    """Return whether any step has figures of the server."""
+    return any(one.server_cores_share is not None or one.server_cpu_ms_per_message is not None for one in steps)

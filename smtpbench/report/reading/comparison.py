@@ -12,7 +12,7 @@ from smtpbench.report.reading.findings import read_severity, verdict_mark
 from smtpbench.report.reading.head import SavedTarget, read_target
 from smtpbench.report.reading.lenient import duration_s, entries, items, mapping, natural, number, records, text, texts
 from smtpbench.rules.rule import FAILING_SEVERITIES, NOT_RUN, VIOLATED
-from smtpbench.threshold import SHARE
+from smtpbench.threshold import COUNT, RATE, SHARE, format_value
 
 
 class ComparedMetric(NamedTuple):
@@ -30,7 +30,7 @@ class ComparedMetric(NamedTuple):
         low: Lower end of the confidence interval of the change.
         high: Upper end of it.
         relative: Whether the change is a share of the baseline's value; else it is in the unit.
-        verdict: `faster`, `slower`, `more`, `fewer`, `no difference shown` or `cannot tell`.
+        verdict: `faster`, `slower`, `more`, `fewer`, `less`, `no difference shown` or `cannot tell`.
         worse: Whether the candidate is worse.
     """
 
@@ -63,12 +63,20 @@ class ComparedMetric(NamedTuple):
             return ""
         low, change, high = interval
         if not self.relative and self.unit != SHARE:
-            return f"{change:+,.1f} [{low:+,.1f} … {high:+,.1f}]"
+            shown_change, *ends = (_signed(self.unit, value) for value in (change, low, high))
+            return f"{shown_change} [{' … '.join(ends)}]"
         numbers = [100 * value for value in (change, low, high)]
         most = max(map(abs, numbers))
         digits = 0 if most >= 100 else 1 if most >= 1 or not most else min(6, 1 - math.floor(math.log10(most)))
         shown, shown_low, shown_high = (f"{value:+,.{digits}f}" for value in numbers)
         return f"{shown}{'%' if self.relative else ' pts'} [{shown_low} … {shown_high}]"
+
+
+def _signed(unit: str, value: float) -> str:
+    """A difference with its sign: a plain number for a count, otherwise in the unit."""
+    if unit in (COUNT, RATE):
+        return f"{value:+,.1f}"
+    return f"{'-' if value < 0 else '+'}{format_value(unit, abs(value))}"
 
 
 class ComparedRule(NamedTuple):

@@ -12,6 +12,7 @@ from smtpbench.report.reading.comparison import compared_metrics_of, compared_ru
 from smtpbench.report.reading.findings import findings_of
 from smtpbench.report.reading.head import COMPLETED, heads_of
 from smtpbench.report.reading.metrics import messages_of, thresholds_of
+from smtpbench.report.reading.server import deaths_of
 
 FINE, FINDINGS, COULD_NOT_RUN, INCOMPLETE, THRESHOLD, INTERRUPTED = 0, 1, 3, 4, 99, 130
 #: Exit codes in the order of precedence: a result that was not completed comes first.
@@ -46,7 +47,7 @@ def _codes(status: str, saved: Saved) -> Iterable[int]:
         yield THRESHOLD
     if nothing_accepted(saved):
         yield INCOMPLETE
-    if any(finding.counts for finding in findings_of(saved)):
+    if any(finding.counts for finding in findings_of(saved)) or (saved.kind == RUN and deaths_of(saved)):
         yield FINDINGS
     if saved.kind == COMPARISON and (
         any(metric.worse for metric in compared_metrics_of(saved)) or any(rule.worse for rule in compared_rules_of(saved))

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 from smtpbench.measure.saved import CHECK, FUZZ, RUN, Saved
 from smtpbench.report.reading.formatting import safe
 from smtpbench.report.reading.lenient import MAX_ENTRIES, entries, items, mapping, natural, records, text, texts
+from smtpbench.report.reading.server import SavedDeath, SavedLogLine, read_death, read_log_lines
 from smtpbench.rules.register import BY_NAME
 from smtpbench.rules.rule import (
     ADVICE,
@@ -101,6 +102,8 @@ class SavedFinding:
         known: Whether it is in the baseline.
         counts: Whether it makes the command fail.
         key: What the same finding of another day has in common with it: rule and cause, but no time, port or random data.
+        death: How the server died of it; None if it did not, or if nothing is known.
+        log_lines: Lines that appeared in the server's log meanwhile, without those that the death quotes.
     """
 
     id: str
@@ -118,6 +121,18 @@ class SavedFinding:
     known: bool
     counts: bool
     key: str
+    death: SavedDeath | None = None
+    log_lines: Sequence[SavedLogLine] = ()
+
+    @property
+    def evidence(self) -> list[str]:
+        """What the server's processes and its log say, as lines: how it died, its last output, lines of its log."""
+        lines = []
+        if self.death is not None:
+            lines.append(f"death: {self.death.text}")
+            lines += [f"{name}: {value}" for name, value in self.death.details]
+            lines += [f"output: {line}" for line in self.death.output]
+        return [*lines, *(f"log: {line.quoted}" for line in self.log_lines)]
 
     @property
     def level(self) -> str:
@@ -350,6 +365,8 @@ def _finding(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, SavedVe
     name, severity, known = text(entry.get("rule")) or "?", read_severity(entry.get("severity")), entry.get("known") is True
     verdict, registered = rules.get(name), BY_NAME.get(name)
     cause, reproducibility = text(entry.get("cause")), text(entry.get("reproducibility"))
+    death = read_death(entry["death"]) if isinstance(entry.get("death"), Mapping) else None
+    quoted = set(death.output) if death is not None else set()
     return SavedFinding(
         id=text(entry.get("id")) or name,
         rule=name,
@@ -366,6 +383,8 @@ def _finding(saved: Saved, entry: Mapping[str, Any], rules: Mapping[str, SavedVe
         known=known,
         counts=fails_command(severity, strict=strict, reproducibility=reproducibility, known=known),
         key=f"{name}\n{cause}" if cause else name,
+        death=death,
+        log_lines=[line for line in read_log_lines(entry.get("log_lines")) if line.text not in quoted],
     )
 
 

@@ -13,6 +13,7 @@ from smtpbench.measure.thresholds import describe
 from smtpbench.report.reading.formatting import LowerBound
 from smtpbench.report.reading.head import generator_of
 from smtpbench.report.reading.lenient import duration_s, items, mapping, natural, number, records, text, texts
+from smtpbench.report.reading.server import FIGURES, server_of
 from smtpbench.units import NS_PER_MS
 
 SERVICE, RESPONSE = "service", "response"
@@ -364,5 +365,12 @@ def key_figures_of(saved: Saved) -> list[KeyFigure]:
         for name in ("run", "confirmed"):
             add(f"cases.{name}", mapping(result, "cases").get(name))
         add("seed", result.get("seed"))
+    server = server_of(saved)
+    if server is not None:
+        for name in FIGURES:
+            value = getattr(server, name)
+            if value is not None:
+                found.append(KeyFigure(f"server.{name}", value))
+        found.append(KeyFigure("server.deaths", len(server.deaths)))
     found += [KeyFigure("generator.limited", reason) for reason in generator_of(saved).limited_reasons[:3]]
     return found

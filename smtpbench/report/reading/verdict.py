@@ -12,17 +12,18 @@ from itertools import groupby
 from typing import Final, NamedTuple
 
 from smtpbench.measure.comparison import CANNOT_TELL, NO_DIFFERENCE
-from smtpbench.measure.notes import BOTTLENECK, NOTHING_ACCEPTED, STOPPED_ANSWERING, TOO_FEW
+from smtpbench.measure.notes import BOTTLENECK, DIED_AGAIN, NOTHING_ACCEPTED, SERVER_DIED, STOPPED_ANSWERING, TOO_FEW
 from smtpbench.measure.saved import CAPACITY, CHECK, COMPARISON, FUZZ, RUN, Saved
-from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_of
+from smtpbench.report.reading.capacity import OBJECTIVE, OWN_LIMITS, capacity_of, server_at_the_knee
 from smtpbench.report.reading.comparison import ComparedMetric, candidates_of, compared_metrics_of, compared_rules_of
 from smtpbench.report.reading.exit_code import nothing_accepted
 from smtpbench.report.reading.findings import SavedFinding, candidates_text, cases_of, findings_of, rules_of
 from smtpbench.report.reading.formatting import format_rate, format_share
-from smtpbench.report.reading.head import COMPLETED, UNKNOWN, generator_of, head_of, target_of
+from smtpbench.report.reading.head import COMPLETED, UNKNOWN, generator_of, head_of, machine_of, target_of
 from smtpbench.report.reading.lenient import duration_s, records
-from smtpbench.report.reading.metrics import hostile_of, messages_of, thresholds_of
+from smtpbench.report.reading.metrics import hostile_of, load_of, messages_of, thresholds_of, throughput_of
 from smtpbench.report.reading.notes import notes_of
+from smtpbench.report.reading.server import deaths_of, deaths_text, saturation_text, server_of
 from smtpbench.rules.rule import INCONCLUSIVE, PASS, VIOLATED
 from smtpbench.text import plural
 
@@ -34,8 +35,10 @@ FAILED: Final = "FAILED"
 DONE: Final = "COMPLETED"
 NOTHING: Final = "NOTHING ACCEPTED"
 GONE: Final = "TARGET GONE"
+DIED: Final = "SERVER DIED"
 STALLED: Final = "STALLED"
 LIMITED: Final = "GENERATOR LIMITED"
+SATURATED: Final = "SERVER SATURATED"
 UNCOMPLETED: Final = "NOT COMPLETED"
 UNTOLD: Final = "INCONCLUSIVE"
 WORSE: Final = "WORSE"
@@ -54,6 +57,8 @@ _STATUS_WORDS: Final = {
     _ABORTED: "ABORTED",
 }
 _MAX_NAMED = 5
+#: An open model fell behind if this share of its arrivals waited for a connection, or found none.
+_BEHIND_SHARE = 0.05
 
 
 class Cause(NamedTuple):
@@ -109,7 +114,7 @@ class ResultVerdict(NamedTuple):
 def verdict_of(saved: Saved) -> ResultVerdict:
     """Return the verdict on a result of any kind."""
     status = list(_status(saved))
-    causes = [*status, *_CAUSES[saved.kind](saved)]
+    causes = [*_deaths(saved), *status, *_CAUSES[saved.kind](saved)]
     if status and saved.kind != RUN:  # what ended early has not shown that all is well; a threshold of a run has its value
         causes = [Cause(UNTOLD, one.text, WARNING) if one.word == PASSED else one for one in causes]
     troubles = [cause for cause in causes if cause.level != GOOD]
@@ -161,6 +166,14 @@ def _status(saved: Saved) -> Iterator[Cause]:
         yield Cause(UNCOMPLETED, ": ".join(filter(None, (head.status, head.reason))))
 
 
+def _deaths(saved: Saved) -> Iterator[Cause]:
+    """How the server died, before what followed from it; of a check or a campaign, findings make the command fail."""
+    deaths = deaths_of(saved)
+    if deaths:
+        fails = saved.kind == RUN or any(finding.counts for finding in findings_of(saved))
+        yield Cause(DIED, deaths_text(deaths), BAD if fails else WARNING)
+
+
 def _achieved(saved: Saved) -> Cause:
     """What a run says that had no thresholds: how much was done."""
     messages = messages_of(saved)
@@ -172,6 +185,8 @@ def _is_in_verdict(saved: Saved, note: str) -> bool:
     if saved.kind == COMPARISON:
         limited = [side.name for side in candidates_of(saved) if side.limited_runs]
         return TOO_FEW in note or any(note.startswith(f"{name}: {BOTTLENECK}") for name in limited)
+    if note.startswith((SERVER_DIED, DIED_AGAIN)):
+        return bool(deaths_of(saved))
     if note.startswith(STOPPED_ANSWERING):
         return bool(_silences(saved))
     return note.startswith(NOTHING_ACCEPTED) and nothing_accepted(saved)
@@ -199,6 +214,7 @@ def _run(saved: Saved) -> Iterator[Cause]:
         times = [f"from {begin_s:.1f} s to {end_s:.1f} s" for begin_s, end_s in silences]
         yield Cause(STALLED, f"the server did not answer {_names(times)}", WARNING)
     yield from _limited(saved)
+    yield from _saturated(saved)
     thresholds = thresholds_of(saved)
     for threshold in thresholds:
         if threshold.passed:
@@ -220,6 +236,25 @@ def _limited(saved: Saved) -> Iterator[Cause]:
         yield Cause(LIMITED, "; ".join([*generator.limited_reasons, consequence]), WARNING)
 
 
+def _saturated(saved: Saved) -> Iterator[Cause]:
+    """Whether the server's cores were used up: in an open model only where the server fell behind the arrivals."""
+    server, load, generator, messages = server_of(saved), load_of(saved), generator_of(saved), messages_of(saved)
+    if server is None:
+        return
+    behind = max(messages["dropped"] + messages["interrupted"], generator.arrivals_waited or 0)
+    if load.is_open and (not behind or behind < _BEHIND_SHARE * messages["attempted"]):
+        return
+    used_s = [value for value in (generator.cpu_user_s, generator.cpu_system_s) if value is not None]
+    # a closed model takes all that is left: that server and generator share the cores says nothing
+    beside_s = sum(used_s) if used_s and load.is_open else None
+    text = saturation_text(server, beside_s, machine_of(saved).cores)
+    if text:
+        rate = throughput_of(saved)
+        at = "" if rate is None else f"at {format_rate(rate)} messages/s "
+        # the load of a closed model is what the server takes, so that is no trouble
+        yield Cause(SATURATED, f"{at}{text}", WARNING if load.is_open else GOOD)
+
+
 def _findings(saved: Saved, whose: str = "") -> Iterator[Cause]:
     failing = [finding for finding in findings_of(saved) if finding.counts]
     if failing:
@@ -236,7 +271,9 @@ def _rule_names(findings: Iterable[SavedFinding]) -> str:
 
 def _gone(saved: Saved) -> Iterator[Cause]:
     gone, candidates = target_of(saved).gone, candidates_text(saved)
-    if gone or candidates:
+    if candidates and not gone and deaths_of(saved):  # its deaths are a cause of their own
+        yield Cause(GONE, candidates)
+    elif gone or candidates:
         what = "the target no longer answers" if gone else "the target died and was started again"
         yield Cause(GONE, "; ".join(filter(None, (what, candidates))))
 
@@ -345,14 +382,15 @@ def _capacity(saved: Saved) -> Iterator[Cause]:
         return
     rate = f"{format_rate(found.rate_per_s)}/s"
     if found.limited_by != OBJECTIVE:
-        text = f"the capacity is {_sentence(f'at least {rate}', found.reason)}"
+        sentence = f"the capacity is {_sentence(f'at least {rate}', found.reason)}"
+        text = "; ".join(filter(None, (sentence, server_at_the_knee(saved))))
         yield Cause(LIMITED, text, WARNING) if own else Cause(PASSED, text, GOOD)
         return
     text = f"the capacity is {rate}"
     if found.failed_rate_per_s is not None and found.precision_share is not None:
         text += f"; {format_rate(found.failed_rate_per_s)}/s, {format_share(found.precision_share)} more, failed"
     doubts = found.reason.partition("; ")[2]
-    yield Cause(PASSED, f"{text}; {doubts}" if doubts else text, GOOD)
+    yield Cause(PASSED, "; ".join(filter(None, (text, server_at_the_knee(saved), doubts))), GOOD)
 
 
 def _sentence(beginning: str, reason: str) -> str:

@@ -2,7 +2,7 @@
 
 The plot has a line for each step, by rate: the median (`o`) and the 99th percentile (`#`) of the message's response time on
 a logarithmic scale, and the limit of the objective (`:`) where there is one. The knee is where the marks leave the left
-margin.
+margin. Where the server was watched, there are its share of the machine's cores and its CPU time for a message too.
 
 It is made from the result alone. A result may come from anywhere: a value that is not a number is shown as missing, and text
 is escaped.
@@ -24,6 +24,7 @@ from smtpbench.report.reading.capacity import (
     capacity_of,
     capacity_schedule_of,
     capacity_steps_of,
+    has_server_figures,
 )
 from smtpbench.report.reading.head import head_of
 from smtpbench.report.reading.verdict import further_notes_of
@@ -32,8 +33,8 @@ from smtpbench.threshold import TIME, parse_threshold
 from smtpbench.units import NS_PER_S, format_duration
 
 _BOLD, _GREEN, _RED, _YELLOW, _PLAIN = "1", "32", "1;31", "33", ""
-#: Columns of the plot.
-_PLOT_CELLS = 30
+#: Columns of the plot, of the figures beside it, and of those of the server.
+_PLOT_CELLS, _TABLE_CELLS, _SERVER_CELLS = 30, 49, 17
 _MAX_MS = 1e9
 _BLAMED = {"generator": "generator?", "connections": "too few -c"}
 
@@ -54,7 +55,7 @@ def capacity_table(result: Mapping[str, Any], *, color: bool = False, screen: Sc
     ]
     steps = capacity_steps_of(saved)
     if steps:
-        lines += [("", _PLAIN), *_plot(steps, found, _limit_ms(objectives))]
+        lines += [("", _PLAIN), *_plot(steps, found, _limit_ms(objectives), screen)]
     lines += [(f"note: {note}", _PLAIN) for note in further_notes_of(saved)]
     return "\n".join(styled(line, style if color else _PLAIN) for line, style in lines)
 
@@ -65,14 +66,22 @@ def _wrapped(text: str, screen: Screen | None) -> list[str]:
     return textwrap.wrap(text, screen.width, subsequent_indent="  ", break_long_words=False)
 
 
-def _plot(steps: Sequence[CapacityStep], found: FoundCapacity, limit_ms: float | None) -> list[tuple[str, str]]:
+def _plot(
+    steps: Sequence[CapacityStep], found: FoundCapacity, limit_ms: float | None, screen: Screen | None
+) -> list[tuple[str, str]]:
     """Return a line for each step, by rate."""
     times = [ms for step in steps for ms in map(_time_ms, (step.p50_ms, step.p99_ms)) if ms is not None]
     times += [limit_ms] if limit_ms and times else []
     scale = (min(times), max(max(times), min(times) * 1.01)) if times else (1.0, 10.0)
     ends = [_ms(ms) for ms in scale]
-    head = f"{ends[0]}{'response':^{_PLOT_CELLS - len(ends[0]) - len(ends[1])}}{ends[1]}" if times else ""
-    lines = [(f"{'rate':>9} {'':10} {'served':>9} {'p50':>7} {'p99':>7}   {head}".rstrip(), _PLAIN)]
+    with_server = has_server_figures(steps)
+    beside = _TABLE_CELLS + (_SERVER_CELLS if with_server else 0)
+    width = _PLOT_CELLS if screen is None else min(_PLOT_CELLS, screen.width - beside)
+    between = width - len(ends[0]) - len(ends[1])
+    title = "response" if between > len("response") + 1 else ""
+    head = f"{ends[0]}{title:^{max(1, between)}}{ends[1]}" if times else ""
+    of_server = f" {'server':>7} {'CPU/msg':>8}" if with_server else ""
+    lines = [(f"{'rate':>9} {'':10} {'served':>9} {'p50':>7} {'p99':>7}{of_server}   {head}".rstrip(), _PLAIN)]
     for step in sorted(steps, key=lambda step: step.rate_per_s or 0.0):
         outcome = "passed" if step.held else _BLAMED.get(step.limited_by, "FAILED")
         if step.held and step.rate_per_s == found.rate_per_s:
@@ -81,19 +90,23 @@ def _plot(steps: Sequence[CapacityStep], found: FoundCapacity, limit_ms: float |
             style = _PLAIN if step.held else _YELLOW if step.limited_by else _RED
         median_ms, p99_ms = _time_ms(step.p50_ms), _time_ms(step.p99_ms)
         figures = f"{_rate(step.rate_per_s):>9} {outcome:<10} {_rate(step.throughput_per_s):>9}"
-        bar = _bar(median_ms, p99_ms, limit_ms, *scale)
-        lines.append((f"{figures} {_ms(median_ms):>7} {_ms(p99_ms):>7}   {bar}".rstrip(), style))
+        bar = _bar(median_ms, p99_ms, limit_ms, scale, width)
+        used = f" {_share(step.server_cores_share):>7} {_ms(step.server_cpu_ms_per_message):>8}" if with_server else ""
+        lines.append((f"{figures} {_ms(median_ms):>7} {_ms(p99_ms):>7}{used}   {bar}".rstrip(), style))
     return lines
 
 
-def _bar(median_ms: float | None, p99_ms: float | None, limit_ms: float | None, low: float, high: float) -> str:
+def _bar(
+    median_ms: float | None, p99_ms: float | None, limit_ms: float | None, scale: tuple[float, float], width: int
+) -> str:
     if median_ms is None or p99_ms is None:
         return ""
+    low, high = scale
 
     def column(ms: float) -> int:
-        return round((_PLOT_CELLS - 1) * math.log(ms / low) / math.log(high / low))
+        return round((width - 1) * math.log(ms / low) / math.log(high / low))
 
-    columns = [" "] * _PLOT_CELLS
+    columns = [" "] * width
     if limit_ms:
         columns[column(limit_ms)] = ":"
     begin, end = sorted((column(median_ms), column(p99_ms)))
@@ -120,6 +133,10 @@ def _time_ms(ms: float | None) -> float | None:
 
 def _ms(ms: float | None) -> str:
     return "-" if ms is None else format_duration(ms * NS_PER_S / 1000).replace(" ", "")
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
 
 
 def _rate(rate_per_s: float | None) -> str:

@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence, Sized
+from typing import Protocol
 
 from smtpbench.measure.files import Tick
 from smtpbench.measure.recorder import Interval
+from smtpbench.measure.server_usage import UsageSample
 from smtpbench.report.terminal.progress import ProgressDisplay, ProgressUpdate, remaining_s
-from smtpbench.units import NS_PER_MS, format_duration
+from smtpbench.text import plural
+from smtpbench.units import NS_PER_MS, NS_PER_S, format_bytes, format_duration
 
 _SPARKS = "▁▂▃▄▅▆▇█"
 #: Seconds that the panel's sparklines cover.
 _HISTORY = 60
 #: Time between two updates while message files are prepared, seconds.
 _PREPARING_INTERVAL_S = 0.2
+
+
+class LiveServer(Protocol):
+    """The server under test, as far as progress shows it."""
+
+    @property
+    def samples(self) -> Sequence[UsageSample]:
+        """What it has used, about once a second, in order."""
+
+    @property
+    def deaths(self) -> Sized:
+        """Its deaths so far."""
+
+
+class Watcher(Protocol):
+    """What watches a run: the progress display, and what serves its figures."""
+
+    def preparing(self, done: int, total: int) -> None: ...
+    def tick(self, tick: Tick, totals: Interval) -> None: ...
+    def notify(self, text: str) -> None: ...
+    def watch(self, server: LiveServer) -> None: ...
 
 
 class RunProgress:
@@ -31,9 +55,14 @@ class RunProgress:
         self._display = display
         self._length_s = length_s
         self._messages = messages
+        self._server: LiveServer | None = None
         self._preparing_since_s = self._shown_s = 0.0
         self._rates: deque[float] = deque(maxlen=_HISTORY)
         self._p99_ms: deque[float] = deque(maxlen=_HISTORY)
+
+    def watch(self, server: LiveServer) -> None:
+        """Show what the server uses, from now on."""
+        self._server = server
 
     def preparing(self, done: int, total: int) -> None:
         """Show how many message files are prepared, before the run begins."""
@@ -71,6 +100,7 @@ class RunProgress:
                     f"messages/s  {sparkline(self._rates)} {self._rates[-1]:,.0f}",
                     f"p99 in ms   {sparkline(self._p99_ms)} {self._p99_ms[-1]:,.1f}",
                     f"generator   CPU {tick.cpu_share:.0%}, worst lag {tick.lag_ms:.1f} ms",
+                    *([f"server      {text}"] if (text := server_text(self._server)) else []),
                 ],
             )
         )
@@ -93,6 +123,24 @@ def status_line(tick: Tick, totals: Interval) -> str:
     if tick.waiting:
         parts.append(f"waiting {tick.waiting:,}")
     return "  ".join(parts)
+
+
+def server_text(server: LiveServer | None) -> str:
+    """Return what the server used between its last two samples, as one line; empty where nothing is known."""
+    if server is None:
+        return ""
+    parts = []
+    if len(server.samples) > 1:
+        before, last = server.samples[-2:]
+        length_s = (last.at_ns - before.at_ns) / NS_PER_S
+        # the counters of a server that was started again may begin anew
+        if length_s > 0 and last.cpu_s >= before.cpu_s:
+            parts.append(f"CPU {(last.cpu_s - before.cpu_s) / length_s:.0%}")
+    if server.samples and server.samples[-1].memory_bytes is not None:
+        parts.append(f"memory {format_bytes(server.samples[-1].memory_bytes)}")
+    if server.deaths:
+        parts.append(f"died {plural(len(server.deaths), 'time')}")
+    return ", ".join(parts)
 
 
 def sparkline(values: Collection[float]) -> str:

@@ -21,6 +21,7 @@ from smtpbench.report.reading.findings import (
 )
 from smtpbench.report.reading.formatting import MISSING, cut_text
 from smtpbench.report.reading.head import generator_of, seed_of, target_of
+from smtpbench.report.terminal.server import quoted_output, server_lines
 from smtpbench.rules.rule import INCONCLUSIVE, NOT_RUN, PASS, SEVERITIES, VIOLATED
 from smtpbench.text import plural
 
@@ -67,6 +68,7 @@ def scorecard(result: Mapping[str, Any], *, color: bool) -> str:
     for finding in recorded_findings_of(saved):
         lines += ["", *_finding(finding, color)]
     totals = Counter(map(_mark_of, checked))
+    lines += _server(saved)
     lines += ["", ", ".join(plural(count, *_TOTALS.get(shown, (shown, shown))) for shown, count in _gravest_first(totals))]
     return "\n".join(lines)
 
@@ -92,6 +94,7 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
             f"  {candidate.file_name}  last sent: {cut_text(candidate.last_sent, _MAX_SENT)}"
             for candidate in crash_candidates_of(saved)
         ]
+    lines += _server(saved)
     lines += [line for note in cases.notes for line in ("", f"{note}.")]
     cpu_s = generator_of(saved).cpu_s
     cpu = MISSING if cpu_s is None else f"{cpu_s:.1f}"
@@ -100,6 +103,12 @@ def findings_card(result: Mapping[str, Any], *, color: bool) -> str:
         f"{plural(cases.run, 'case')} run, {plural(len(findings), 'finding')}, seed {seed_of(saved)}, {cpu} s of CPU",
     ]
     return "\n".join(lines)
+
+
+def _server(saved: Saved) -> list[str]:
+    """The block on the server, after an empty line."""
+    lines = server_lines(saved)
+    return ["", *lines] if lines else []
 
 
 def matrix(results: Sequence[Mapping[str, Any]], *, color: bool) -> str:
@@ -135,8 +144,19 @@ def _finding(finding: SavedFinding, color: bool) -> list[str]:
         f"  required: {finding.requirement}",
         f"  actual:   {finding.actual}  ({finding.reproducibility})",
         *(f"    {line}" for line in finding.dialogue),
+        *_evidence(finding),
         f"  repeat:   {finding.repeat}",
     ]
+
+
+def _evidence(finding: SavedFinding) -> list[str]:
+    """What the server's processes and its log say on a finding."""
+    lines = []
+    if finding.death is not None:
+        lines.append(f"  death:    {finding.death.text}")
+        lines += [f"    {name}: {value}" for name, value in finding.death.details]
+        lines += quoted_output(finding.death.output, "    ")
+    return [*lines, *(f"  log:      {line.quoted}" for line in finding.log_lines)]
 
 
 def _colored(text: str, shown: str, color: bool) -> str:

@@ -32,6 +32,7 @@ from smtpbench.report.reading.metrics import (
 )
 from smtpbench.report.reading.verdict import further_notes_of, verdict_of
 from smtpbench.report.terminal.screen import Screen, cells, cut, padded, styled
+from smtpbench.report.terminal.server import server_lines
 from smtpbench.report.terminal.verdict import verdict_lines
 from smtpbench.text import plural, visible
 from smtpbench.units import format_bytes
@@ -42,6 +43,10 @@ _IMPORTANT = (
 )  # fmt: skip
 #: Lines of a screen that errors and refusals get, however many latency metrics there are.
 _ERROR_LINES = 4
+#: Lines of a screen that the server gets at most, and that errors and latency are left if it takes more than one.
+_SERVER_LINES, _LEAST_LINES = 5, 8
+#: Lines of the shortest table of latency: its head, one metric, and how many more there are.
+_LEAST_TABLE = 3
 _METRIC_CELLS = 12
 _PLAIN, _BOLD, _YELLOW = "", "1", "33"
 
@@ -57,14 +62,18 @@ def final_table(result: Mapping[str, Any], place: str, *, color: bool = False, s
     """
     run = Saved(RUN, dict(result), Path(place))
     head = _headline(run, screen)
-    foot = [*_hostile(run), _generator(run), *_notes(run, screen)]
+    before, notes = [*_hostile(run), _generator(run)], _notes(run, screen)
     saved, verdict = f"saved: {visible(place, 1000)}", verdict_lines(verdict_of(run), screen)
     errors = _errors(run)
     if screen is None:
+        foot = [*before, *server_lines(run), *notes]
         metrics = _latency(run, None)
     else:
         last = len(verdict) + (cells(saved) + screen.width - 1) // screen.width
-        room = screen.height - len(head) - len(foot) - last
+        room = screen.height - len(head) - len(before) - len(notes) - last
+        server = server_lines(run, screen, max(1, min(_SERVER_LINES, room - _LEAST_LINES)))
+        foot = [*before, *server, *notes]
+        room -= len(server)
         kept = _fold(errors, min(len(errors), _ERROR_LINES), "kind")
         metrics = _latency(run, room - len(kept))
         errors = _fold(errors, room - len(metrics), "kind") if len(errors) > len(kept) else kept
@@ -125,6 +134,8 @@ def _latency(run: Saved, room: int | None) -> list[str]:
         return []
     shown = sorted(measured, key=_importance)
     if room is not None and len(shown) + 1 > room:
+        if room < _LEAST_TABLE:
+            return [f"latency: {plural(len(shown), 'metric')}; see result.json"][: max(0, room)]
         shown = shown[: room - 2]
     names = {metric: metric if room is None else cut(metric, _METRIC_CELLS) for metric in shown}
     width = max([_METRIC_CELLS, *map(cells, names.values())])

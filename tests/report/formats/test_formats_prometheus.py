@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Sized
 from pathlib import Path
 
 import pytest
@@ -26,8 +26,10 @@ from smtpbench.errors import CannotRun
 from smtpbench.measure.files import Tick
 from smtpbench.measure.histogram import Histogram, index_of
 from smtpbench.measure.recorder import Interval, Recorder
+from smtpbench.measure.server_usage import UsageSample
 from smtpbench.report.formats.buckets import EDGES_MS, Buckets
-from smtpbench.report.formats.prometheus import PATH, Metrics, Watcher, respond, serving
+from smtpbench.report.formats.prometheus import PATH, Metrics, respond, serving
+from smtpbench.report.terminal.run_progress import LiveServer, Watcher
 
 OPEN = "application/openmetrics-text;version=1.0.0"
 
@@ -112,6 +114,37 @@ async def test_counters_are_zero_before_the_first_second() -> None:
     assert found["smtpbench_elapsed_seconds"][0].value == 0
 
 
+class Server:
+    """A server that was watched for two seconds."""
+
+    samples: Sequence[UsageSample] = (
+        UsageSample(0, 1.0, 0.5, memory_bytes=1 << 20, processes=3),
+        UsageSample(10**9, 1.75, 0.75, memory_bytes=3 << 20, processes=4, fds=30, write_bytes=4096, restarts=1),
+    )
+    deaths: Sized = ("one",)
+
+
+@pytest.mark.parametrize("accept", ["", OPEN])
+async def test_server_under_test_is_served_by_its_last_sample(accept: str) -> None:
+    metrics = Metrics({})
+    before = (await metrics.answer(accept))[1]
+    assert b"smtpbench_server" not in before
+    unknown = Server()
+    unknown.samples = ()
+    metrics.watch(unknown)
+    assert b"smtpbench_server" not in (await metrics.answer(accept))[1]
+    metrics.watch(Server())
+    found = read((await metrics.answer(accept))[1], open_format=accept == OPEN)
+    cpu_s = {one.labels["mode"]: one.value for one in found["smtpbench_server_cpu_seconds_total"]}
+    assert cpu_s == {"user": 1.75, "system": 0.75}
+    assert {one.labels["direction"]: one.value for one in found["smtpbench_server_disk_bytes_total"]} == {"write": 4096}
+    values = {name.removeprefix("smtpbench_server_"): one[0].value for name, one in found.items() if "_server_" in name}
+    assert values["memory_bytes"] == 3 << 20
+    assert (values["descriptors"], values["processes"]) == (30, 4)
+    assert (values["restarts_total"], values["deaths_total"]) == (1, 1)
+    assert "threads" not in values  # they are not known
+
+
 def test_bucket_holds_samples_up_to_its_edge() -> None:
     draw = random.Random(5)
     samples_ns = [round(10 ** draw.uniform(3, 11)) for _ in range(3000)]
@@ -175,6 +208,7 @@ class RecordingWatcher:
         self.ticks = 0
 
     def preparing(self, done: int, total: int) -> None: ...
+    def watch(self, server: LiveServer) -> None: ...
 
     def tick(self, tick: Tick, totals: Interval) -> None:
         self.ticks += 1

@@ -39,7 +39,7 @@ EMPTY: tuple[Any, ...] = (None, [], {}, math.nan, True, 2.5)
 MAKERS: dict[str, Callable[[], Saved]] = {
     "run": lambda: Saved(RUN, result_of(busy_recorder(300).drain()) | extras(), Path("run/result.json")),
     "closed": lambda: Saved(RUN, result_of(busy_recorder(300).drain(), model="closed"), Path("run/result.json")),
-    "fuzz": lambda: saved_results.rules_result(FUZZ),
+    "fuzz": lambda: saved_results.rules_result(FUZZ, server=saved_results.server(deaths=[saved_results.death()])),
     "comparison": saved_results.comparison,
     "capacity": saved_results.capacity,
 }
@@ -49,6 +49,7 @@ def extras() -> dict[str, Any]:
     """Return sections that not every run has."""
     interval = busy_recorder(100).drain()
     return {"thresholds": [saved_results.threshold()], "hostile": saved_results.hostile(interval, interval),
+            "server": saved_results.server(deaths=[saved_results.death()] * 2, log_lines=[saved_results.log_line()]),
             "domains": {"a.example": {"messages": {"attempted": 3}, "latency": {}}}}  # fmt: skip
 
 

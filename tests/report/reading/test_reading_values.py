@@ -15,7 +15,7 @@ import pytest
 from hostile_results import CONTROLS, HOSTILE, MAKERS, check_result, compared_metric, comparison_result, run_result, saved
 
 from smtpbench.measure.saved import Saved
-from smtpbench.report.reading import capacity, comparison, findings, head, metrics, notes
+from smtpbench.report.reading import capacity, comparison, findings, head, metrics, notes, server
 from smtpbench.report.reading.lenient import MAX_FILE_TEXT, MAX_TEXT
 
 READERS: list[Callable[[Saved], Any]] = [
@@ -26,7 +26,7 @@ READERS: list[Callable[[Saved], Any]] = [
     findings.recorded_findings_of, findings.findings_of, findings.cases_of, findings.peer_of, findings.families_of,
     comparison.title_of, comparison.schedule_of, comparison.candidates_of, comparison.compared_metrics_of,
     comparison.compared_rules_of, comparison.repeated_metrics_of, capacity.capacity_of, capacity.capacity_schedule_of,
-    capacity.capacity_steps_of,
+    capacity.capacity_steps_of, server.server_of,
 ]  # fmt: skip
 JUNK: list[Any] = [
     None, True, -1, 10**400, math.nan, math.inf, "", CONTROLS, HOSTILE, "x" * 100_000, [], [[]], [1, None], {}, {"": {}},

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
 
 import pytest
 from figures import MS, busy_recorder, sample, tick
 
 from smtpbench.measure.recorder import Interval, Recorder
+from smtpbench.measure.server_usage import UsageSample
 from smtpbench.report.terminal.progress import (
     AUTO,
     LIVE,
@@ -22,7 +25,7 @@ from smtpbench.report.terminal.progress import (
     progress_display,
     remaining_s,
 )
-from smtpbench.report.terminal.run_progress import RunProgress, sparkline, status_line
+from smtpbench.report.terminal.run_progress import RunProgress, server_text, sparkline, status_line
 
 SUBJECT = "relay → smtp://127.0.0.1:25"
 
@@ -169,6 +172,47 @@ def test_share_of_a_run_is_of_its_length_or_its_messages(length_s: float | None,
 )
 def test_sparkline_shows_shares_of_the_greatest(values: list[float], shown: str) -> None:
     assert sparkline(values) == shown
+
+
+@dataclass
+class Server:
+    """A server that is watched."""
+
+    samples: Sequence[UsageSample] = ()
+    deaths: Sized = ()
+
+
+BEFORE = UsageSample(0, 1.0, 0.5, memory_bytes=1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("server", "text"),
+    [
+        (None, ""),
+        (Server(), ""),
+        (Server([BEFORE]), "memory 1.00 MiB"),
+        (Server([BEFORE, UsageSample(10**9 // 2, 1.2, 0.6)]), "CPU 60%"),
+        (Server([BEFORE, UsageSample(10**9, 0.1, 0.1)]), ""),  # its counters begin anew
+        (Server([BEFORE, BEFORE], ("a", "b")), "memory 1.00 MiB, died 2 times"),
+    ],
+)
+def test_server_under_test_is_shown_by_its_last_two_samples(server: Server | None, text: str) -> None:
+    assert server_text(server) == text
+
+
+def test_panel_has_a_line_for_the_server_once_it_is_watched() -> None:
+    updates: list[ProgressUpdate] = []
+
+    class Display(PlainDisplay):
+        def update(self, update: ProgressUpdate) -> None:
+            updates.append(update)
+
+    observer = RunProgress(Display(SUBJECT, io.StringIO(), silent=True), 10.0, None)
+    interval = busy_recorder().drain()
+    observer.tick(tick(interval), interval)
+    observer.watch(Server([BEFORE]))
+    observer.tick(tick(interval), interval)
+    assert [update.details[3:] for update in updates] == [[], ["server      memory 1.00 MiB"]]
 
 
 def test_panel_shows_its_texts_without_markup(capsys: pytest.CaptureFixture[str]) -> None:

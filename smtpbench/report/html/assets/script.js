@@ -22,7 +22,7 @@
     if (unit === "ms") return milliseconds(value);
     if (unit === "s") return value >= 120 ? Math.floor(value / 60) + " min " + Math.round(value % 60) + " s" : +value.toFixed(1) + " s";
     const number = Math.abs(value) >= 1000 ? Math.round(value) : +value.toFixed(value >= 10 ? 1 : 2);
-    return number.toLocaleString("en") + (unit === "percent" ? " %" : unit === "per_s" ? "/s" : "");
+    return number.toLocaleString("en") + (unit === "percent" ? " %" : unit === "per_s" ? "/s" : unit === "MiB" || unit === "KiB" ? " " + unit : "");
   };
   const percentage = (nines) => {
     const value = 100 * (1 - Math.pow(10, -nines));
