@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -196,10 +196,10 @@ def test_watched_process_is_found_by_its_identifier() -> None:
         resolve_watch(Watch("pid", str(process.pid)))
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), os.getppid()])
-def test_own_process_is_not_watched(pid: int) -> None:
+@pytest.mark.parametrize("own", [os.getpid, os.getppid])
+def test_own_process_is_not_watched(own: Callable[[], int]) -> None:
     with pytest.raises(UsageError, match="is smtpbench itself, or a process that started it"):
-        resolve_watch(Watch("pid", str(pid)))
+        resolve_watch(Watch("pid", str(own())))
 
 
 def test_absent_cgroup_is_named() -> None:
