@@ -157,7 +157,7 @@ def run_smtpbench(port: int, messages: int, scenario: Path) -> Cost:
     with tempfile.TemporaryDirectory() as out:
         argv = [sys.executable, "-m", "smtpbench.cli.main", "run", str(scenario),
                 "--target", f"smtp://127.0.0.1:{port}", "-c", str(CONNECTIONS), "-n", str(messages), "--out", out,
-                "--progress", "none"]  # fmt: skip
+                "--progress", "none", "--watch", "none"]  # fmt: skip
         subprocess.run(argv, preexec_fn=pin_to(CLIENT_CORE), check=True, stdout=subprocess.DEVNULL)
         result = json.loads(Path(out, "result.json").read_text())
     if result["messages"]["accepted"] != messages:

@@ -220,6 +220,7 @@ def _watch(incomplete: str) -> Iterable[CompletionValue]:
         CompletionValue("pid:", "A process and its descendants.", finished=False),
         CompletionValue("cgroup:", "The processes of a control group.", finished=False),
         CompletionValue("unit:", "The processes of a systemd unit.", finished=False),
+        CompletionValue("none", "No process is watched."),
     )
 
 

@@ -92,7 +92,7 @@ class ServerControlOptions:
     watch: Annotated[
         str | None,
         typer.Option(
-            metavar="pid:N|cgroup:PATH|unit:NAME",
+            metavar="pid:N|cgroup:PATH|unit:NAME|none",
             help="Processes of a server that runs already.  [default: the one that listens on a loopback target]",
             rich_help_panel=_PANEL,
         ),

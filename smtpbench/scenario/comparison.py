@@ -64,8 +64,8 @@ class CandidateSpec(FixtureFile):
     )
     watch: str = Field(
         "",
-        description="Processes of a server that runs already: `pid:N`, `cgroup:PATH` or `unit:NAME`; without it, the "
-        "process that listens on a loopback target.",
+        description="Processes of a server that runs already: `pid:N`, `cgroup:PATH`, `unit:NAME` or `none`; without it, "
+        "the process that listens on a loopback target.",
     )
     load: Load = Field(default_factory=Load, description="What differs from the load of the comparison.")  # type: ignore[arg-type]  # pydantic fills in the defaults
     size: SizeBytes | None = Field(None, description="Message size, instead of that of the comparison.")

@@ -17,7 +17,7 @@ ERROR_PATTERN: Final = r"(?i)panic|assert|fatal|Traceback|error:"
 _READY_KINDS: Final = ("greets", "port")
 _READY_VALUES: Final = {"text": "text:TEXT", "file": "file:PATH"}
 _WATCH_EXAMPLES: Final = (
-    "use pid:N, cgroup:PATH or unit:NAME, like pid:1234, cgroup:/system.slice/postfix.service or unit:postfix"
+    "use pid:N, cgroup:PATH, unit:NAME or none, like pid:1234, cgroup:/system.slice/postfix.service or unit:postfix"
 )
 
 
@@ -39,8 +39,8 @@ class Watch:
     """Which processes are the server, where smtpbench does not start it.
 
     Attributes:
-        kind: `pid`, `cgroup`, `unit`; empty for the process that listens on a loopback target.
-        value: Process, path below the root of cgroups, or name of the systemd unit.
+        kind: `pid`, `cgroup`, `unit`, `none`; empty for the process that listens on a loopback target.
+        value: Process, path below the root of cgroups, or name of the systemd unit; empty for the other kinds.
     """
 
     kind: str = ""
@@ -124,7 +124,9 @@ def parse_pattern(text: str) -> str:
 
 
 def parse_watch(text: str) -> Watch:
-    """Parse which processes are the server: `pid:N`, `cgroup:PATH` or `unit:NAME`. Raises UsageError."""
+    """Parse which processes are the server: `pid:N`, `cgroup:PATH`, `unit:NAME` or `none`. Raises UsageError."""
+    if text == "none":
+        return Watch(text)
     kind, separator, value = text.partition(":")
     if kind not in ("pid", "cgroup", "unit") or not separator or not value:
         raise UsageError(f"{visible(text)!r} names no process; {_WATCH_EXAMPLES}")

@@ -40,6 +40,8 @@ class WatchedServer(ObservedServer):
     async def start(self) -> None:
         """Find the processes and watch them. Raises CannotRun and UsageError for processes that `--watch` names wrongly."""
         self.follow_logs()
+        if self._options.watch.kind == "none":
+            return
         if self._options.watch.kind:
             found: WatchedProcesses | None = await trio.to_thread.run_sync(resolve_watch, self._options.watch)
         else:

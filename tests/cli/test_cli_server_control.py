@@ -26,7 +26,7 @@ from smtpbench.supervisor.server_options import ERROR_PATTERN, Ready, Watch
         (ServerControlOptions(start="x", watch="pid:1"), r"--watch is about a server that runs already"),
         (ServerControlOptions(start="x", ready="now"), r"--ready: 'now' .* allowed are greets, port, text:TEXT, file:PATH"),
         (ServerControlOptions(start="x", ready="text:"), r"--ready: 'text:' "),
-        (ServerControlOptions(watch="process:1"), r"--watch: 'process:1' names no process; use pid:N, cgroup:PATH or unit:"),
+        (ServerControlOptions(watch="process:1"), r"--watch: 'process:1' names no process; use pid:N, cgroup:PATH, unit:"),
         (ServerControlOptions(log_pattern="("), r"--log-pattern: '\(' is not a regular expression: missing \)"),
     ],
 )

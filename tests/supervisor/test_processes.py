@@ -185,7 +185,7 @@ def test_program_that_forwards_connections_is_not_the_server(monkeypatch: pytest
 
 @pytest.mark.parametrize("text", ["", "pid", "pid:", "pid:x", "pid:-1", "pid:0", "pid:²", "process:1", "unit:"])
 def test_malformed_watch_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="use pid:N, cgroup:PATH or unit:NAME"):
+    with pytest.raises(UsageError, match="use pid:N, cgroup:PATH, unit:NAME or none"):
         parse_watch(text)
 
 

@@ -19,7 +19,7 @@ from small_server import SERVER, access, death_of
 from smtpbench.errors import CannotRun, UsageError
 from smtpbench.supervisor.observed import EndedListener
 from smtpbench.supervisor.processes import listener_of, listening_sockets
-from smtpbench.supervisor.server_options import ServerOptions, Watch
+from smtpbench.supervisor.server_options import ServerOptions, Watch, parse_watch
 from smtpbench.supervisor.supervised import supervised
 from smtpbench.supervisor.watched import WatchedServer
 
@@ -88,6 +88,15 @@ async def test_server_that_comes_later_is_watched(tmp_path: Path) -> None:
                 while server.measure() is None:  # noqa: ASYNC110  (no event tells of another process)
                     await trio.sleep(0.01)
             assert await death_of(server, port, "os._exit(1)") in ("exit status 1", "cause not known")
+
+
+async def test_no_process_is_watched_where_that_is_asked_for(tmp_path: Path) -> None:
+    port = servers.free_port()
+    with running(tmp_path, "exec {server}", port):
+        async with supervised(ServerOptions(watch=parse_watch("none")), access(port)) as server:
+            assert not server.known
+            assert server.measure() is None
+            assert await server.wait_until_ready()
 
 
 async def test_process_that_does_not_exist_is_reported() -> None:
