@@ -239,30 +239,38 @@ class _Execution:
         meter = Meter(0)
 
         async def on_tick(worker: Worker, now_ns: int, lag_ns: int) -> None:
-            if worker.end_ns:
-                self._end_server_window()
             report = await meter.read(worker, now_ns, lag_ns)
+            if worker.end_ns:  # after the report: what the last sample costs is not the load's
+                self._end_server_window()
             await trio.lowlevel.checkpoint()
             await run_in_steps(self._collector.add_steps(report))
             await self._flush()
 
         async with trio.open_nursery() as nursery:
-            self._restart(time.monotonic_ns() + START_DELAY_NS, nursery)
+            self._restart(time.monotonic_ns() + START_DELAY_NS, nursery, meter.begin)
             await worker.run(self._collector.start_ns, self._controls, on_tick)
             nursery.cancel_scope.cancel()
         self._end_ns = worker.end_ns
 
-    def _restart(self, start_ns: int, nursery: trio.Nursery) -> None:
-        """Set the time at which the workers begin, and begin the measured window of the server with that of the workers."""
+    def _restart(self, start_ns: int, nursery: trio.Nursery, on_server_window: Callable[[], None] = lambda: None) -> None:
+        """Set the time at which the workers begin, and begin the measured window of the server with that of the workers.
+
+        Args:
+            start_ns: When the workers begin, of `time.monotonic_ns`.
+            nursery: Waits for the window of the server.
+            on_server_window: Called when that window has begun.
+        """
         self._collector.restart(start_ns)
         if self._server is not None:
             self._server.start_ns = start_ns
-            nursery.start_soon(self._begin_server_window, self._server, start_ns + self._plan.warmup_ns)
+            at_ns = start_ns + self._plan.warmup_ns
+            nursery.start_soon(self._begin_server_window, self._server, at_ns, on_server_window)
 
     @staticmethod
-    async def _begin_server_window(server: ServerRecord, at_ns: int) -> None:
+    async def _begin_server_window(server: ServerRecord, at_ns: int, on_begin: Callable[[], None]) -> None:
         await trio.sleep(max(0.0, (at_ns - _SAMPLE_NS - time.monotonic_ns()) / NS_PER_S))
         server.begin()
+        on_begin()
 
     def _end_server_window(self) -> None:
         if self._server is not None and self._server.begun:

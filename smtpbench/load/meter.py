@@ -121,6 +121,11 @@ class Meter:
         self._last_cpu_s = (*cpu_times_s(), cpu_wait_s())
         self._last_waited = 0
 
+    def begin(self) -> None:
+        """Count CPU time from now on if there was no report yet, as the work before is not part of the load."""
+        if not self._last_ns:
+            self._last_cpu_s = (*cpu_times_s(), cpu_wait_s())
+
     async def read(self, worker: Worker, now_ns: int, lag_ns: int) -> WorkerReport:
         """Return a report of everything since the last one. The worker's event loop runs while it is made."""
         scheduler = worker.scheduler

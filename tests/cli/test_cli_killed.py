@@ -75,7 +75,7 @@ def test_killed_check_and_fuzz_keep_what_they_found(tmp_path: Path, command: tup
                 process.wait(timeout=0.2)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    assert sorted(path.name for path in out.iterdir()) == ["findings", PARTIAL]
+    assert sorted(path.name for path in out.iterdir()) == ["findings", PARTIAL, "server.csv"]
     assert json.loads((out / PARTIAL).read_text())["outcome"] == "killed"
     shown = smtpbench("report", str(out))
     assert shown.code == 0, shown.err

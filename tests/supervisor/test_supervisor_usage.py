@@ -9,10 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -573,8 +574,13 @@ async def test_tree_that_takes_long_to_read_is_sampled_less_often(
         spent_ns += 25_000_000  # every sample seems to take 25 ms
         return spent_ns
 
+    async def run_here(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
     monkeypatch.setattr(time, "thread_time_ns", thread_time_ns)
     monkeypatch.setattr(process_usage, "read_pss_bytes", lambda pid: 1000)
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)  # the clock does not wait for a thread
     proc.add(10, 1)
     sampler = UsageSampler(lambda: [10])
     with trio.move_on_after(60):
