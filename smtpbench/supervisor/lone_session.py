@@ -77,6 +77,9 @@ async def run_alone(
     dialogue = Dialogue.of(session_result.transcript)
     if death is None and dialogue.last_code != 221:
         next_client = await _greet(runner, script, timeout_ns)
+        if not next_client.greeted and next_client.end_reason not in (api.TIMEOUT, api.CONNECT_REFUSED):
+            # it connected before the process ended, and was cut off with it
+            next_client = await _greet(runner, script, timeout_ns)
         greets = next_client.greeted
         # a server may greet the next client first, and then read what a client sent that has left
         if not (greets and (dialogue.closed_by_server or dialogue.end_reason == api.TIMEOUT)):

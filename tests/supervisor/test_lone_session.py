@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import trio
 from dying_server import WatchedDyingServer, running
 
+from smtpbench.engine import api
 from smtpbench.session import script as s
-from smtpbench.session.runner import session_runner
+from smtpbench.session.dialogue import Dialogue
+from smtpbench.session.runner import SessionRunner, session_runner
 from smtpbench.session.script import ExpectedReply, Script, Step
+from smtpbench.supervisor import lone_session
 from smtpbench.supervisor.death import Death
 from smtpbench.supervisor.lone_session import LoneResult, run_alone
 from smtpbench.target import Access, parse_target
@@ -48,6 +53,20 @@ def test_death_of_the_process_is_that_of_the_session(starts: int) -> None:
 
 
 def test_server_that_refuses_the_next_client_is_dead_of_a_cause_that_is_not_known() -> None:
+    lone = run(Unnoticed(is_deadly, 1), b"VRFY x\r\n")
+    assert lone.death is not None
+    assert (lone.death.cause, lone.hung) == ("cause not known", False)
+
+
+def test_client_that_is_cut_off_with_a_dead_server_is_no_sign_of_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    greet, dialogues = lone_session._greet, list[Dialogue]()
+
+    async def cut_off_first(runner: SessionRunner, script: Script, timeout_ns: int | None) -> Dialogue:
+        dialogues.append(await greet(runner, script, timeout_ns))
+        # a client that connected before the process ended, and was not accepted
+        return dialogues[-1] if dialogues[1:] else replace(dialogues[-1], end_reason=api.CONNECTION_RESET)
+
+    monkeypatch.setattr(lone_session, "_greet", cut_off_first)
     lone = run(Unnoticed(is_deadly, 1), b"VRFY x\r\n")
     assert lone.death is not None
     assert (lone.death.cause, lone.hung) == ("cause not known", False)
