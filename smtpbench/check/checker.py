@@ -55,6 +55,7 @@ from smtpbench.supervisor.log_evidence import (
     LATE_NS,
     LOG_CAUSE,
     LogSearch,
+    error_text,
     line_key,
     quoted_lines,
     severity_of_lines,
@@ -62,7 +63,6 @@ from smtpbench.supervisor.log_evidence import (
 )
 from smtpbench.supervisor.lone_session import bring_back, find_outage, run_alone
 from smtpbench.supervisor.supervised import SupervisedServer
-from smtpbench.text import visible
 from smtpbench.units import NS_PER_MS
 
 #: Sessions at the same time.
@@ -292,15 +292,13 @@ class Checker:
             if key in tried or any(abs(line.at_ns - death.at_ns) < _DEATH_NS for death in server.deaths):
                 continue
             tried.add(key)
-            scripts = [one.script for one, _ in self._dialogues if _was_open(one, line.at_ns)]
+            scripts = [one.script for one, _ in self._dialogues if one.transcript.was_open(line.at_ns, LATE_NS)]
             script = await search.find(scripts[-_MAX_LOG_CASES:], key)
             if script is None:
                 continue
             session_result, found = await search.run(script, key)
             if found:
-                verdict = r.violated(
-                    f"the server's log speaks of an error: {visible(line.text)}", 0, severity_of_lines(found)
-                )
+                verdict = r.violated(error_text(key, found), 0, severity_of_lines(found))
                 quoted = quoted_lines(found, known)
                 self._results[HEALTH] = RuleResult(
                     health.rule, verdict, session_result, "2 of 2", None, quoted, f"{LOG_CAUSE}{key}"
@@ -511,12 +509,6 @@ class Checker:
         if actual_again:
             return RuleResult(rule, r.violated(actual_again), second, "2 of 2")
         return RuleResult(rule, _seen_once(actual), session_result)
-
-
-def _was_open(session_result: SessionResult, at_ns: int) -> bool:
-    """Return whether a session was open at a moment, or had just ended."""
-    entries = session_result.transcript.entries
-    return bool(entries) and entries[0].at_ns <= at_ns <= entries[-1].at_ns + LATE_NS
 
 
 def _seen_once(actual: str) -> Verdict:

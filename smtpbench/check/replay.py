@@ -39,11 +39,10 @@ from smtpbench.session.client import ClientSession
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionRunner, session_runner
 from smtpbench.session.script import Script
-from smtpbench.supervisor.log_evidence import LOG_CAUSE, LogSearch, line_key
+from smtpbench.supervisor.log_evidence import LOG_CAUSE, LogSearch, error_text
 from smtpbench.supervisor.lone_session import bring_back, find_outage, run_alone
 from smtpbench.supervisor.supervised import SupervisedServer
 from smtpbench.target import Access
-from smtpbench.text import visible
 
 #: Sessions in which a server that is watched must live, before a crash counts as fixed: it may depend on timing.
 _CRASH_ATTEMPTS = 3
@@ -228,8 +227,7 @@ async def _search_log(search: LogSearch | None, script: Script, finding: Finding
     for _ in range(_CRASH_ATTEMPTS):
         _, lines = await search.run(script, key)
         if lines:
-            text = next(line.text for line in lines if line_key(line.text) == key)
-            return _Status(STILL_THERE, f"the server's log speaks of an error: {visible(text)}")
+            return _Status(STILL_THERE, error_text(key, lines))
     return _Status(FIXED)
 
 

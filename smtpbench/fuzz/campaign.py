@@ -44,7 +44,7 @@ from smtpbench.engine import api
 from smtpbench.fuzz.admission import Admission, Case
 from smtpbench.fuzz.confirmation import QUIET_PERIOD, Confirmation
 from smtpbench.fuzz.crash_search import CrashSearch
-from smtpbench.fuzz.crashes import MAX_CANDIDATES, CrashFindings
+from smtpbench.fuzz.crashes import CrashFindings
 from smtpbench.fuzz.growth import CampaignGrowth
 from smtpbench.fuzz.log_findings import LogFindings
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Losses
@@ -53,7 +53,7 @@ from smtpbench.fuzz.oracle import SLOW, Oracle, longest_wait
 from smtpbench.fuzz.outage_search import OutageSearch
 from smtpbench.fuzz.outages import Outages
 from smtpbench.fuzz.strategies import cases
-from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats, Suspect, SuspectKey
+from smtpbench.fuzz.suspect import CASES, CONFIRMATION, MAX_CANDIDATES, CampaignStats, Suspect, SuspectKey
 from smtpbench.fuzz.target_health import HEALTH_CHECK_INTERVAL_S, TargetHealth
 from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.rules import rule as r

@@ -23,7 +23,7 @@ import trio
 
 from smtpbench.fuzz.mutation import replace_steps, without_wrong_ends_of_text
 from smtpbench.fuzz.oracle import Oracle, replies_balanced
-from smtpbench.fuzz.shrink import shrink
+from smtpbench.fuzz.shrink import scenario_lines, shrink
 from smtpbench.fuzz.suspect import CONFIRMATIONS, Suspect, SuspectKey
 from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S
 from smtpbench.rules.reply_tracker import TRACKED_RULES, Violation, names_wrong_end
@@ -142,10 +142,9 @@ class Confirmation:
             tried = _append(script, *quit_steps, SHORT_QUIET_PERIOD)
             return (await self.reproduce(tried, slow_ns, timeout_ns=slow_ns)).find(key) is not None
 
-        scenario_lines = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
         # the time that is left is for the ends too
         left_s = max(0.0, trio.current_effective_deadline() - trio.current_time())
-        small = await shrink(without_end, shows_violation, min(self._shrink_s, left_s / 2), scenario_lines)
+        small = await shrink(without_end, shows_violation, min(self._shrink_s, left_s / 2), scenario_lines(self._scenario))
         for ending in ([], quit_steps, [QUIET_PERIOD], [*quit_steps, QUIET_PERIOD]):
             complete = _append(small, *ending)
             reproduction = await self.reproduce(complete, slow_ns)

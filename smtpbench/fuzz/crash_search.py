@@ -18,7 +18,7 @@ import trio
 from smtpbench.fuzz.confirmation import split_end
 from smtpbench.fuzz.losses import CutOffCase, last_verb
 from smtpbench.fuzz.mutation import replace_steps
-from smtpbench.fuzz.shrink import shrink
+from smtpbench.fuzz.shrink import scenario_lines, shrink
 from smtpbench.fuzz.suspect import CONFIRMATIONS, Suspect
 from smtpbench.fuzz.target_health import TargetHealth
 from smtpbench.rules import rule as r
@@ -96,9 +96,8 @@ class CrashSearch:
             return bool(watched.death) and (_is_cut_off(watched.session_result) or not cut_off)
 
         steps, _ = split_end(suspect.session_result.script.steps)
-        scenario_lines = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
         begin = replace_steps(self._scenario, steps)
-        small = await shrink(begin, kills, shrink_s, scenario_lines, concurrency=1)
+        small = await shrink(begin, kills, shrink_s, scenario_lines(self._scenario), concurrency=1)
         watched = await self._run(small)
         if watched.death:
             suspect.session_result, suspect.violation = watched.session_result, _violation(watched)

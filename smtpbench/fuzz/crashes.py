@@ -14,7 +14,7 @@ import trio
 from smtpbench.engine import api
 from smtpbench.fuzz.crash_search import CrashSearch
 from smtpbench.fuzz.losses import END_RULES, CutOffCase, Loss, Losses, last_verb, likelihood
-from smtpbench.fuzz.suspect import CampaignStats, Suspect
+from smtpbench.fuzz.suspect import MAX_CANDIDATES, CampaignStats, Suspect
 from smtpbench.fuzz.target_health import TargetHealth
 from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.rules import rule as r
@@ -23,8 +23,6 @@ from smtpbench.rules.reply_tracker import Violation
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.script import Script
 
-#: Candidates of a crash to keep besides the likeliest one.
-MAX_CANDIDATES: Final = 10
 #: Time for finding the cases that kill the target, in times that shrinking one may take.
 _SEARCHES: Final = 2
 #: Share of the time that is left for it, where connections were refused after cases were cut off.

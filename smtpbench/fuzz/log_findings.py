@@ -18,7 +18,7 @@ from smtpbench.fuzz.losses import CutOffCase
 from smtpbench.fuzz.mutation import replace_steps
 from smtpbench.fuzz.outage_search import ends_with, with_quit
 from smtpbench.fuzz.outages import Outages
-from smtpbench.fuzz.shrink import shrink
+from smtpbench.fuzz.shrink import scenario_lines, shrink
 from smtpbench.fuzz.suspect import CONFIRMATIONS, CampaignStats, Suspect
 from smtpbench.fuzz.target_health import TargetHealth
 from smtpbench.fuzz.time_limit import TimeLimit
@@ -31,13 +31,13 @@ from smtpbench.supervisor.log_evidence import (
     LATE_NS,
     LOG_CAUSE,
     LogSearch,
+    error_text,
     line_key,
     quoted_lines,
     severity_of_lines,
     telling_lines,
 )
 from smtpbench.supervisor.supervised import SupervisedServer
-from smtpbench.text import visible
 from smtpbench.units import NS_PER_S
 
 #: Different lines of a campaign, and cases for each.
@@ -170,9 +170,10 @@ class LogFindings:
                 return False
             return bool((await search.run(with_quit(script), key))[1])
 
-        lines_of_scenario = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
         shrink_s = min(self._shrink_s, max(0.0, end_s - trio.current_time()) / 2)
-        small = await shrink(replace_steps(self._scenario, steps), appears, shrink_s, lines_of_scenario, concurrency=1)
+        small = await shrink(
+            replace_steps(self._scenario, steps), appears, shrink_s, scenario_lines(self._scenario), concurrency=1
+        )
         for script in (small, with_quit(small)):
             session_result, lines = await search.run(script, key)
             if lines:
@@ -182,6 +183,4 @@ class LogFindings:
 
 
 def _violation(key: str, lines: Sequence[LogLine]) -> Violation:
-    text = next(line.text for line in lines if line_key(line.text) == key)
-    actual = f"the server's log speaks of an error: {visible(text)}"
-    return Violation("health", actual, f"{LOG_CAUSE}{key}", severity_of_lines(lines))
+    return Violation("health", error_text(key, lines), f"{LOG_CAUSE}{key}", severity_of_lines(lines))

@@ -63,7 +63,7 @@ class CutOffCase(NamedTuple):
 
     def was_open(self, at_ns: int, late_ns: int) -> bool:
         """Return whether the session was open at a moment, or had ended at most `late_ns` before."""
-        return self.session_result.transcript.entries[0].at_ns <= at_ns <= self.end_ns + late_ns
+        return self.session_result.transcript.was_open(at_ns, late_ns)
 
 
 @dataclass(slots=True)

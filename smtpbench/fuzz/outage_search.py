@@ -25,8 +25,8 @@ from smtpbench.fuzz.confirmation import split_end
 from smtpbench.fuzz.losses import CutOffCase, last_verb
 from smtpbench.fuzz.mutation import command_step, replace_steps
 from smtpbench.fuzz.outages import Outage, Outages
-from smtpbench.fuzz.shrink import shrink
-from smtpbench.fuzz.suspect import CONFIRMATIONS, CampaignStats, Suspect, SuspectKey
+from smtpbench.fuzz.shrink import scenario_lines, shrink
+from smtpbench.fuzz.suspect import CONFIRMATIONS, MAX_CANDIDATES, CampaignStats, Suspect, SuspectKey
 from smtpbench.fuzz.target_health import TargetHealth
 from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.rules import rule as r
@@ -58,8 +58,6 @@ _ATTEMPT_NS: Final = NS_PER_S
 _PATIENT_NS: Final = 3 * NS_PER_S
 #: Share of the time that is left for shrinking.
 _SHRINK_SHARE: Final = 0.8
-#: Candidates to keep besides the likeliest one.
-_MAX_CANDIDATES: Final = 10
 #: Later than any session, nanoseconds.
 _ALL_NS: Final = 1 << 62
 _QUIT: Final = b"QUIT\r\n"
@@ -280,9 +278,8 @@ class OutageSearch:
             _take(suspect, attempt)
             return True
 
-        scenario_lines = frozenset(step.wire for step in self._scenario.steps if step.metric != "message")
-        begin = replace_steps(self._scenario, steps)
-        small = await shrink(begin, kills, min(self._shrink_s, _SHRINK_SHARE * time_s), scenario_lines, concurrency=1)
+        begin, shrink_s = replace_steps(self._scenario, steps), min(self._shrink_s, _SHRINK_SHARE * time_s)
+        small = await shrink(begin, kills, shrink_s, scenario_lines(self._scenario), concurrency=1)
         if len(small.steps) < len(suspect.session_result.script.steps):  # it ends with QUIT
             attempt = await self._attempt(small, slow_ns)
             if _is_same(attempt.cause, cause):
@@ -357,7 +354,7 @@ class OutageSearch:
         violation = Violation("health", f"the server {what}; {afterwards}{which}; this is not proved", cause, severity)
         suspect = Suspect(likeliest.number, likeliest.session_result, violation, unproved=True, death=outage.death)
         self._stats.suspects["health", cause] = suspect
-        self._stats.crash_candidates = [case.session_result for case in others[:_MAX_CANDIDATES]]
+        self._stats.crash_candidates = [case.session_result for case in others[:MAX_CANDIDATES]]
 
     def _drop_waits(self, outage: Outage) -> None:
         """Drop suspects that only say that a session had no reply, because the server hung."""

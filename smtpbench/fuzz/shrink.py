@@ -32,6 +32,11 @@ Steps = tuple[Step, ...]
 ShowsViolation = Callable[[Script], Awaitable[bool]]
 
 
+def scenario_lines(scenario: Script) -> frozenset[object]:
+    """Return what shrinking keeps or removes as a whole: the scenario's own commands."""
+    return frozenset(step.wire for step in scenario.steps if step.metric != "message")
+
+
 async def shrink(
     script: Script,
     shows_violation: ShowsViolation,

@@ -12,6 +12,8 @@ from smtpbench.supervisor.death import Death
 
 #: Repetitions of a suspect.
 CONFIRMATIONS: Final = 3
+#: Candidates of a crash to keep besides the likeliest one.
+MAX_CANDIDATES: Final = 10
 #: Why a suspect was not repeated as often as that, or not shrunk.
 TIME_UP: Final = "the time was up"
 

@@ -145,10 +145,9 @@ class TargetHealth:
             return (await server.wait_until_ready() and await self.greets()) or (
                 await server.restart() and await self.greets()
             )
-        watched = server is not None and server.known
+        greets = self.greets if server is None or not server.known else server.wait_until_ready
         with trio.move_on_after(self._restart_timeout_s()):
-            # no event tells of another process
-            while not await (server.wait_until_ready() if watched and server else self.greets()):  # noqa: ASYNC110
+            while not await greets():  # noqa: ASYNC110  (no event tells of another process)
                 await trio.sleep(RESTART_POLL_S)
             return True
         return False

@@ -60,6 +60,10 @@ class Transcript:
         """About what the server's part takes in memory, once it is divided into replies."""
         return self.received_bytes + _LINE_MEMORY_BYTES * self.received_lines
 
+    def was_open(self, at_ns: int, late_ns: int) -> bool:
+        """Return whether the session was open at a moment, or had ended at most `late_ns` before."""
+        return bool(self.entries) and self.entries[0].at_ns <= at_ns <= self.entries[-1].at_ns + late_ns
+
     def received(self) -> bytes:
         """Return all octets of the server, joined."""
         return b"".join(entry.data for entry in self.entries if entry.who == SERVER)

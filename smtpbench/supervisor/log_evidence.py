@@ -56,6 +56,11 @@ def line_key(text: str) -> str:
     return visible(_VARIABLE.sub("…", text[: 4 * _KEY_CHARACTERS]).strip(), _KEY_CHARACTERS)
 
 
+def error_text(key: str, lines: Iterable[LogLine]) -> str:
+    """Return what a finding says of the line with a key, which must be one of the lines."""
+    return f"the server's log speaks of an error: {visible(next(line.text for line in lines if line_key(line.text) == key))}"
+
+
 def severity_of_lines(lines: Iterable[LogLine]) -> str:
     """Return the severity of lines where the server lives: a failed assertion is a bug, other errors may be meant."""
     return r.VIOLATION if any(_BUG.search(line.text) for line in lines) else r.WARNING

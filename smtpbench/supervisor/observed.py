@@ -16,8 +16,10 @@ from smtpbench.measure.server_usage import MeasuredServer, UsageSample
 from smtpbench.rules.discover import RESTART_TIMEOUT_S, is_greeting
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.session.runner import session_runner
+from smtpbench.supervisor.crash_report import find_crash_report
 from smtpbench.supervisor.death import Death, LogLine
 from smtpbench.supervisor.log_tail import LogTail
+from smtpbench.supervisor.process_end import HowEnded
 from smtpbench.supervisor.process_tree import stat_of
 from smtpbench.supervisor.processes import listener_of, listening_sockets
 from smtpbench.supervisor.server_options import ServerOptions
@@ -212,6 +214,20 @@ class ObservedServer:
         self.deaths.append(death)
         self._notify()
         return len(self.deaths) - 1
+
+    def _add_end(self, process: psutil.Process, at_ns: int, how: HowEnded, lines: list[str]) -> int:
+        """Add the death of a process that was watched; return its index.
+
+        Args:
+            process: The process.
+            at_ns: When it ended, of `time.monotonic_ns`.
+            how: How it ended.
+            lines: Lines of the output and of the logs since the last death.
+        """
+        report = find_crash_report(lines, how.signal_number)
+        return self._add_death(
+            Death(at_ns, process.pid, how.exit_status, how.signal_number, report, last_output=last_lines(lines))
+        )
 
     def _restarted(self, index: int, by: str) -> None:
         """Note who started the server again after a death."""

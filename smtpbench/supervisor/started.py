@@ -83,11 +83,6 @@ class StartedServer(ObservedServer):
         self._listener_end: ProcessEnd | None = None
         self._listener_death: int | None = None
 
-    @property
-    def runs_elsewhere(self) -> bool:
-        """Whether the start command left no process, so that the processes of the server are not known."""
-        return self._elsewhere
-
     async def start(self, helper: HelperProcess) -> None:
         """Start the server for the first time and wait until it is ready. Raises CannotRun."""
         self.helper = helper
@@ -313,15 +308,7 @@ class StartedServer(ObservedServer):
             if not self._is_running(start):  # the main process ended too, or smtpbench asked for it
                 return
             lines = [*self.take_log_lines(), *await self.helper.take_lines()]
-            death = Death(
-                at_ns=at_ns,
-                pid=process.pid,
-                exit_status=how.exit_status,
-                signal_number=how.signal_number,
-                report=find_crash_report(lines, how.signal_number),
-                last_output=last_lines(lines),
-            )
-            index = self._listener_death = self._add_death(death)
+            index = self._listener_death = self._add_end(process, at_ns, how, lines)
             self._searching = True
             process = None
             while process is None and self._is_running(start):

@@ -17,9 +17,7 @@ import psutil
 import trio
 
 from smtpbench.errors import SmtpbenchError
-from smtpbench.supervisor.crash_report import find_crash_report
-from smtpbench.supervisor.death import Death
-from smtpbench.supervisor.observed import SEARCH_S, EndedListener, ObservedServer, last_lines
+from smtpbench.supervisor.observed import SEARCH_S, EndedListener, ObservedServer
 from smtpbench.supervisor.process_end import ProcessEnd
 from smtpbench.supervisor.processes import WatchedProcesses, listener_of, listening_sockets, resolve_watch
 from smtpbench.supervisor.server_options import ServerOptions
@@ -86,16 +84,8 @@ class WatchedServer(ObservedServer):
                 task_status = trio.TASK_STATUS_IGNORED
                 how = await self._end.wait()
                 ended = EndedListener(sockets, time.clock_gettime(time.CLOCK_BOOTTIME))
-                lines = self.take_log_lines()
-                death = Death(
-                    at_ns=self._end.ended_ns or time.monotonic_ns(),
-                    pid=process.pid,
-                    exit_status=how.exit_status,
-                    signal_number=how.signal_number,
-                    report=find_crash_report(lines, how.signal_number),
-                    last_output=last_lines(lines),
-                )
-                index = self._add_death(death)
+                ended_ns = self._end.ended_ns or time.monotonic_ns()
+                index = self._add_end(process, ended_ns, how, self.take_log_lines())
                 self._searching = True
                 process = await self._find_next(ended)
             self._searching = False
