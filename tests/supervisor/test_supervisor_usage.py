@@ -1,4 +1,4 @@
-"""What the processes of a server use: against the kernel's own account, with real processes, and with a fake /proc."""
+"""What the processes of a server use: against the kernel's own account, with real processes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,16 @@ import resource
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
-import trio.testing
 from cgroups import cgroup_of_version_2
+from usage_samples import first_samples, measured
 
-from smtpbench.measure.server_usage import UsageSample
 from smtpbench.supervisor import process_usage, usage
-from smtpbench.supervisor.process_usage import Flow, ProcessUsage, read_usage
+from smtpbench.supervisor.process_usage import read_usage
 from smtpbench.supervisor.usage import CGROUP, PROCESSES, PSS, RSS, UsageSampler, cgroup_cpu_ns, cgroup_processes
 from smtpbench.units import NS_PER_S
 
@@ -81,12 +76,6 @@ def program(code: str) -> Iterator[Program]:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def measured(sampler: UsageSampler) -> UsageSample:
-    sample = sampler.measure()
-    assert sample is not None
-    return sample
 
 
 # Against the kernel ---------------------------------------------------------------------------------------------------
@@ -273,22 +262,11 @@ print(json.dumps([sample.processes, sample.fds, sample.read_bytes, sample.cpu_s 
 async def test_memory_is_the_proportional_set_size_and_samples_come_each_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    samples: list[UsageSample] = []
-    enough = trio.Event()
-
-    def add(sample: UsageSample) -> None:
-        samples.append(sample)
-        if len(samples) == 2:
-            enough.set()
-
     monkeypatch.setattr(usage, "INTERVAL_S", 0.01)
     with program("held = bytearray(b'x') * 30_000_000; tell(); ask()") as server:
         server.line()
         sampler = UsageSampler(lambda: [server.pid])
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(sampler.run, add)
-            await enough.wait()
-            nursery.cancel_scope.cancel()
+        samples = await first_samples(sampler, 2)
         rss = read_usage(server.pid)
     assert sampler.memory == PSS
     assert sampler.cost_ns > 0
@@ -300,14 +278,6 @@ async def test_memory_is_the_proportional_set_size_and_samples_come_each_second(
 async def test_resident_set_size_is_used_throughout_where_the_other_may_not_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    samples: list[UsageSample] = []
-    enough = trio.Event()
-
-    def add(sample: UsageSample) -> None:
-        samples.append(sample)
-        if len(samples) == 3:
-            enough.set()
-
     def refuse(pid: int) -> int:
         raise PermissionError(13, "Permission denied")
 
@@ -316,10 +286,7 @@ async def test_resident_set_size_is_used_throughout_where_the_other_may_not_be_r
     with program("tell(); ask()") as server:
         server.line()
         sampler = UsageSampler(lambda: [server.pid])
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(sampler.run, add)
-            await enough.wait()
-            nursery.cancel_scope.cancel()
+        samples = await first_samples(sampler, 3)
         expected = read_usage(server.pid)
     assert sampler.memory == RSS
     assert expected is not None
@@ -381,149 +348,7 @@ tell(); ask()
         server.process.wait()
 
 
-# A fake /proc ---------------------------------------------------------------------------------------------------------
-
-
-class FakeProc:
-    """Processes that a test changes."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.processes: dict[int, ProcessUsage] = {}
-        self.reaped_on_reading: set[int] = set()
-        monkeypatch.setattr(process_usage, "processes", lambda: set(self.processes))
-        monkeypatch.setattr(process_usage, "read_usage", self._read)
-        monkeypatch.setattr(process_usage, "read_parent", lambda pid: self.processes[pid].parent)
-
-    def add(self, pid: int, parent: int, cpu_s: float = 0.0, *, started: int = 0) -> ProcessUsage:
-        found = self.processes[pid] = ProcessUsage(
-            pid, started or pid, parent, Flow(cpu_ns=round(cpu_s * NS_PER_S)), threads=1, fds=3, has_io=True,
-            voluntary_switches=1, involuntary_switches=1,
-        )  # fmt: skip
-        return found
-
-    def reap(self, pid: int, by: int) -> None:
-        """Let a process end and another one wait for it."""
-        ended, waiter = self.processes.pop(pid), self.processes[by]
-        waiter.flow.add(ended.flow)
-        waiter.children_ns += ended.flow.cpu_ns
-
-    def _read(self, pid: int, before: ProcessUsage | None = None) -> ProcessUsage | None:
-        found = self.processes.get(pid)
-        if pid in self.reaped_on_reading:
-            self.reap(pid, by=self.processes[pid].parent)
-            found = None
-        if found is None:
-            return None
-        return ProcessUsage(**{
-            name: getattr(found, name) for name in ProcessUsage.__slots__ if name != "flow"
-        }, flow=Flow(**{name: getattr(found.flow, name) for name in Flow.__slots__}))  # fmt: skip
-
-
-@pytest.fixture
-def proc(monkeypatch: pytest.MonkeyPatch) -> FakeProc:
-    return FakeProc(monkeypatch)
-
-
-def test_only_descendants_belong_to_the_server(proc: FakeProc) -> None:
-    for pid, parent in ((10, 1), (11, 10), (12, 11), (20, 1), (21, 20), (5, 12)):
-        proc.add(pid, parent, 1.0)
-    sampler = UsageSampler(lambda: [10])
-    assert measured(sampler).cpu_s == 4.0
-    assert sorted(sampler.pids) == [5, 10, 11, 12]
-
-
-def test_child_that_was_waited_for_is_not_counted_twice(proc: FakeProc) -> None:
-    proc.add(10, 1, 1.0)
-    proc.add(11, 10, 2.0)
-    sampler = UsageSampler(lambda: [10])
-    assert measured(sampler).cpu_s == 3.0
-    proc.reap(11, by=10)
-    assert [measured(sampler).cpu_s for _ in range(3)] == [3.0, 3.0, 3.0]
-
-
-def test_child_that_ends_while_the_tree_is_read_is_counted_once(proc: FakeProc) -> None:
-    proc.add(10, 1, 1.0)
-    proc.add(11, 10, 2.0)
-    sampler = UsageSampler(lambda: [10])
-    assert measured(sampler).cpu_s == 3.0
-    proc.reaped_on_reading = {11}  # after its parent was read
-    assert measured(sampler).cpu_s == 3.0
-    proc.reaped_on_reading = set()
-    proc.processes[10].flow.cpu_ns += NS_PER_S
-    assert measured(sampler).cpu_s == 4.0
-
-
-def test_daemon_that_left_the_tree_stays_counted(proc: FakeProc) -> None:
-    proc.add(10, 1, 1.0)
-    proc.add(11, 10, 2.0)
-    sampler = UsageSampler(lambda: [10])
-    measured(sampler)
-    proc.processes[11].parent = 1
-    proc.processes[11].flow.cpu_ns += NS_PER_S
-    assert measured(sampler).cpu_s == 4.0
-    del proc.processes[11]
-    assert measured(sampler).cpu_s == 4.0
-    assert measured(sampler).processes == 1
-
-
-def test_number_that_is_used_again_is_another_process(proc: FakeProc) -> None:
-    proc.add(10, 1, 1.0)
-    proc.add(11, 10, 2.0)
-    sampler = UsageSampler(lambda: [10])
-    measured(sampler)
-    proc.reap(11, by=10)
-    proc.add(11, 10, 0.5, started=99)
-    assert measured(sampler).cpu_s == 3.5
-
-
-def test_new_first_process_is_found_although_it_was_there_before(proc: FakeProc) -> None:
-    proc.add(10, 1, 1.0)
-    proc.add(30, 1, 4.0)
-    proc.add(31, 30, 2.0)
-    roots = [10]
-    sampler = UsageSampler(lambda: roots)
-    assert measured(sampler).processes == 1
-    del proc.processes[10]
-    roots[:] = [30]
-    sample = measured(sampler)
-    assert (sample.processes, sample.cpu_s) == (2, 7.0)
-
-
-def test_zombie_is_counted_and_holds_nothing(proc: FakeProc) -> None:
-    proc.add(10, 1, 1.0)
-    proc.add(11, 10, 2.0).ended = True
-    sample = measured(UsageSampler(lambda: [10]))
-    assert (sample.cpu_s, sample.processes) == (3.0, 1)
-
-
-def test_value_that_one_process_hides_is_not_known(proc: FakeProc) -> None:
-    proc.add(10, 1)
-    hidden = proc.add(11, 10)
-    hidden.fds, hidden.has_io = None, False
-    sample = measured(UsageSampler(lambda: [10]))
-    assert (sample.fds, sample.read_bytes, sample.write_bytes) == (None, None, None)
-    assert sample.threads == 2
-
-
-def test_sample_that_another_overtook_is_dropped(proc: FakeProc) -> None:
-    for pid in range(10, 40):
-        proc.add(pid, pid - 1, 1.0)
-    sampler = UsageSampler(lambda: [10])
-    steps = sampler._steps()
-    next(steps)
-    assert measured(sampler).cpu_s == 30.0
-    with pytest.raises(StopIteration) as stop:
-        next(steps)
-    assert stop.value.value is None
-
-
-def test_server_that_was_never_seen_gives_no_sample(proc: FakeProc) -> None:
-    assert UsageSampler(lambda: [10]).measure() is None
-
-
-def test_restarts_are_part_of_a_sample(proc: FakeProc) -> None:
-    proc.add(10, 1)
-    assert measured(UsageSampler(lambda: [10], restarts=lambda: 3)).restarts == 3
+# Files of /proc -------------------------------------------------------------------------------------------------------
 
 
 def test_name_with_parentheses_does_not_shift_the_fields() -> None:
@@ -562,30 +387,3 @@ def test_process_that_has_not_run_is_not_read_again(monkeypatch: pytest.MonkeyPa
         assert samples[-1].processes == 21
         assert samples[-1].fds == samples[-2].fds
         server.next()
-
-
-async def test_tree_that_takes_long_to_read_is_sampled_less_often(
-    proc: FakeProc, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
-    spent_ns = 0
-
-    def thread_time_ns() -> int:
-        nonlocal spent_ns
-        spent_ns += 25_000_000  # every sample seems to take 25 ms
-        return spent_ns
-
-    async def run_here(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        await trio.lowlevel.checkpoint()
-        return function(*args)
-
-    monkeypatch.setattr(time, "thread_time_ns", thread_time_ns)
-    monkeypatch.setattr(process_usage, "read_pss_bytes", lambda pid: 1000)
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)  # the clock does not wait for a thread
-    proc.add(10, 1)
-    sampler = UsageSampler(lambda: [10])
-    with trio.move_on_after(60):
-        times: list[float] = []
-        await sampler.run(lambda sample: times.append(trio.current_time()))
-    gaps = [round(after - before) for before, after in pairwise(times)]
-    assert set(gaps) == {5}  # 25 ms are half a percent of 5 s
-    assert sampler.memory == PSS
