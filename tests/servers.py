@@ -158,21 +158,25 @@ def smtp_sink(folder: Path, *options: str) -> Iterator[Server]:
         yield Server("smtp-sink", port)
 
 
-@contextmanager
-def postfix(folder: Path, tls: Tls) -> Iterator[Server]:
-    """Postfix that discards: plain with STARTTLS, `submission` (AUTH, TLS required) and `smtps` (implicit TLS, AUTH)."""
-    need("postfix", "saslpasswd2", root=True)
-    port, submission, smtps = free_port(), free_port(), free_port()
-    conf, log = folder / "conf", folder / "mail.log"
+def configure_postfix(folder: Path, port: int, main: str = "", services: str = "") -> None:
+    """Make the folders and the configuration of a Postfix that discards all mail.
+
+    Args:
+        folder: Folder for all of it; the configuration is in `conf`, the log is `mail.log`.
+        port: Port of its listener.
+        main: Further lines of `main.cf`.
+        services: Further lines of `master.cf`.
+    """
     for name in ("conf", "spool", "data"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
     make_reachable(folder)
     shutil.chown(folder / "data", "postfix")
-    (conf / "main.cf").write_text(
-        f"""compatibility_level = 3.6
+    (folder / "conf" / "main.cf").write_text(
+        f"""\
+compatibility_level = 3.6
 queue_directory = {folder}/spool
 data_directory = {folder}/data
-maillog_file = {log}
+maillog_file = {folder}/mail.log
 maillog_file_prefixes = {folder}
 inet_interfaces = {HOST}
 inet_protocols = ipv4
@@ -183,27 +187,13 @@ local_recipient_maps =
 alias_maps =
 default_transport = discard:
 local_transport = discard:
-smtpd_tls_security_level = may
-smtpd_tls_cert_file = {tls.cert}
-smtpd_tls_key_file = {tls.key}
 smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
-smtpd_sasl_path = smtpd
-smtpd_sasl_local_domain = postfix.example
-"""
+{main}"""
     )
-    (conf / "sasl").mkdir()  # where Debian's Postfix looks, whatever cyrus_sasl_config_path says
-    (conf / "sasl" / "smtpd.conf").write_text(
-        f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {conf}/sasldb2\nmech_list: PLAIN LOGIN CRAM-MD5\n"
-    )
-    (conf / "master.cf").write_text(
-        f"""{HOST}:{port} inet n - n - 100 smtpd
-{HOST}:{submission} inet n - n - 100 smtpd
-  -o smtpd_sasl_auth_enable=yes
-  -o smtpd_tls_auth_only=yes
-{HOST}:{smtps} inet n - n - 100 smtpd
-  -o smtpd_tls_wrappermode=yes
-  -o smtpd_sasl_auth_enable=yes
+    (folder / "conf" / "master.cf").write_text(
+        f"""\
+{HOST}:{port} inet n - n - 100 smtpd
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
@@ -212,20 +202,48 @@ defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 discard unix - - n - - discard
 anvil unix - - n - 1 anvil
-tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 proxymap unix - - n - - proxymap
+{services}"""
+    )
+    # `postfix check` makes the queue's folders; without a terminal it would keep its complaints to itself
+    check = ["script", "-qec", f"postfix -c {folder}/conf check", "/dev/null"]
+    subprocess.run(check, check=True, capture_output=True, stdin=subprocess.DEVNULL, env={"PATH": PATH})
+
+
+@contextmanager
+def postfix(folder: Path, tls: Tls) -> Iterator[Server]:
+    """Postfix that discards: plain with STARTTLS, `submission` (AUTH, TLS required) and `smtps` (implicit TLS, AUTH)."""
+    need("postfix", "saslpasswd2", root=True)
+    port, submission, smtps = free_port(), free_port(), free_port()
+    conf = folder / "conf"
+    main = f"""\
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = {tls.cert}
+smtpd_tls_key_file = {tls.key}
+smtpd_sasl_path = smtpd
+smtpd_sasl_local_domain = postfix.example
 """
+    services = f"""\
+{HOST}:{submission} inet n - n - 100 smtpd
+  -o smtpd_sasl_auth_enable=yes
+  -o smtpd_tls_auth_only=yes
+{HOST}:{smtps} inet n - n - 100 smtpd
+  -o smtpd_tls_wrappermode=yes
+  -o smtpd_sasl_auth_enable=yes
+tlsmgr unix - - n 1000? 1 tlsmgr
+"""
+    configure_postfix(folder, port, main, services)
+    (conf / "sasl").mkdir()  # where Debian's Postfix looks, whatever cyrus_sasl_config_path says
+    (conf / "sasl" / "smtpd.conf").write_text(
+        f"pwcheck_method: auxprop\nauxprop_plugin: sasldb\nsasldb_path: {conf}/sasldb2\nmech_list: PLAIN LOGIN CRAM-MD5\n"
     )
     secret = ["saslpasswd2", "-p", "-c", "-f", f"{conf}/sasldb2", "-u", "postfix.example", USER]
     subprocess.run(secret, input=PASSWORD.encode(), check=True, capture_output=True, env={"PATH": PATH})
     os.chown(conf / "sasldb2", pwd.getpwnam("postfix").pw_uid, -1)
-    # `postfix check` makes the queue's folders; without a terminal it would keep its complaints to itself
-    check = ["script", "-qec", f"postfix -c {conf} check", "/dev/null"]
-    subprocess.run(check, check=True, capture_output=True, stdin=subprocess.DEVNULL, env={"PATH": PATH})
     argv = ["/usr/lib/postfix/sbin/master", "-c", str(conf), "-s"]
     with started(argv, port, folder / "start.log"):
-        yield Server("postfix", port, {"submission": submission, "smtps": smtps}, log)
+        yield Server("postfix", port, {"submission": submission, "smtps": smtps}, folder / "mail.log")
 
 
 @contextmanager

@@ -6,48 +6,15 @@ They are for `--start`: unlike the servers of `tests/servers.py`, smtpbench itse
 from __future__ import annotations
 
 import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from servers import HOST, PATH, REQUIRED, make_reachable, need
+from servers import HOST, REQUIRED, configure_postfix, make_reachable, need
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Exim conflicts with Postfix as a package. `.ci/run` unpacks it here.
 EXIM = ROOT / ".ci" / "exim" / "usr" / "sbin" / "exim4"
-_POSTFIX_MAIN = """\
-compatibility_level = 3.6
-queue_directory = {folder}/spool
-data_directory = {folder}/data
-maillog_file = {folder}/mail.log
-maillog_file_prefixes = {folder}
-inet_interfaces = {host}
-inet_protocols = ipv4
-myhostname = postfix.example
-mydestination =
-mynetworks = 127.0.0.0/8
-local_recipient_maps =
-alias_maps =
-default_transport = discard:
-local_transport = discard:
-smtpd_peername_lookup = no
-smtpd_client_connection_count_limit = 0
-"""
-_POSTFIX_MASTER = """\
-{host}:{port} inet n - n - 100 smtpd
-cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-discard unix - - n - - discard
-anvil unix - - n - 1 anvil
-postlog unix-dgram n - n - 1 postlogd
-proxymap unix - - n - - proxymap
-"""
 _EXIM_CONFIGURATION = """\
 exim_path = {exim}
 exim_user = Debian-exim
@@ -107,15 +74,7 @@ net.createServer(socket => {
 def postfix(folder: Path, port: int) -> str:
     """Postfix that discards: its master starts daemons, each in a session of its own where it can."""
     need("postfix", "script", root=True)
-    for name in ("conf", "spool", "data"):
-        (folder / name).mkdir(parents=True)
-    make_reachable(folder)
-    shutil.chown(folder / "data", "postfix")
-    (folder / "conf" / "main.cf").write_text(_POSTFIX_MAIN.format(folder=folder, host=HOST))
-    (folder / "conf" / "master.cf").write_text(_POSTFIX_MASTER.format(host=HOST, port=port))
-    # `postfix check` makes the queue's folders; without a terminal it keeps its complaints to itself
-    check = ["script", "-qec", f"postfix -c {folder}/conf check", "/dev/null"]
-    subprocess.run(check, check=True, capture_output=True, stdin=subprocess.DEVNULL, env={"PATH": PATH})
+    configure_postfix(folder, port)
     return f"exec /usr/lib/postfix/sbin/master -c {shlex.quote(str(folder / 'conf'))} -s"
 
 
