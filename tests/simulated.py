@@ -11,9 +11,10 @@ from trio.testing import MockClock
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
-from smtpbench.fuzz.campaign import Campaign, CampaignPlan
+from smtpbench.fuzz.campaign import Campaign
 from smtpbench.fuzz.families import FAMILIES
 from smtpbench.fuzz.mutation import command_step, fixed_script, replace_steps
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.suspect import CampaignStats
 from smtpbench.rules.target_info import TargetInfo
 from smtpbench.scenario.compile import CompileOptions, compile_scenario

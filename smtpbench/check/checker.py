@@ -31,13 +31,15 @@ The invariants are evaluated at the end, on the dialogues of all probes. Of a se
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 import trio
 
 from smtpbench.check.growth import SEVERITY, GrowthCheck, GrowthResult
+from smtpbench.check.log_check import LogCheck
+from smtpbench.check.rule_result import HEALTH, RuleResult
 from smtpbench.rules import rule as r
 from smtpbench.rules.crash import is_cut_off, run_watched
 from smtpbench.rules.discover import REFUSAL_RETRY_DELAYS_S, TARGET_GONE, is_greeting
@@ -50,33 +52,15 @@ from smtpbench.rules.tested import untested_text
 from smtpbench.session.dialogue import Dialogue
 from smtpbench.session.runner import UNREACHABLE, SessionResult, SessionRunner
 from smtpbench.session.script import Script
-from smtpbench.supervisor.death import Death, LogLine
-from smtpbench.supervisor.log_evidence import (
-    LATE_NS,
-    LOG_CAUSE,
-    LogSearch,
-    error_text,
-    line_key,
-    quoted_lines,
-    severity_of_lines,
-    telling_lines,
-)
+from smtpbench.supervisor.death import Death
 from smtpbench.supervisor.lone_session import bring_back, find_outage, run_alone
 from smtpbench.supervisor.supervised import SupervisedServer
-from smtpbench.units import NS_PER_MS
 
 #: Sessions at the same time.
 CONCURRENCY: Final = 8
 _NO_GREETING: Final = "no greeting"
 #: Memory for the server's part of the dialogues that are kept for the invariants.
 _MAX_KEPT_BYTES: Final = 16 * 1024 * 1024
-#: Time for finding the sessions behind lines of the server's log, seconds; sessions to try for one line.
-_LOG_SEARCH_S: Final = 10.0
-_MAX_LOG_CASES: Final = 32
-#: Lines this near to a death speak of it.
-_DEATH_NS: Final = 500 * NS_PER_MS
-#: The rule that a server violates by crashing.
-HEALTH: Final = "health"
 
 # Phases of a check.
 PROBES: Final = "probes"
@@ -86,41 +70,6 @@ GROWTH: Final = "growth"
 
 #: Called with the phase, the number of rules that have a result, and the name of the rule that was or is next evaluated.
 ReportRule = Callable[[str, int, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RuleResult:
-    """Result of one rule.
-
-    Attributes:
-        rule: The rule.
-        verdict: Whether the server keeps it.
-        session_result: The session that shows the verdict, where there is one.
-        reproducibility: In how many attempts the verdict was reached, such as `2 of 2`.
-        death: How the server's process ended in that session; None if it did not, or if that is not known.
-        log_lines: Error lines in the server's log while the session ran alone, escaped.
-        cause: What distinguishes the violation from others of the same rule; empty for most.
-        about: Further keys for the file of the finding.
-    """
-
-    rule: Rule
-    verdict: Verdict
-    session_result: SessionResult | None = None
-    reproducibility: str = "1 of 1"
-    death: Death | None = None
-    log_lines: Sequence[str] = ()
-    cause: str = ""
-    about: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def severity(self) -> str:
-        """Return the severity of the verdict."""
-        return self.verdict.severity or self.rule.severity
-
-    @property
-    def violated(self) -> bool:
-        """Return whether the server violates the rule."""
-        return self.verdict.status == r.VIOLATED
 
 
 class _Outage(NamedTuple):
@@ -184,7 +133,7 @@ class Checker:
         self._runner = runner
         self._server = server
         self._known = server is not None and server.known
-        self._from_ns = time.monotonic_ns()
+        self._log = None if server is None else LogCheck(runner, server)
         self._target_info = target_info
         self._report_rule = report_rule
         self._results: dict[str, RuleResult] = {}
@@ -240,8 +189,9 @@ class Checker:
             verdict = r.violated(fatal.actual, fatal.dialogue_index, fatal.severity)
             name = HEALTH if HEALTH in results else fatal.rule.name
             results[name] = RuleResult(results[name].rule, verdict, fatal.session_result, fatal.reproducibility, fatal.death)
-        if self._server is not None:
-            await self._read_log(self._server)
+        if self._log is not None and not self._target_gone:
+            sessions = [session_result for session_result, _ in self._dialogues]
+            await self._log.complete(results, sessions, self._run_script)
         if growth is not None and not self._target_gone:
             self._report_rule(GROWTH, len(results), HEALTH)
             self._add_growth(await growth.find([session_result for session_result, _ in self._dialogues]))
@@ -263,47 +213,6 @@ class Checker:
                 self.further_results.append(rule_result)
             else:
                 self._results[HEALTH] = rule_result
-
-    async def _read_log(self, server: SupervisedServer) -> None:
-        """Quote the server's log in the results of violated rules, and find sessions that cause errors there."""
-        lines = telling_lines(server.log_lines(self._from_ns, time.monotonic_ns()))
-        if not lines or self._target_gone:
-            return
-        earlier = server.log_lines(0, self._from_ns)
-        known = {line_key(line.text) for line in earlier}  # from sessions that find out what the target offers
-        with trio.move_on_after(_LOG_SEARCH_S):
-            for name, result in list(self._results.items()):
-                if result.violated and result.session_result is not None and result.death is None:
-                    from_ns = time.monotonic_ns()
-                    await self._run_script(result.session_result.script)
-                    quoted = quoted_lines(server.log_lines(from_ns, time.monotonic_ns()), known)
-                    self._results[name] = replace(result, log_lines=quoted)
-            health = self._results.get(HEALTH)
-            if health is not None and not health.violated:
-                await self._find_log_line(server, health, lines, known)
-
-    async def _find_log_line(
-        self, server: SupervisedServer, health: RuleResult, lines: Sequence[LogLine], known: Collection[str]
-    ) -> None:
-        """Let the session that makes an error appear in the log violate `health`."""
-        search, tried = LogSearch(self._runner, server), set(known)
-        for line in lines:
-            key = line_key(line.text)
-            if key in tried or any(abs(line.at_ns - death.at_ns) < _DEATH_NS for death in server.deaths):
-                continue
-            tried.add(key)
-            scripts = [one.script for one, _ in self._dialogues if one.transcript.was_open(line.at_ns, LATE_NS)]
-            script = await search.find(scripts[-_MAX_LOG_CASES:], key)
-            if script is None:
-                continue
-            session_result, found = await search.run(script, key)
-            if found:
-                verdict = r.violated(error_text(key, found), 0, severity_of_lines(found))
-                quoted = quoted_lines(found, known)
-                self._results[HEALTH] = RuleResult(
-                    health.rule, verdict, session_result, "2 of 2", None, quoted, f"{LOG_CAUSE}{key}"
-                )
-                return
 
     def results_so_far(self, rules: Sequence[Rule]) -> list[RuleResult]:
         """Return the results that are known, in the order given."""

@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 import trio
 
-from smtpbench.check.checker import Checker, RuleResult
+from smtpbench.check.checker import Checker
+from smtpbench.check.rule_result import RuleResult
 from smtpbench.errors import CannotRun
 from smtpbench.measure.health import cpu_times_s, machine
 from smtpbench.measure.recorder import Interval, Recorder

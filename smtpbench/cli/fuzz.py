@@ -32,8 +32,8 @@ from smtpbench.cli.saving import ResultInProgress, print_verdict, save_result, s
 from smtpbench.cli.scenario_file import open_scenario
 from smtpbench.cli.server_control import SERVER_LOG, ServerControlOptions, run_supervised
 from smtpbench.errors import UsageError
-from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.profiles import PROFILES, FuzzProfile
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, KnownFinding, fuzz_target
 from smtpbench.fuzz.strategies import select_families

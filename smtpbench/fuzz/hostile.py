@@ -26,7 +26,7 @@ import trio
 
 from smtpbench.engine.pipe import lines
 from smtpbench.errors import SmtpbenchError
-from smtpbench.fuzz.campaign import CampaignPlan
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.fuzz.strategies import select_families
 from smtpbench.measure.health import raise_descriptor_limit

@@ -17,8 +17,9 @@ from typing import Any
 import trio
 
 from smtpbench.errors import CannotRun
-from smtpbench.fuzz.campaign import Campaign, CampaignPlan, CaseLimiter
+from smtpbench.fuzz.campaign import Campaign
 from smtpbench.fuzz.mutation import command_step, fixed_script, replace_steps
+from smtpbench.fuzz.plan import CampaignPlan, CaseLimiter
 from smtpbench.fuzz.suspect import TIME_UP, CampaignStats, Suspect
 from smtpbench.fuzz.time_limit import TimeLimit
 from smtpbench.measure.health import cpu_times_s, machine

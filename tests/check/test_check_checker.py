@@ -8,7 +8,8 @@ import trio
 from check_sink import check_sink
 from servers import free_port
 
-from smtpbench.check.checker import EXCLUSIVE_PROBES, INVARIANTS, PROBES, Checker, RuleResult
+from smtpbench.check.checker import EXCLUSIVE_PROBES, INVARIANTS, PROBES, Checker
+from smtpbench.check.rule_result import RuleResult
 from smtpbench.check.run import DISCOVERY, CheckProgress, CheckRequest, run_check
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route

@@ -8,8 +8,8 @@ from typing import Any
 
 import trio
 
-from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, KnownFinding, fuzz_target
 from smtpbench.fuzz.suspect import CASES, CONFIRMATION, CampaignStats
 from smtpbench.measure.saved import FUZZ, Saved

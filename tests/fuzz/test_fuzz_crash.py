@@ -11,8 +11,8 @@ from dying_server import DyingServer, WatchedDyingServer, dying_server, running
 from smtpbench.check.replay import CANNOT_TELL, FIXED, STILL_THERE, replay
 from smtpbench.engine import api
 from smtpbench.fuzz import target_health
-from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.losses import CutOffCase, Losses, last_verb, likelihood
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.crash import run_watched, sanitizer_reported
 from smtpbench.rules.finding import Finding

@@ -6,7 +6,7 @@ import pytest
 import trio
 from leaking_server import CLEAN, MEMORY, SILENT_SPIN, leaking_server, let_any_use_be_busy
 
-from smtpbench.fuzz.campaign import CampaignPlan
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.finding import Finding
 from smtpbench.scenario.load import find_scenario, load_scenario

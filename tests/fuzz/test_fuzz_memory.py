@@ -7,10 +7,10 @@ import tracemalloc
 import pytest
 from fakes import FakeRecorder, FakeScheduler
 
-from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
 from smtpbench.fuzz.mutation import command_step
 from smtpbench.fuzz.oracle import Oracle
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, fuzz_target
 from smtpbench.measure.recorder import Interval, Recorder
 from smtpbench.rules.target_info import TargetInfo

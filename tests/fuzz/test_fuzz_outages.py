@@ -10,7 +10,7 @@ import trio
 from dying_server import DyingServer, WatchedDyingServer, running
 
 from smtpbench.check.replay import CANNOT_TELL, FIXED, STILL_THERE, replay
-from smtpbench.fuzz.campaign import CampaignPlan
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.finding import Finding
 from smtpbench.scenario.load import find_scenario, load_finding, load_scenario

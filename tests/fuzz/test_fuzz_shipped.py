@@ -8,8 +8,8 @@ import pytest
 import trio
 from check_sink import USER, server_context
 
-from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.scenario.compile import CompileOptions, compile_scenario
 from smtpbench.scenario.load import load_scenario, load_text

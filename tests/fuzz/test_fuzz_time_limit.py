@@ -9,8 +9,8 @@ from saved_results import rules_result
 from simulated import campaign_on
 
 from smtpbench.engine import api
-from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.confirmation import QUIET_PERIOD
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.suspect import Suspect
 from smtpbench.fuzz.time_limit import GRACE_S, TimeLimit
 from smtpbench.measure.saved import FUZZ

@@ -11,7 +11,8 @@ from typing import Any
 import trio
 import trustme
 
-from smtpbench.check.checker import Checker, RuleResult
+from smtpbench.check.checker import Checker
+from smtpbench.check.rule_result import RuleResult
 from smtpbench.engine.connection import Route
 from smtpbench.rules.discover import Fixture, discover
 from smtpbench.rules.register import RULES, find

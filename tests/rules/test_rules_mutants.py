@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from check_sink import check_mutants, check_sink, not_passed
 
-from smtpbench.check.checker import RuleResult
+from smtpbench.check.rule_result import RuleResult
 from smtpbench.rules.register import BY_NAME, RULES
 from smtpbench.sink.mutants import MUTANTS
 

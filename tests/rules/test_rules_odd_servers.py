@@ -20,8 +20,8 @@ from odd_servers import (
 
 from smtpbench.engine import api
 from smtpbench.engine.connection import Route
-from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.mutation import command_step, without_wrong_ends_of_text
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules import rule as r
 from smtpbench.rules.discover import Fixture, discover

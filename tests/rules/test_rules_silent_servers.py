@@ -22,8 +22,8 @@ from odd_servers import (
 from smtpbench.check.run import CheckRequest, CheckResult, run_check
 from smtpbench.engine.connection import CLIENT_READ_BYTES
 from smtpbench.errors import CannotRun
-from smtpbench.fuzz.campaign import CampaignPlan
 from smtpbench.fuzz.families import FAMILIES
+from smtpbench.fuzz.plan import CampaignPlan
 from smtpbench.fuzz.run import FuzzRequest, FuzzResult, fuzz_target
 from smtpbench.rules.register import RULES
 from smtpbench.rules.rule import INCONCLUSIVE, PASS, VIOLATED
