@@ -8,6 +8,7 @@ A scheduler runs inside the shard's loop, as callbacks and timers. It never wait
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -60,7 +61,7 @@ class Transport(Protocol):
         """Write what a session returned outside of the shard's own calls."""
 
 
-class ArrivalScheduler:
+class ArrivalScheduler(ABC):
     """Base of both models: the open sessions and the end of the run.
 
     Args:
@@ -110,21 +111,21 @@ class ArrivalScheduler:
         """Number of arrivals that wait for a connection."""
         return 0
 
+    @abstractmethod
     def start(self, now_ns: int) -> None:
         """Begin to issue arrivals."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stop_arrivals(self, now_ns: int) -> None:
         """Issue no more arrivals; those in progress may finish."""
-        raise NotImplementedError
 
+    @abstractmethod
     def next_arrival(self, session: ClientSession, now_ns: int) -> int:
         """Assign the next arrival to a free session: START, or WAIT, or STOP if there are no more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def session_ended(self, session: ClientSession, now_ns: int) -> None:
         """Note that the connection of a session is closed."""
-        raise NotImplementedError
 
     def unanswered(self, now_ns: int) -> Iterator[tuple[SessionRecorder, list[UnansweredSample]]]:
         """Yield what is known now of the latencies that are waited for, each with the recorder of its arrival."""
