@@ -125,7 +125,7 @@ def peek_stamp(sock: socket.SocketType, size_bytes: int) -> Ancillary:
 
 
 def handshake_ns(sock: socket.SocketType) -> int:
-    """Return the time from the SYN to the SYN-ACK; 0 if it has not come, or after a retransmission, when it is not known."""
+    """Return the time from the SYN to the SYN-ACK; 0 before the SYN-ACK, and after a retransmission, which hides it."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
     except OSError:

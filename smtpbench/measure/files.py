@@ -92,21 +92,20 @@ class AppendedFiles:
             self._switch_folder(error)
 
     def append(self, name: str, text: str) -> None:
-        """Append lines to a file."""
+        """Append lines to a file, which begins with its header."""
         if self._disabled:
             return
         try:
-            self._write(name, text)
+            self._write(name, text if self._sizes_bytes[name] else self._headers[name] + text)
         except OSError as error:
             if self._switch_folder(error):
                 self.append(name, text)
 
     def _create(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, head in self._headers.items():
-            (self.folder / name).write_bytes(b"")
+        for name in self._headers:
+            (self.folder / name).unlink(missing_ok=True)
             self._sizes_bytes[name] = 0
-            self._write(name, head)
 
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name
@@ -134,7 +133,7 @@ class AppendedFiles:
         except OSError as another:
             self.errors += "; " + _error_text(another, self.folder)
             return False
-        *names, last = self._headers
+        *names, last = [name for name in self._headers if sizes_bytes[name]] or self._headers
         verb = "continue" if names else "continues"
         self.errors += f"; {', '.join(names)}{' and ' if names else ''}{last} {verb} in {self.folder}"
         self._disabled = False
@@ -157,7 +156,10 @@ class RunFiles(AppendedFiles):
     """
 
     def __init__(self, folder: Path, started: datetime, others: Mapping[str, str] | None = None) -> None:
-        super().__init__(folder, {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started), **(others or {})})
+        own = {TIMELINE: csv_line(TIMELINE_COLUMNS), HLOG: hlog_header(started)}
+        super().__init__(folder, own | dict(others or {}))
+        for name in own:  # the others may stay without lines, and are not made then
+            self.append(name, "")
 
     def add_steps(self, tick: Tick) -> Iterator[None]:
         """Append a second to both files in small steps, so that an event loop can run between them."""

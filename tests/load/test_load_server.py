@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
-from runner import finish, run, start
+from runner import finish, run, sink, start
 from servers import free_port, wait_until
 from small_server import SERVER
 
@@ -67,6 +67,13 @@ def test_threshold_on_a_growth_that_is_not_known_fails(tmp_path: Path) -> None:
         finish(server)
     assert done.code == 99
     assert "server.rss_growth < 1GiB/h has no data" in done.out + done.err
+
+
+def test_run_of_which_nothing_is_watched_says_nothing_of_the_server(tmp_path: Path) -> None:
+    with sink() as (port, _):
+        done = run("relay", f"smtp://127.0.0.1:{port}", tmp_path, "-n", "20", "--watch", "none")
+    assert "server" not in done.result
+    assert not (tmp_path / "server.csv").exists()
 
 
 def restarts_seen(file: Path) -> bool:

@@ -225,6 +225,14 @@ def test_files_of_a_full_disk_continue_in_a_temporary_folder(
     assert (tmp_path / "run" / "histograms.hlog").stat().st_size == sizes["histograms.hlog"]
 
 
+def test_further_file_is_made_with_its_first_line(tmp_path: Path) -> None:
+    files = RunFiles(tmp_path, STARTED, {"server.csv": "end_s\n"})
+    write(files, tick(Interval()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["histograms.hlog", "timeline.csv"]
+    files.append("server.csv", "1.000\n")
+    assert (tmp_path / "server.csv").read_text() == "end_s\n1.000\n"
+
+
 def test_file_of_the_server_continues_with_the_others(tmp_path: Path, temporary_root: Path) -> None:
     files = RunFiles(tmp_path / "run", STARTED, {"server.csv": "end_s\n"})
     files.append("server.csv", "1.000\n")
