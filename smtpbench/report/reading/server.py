@@ -7,8 +7,8 @@ it as zero.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from smtpbench.measure.saved import Saved
 from smtpbench.report.reading.formatting import MISSING, format_count, format_ms, format_seconds, format_share
@@ -22,6 +22,8 @@ USED_UP_SHARE: Final = 0.9
 _MAX_LINES = 100
 _MAX_DEATHS = 1000
 _MAX_NAMED = 3
+
+T = TypeVar("T")
 
 
 class SavedDeath(NamedTuple):
@@ -240,11 +242,7 @@ def deaths_of(saved: Saved) -> Sequence[SavedDeath]:
 
 def deaths_by_cause(deaths: Sequence[SavedDeath]) -> list[DeathsOfOneCause]:
     """Return the deaths that read alike together, in the order of the first ones."""
-    first: dict[str, SavedDeath] = {}
-    for death in deaths:
-        first.setdefault(death.text, death)
-    counts = Counter(death.text for death in deaths)
-    return [DeathsOfOneCause(death, counts[text]) for text, death in first.items()]
+    return [DeathsOfOneCause(death, count) for death, count in _alike(deaths, lambda death: death.text)]
 
 
 def read_death(entry: Mapping[str, Any]) -> SavedDeath:
@@ -275,11 +273,16 @@ def read_log_lines(value: object) -> list[SavedLogLine]:
 
 def log_lines_by_text(lines: Sequence[SavedLogLine]) -> list[tuple[SavedLogLine, int]]:
     """Return the first of the lines that read alike, and how many there are, in the order of the first ones."""
-    first: dict[str, SavedLogLine] = {}
-    for line in lines:
-        first.setdefault(line.quoted, line)
-    counts = Counter(line.quoted for line in lines)
-    return [(line, counts[quoted]) for quoted, line in first.items()]
+    return _alike(lines, lambda line: line.quoted)
+
+
+def _alike(items: Sequence[T], key: Callable[[T], str]) -> list[tuple[T, int]]:
+    """Return the first item of each key, and how many have it, in the order of the first ones."""
+    first: dict[str, T] = {}
+    for item in items:
+        first.setdefault(key(item), item)
+    counts = Counter(map(key, items))
+    return [(item, counts[name]) for name, item in first.items()]
 
 
 def deaths_text(deaths: Sequence[SavedDeath]) -> str:
